@@ -1,0 +1,1 @@
+//! Ratios against the floor, measured in one run.

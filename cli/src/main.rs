@@ -1,0 +1,3 @@
+//! `varve`: the broker and its command line.
+
+fn main() {}

@@ -1,0 +1,1 @@
+//! When to roll, tier, snapshot, retain and collect.

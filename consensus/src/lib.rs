@@ -1,0 +1,1 @@
+//! Multi-Raft around crate `raft`: input in, effects out.

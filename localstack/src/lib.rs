@@ -1,0 +1,1 @@
+//! Starts real S3 servers for tests and people.

@@ -1,0 +1,1 @@
+//! The object store: create-only puts, ranged gets.

@@ -1,0 +1,1 @@
+//! Bytes to Kafka requests and back.

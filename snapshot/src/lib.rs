@@ -1,0 +1,1 @@
+//! Checkpoints: publish, choose, load, verify.

@@ -1,0 +1,1 @@
+//! Upload, local segments, the log view and cold reads.

@@ -1,0 +1,1 @@
+//! One write-ahead log per node, for all groups.
