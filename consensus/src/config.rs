@@ -53,7 +53,8 @@ impl GroupConfig {
             election_tick: self.election_ticks,
             heartbeat_tick: self.heartbeat_ticks,
             applied,
-            max_size_per_msg: self.message_bytes_max,
+            // raft wants a message to fit what may wait.
+            max_size_per_msg: self.message_bytes_max.min(self.uncommitted_bytes_max),
             max_inflight_msgs: self.inflight_messages_max,
             check_quorum: true,
             pre_vote: true,

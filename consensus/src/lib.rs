@@ -27,6 +27,7 @@
 
 mod config;
 mod entry;
+mod errors;
 pub mod gate;
 mod group;
 pub mod limits;
@@ -43,8 +44,9 @@ mod tests;
 
 pub use config::GroupConfig;
 pub use entry::{Entry, EntryKind, HardState};
+pub use errors::{ProposeError, StepError};
 pub use gate::{Dropped, Gate, Violation};
-pub use group::{Group, ProposeError, StepError};
+pub use group::Group;
 pub use membership::{Change, Membership};
 pub use message::{Envelope, EnvelopeError, Message};
 pub use multi::MultiRaft;

@@ -127,6 +127,9 @@ fn step_term(before: Term, term: Term, index: LogIndex) -> Result<Term, OpenErro
 /// the replica returns under a new id (RAFT.md 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
+    /// Not the disk's fault: the configuration has a zero where none may be, or heartbeats as rare as elections.
+    #[error("the group's configuration is invalid")]
+    ConfigInvalid,
     /// No voters, or a replica with two places.
     #[error("the membership is not canonical")]
     MembershipInvalid,

@@ -160,7 +160,7 @@ impl TailStorage {
         self.window = Vec::new();
     }
 
-    fn from_window(&self, low: u64, high: u64, max_size: Option<u64>) -> Option<Vec<Entry>> {
+    fn read_window(&self, low: u64, high: u64, max_size: Option<u64>) -> Option<Vec<Entry>> {
         let skip = low.checked_sub(self.window.first()?.index)? as usize;
         let mut entries: Vec<Entry> =
             self.window.iter().skip(skip).take_while(|entry| entry.index < high).cloned().collect();
@@ -209,7 +209,7 @@ impl Storage for TailStorage {
         if low >= first {
             return Ok(within(&self.entries, (low - first) as usize..(high - first) as usize, max_size));
         }
-        if let Some(entries) = self.from_window(low, high, max_size) {
+        if let Some(entries) = self.read_window(low, high, max_size) {
             return Ok(entries);
         }
         assert!(context.can_async(), "entries that are not applied stay in memory");
