@@ -1,3 +1,4 @@
 //! The process: sockets, tasks, configuration, handlers.
 
+pub mod driver;
 pub mod runtime;
