@@ -37,6 +37,8 @@ mod read_back;
 mod retrying;
 pub mod s3;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod verified;
 
 pub use body::Body;
