@@ -95,9 +95,12 @@ fn parse_content_range(text: &str) -> Option<(u64, u64, u64)> {
     Some((first.parse().ok()?, last.checked_add(1)?, size.parse().ok()?))
 }
 
-/// Whose turn it is after a listing failed. A missing bucket is a 404, and there is no other.
+/// Whose turn it is after a listing failed. The client hides the status of some errors in their text.
 pub(super) fn list_failure(error: object_store::Error) -> Failure {
     let reason = describe(&error);
+    if let Some(answer) = answer_in(&reason) {
+        return answer.failure();
+    }
     match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             Failure::Denied(reason)
@@ -108,6 +111,13 @@ pub(super) fn list_failure(error: object_store::Error) -> Failure {
         | object_store::Error::NotImplemented { .. } => Failure::Invalid(reason),
         _ => Failure::Retry(reason),
     }
+}
+
+/// Finds `... status code: 403 Forbidden: {body}`.
+fn answer_in(text: &str) -> Option<Answer> {
+    let (_, after) = text.split_once("status code: ")?;
+    let status = StatusCode::from_bytes(after.as_bytes().get(..3)?).ok()?;
+    Some(Answer { status, headers: HeaderMap::new(), body: after.to_owned().into() })
 }
 
 #[cfg(test)]

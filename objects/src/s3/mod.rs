@@ -142,6 +142,10 @@ impl S3 {
         let answer = self.signed.send_empty(Method::GET, key.as_str(), headers).await?;
         match answer.status {
             StatusCode::OK if range.is_none() => Ok(Part::whole(answer.body)),
+            // Some servers have no 416 for an empty object: they send all of it, which is nothing.
+            StatusCode::OK | StatusCode::PARTIAL_CONTENT if answer.body.is_empty() => {
+                Err(ReadError::OutOfRange)
+            }
             StatusCode::PARTIAL_CONTENT if range.is_some() => Ok(answer.part()?),
             StatusCode::OK => Err(Failure::Invalid("the store ignores the Range header".into()).into()),
             StatusCode::RANGE_NOT_SATISFIABLE => Err(ReadError::OutOfRange),
@@ -157,7 +161,7 @@ impl S3 {
         let asked = format!("bytes={}-{}", range.start, range.end - 1);
         let part = match self.read(key, Some(asked)).await {
             Ok(part) => part,
-            Err(ReadError::OutOfRange) => return Err(GetError::OutOfRange(range)),
+            Err(ReadError::OutOfRange) => return Err(self.why_out_of_range(key, range).await),
             Err(ReadError::NotFound) => return Err(GetError::NotFound),
             Err(ReadError::Failed(failure)) => return Err(failure.into()),
         };
@@ -169,6 +173,16 @@ impl S3 {
             return Err(Failure::Retry("the store sent another range than asked for".into()).into());
         }
         Ok(part.bytes)
+    }
+
+    /// An answer without bytes is checked against the length: a body may have been lost on its way.
+    async fn why_out_of_range(&self, key: &ObjectKey, range: Range<u64>) -> GetError {
+        match self.length(key).await {
+            Ok(length) if length < range.end => GetError::OutOfRange(range),
+            Ok(_) => Failure::Retry("the store sent nothing of a range that is there".into()).into(),
+            Err(HeadError::NotFound) => GetError::NotFound,
+            Err(HeadError::Failed(failure)) => failure.into(),
+        }
     }
 
     async fn read_suffix(&self, key: &ObjectKey, bytes: u64) -> Result<Suffix, GetError> {
