@@ -142,12 +142,12 @@ impl Directory {
         }
     }
 
-    fn open_object(&self, key: &ObjectKey) -> Result<Option<(Box<dyn DiskFile>, u64)>, Failure> {
+    fn open_object(&self, key: &ObjectKey) -> Result<Option<OpenObject>, Failure> {
         let path = self.path(key)?;
         let open = || {
             let file = self.disk.open(&path, Access::Buffered)?;
             let bytes = file.len()?;
-            Ok((file, bytes))
+            Ok(OpenObject { file, bytes })
         };
         match open() {
             Ok(opened) => Ok(Some(opened)),
@@ -161,7 +161,7 @@ impl Directory {
         key: &ObjectKey,
         choose: impl Fn(u64) -> Result<Range<u64>, GetError>,
     ) -> Result<Suffix, GetError> {
-        let (file, object_bytes) = self.open_object(key)?.ok_or(GetError::NotFound)?;
+        let OpenObject { file, bytes: object_bytes } = self.open_object(key)?.ok_or(GetError::NotFound)?;
         let range = choose(object_bytes)?;
         let bytes = read_exact_at(file.as_ref(), range.start, (range.end - range.start) as usize)
             .map_err(|error| retry("read", Path::new(key.as_str()), &error))?;
@@ -197,6 +197,11 @@ impl Directory {
             Err(error) => Err(retry("remove", directory, &error)),
         }
     }
+}
+
+struct OpenObject {
+    file: Box<dyn DiskFile>,
+    bytes: u64,
 }
 
 /// A walk over the tree in the order of whole keys: a directory stands where its name and a slash would.
@@ -305,7 +310,7 @@ impl Store for Directory {
     }
 
     fn head<'a>(&'a self, key: &'a ObjectKey) -> BoxFuture<'a, Result<u64, HeadError>> {
-        Box::pin(async move { self.open_object(key)?.map(|(_, bytes)| bytes).ok_or(HeadError::NotFound) })
+        Box::pin(async move { self.open_object(key)?.map(|object| object.bytes).ok_or(HeadError::NotFound) })
     }
 
     fn list<'a>(
