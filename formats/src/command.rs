@@ -7,6 +7,8 @@
 //! every other kind is a frame.
 
 mod codec;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term, TopicId};
