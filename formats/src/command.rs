@@ -13,6 +13,7 @@ mod tests;
 use bytes::Bytes;
 use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term, TopicId};
 
+pub(crate) use codec::decode_replica;
 pub use codec::encode_records;
 
 use crate::manifest::{Entry, NodeReference};

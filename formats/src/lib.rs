@@ -12,6 +12,7 @@ mod envelope;
 #[cfg(test)]
 mod fixtures;
 pub mod identity;
+pub mod keys;
 pub mod limits;
 pub mod manifest;
 pub mod node;
