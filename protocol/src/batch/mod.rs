@@ -36,3 +36,6 @@ pub use header::{
 pub use lookup::{Found, first_at_or_after, max_timestamp};
 pub use records::{Record, RecordError, Records};
 pub use validate::{Invalid, Limits, validate};
+
+#[cfg(test)]
+mod tests;
