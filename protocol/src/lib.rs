@@ -26,6 +26,7 @@
 pub mod batch;
 pub mod error_code;
 pub mod frame;
+pub mod fuzz;
 pub mod limits;
 pub mod messages;
 pub mod request;
