@@ -176,3 +176,53 @@ pub fn split_response(key: ApiKey, version: i16, frame: Bytes) -> Result<(i32, B
     let taken = frame.len() - decoder.remaining();
     Ok((header.correlation_id, frame.slice(taken..)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::messages::{FetchResponse, MetadataResponse, fetch_response};
+
+    fn encoded(key: ApiKey, version: i16, response: &Response) -> Bytes {
+        encode_response(key, version, 0x0102_0304, response).expect("encodes")
+    }
+
+    #[test]
+    fn flexible_response_header_on_flexible_versions_only() {
+        let fetch = Response::Fetch(FetchResponse::default());
+        // size, correlation id, throttle, error, session, topics: one prefix and no tags in 11
+        let plain = encoded(ApiKey::Fetch, 11, &fetch);
+        assert_eq!(plain[..], [0, 0, 0, 18, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        // tags behind the correlation id, compact topics and tags of the body in 12
+        let flexible = encoded(ApiKey::Fetch, 12, &fetch);
+        assert_eq!(flexible[..], [0, 0, 0, 17, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn api_versions_v3_has_a_flexible_body_behind_a_plain_header() {
+        let mut body = ApiVersionsResponse::default();
+        body.api_keys = advertised();
+        let frame = encoded(ApiKey::ApiVersions, 3, &Response::ApiVersions(body));
+        // correlation id, error 0, then at once the compact count of rows
+        assert_eq!(frame[4..11], [1, 2, 3, 4, 0, 0, TABLE.len() as u8 + 1]);
+    }
+
+    #[test]
+    fn record_bytes_pass_through_untouched() {
+        let records = Bytes::from_static(b"whole batches, never re-encoded");
+        let mut partition = fetch_response::PartitionData::default();
+        partition.records = Some(records.clone());
+        let mut topic = fetch_response::FetchableTopicResponse::default();
+        topic.partitions = vec![partition];
+        let mut body = FetchResponse::default();
+        body.responses = vec![topic];
+        let frame = encoded(ApiKey::Fetch, 4, &Response::Fetch(body));
+        assert_eq!(frame[frame.len() - records.len()..], records[..]);
+    }
+
+    #[test]
+    fn a_body_of_another_api_is_refused() {
+        let body = Response::Metadata(MetadataResponse::default());
+        let refused = encode_response(ApiKey::Fetch, 11, 1, &body);
+        assert_eq!(refused, Err(ResponseError::OtherApi { key: ApiKey::Fetch, body: ApiKey::Metadata }));
+    }
+}
