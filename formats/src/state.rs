@@ -1,5 +1,7 @@
 //! The parts of a partition's state that checkpoints store, as plain values.
 
+mod codec;
+
 use varve_common::{LogIndex, Offset, Term};
 
 /// One remembered batch of a producer.
