@@ -20,8 +20,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{Digest, LeaderEpoch, LogIndex, Offset, Term, codec::DecodeError};
+use varve_consensus::EntryKind;
 use varve_formats::{
-    command::{Class, Command, Header, Roll},
+    command::{Class, Command, Roll},
     state::RollEntry,
 };
 
@@ -38,9 +39,6 @@ use crate::{
     bugs::{Bug, is_seeded},
     limits::{BUG_ROLL_BYTES, FROZEN_MAX, PUBLISHED_KEPT},
 };
-
-/// Raft's entry types as [`LogEntry::kind`] holds them: only these carry commands.
-const NORMAL: u8 = 0;
 
 /// A partition's state as of its applied entry.
 #[derive(Clone, Debug)]
@@ -91,6 +89,9 @@ pub enum ApplyError {
         /// What came.
         found: LogIndex,
     },
+    /// A kind of entry that nobody knows.
+    #[error("unknown kind of entry {0}")]
+    EntryKind(u8),
     /// An unknown command, or a damaged one.
     #[error("command: {0}")]
     Command(#[from] DecodeError),
@@ -154,13 +155,14 @@ impl PartitionState {
         if entry.index != expected {
             return Err(ApplyError::Gap { expected, found: entry.index });
         }
-        let applied = if entry.kind == NORMAL && !entry.data.is_empty() {
-            self.apply_command(entry)?
-        } else {
-            if entry.data.is_empty() {
+        let applied = match EntryKind::from_u8(entry.kind) {
+            Some(EntryKind::Normal) => self.apply_command(entry)?,
+            Some(EntryKind::Empty) => {
                 self.records.apply_leader(entry.term);
+                Applied::Nothing
             }
-            Applied::Nothing
+            Some(EntryKind::ConfChange) => Applied::Nothing,
+            None => return Err(ApplyError::EntryKind(entry.kind)),
         };
         (self.records.index, self.records.term) = (entry.index, entry.term);
         if let Applied::Rolled(roll) = &applied {
@@ -175,7 +177,7 @@ impl PartitionState {
         let place = Place { index: entry.index, term: entry.term, append_time_ms: header.append_time_ms };
         match header.kind.class() {
             Class::Record => self.apply_record_class(place, command),
-            Class::Bucket => Ok(self.apply_bucket_class(place, header, command)),
+            Class::Bucket => Ok(self.apply_bucket_class(place, command)),
             Class::Metadata => Err(ApplyError::WrongGroup),
         }
     }
@@ -199,7 +201,7 @@ impl PartitionState {
         }
     }
 
-    fn apply_bucket_class(&mut self, place: Place, _: Header, command: Command) -> Applied {
+    fn apply_bucket_class(&mut self, place: Place, command: Command) -> Applied {
         if place.index <= self.bucket_index {
             return Applied::Ignored;
         }

@@ -15,7 +15,7 @@ pub struct LogEntry {
     pub index: LogIndex,
     /// Its term.
     pub term: Term,
-    /// Raft's entry type as a number: 0 normal (empty data: a leader's no-op), 1 and 2 configuration changes.
+    /// `consensus::EntryKind::to_u8`: 0 a command, 1 empty (a leader's no-op), 2 a membership change.
     pub kind: u8,
     /// The partition's log end before this entry: the base offset of a Records entry. 0 in the metadata group.
     pub offset: Offset,

@@ -1,7 +1,5 @@
 //! What the driver tells the shard.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use varve_common::{
     ClusterId, Digest, GroupId, Incarnation, LogIndex, Monotonic, Offset, PartitionIndex, ReplicaId, Term, TopicId,
@@ -127,6 +125,10 @@ pub struct OpenGroup {
     pub seals: Vec<SealMark>,
     /// Marks of the WAL: the local checkpoints that are on this node, oldest first, at most two.
     pub local_checkpoints: Vec<LocalCheckpoint>,
+    /// The first offset whose entry the WAL holds; the log's end where it holds none.
+    pub local_start: Offset,
+    /// Bytes of the entries in the WAL.
+    pub log_bytes: u64,
     /// Every entry above the state's applied index (above `truncated` where the state is new), without a gap.
     pub entries: Vec<LogEntry>,
 }
@@ -158,9 +160,9 @@ pub struct PartitionIdentity {
     /// The cluster's life on its bucket prefix.
     pub incarnation: Incarnation,
     /// The topic.
-    pub topic: TopicId,
+    pub topic_id: TopicId,
     /// The topic's name when the group was opened.
-    pub name: Arc<str>,
+    pub topic: String,
     /// The partition's number in the topic.
     pub partition: PartitionIndex,
 }
