@@ -5,6 +5,7 @@
 //! ends; containers (segments, checkpoints) carry a magic number, a version and a table of named sections, and a reader
 //! skips sections that it does not know.
 
+pub mod checkpoint;
 pub mod claim;
 pub mod command;
 pub mod compression;
