@@ -124,6 +124,13 @@ pub enum Effect {
         /// What to write.
         mark: Mark,
     },
+    /// Sends a raft message to a peer; never with a single voter.
+    Send {
+        /// Which group.
+        group: GroupId,
+        /// The message.
+        message: varve_consensus::Message,
+    },
     /// Answers a request.
     Reply {
         /// Which.
