@@ -13,3 +13,4 @@
 //! store.
 
 pub mod config;
+pub mod net;
