@@ -13,4 +13,7 @@
 //! store.
 
 pub mod config;
+pub mod http;
+pub mod metrics;
 pub mod net;
+pub mod telemetry;
