@@ -8,7 +8,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use tokio::sync::watch;
 use varve_common::{
-    Clock, ClusterId, Entropy, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, Term, TopicId, clock::BoxFuture,
+    Clock, ClusterId, Entropy, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, Term, TopicId,
+    clock::BoxFuture,
 };
 
 use crate::{
@@ -272,10 +273,19 @@ pub trait Backend: Send + Sync + 'static {
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>>;
 
     /// Whole batches from the one that holds `from`.
-    fn read(&self, group: GroupId, from: Offset, limits: ReadLimits) -> BoxFuture<'static, Result<ReadBatches, ReadError>>;
+    fn read(
+        &self,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> BoxFuture<'static, Result<ReadBatches, ReadError>>;
 
     /// The first record whose timestamp is at least `timestamp`.
-    fn find_timestamp(&self, group: GroupId, timestamp: i64) -> BoxFuture<'static, Result<Option<Found>, ReadError>>;
+    fn find_timestamp(
+        &self,
+        group: GroupId,
+        timestamp: i64,
+    ) -> BoxFuture<'static, Result<Option<Found>, ReadError>>;
 
     /// The record with the largest timestamp.
     fn find_max_timestamp(&self, group: GroupId) -> BoxFuture<'static, Result<Option<Found>, ReadError>>;

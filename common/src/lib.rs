@@ -15,10 +15,12 @@ pub mod clock;
 pub mod codec;
 pub mod disk;
 pub mod ids;
+pub mod object_key;
 pub mod position;
 
 pub use checksum::{Digest, crc32c};
 pub use clock::{Clock, Entropy, Monotonic};
 pub use disk::{Access, Disk, DiskFile};
 pub use ids::{ClusterId, GroupId, Incarnation, NodeId, PartitionIndex, ReplicaId, TopicId};
+pub use object_key::ObjectKey;
 pub use position::{LeaderEpoch, LogIndex, Offset, Term, WalPosition};

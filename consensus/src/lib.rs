@@ -1,1 +1,54 @@
-//! Multi-Raft around crate `raft`: input in, effects out.
+//! Raft, one group per partition: input in, effects out. This crate owns every call into crate `raft` 0.7.0 and stands
+//! between it and the rest, because raft answers what it does not expect by ending the process.
+//!
+//! It is pure: no file, socket, clock, task or randomness. Election time-outs come from a seed in [`GroupConfig`],
+//! set before every tick, so a seed replays everything.
+//!
+//! ```text
+//!            Recovered (checked)        propose · step (behind the gate) · tick · persisted · applied · fetched
+//!                   |                                        |
+//!                   v                                        v
+//!             Group::open  ------------------------------> Group  -----> ready()
+//!                                                            |             persist ---> write-ahead log
+//!            in memory: what is not applied,                 |             messages --> peers
+//!            a little of what is, and every term      TailStorage          committed -> state machine
+//!                                                                          fetches ---> log reader
+//! ```
+//!
+//! Invariants
+//! - A message leaves only when what it promises is durable: [`Group::ready`] holds back those of followers, and of a
+//!   leader whose own term and vote are still on their way, until [`Group::persisted`] (T9). Several readies may be in
+//!   flight; they become durable in order.
+//! - Committed entries are handed out once, in order, and only when they are durable here too.
+//! - A leader takes proposals only when the entry that opened its term is applied (T1).
+//! - What raft would die of never reaches it: [`Recovered`] is checked before it opens, each peer message by
+//!   [`gate`]. A violation fences the replica, not the process.
+//! - No order of a hash map is ever seen from outside.
+
+mod config;
+mod entry;
+mod errors;
+pub mod gate;
+mod group;
+pub mod limits;
+mod membership;
+mod message;
+mod multi;
+mod ready;
+mod recovered;
+mod storage;
+mod terms;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::GroupConfig;
+pub use entry::{Entry, EntryKind, HardState};
+pub use errors::{ProposeError, StepError};
+pub use gate::{Dropped, Gate, Violation};
+pub use group::Group;
+pub use membership::{Change, Membership};
+pub use message::{Envelope, EnvelopeError, Message};
+pub use multi::MultiRaft;
+pub use ready::{Fetch, Leadership, Persist, Ready, Role};
+pub use recovered::{OpenError, Recovered, TermRun};

@@ -6,8 +6,12 @@
 //! The payload of `Records` is one record batch (v2) exactly as it is stored, tiered and fetched; the payload of
 //! every other kind is a frame.
 
+mod codec;
+
 use bytes::Bytes;
 use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term, TopicId};
+
+pub use codec::encode_records;
 
 use crate::manifest::{Entry, NodeReference};
 

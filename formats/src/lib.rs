@@ -8,3 +8,6 @@
 pub mod command;
 pub mod manifest;
 pub mod state;
+pub mod stored;
+
+pub use stored::Stored;

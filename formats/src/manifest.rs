@@ -1,5 +1,7 @@
 //! The manifest: what of a partition is in the bucket, as a tree of immutable nodes (TIERING.md 4).
 
+mod codec;
+
 use varve_common::{Digest, LogIndex, Offset, Term};
 
 /// What kind of object holds a range.

@@ -83,7 +83,11 @@ async fn create(
         partitions: topic.num_partitions,
         replication_factor: topic.replication_factor,
         assignment: topic.assignments.iter().map(|a| (a.partition_index, a.broker_ids.clone())).collect(),
-        configs: topic.configs.iter().map(|c| (c.name.as_str(), c.value.as_ref().map(|v| v.as_str()))).collect(),
+        configs: topic
+            .configs
+            .iter()
+            .map(|c| (c.name.as_str(), c.value.as_ref().map(|v| v.as_str())))
+            .collect(),
     };
     let planned = topics::plan(node, &wish)?;
     if !validate_only {
@@ -120,11 +124,13 @@ fn described(node: &Node, topic: &NewTopic, version: i16, validate_only: bool) -
 }
 
 fn configs(node: &Node, topic: &NewTopic) -> Vec<CreatableTopicConfigs> {
-    let own: BTreeMap<&str, &str> = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let own: BTreeMap<&str, &str> =
+        topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let row = |name: &'static str| {
         let inherited = node.topic_defaults.get(name);
-        let (value, source) =
-            own.get(name).map_or((inherited.value.as_str(), inherited.source), |value| (*value, Source::Topic));
+        let (value, source) = own
+            .get(name)
+            .map_or((inherited.value.as_str(), inherited.source), |value| (*value, Source::Topic));
         let mut config = CreatableTopicConfigs::default();
         config.name = name.into();
         config.value = Some(value.into());

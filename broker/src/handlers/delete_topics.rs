@@ -4,7 +4,8 @@ use varve_common::TopicId;
 use varve_protocol::{
     ErrorCode,
     messages::{
-        DeleteTopicsRequest, DeleteTopicsResponse, StrBytes, Uuid, delete_topics_response::DeletableTopicResult,
+        DeleteTopicsRequest, DeleteTopicsResponse, StrBytes, Uuid,
+        delete_topics_response::DeletableTopicResult,
     },
 };
 
@@ -39,7 +40,11 @@ struct Asked {
 
 fn asked(version: i16, request: DeleteTopicsRequest) -> Vec<Asked> {
     if version >= STATES_FROM {
-        return request.topics.into_iter().map(|topic| Asked { name: topic.name, id: topic.topic_id }).collect();
+        return request
+            .topics
+            .into_iter()
+            .map(|topic| Asked { name: topic.name, id: topic.topic_id })
+            .collect();
     }
     request.topic_names.into_iter().map(|name| Asked { name: Some(name), id: Uuid::ZERO }).collect()
 }
@@ -67,7 +72,11 @@ async fn delete(node: &Node, context: &Context, asked: Asked) -> DeletableTopicR
     result
 }
 
-async fn remove(node: &Node, context: &Context, reference: &TopicRef) -> Result<(TopicId, String), ErrorCode> {
+async fn remove(
+    node: &Node,
+    context: &Context,
+    reference: &TopicRef,
+) -> Result<(TopicId, String), ErrorCode> {
     let image = node.backend.image();
     if let TopicRef::Name(name) = reference {
         authorize(context, Operation::Delete, Resource::Topic(name))?;

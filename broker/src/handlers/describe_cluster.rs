@@ -3,7 +3,8 @@
 use varve_protocol::{
     ErrorCode,
     messages::{
-        DescribeClusterRequest, DescribeClusterResponse, StrBytes, describe_cluster_response::DescribeClusterBroker,
+        DescribeClusterRequest, DescribeClusterResponse, StrBytes,
+        describe_cluster_response::DescribeClusterBroker,
     },
 };
 

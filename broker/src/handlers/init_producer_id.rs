@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{net::Context, node::Node};
 
-pub async fn answer(node: &Node, context: &Context, request: &InitProducerIdRequest) -> InitProducerIdResponse {
+pub async fn answer(
+    node: &Node,
+    context: &Context,
+    request: &InitProducerIdRequest,
+) -> InitProducerIdResponse {
     let mut response = InitProducerIdResponse::default();
     match identity(node, context, request).await {
         Ok((id, epoch)) => (response.producer_id, response.producer_epoch) = (id, epoch),

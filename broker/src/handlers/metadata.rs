@@ -27,7 +27,12 @@ const NULL_IS_ALL_FROM: i16 = 1;
 /// Before this version a client cannot say that it does not want topics created.
 const MAY_REFUSE_CREATION_FROM: i16 = 4;
 
-pub async fn answer(node: &Node, context: &Context, version: i16, request: MetadataRequest) -> MetadataResponse {
+pub async fn answer(
+    node: &Node,
+    context: &Context,
+    version: i16,
+    request: MetadataRequest,
+) -> MetadataResponse {
     let may_create = request.allow_auto_topic_creation || version < MAY_REFUSE_CREATION_FROM;
     let topics = match request.topics {
         Some(topics) if version >= NULL_IS_ALL_FROM || !topics.is_empty() => {
@@ -72,7 +77,9 @@ async fn named(
             Some(name) => TopicRef::Name(name.into_string()),
             None => TopicRef::Id(TopicId(topic.topic_id.to_bytes())),
         };
-        topics.push(one(node, context, &reference, may_create).await.unwrap_or_else(|code| unknown(&reference, code)));
+        topics.push(
+            one(node, context, &reference, may_create).await.unwrap_or_else(|code| unknown(&reference, code)),
+        );
     }
     topics
 }
@@ -92,7 +99,9 @@ async fn one(
         return Ok(described(node, topic));
     }
     match reference {
-        TopicRef::Name(name) if may_create && node.creation.auto_create => create(node, context, name).await?,
+        TopicRef::Name(name) if may_create && node.creation.auto_create => {
+            create(node, context, name).await?
+        }
         _ => {}
     }
     reference.find(&node.backend.image()).map(|topic| described(node, topic))
@@ -128,7 +137,8 @@ fn described(node: &Node, topic: &Topic) -> MetadataResponseTopic {
     let mut response = MetadataResponseTopic::default();
     response.name = Some(topic.name.as_str().into());
     response.topic_id = Uuid::from_bytes(topic.id.0);
-    response.partitions = (0..).zip(&topic.partitions).map(|(index, at)| partition(node, index, at)).collect();
+    response.partitions =
+        (0..).zip(&topic.partitions).map(|(index, at)| partition(node, index, at)).collect();
     response
 }
 

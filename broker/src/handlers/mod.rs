@@ -21,18 +21,14 @@ mod partitions;
 mod produce;
 pub mod topics;
 
-#[cfg(test)]
-mod fake;
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::time::Instant;
 use varve_common::clock::BoxFuture;
 use varve_protocol::{
-    ApiKey, Header, Request, RequestError, Response, decode_request, encode_response, encode_unsupported_api_versions,
+    ApiKey, Header, Request, RequestError, Response, decode_request, encode_response,
+    encode_unsupported_api_versions,
 };
 
 use crate::{
@@ -76,6 +72,9 @@ impl Service for Handlers {
             Ok(decoded) => decoded,
             Err(error) => return Box::pin(std::future::ready(self.on_undecodable(&error))),
         };
+        if api_versions::NOT_ANSWERED.contains(&header.key.number()) {
+            return Box::pin(std::future::ready(Answer::Close("unknown api key")));
+        }
         let (shared, context) = (Arc::clone(&self.shared), Arc::clone(context));
         // Produce hands its batches over before the first wait, so that pipelined requests keep their order.
         if let Request::Produce(request) = request {
@@ -112,12 +111,14 @@ impl Handlers {
 async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: Request) -> Response {
     let (node, version) = (&shared.node, header.version);
     match request {
-        Request::Produce(_) => unreachable!("Handlers::call starts Produce by itself"),
+        Request::Produce(_) | Request::FindCoordinator(_) => unreachable!("Handlers::call took these"),
         Request::Fetch(request) => Response::Fetch(fetch::answer(shared, context, version, request).await),
         Request::ListOffsets(request) => {
             Response::ListOffsets(list_offsets::answer(node, context, version, request).await)
         }
-        Request::Metadata(request) => Response::Metadata(metadata::answer(node, context, version, request).await),
+        Request::Metadata(request) => {
+            Response::Metadata(metadata::answer(node, context, version, request).await)
+        }
         Request::ApiVersions(request) => Response::ApiVersions(api_versions::answer(version, &request)),
         Request::CreateTopics(request) => {
             Response::CreateTopics(create_topics::answer(node, context, version, request).await)

@@ -24,7 +24,8 @@ pub fn answer(
     for topic in request.topics {
         let mut result = OffsetForLeaderTopicResult::default();
         let name = topic.topic.as_str();
-        result.partitions = topic.partitions.iter().map(|partition| one(node, context, name, partition)).collect();
+        result.partitions =
+            topic.partitions.iter().map(|partition| one(node, context, name, partition)).collect();
         result.topic = topic.topic.clone();
         response.topics.push(result);
     }

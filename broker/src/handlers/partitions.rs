@@ -51,7 +51,11 @@ pub const fn check_epoch(view: &PartitionView, claimed: i32) -> Result<(), Error
     if claimed < 0 || claimed == view.leader_epoch.0 {
         return Ok(());
     }
-    Err(if claimed < view.leader_epoch.0 { ErrorCode::FencedLeaderEpoch } else { ErrorCode::UnknownLeaderEpoch })
+    Err(if claimed < view.leader_epoch.0 {
+        ErrorCode::FencedLeaderEpoch
+    } else {
+        ErrorCode::UnknownLeaderEpoch
+    })
 }
 
 /// Where an epoch ended.
@@ -121,7 +125,10 @@ mod tests {
 
     #[test]
     fn offsets_know_their_epoch_and_claims_are_compared() {
-        assert_eq!((epoch_at(&view(), Offset(29)), epoch_at(&view(), Offset(30)), epoch_at(&view(), Offset(9))), (2, 5, -1));
+        assert_eq!(
+            (epoch_at(&view(), Offset(29)), epoch_at(&view(), Offset(30)), epoch_at(&view(), Offset(9))),
+            (2, 5, -1)
+        );
         assert_eq!(check_epoch(&view(), -1), Ok(()));
         assert_eq!(check_epoch(&view(), 6), Err(ErrorCode::FencedLeaderEpoch));
         assert_eq!(check_epoch(&view(), 8), Err(ErrorCode::UnknownLeaderEpoch));

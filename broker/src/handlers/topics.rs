@@ -117,7 +117,8 @@ fn shape(node: &Node, wish: &Wish<'_>, brokers: usize) -> Result<(i32, i16), Top
     if wish.partitions != -1 || wish.replication_factor != -1 {
         return Err(TopicRefusal::Both);
     }
-    let assigned: BTreeMap<i32, &Vec<i32>> = wish.assignment.iter().map(|(index, brokers)| (*index, brokers)).collect();
+    let assigned: BTreeMap<i32, &Vec<i32>> =
+        wish.assignment.iter().map(|(index, brokers)| (*index, brokers)).collect();
     let partitions = i32::try_from(wish.assignment.len()).map_err(|_| TopicRefusal::Partitions(i32::MAX))?;
     if !assigned.keys().copied().eq(0..partitions) {
         return Err(TopicRefusal::Assignment("partitions must be numbered from 0 without gaps"));
