@@ -28,7 +28,8 @@ impl Planner<'_> {
         // that changes nothing gives the next checkpoint an index of its own.
         let older = status.local_checkpoints.first().map(|checkpoint| checkpoint.index);
         let newest = status.local_checkpoints.last().map(|checkpoint| checkpoint.index);
-        let pinned = self.is_pressed() && (older < newest || older.is_none() || status.local_checkpoints.len() < 2);
+        let pinned =
+            self.is_pressed() && (older < newest || older.is_none() || status.local_checkpoints.len() < 2);
         if pinned && status.ready && status.group != GroupId::METADATA && status.inflight_bytes == 0 {
             self.act(Action::ExpireProducers { unused_since_ms: 0 });
         }
@@ -46,7 +47,9 @@ impl Planner<'_> {
             let pressed = self.is_pressed() && status.unpublished_segments > 0;
             pressed
                 || status.unpublished_segments >= self.options.publish_segments
-                || status.first_unpublished_ms.is_some_and(|since| self.has_aged(since, self.options.publish_age))
+                || status
+                    .first_unpublished_ms
+                    .is_some_and(|since| self.has_aged(since, self.options.publish_age))
         };
         if due && self.may_try(JobKind::Publish) {
             let uid = self.uid();

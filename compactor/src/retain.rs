@@ -48,7 +48,8 @@ impl Planner<'_> {
 
     fn trim(&mut self) {
         let options = &self.status.options;
-        if self.status.fence_pending || (options.retention_ms.is_none() && options.retention_bytes.is_none()) {
+        if self.status.fence_pending || (options.retention_ms.is_none() && options.retention_bytes.is_none())
+        {
             return;
         }
         let held: u64 = self.closed().map(|range| range.bytes).sum::<u64>() + self.status.open.bytes;
@@ -56,7 +57,8 @@ impl Planner<'_> {
         let oldest_ms = options.retention_ms.map(|ms| self.now.wall_ms.saturating_sub_unsigned(ms));
         let mut log_start = self.status.log_start;
         for range in self.closed() {
-            let too_old = oldest_ms.is_some_and(|oldest| range.max_timestamp >= 0 && range.max_timestamp < oldest);
+            let too_old =
+                oldest_ms.is_some_and(|oldest| range.max_timestamp >= 0 && range.max_timestamp < oldest);
             if !too_old && range.bytes > excess {
                 break;
             }

@@ -20,7 +20,8 @@ impl Planner<'_> {
             return self.act(Action::Roll { cause: RollCause::Pressure });
         }
         let options = &self.status.options;
-        let age_ms = if options.tiered { options.segment_ms.min(options.upload_age_ms) } else { options.segment_ms };
+        let age_ms =
+            if options.tiered { options.segment_ms.min(options.upload_age_ms) } else { options.segment_ms };
         if self.has_aged(open.first_append_ms, Duration::from_millis(age_ms)) {
             self.act(Action::Roll { cause: RollCause::Age });
         }

@@ -17,7 +17,8 @@ impl Planner<'_> {
         }
         let sealed_end = self.status.seals.last().map_or(self.status.log_start, |seal| seal.end);
         let next = self.status.rolls.iter().find(|roll| {
-            roll.base >= sealed_end.max(self.status.tiered_end) && !self.status.jobs.sealing.contains(&roll.base)
+            roll.base >= sealed_end.max(self.status.tiered_end)
+                && !self.status.jobs.sealing.contains(&roll.base)
         });
         // In order, one at a time: the log is cut behind a contiguous end.
         if let Some(roll) = next.filter(|_| self.status.jobs.sealing.is_empty()) {

@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use varve_common::{LogIndex, Monotonic, NodeId, Offset, ReplicaId, Term};
 use varve_formats::{
-    command::PublishedCheckpoint,
+    command::{PublishedCheckpoint, TrimCause},
     state::{Intent, RollEntry, Tombstone},
 };
 use varve_replica::{GroupOptions, JobsStatus, LocalCheckpoint, LocalRetention, OpenRange, Role, RollCause};
@@ -133,7 +133,10 @@ fn a_full_range_is_rolled_once() {
 #[test]
 fn a_quiet_range_is_rolled_when_its_upload_age_has_passed() {
     let young = GroupStatus { open: open(1, 9 * MINUTE), ..idle() };
-    assert_eq!(planned(&young), Plan { actions: Vec::new(), look_again_after: Some(Duration::from_secs(60)) });
+    assert_eq!(
+        planned(&young),
+        Plan { actions: Vec::new(), look_again_after: Some(Duration::from_secs(60)) }
+    );
     let old = GroupStatus { open: open(1, 10 * MINUTE), ..idle() };
     assert_eq!(planned(&old).actions, [Action::Roll { cause: RollCause::Age }]);
 }
@@ -144,12 +147,8 @@ fn rolled_ranges_are_announced_in_order_and_bounded() {
     let status = GroupStatus { rolls: rolls.clone(), ..idle() };
     let announce = |base, end| Action::Announce { uid: 77, base: Offset(base), end: Offset(end) };
     assert_eq!(planned(&status).actions, [announce(0, 10), announce(10, 20)]);
-    let busy = GroupStatus {
-        rolls,
-        intents: Arc::new(vec![intent(1, 3, 0, 10)]),
-        uploading: [1].into(),
-        ..idle()
-    };
+    let busy =
+        GroupStatus { rolls, intents: Arc::new(vec![intent(1, 3, 0, 10)]), uploading: [1].into(), ..idle() };
     assert_eq!(planned(&busy).actions, [announce(10, 20)]);
 }
 
@@ -179,7 +178,9 @@ fn a_pressed_topic_that_does_not_tier_is_sealed_in_order() {
     assert!(!planned(&status).actions.contains(&Action::Seal { base: Offset(0) }));
     assert!(pressed(&status).contains(&Action::Seal { base: Offset(0) }));
     let jobs = JobsStatus { sealing: [Offset(0)].into(), ..JobsStatus::default() };
-    assert!(!pressed(&GroupStatus { jobs, ..status }).iter().any(|action| matches!(action, Action::Seal { .. })));
+    assert!(
+        !pressed(&GroupStatus { jobs, ..status }).iter().any(|action| matches!(action, Action::Seal { .. }))
+    );
 }
 
 #[test]
@@ -210,7 +211,8 @@ fn a_checkpoint_is_published_by_segments_or_by_age() {
     assert_eq!(planned(&dirty).actions, []);
     let many = GroupStatus { unpublished_segments: 8, ..dirty.clone() };
     assert!(planned(&many).actions.contains(&publish));
-    let old = GroupStatus { unpublished_segments: 1, first_unpublished_ms: Some(NOW_MS - 60 * MINUTE), ..dirty };
+    let old =
+        GroupStatus { unpublished_segments: 1, first_unpublished_ms: Some(NOW_MS - 60 * MINUTE), ..dirty };
     assert!(planned(&old).actions.contains(&publish));
 }
 
@@ -237,7 +239,10 @@ fn a_pressed_group_at_rest_moves_on_so_that_its_older_checkpoint_lets_go() {
 fn retention_passes_whole_ranges_from_the_oldest_on() {
     let old = RollEntry { max_timestamp: NOW_MS - 8 * 24 * 60 * MINUTE, ..roll(0, 10) };
     let now_ms = NOW_MS + 8 * 24 * 60 * MINUTE;
-    let status = GroupStatus { rolls: Arc::new(vec![old, RollEntry { max_timestamp: now_ms, ..roll(10, 20) }]), ..idle() };
+    let status = GroupStatus {
+        rolls: Arc::new(vec![old, RollEntry { max_timestamp: now_ms, ..roll(10, 20) }]),
+        ..idle()
+    };
     let later = Now { wall_ms: now_ms, ..now() };
     let actions = plan(&status, &PlanOptions::default(), later, &Counter).actions;
     assert!(actions.contains(&Action::Trim { log_start: Offset(10), cause: TrimCause::Retention }));
@@ -247,6 +252,7 @@ fn retention_passes_whole_ranges_from_the_oldest_on() {
 fn b8_objects_go_only_when_two_checkpoints_carry_the_log_start_and_the_grace_has_passed() {
     let dead = Tombstone {
         uid: 9,
+        node_level: None,
         incarnation: 1,
         term: Term(1),
         base: Offset(0),

@@ -62,7 +62,9 @@ impl Planner<'_> {
             .map(|intent| intent.uid)
             .filter(|uid| {
                 let status = self.status;
-                !status.uploading.contains(uid) && !status.uploaded.contains(uid) && !status.upload_failed.contains(uid)
+                !status.uploading.contains(uid)
+                    && !status.uploaded.contains(uid)
+                    && !status.upload_failed.contains(uid)
             })
             .collect();
         idle.into_iter().for_each(|uid| self.act(Action::Upload { uid }));

@@ -24,10 +24,10 @@ use std::{
 
 use varve_common::{Entropy, GroupId, Monotonic};
 use varve_compactor::{PlanOptions, plan};
-use varve_replica::{Effect, Input, Now, Shard, metadata::Image};
+use varve_replica::{Effect, Input, Mark, Now, Shard, metadata::Image};
 
 pub use self::{
-    open::{Groups, OpenError, Placement},
+    open::{Change, Groups, OpenError, OptionsOf, Placement, group_directory},
     ports::Ports,
     writes::{Ack, Writes},
 };
@@ -46,10 +46,11 @@ pub struct Driver {
     looks: BTreeSet<(Monotonic, GroupId)>,
     look_of: BTreeMap<GroupId, Monotonic>,
     failed: bool,
+    orphans_gone: bool,
 }
 
 impl Driver {
-    /// A driver over the groups that recovery found; [`Groups::metadata`] is opened in the first turn.
+    /// A driver over the groups that recovery found. The first turn is given [`Groups::metadata`].
     #[must_use]
     pub fn new(shard: Shard, groups: Groups, plan_options: PlanOptions, entropy: Arc<dyn Entropy>) -> Self {
         Self {
@@ -63,6 +64,7 @@ impl Driver {
             looks: BTreeSet::new(),
             look_of: BTreeMap::new(),
             failed: false,
+            orphans_gone: false,
         }
     }
 
@@ -78,6 +80,7 @@ impl Driver {
                 self.plan(now, &mut queue);
             }
         }
+        self.destroy_orphans(ports);
         if let Some(writes) = self.writes.take() {
             ports.write(writes);
         }
@@ -103,6 +106,9 @@ impl Driver {
                 self.touched.insert(GroupId::METADATA);
                 ports.metadata(image);
             }
+            Effect::Send { .. } => {
+                unreachable!("every group of this node has one voter, who writes to nobody")
+            }
             Effect::Stopped { group, why } => ports.stopped(group, &why.to_string()),
         }
     }
@@ -121,9 +127,22 @@ impl Driver {
     fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
         for change in self.groups.reconcile(image) {
             match change {
-                Ok(input) => queue.push_back(input),
-                Err(error) => ports.stopped(error.group(), &error.to_string()),
+                Change::Feed(input) => queue.push_back(input),
+                Change::Offline(error) => ports.stopped(error.group(), &error.to_string()),
+                Change::Gone(group) => ports.gone(group),
             }
+        }
+    }
+
+    /// Once the metadata is complete, replicas that it does not know are those of deleted topics: the log lets them go.
+    fn destroy_orphans<P: Ports>(&mut self, ports: &mut P) {
+        if self.orphans_gone || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
+            return;
+        }
+        self.orphans_gone = true;
+        for (group, replica) in self.groups.take_orphans() {
+            self.writes.mark(group, replica, 0, Mark::Destroyed);
+            ports.gone(group);
         }
     }
 

@@ -31,4 +31,7 @@ pub trait Ports {
 
     /// A group serves no more; the others go on.
     fn stopped(&mut self, group: GroupId, why: &str);
+
+    /// A group has left this node for good: its files may go.
+    fn gone(&mut self, group: GroupId);
 }

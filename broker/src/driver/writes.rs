@@ -96,7 +96,13 @@ impl Writes {
 }
 
 fn entry_record(entry: LogEntry) -> wal::Entry {
-    wal::Entry { index: entry.index, term: entry.term, kind: entry.kind, offset: entry.offset, data: entry.data }
+    wal::Entry {
+        index: entry.index,
+        term: entry.term,
+        kind: entry.kind,
+        offset: entry.offset,
+        data: entry.data,
+    }
 }
 
 fn hard_state_record(state: PersistedHardState) -> wal::HardState {
@@ -157,7 +163,13 @@ mod tests {
     #[test]
     fn t9_term_and_vote_stand_before_the_entries_made_under_them() {
         let mut writes = Writes::default();
-        let entry = LogEntry { index: LogIndex(1), term: Term(1), kind: 0, offset: Default::default(), data: Default::default() };
+        let entry = LogEntry {
+            index: LogIndex(1),
+            term: Term(1),
+            kind: 0,
+            offset: Default::default(),
+            data: Default::default(),
+        };
         assert!(writes.persist(GROUP, replica(), 1, Some(state(0)), vec![entry], true).is_none());
         let taken = writes.take().expect("entries wait");
         assert!(matches!(taken.records[0].record, Record::HardState(_)));

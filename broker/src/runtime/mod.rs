@@ -2,6 +2,3 @@
 
 pub mod clock;
 pub mod identity;
-pub mod mailbox;
-pub mod shard;
-pub mod views;

@@ -185,7 +185,8 @@ impl BucketState {
         if self.log_start <= self.tiered_end {
             return;
         }
-        for roll in records.rolls.iter().filter(|roll| roll.end <= self.log_start && roll.base >= self.tiered_end) {
+        let tiered_end = self.tiered_end;
+        for roll in records.rolls.iter().filter(|roll| roll.end <= self.log_start && roll.base >= tiered_end) {
             self.tiered_end = roll.end;
             self.tiered_roll = (roll.roll_index, roll.roll_term);
         }
