@@ -237,7 +237,7 @@ fn a_pressed_group_at_rest_moves_on_so_that_its_older_checkpoint_lets_go() {
 
 #[test]
 fn retention_passes_whole_ranges_from_the_oldest_on() {
-    let old = RollEntry { max_timestamp: NOW_MS - 8 * 24 * 60 * MINUTE, ..roll(0, 10) };
+    let old = RollEntry { max_timestamp: NOW_MS, ..roll(0, 10) };
     let now_ms = NOW_MS + 8 * 24 * 60 * MINUTE;
     let status = GroupStatus {
         rolls: Arc::new(vec![old, RollEntry { max_timestamp: now_ms, ..roll(10, 20) }]),
