@@ -36,7 +36,10 @@ fn syncs(root: &str, name: &str, access: Access, bytes: usize) {
         writer.sync().expect("synced");
     }
     let per_second = count as f64 / started.elapsed().as_secs_f64();
-    println!("{access:?} {bytes:>7} bytes: {per_second:>8.0} syncs/s {:>8.1} MB/s", per_second * bytes as f64 / 1e6);
+    println!(
+        "{access:?} {bytes:>7} bytes: {per_second:>8.0} syncs/s {:>8.1} MB/s",
+        per_second * bytes as f64 / 1e6
+    );
 }
 
 fn read(root: &str, name: &str, groups: u64) {
