@@ -354,22 +354,37 @@ impl Group {
         self.runs[at] = run;
     }
 
-    /// Recovery meets a copy that was moved forward: it fills what is absent, replaces nothing, truncates nothing.
+    /// Recovery meets a copy that was moved forward: it fills what is absent and truncates nothing. What is there
+    /// already, in part even (runs are cut differently from one start to the next), is of the same term and so the
+    /// same (log matching); an entry of another term would be newer and stays.
     fn restore(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, mut run: Run) {
-        let at = self.runs.partition_point(|known| known.end_index() <= run.first_index);
-        if let Some(known) = self.runs.get(at) {
-            if known.first_index <= run.first_index {
-                return;
-            }
-            run.count = run.count.min(known.first_index.since(run.first_index) as u32);
-        }
-        if self.damage.is_some() && at == self.runs.len() {
+        let mut at = self.runs.partition_point(|known| known.end_index() <= run.first_index);
+        let whole =
+            |known: &Run| known.first_index <= run.first_index && known.end_index() >= run.end_index();
+        let mut overlap = self.runs.range(at..).take_while(|known| known.first_index < run.end_index());
+        if overlap.any(|known| known.term != run.term || whole(known)) {
             return;
         }
-        if run.end_index() > self.first_index() {
-            Index::count(files, run.place());
-            self.runs.insert(at, run);
+        if self.damage.is_some() && at == self.runs.len() || run.end_index() <= self.first_index() {
+            return;
         }
+        if let Some(left) = self.runs.get_mut(at)
+            && left.first_index < run.first_index
+        {
+            left.count = run.first_index.since(left.first_index) as u32;
+            at += 1;
+        }
+        while let Some(inside) = self.runs.get(at)
+            && inside.end_index() <= run.end_index()
+        {
+            Index::uncount(files, inside.place());
+            self.runs.remove(at);
+        }
+        if let Some(right) = self.runs.get(at) {
+            run.count = run.count.min(right.first_index.since(run.first_index) as u32);
+        }
+        Index::count(files, run.place());
+        self.runs.insert(at, run);
     }
 
     /// Takes in anything that is not an entry or a truncation; `only_absent` never replaces.

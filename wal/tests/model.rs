@@ -284,3 +284,8 @@ fn the_same_seed_gives_the_same_bytes() {
     };
     assert_eq!(bytes(), bytes());
 }
+
+#[test]
+fn w6_a_rewrite_split_by_a_crash_leaves_no_gap() {
+    assert_eq!(find_failure(4745..4746, |_| {}), None);
+}
