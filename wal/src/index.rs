@@ -130,7 +130,10 @@ impl Group {
     /// The run that holds an entry.
     pub(crate) fn run_at(&self, index: LogIndex) -> Option<usize> {
         let place = self.runs.partition_point(|run| run.end_index() <= index);
-        self.runs.get(place).filter(|run| run.first_index <= index && index >= self.first_index()).map(|_| place)
+        self.runs
+            .get(place)
+            .filter(|run| run.first_index <= index && index >= self.first_index())
+            .map(|_| place)
     }
 
     /// Every place that is live, for the counts and for whoever asks what pins a file.
@@ -231,7 +234,13 @@ impl Index {
     }
 
     /// Notes that a group has lost something at `position`.
-    pub(crate) fn damage(&mut self, id: GroupId, replica: ReplicaId, position: WalPosition, cause: DamageCause) {
+    pub(crate) fn damage(
+        &mut self,
+        id: GroupId,
+        replica: ReplicaId,
+        position: WalPosition,
+        cause: DamageCause,
+    ) {
         if self.destroyed.get(&id).is_some_and(|(destroyed, _)| replica <= *destroyed) {
             return;
         }
@@ -291,11 +300,13 @@ impl Group {
 
     /// Drops entries from `index` on.
     fn cut_suffix(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, index: LogIndex) {
+        let first_index = self.first_index();
         while let Some(last) = self.runs.back_mut() {
             if last.end_index() <= index {
                 return;
             }
-            if last.first_index < index {
+            // A run whose front is dead already may lose all that lived.
+            if last.first_index.max(first_index) < index {
                 last.count = index.since(last.first_index) as u32;
                 return;
             }
@@ -343,26 +354,47 @@ impl Group {
         self.runs[at] = run;
     }
 
-    /// Recovery meets a copy that was moved forward: it fills what is absent, replaces nothing, truncates nothing.
+    /// Recovery meets a copy that was moved forward: it fills what is absent and truncates nothing. What is there
+    /// already, in part even (runs are cut differently from one start to the next), is of the same term and so the
+    /// same (log matching); an entry of another term would be newer and stays.
     fn restore(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, mut run: Run) {
-        let at = self.runs.partition_point(|known| known.end_index() <= run.first_index);
-        if let Some(known) = self.runs.get(at) {
-            if known.first_index <= run.first_index {
-                return;
-            }
-            run.count = run.count.min(known.first_index.since(run.first_index) as u32);
-        }
-        if self.damage.is_some() && at == self.runs.len() {
+        let mut at = self.runs.partition_point(|known| known.end_index() <= run.first_index);
+        let whole =
+            |known: &Run| known.first_index <= run.first_index && known.end_index() >= run.end_index();
+        let mut overlap = self.runs.range(at..).take_while(|known| known.first_index < run.end_index());
+        if overlap.any(|known| known.term != run.term || whole(known)) {
             return;
         }
-        if run.end_index() > self.first_index() {
-            Index::count(files, run.place());
-            self.runs.insert(at, run);
+        if self.damage.is_some() && at == self.runs.len() || run.end_index() <= self.first_index() {
+            return;
         }
+        if let Some(left) = self.runs.get_mut(at)
+            && left.first_index < run.first_index
+        {
+            left.count = run.first_index.since(left.first_index) as u32;
+            at += 1;
+        }
+        while let Some(inside) = self.runs.get(at)
+            && inside.end_index() <= run.end_index()
+        {
+            Index::uncount(files, inside.place());
+            self.runs.remove(at);
+        }
+        if let Some(right) = self.runs.get(at) {
+            run.count = run.count.min(right.first_index.since(run.first_index) as u32);
+        }
+        Index::count(files, run.place());
+        self.runs.insert(at, run);
     }
 
     /// Takes in anything that is not an entry or a truncation; `only_absent` never replaces.
-    fn mark(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, mark: &Content, place: Place, only_absent: bool) {
+    fn mark(
+        &mut self,
+        files: &mut BTreeMap<WalPosition, FileUse>,
+        mark: &Content,
+        place: Place,
+        only_absent: bool,
+    ) {
         let mut replaced = None;
         match mark {
             Content::HardState(state) => {
@@ -404,7 +436,10 @@ impl Group {
     }
 
     /// Finds the first gap; entries behind it are unreachable and dropped. Called once recovery has read everything.
-    pub(crate) fn check_contiguous(&mut self, files: &mut BTreeMap<WalPosition, FileUse>) -> Option<WalPosition> {
+    pub(crate) fn check_contiguous(
+        &mut self,
+        files: &mut BTreeMap<WalPosition, FileUse>,
+    ) -> Option<WalPosition> {
         let mut expected = self.first_index();
         let mut gap = None;
         for (at, run) in self.runs.iter().enumerate() {

@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c, disk::read_exact_at,
+    Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c,
+    disk::read_exact_at,
 };
 
 use crate::{
@@ -90,6 +91,8 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         #[cfg(feature = "seeded-bugs")]
         bugs: options.bugs,
     };
+    // Likewise for names: a file that was freed must not come back after a later one has gone.
+    disk.sync_directory(&options.directory)?;
     let named = load_headers(&*disk, names)?;
     let headers: Vec<_> = named.iter().map(|file| file.header).collect();
     let mut tails = Vec::new();
@@ -189,7 +192,8 @@ impl Opening {
         }
         let (mut end, mut tail) = (header.base, None);
         if named.header.is_some() {
-            let known_end = next.filter(|next| next.previous_sequence == named.sequence).map(|next| next.previous_end);
+            let known_end =
+                next.filter(|next| next.previous_sequence == named.sequence).map(|next| next.previous_end);
             let summaries;
             (end, summaries) = self.contents(&named, &header, known_end)?;
             tail = summaries.map(|summaries| Tail { header, path: named.path.clone(), end, summaries });
@@ -237,6 +241,9 @@ impl Opening {
         let check_crc = !self.bugs.crc_ignored;
         #[cfg(not(feature = "seeded-bugs"))]
         let check_crc = true;
+        // After the death of a process only, what is read here may still be nowhere but in memory: it must be durable
+        // before anybody acts on it, and before a trailer vouches for it.
+        named.file.sync_data()?;
         let scan = Scan { header, bytes: &bytes, known_end, check_crc };
         let mut summaries = Summaries::default();
         let Scanned { end, torn_bytes, corrupt } = scan.run(&mut |found| match found {
@@ -244,7 +251,9 @@ impl Opening {
                 self.apply(header, &summary);
                 summaries.push(summary, 0);
             }
-            Found::Bad(group, replica, position) => self.index.damage(group, replica, position, DamageCause::Record),
+            Found::Bad(group, replica, position) => {
+                self.index.damage(group, replica, position, DamageCause::Record)
+            }
             Found::Unattributed(position) => self.lost(header.session, position),
         });
         self.recovery.torn_bytes += torn_bytes;
@@ -277,7 +286,8 @@ impl Opening {
                 && group.damage.is_none()
             {
                 let replica = group.replica;
-                group.damage = Some(Damage { replica, position, last_index, last_term, cause: DamageCause::Gap });
+                group.damage =
+                    Some(Damage { replica, position, last_index, last_term, cause: DamageCause::Gap });
             }
             if let Some(damage) = &mut group.damage {
                 (damage.last_index, damage.last_term) = (last_index, last_term);

@@ -14,6 +14,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_common::{Access, Disk, DiskFile, disk::Space};
 
+use super::memory_file::MemoryFile;
+
 const SECTOR: u64 = 512;
 
 /// What an operation is made to do.
@@ -34,32 +36,32 @@ pub struct MemoryDisk {
 }
 
 #[derive(Default)]
-struct Tree {
+pub(super) struct Tree {
     /// Names as a process sees them, and as a power cut leaves them.
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
     directories: BTreeSet<PathBuf>,
-    inodes: BTreeMap<u64, Inode>,
+    pub inodes: BTreeMap<u64, Inode>,
     next_inode: u64,
     total_bytes: u64,
     operations: u64,
-    syncs: u64,
+    pub syncs: u64,
     plan: BTreeMap<u64, Injected>,
     dead: bool,
 }
 
 #[derive(Clone, Default)]
-struct Inode {
-    bytes: Vec<u8>,
+pub(super) struct Inode {
+    pub bytes: Vec<u8>,
     /// Sectors changed since the last sync, with what is durable of them.
     unsynced: BTreeMap<u64, [u8; SECTOR as usize]>,
     durable_length: u64,
-    open: usize,
+    pub open: usize,
 }
 
 impl Inode {
     /// Remembers the durable content of the sectors that a change of `from..to` touches.
-    fn touch(&mut self, from: u64, to: u64) {
+    pub fn touch(&mut self, from: u64, to: u64) {
         for sector in from / SECTOR..to.div_ceil(SECTOR) {
             let bytes = &self.bytes;
             self.unsynced.entry(sector).or_insert_with(|| {
@@ -72,7 +74,7 @@ impl Inode {
         }
     }
 
-    fn sync(&mut self) {
+    pub fn sync(&mut self) {
         self.unsynced.clear();
         self.durable_length = self.bytes.len() as u64;
     }
@@ -127,7 +129,8 @@ impl MemoryDisk {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let names = cut_names(&tree, &mut random);
         let kept: BTreeSet<u64> = names.values().copied().collect();
-        let inodes = kept.iter().filter_map(|id| Some((*id, tree.inodes.get(id)?.cut(&mut random)))).collect();
+        let inodes =
+            kept.iter().filter_map(|id| Some((*id, tree.inodes.get(id)?.cut(&mut random)))).collect();
         let cut = Tree {
             durable_names: names.clone(),
             names,
@@ -228,7 +231,7 @@ fn cut_names(tree: &Tree, random: &mut ChaCha8Rng) -> BTreeMap<PathBuf, u64> {
 }
 
 impl Tree {
-    fn operate(&mut self) -> io::Result<Option<Injected>> {
+    pub fn operate(&mut self) -> io::Result<Option<Injected>> {
         if self.dead {
             return Err(io::Error::other("this disk has lost its power"));
         }
@@ -239,14 +242,14 @@ impl Tree {
         }
     }
 
-    fn plain(&mut self) -> io::Result<()> {
+    pub fn plain(&mut self) -> io::Result<()> {
         match self.operate()? {
             Some(Injected::Eio) => Err(io::Error::from_raw_os_error(5)),
             _ => Ok(()),
         }
     }
 
-    fn alive(&self) -> io::Result<()> {
+    pub fn alive(&self) -> io::Result<()> {
         if self.dead { Err(io::Error::other("this disk has lost its power")) } else { Ok(()) }
     }
 
@@ -254,7 +257,7 @@ impl Tree {
         self.inodes.values().map(|inode| inode.bytes.len() as u64).sum()
     }
 
-    fn grow(&mut self, id: u64, length: u64) -> io::Result<()> {
+    pub fn grow(&mut self, id: u64, length: u64) -> io::Result<()> {
         let now = self.inodes[&id].bytes.len() as u64;
         if length > now && self.used() + length - now > self.total_bytes {
             return Err(io::ErrorKind::StorageFull.into());
@@ -275,7 +278,7 @@ impl Tree {
     }
 
     /// Forgets files that have neither a name nor an opener.
-    fn sweep(&mut self, id: u64) {
+    pub fn sweep(&mut self, id: u64) {
         let named = self.names.values().chain(self.durable_names.values()).any(|known| *known == id);
         if !named && self.inodes.get(&id).is_some_and(|inode| inode.open == 0) {
             self.inodes.remove(&id);
@@ -394,10 +397,15 @@ impl Disk for MemoryDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         let within = |name: &Path| name.parent() == Some(path);
-        let gone: Vec<u64> = tree.durable_names.iter().filter(|(name, _)| within(name)).map(|(_, id)| *id).collect();
+        let gone: Vec<u64> =
+            tree.durable_names.iter().filter(|(name, _)| within(name)).map(|(_, id)| *id).collect();
         tree.durable_names.retain(|name, _| !within(name));
-        let now: Vec<_> =
-            tree.names.iter().filter(|(name, _)| within(name)).map(|(name, id)| (name.clone(), *id)).collect();
+        let now: Vec<_> = tree
+            .names
+            .iter()
+            .filter(|(name, _)| within(name))
+            .map(|(name, id)| (name.clone(), *id))
+            .collect();
         tree.durable_names.extend(now);
         gone.into_iter().for_each(|id| tree.sweep(id));
         Ok(())
@@ -416,105 +424,4 @@ fn children<'a>(paths: impl Iterator<Item = &'a PathBuf>, directory: &Path) -> V
         inside.filter_map(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned()).collect();
     names.sort();
     names
-}
-
-struct MemoryFile {
-    tree: Arc<Mutex<Tree>>,
-    id: u64,
-    access: Access,
-}
-
-impl MemoryFile {
-    fn lock(&self) -> MutexGuard<'_, Tree> {
-        self.tree.lock().expect("no holder of this lock panics")
-    }
-
-    /// `O_DIRECT` refuses what is not aligned; memory is not looked at, the real disk's suite does that.
-    fn check_alignment(&self, position: u64, length: usize) -> io::Result<()> {
-        let fine = position.is_multiple_of(4096) && (length as u64).is_multiple_of(4096);
-        if self.access == Access::Direct && !fine { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
-    }
-}
-
-impl Drop for MemoryFile {
-    fn drop(&mut self) {
-        // A panicking test may have poisoned the lock; then nothing needs sweeping.
-        if let Ok(mut tree) = self.tree.lock() {
-            if let Some(inode) = tree.inodes.get_mut(&self.id) {
-                inode.open -= 1;
-            }
-            tree.sweep(self.id);
-        }
-    }
-}
-
-impl DiskFile for MemoryFile {
-    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
-        self.check_alignment(position, buffer.len())?;
-        let tree = self.lock();
-        tree.alive()?;
-        let bytes = &tree.inodes[&self.id].bytes;
-        let start = (position as usize).min(bytes.len());
-        let end = (start + buffer.len()).min(bytes.len());
-        buffer[..end - start].copy_from_slice(&bytes[start..end]);
-        Ok(end - start)
-    }
-
-    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.check_alignment(position, bytes.len())?;
-        let mut tree = self.lock();
-        let injected = tree.operate()?;
-        let kept = match injected {
-            Some(Injected::Eio) => bytes.len() / 2,
-            Some(Injected::Lie) => 0,
-            _ => bytes.len(),
-        };
-        let end = position + kept as u64;
-        tree.grow(self.id, end)?;
-        let inode = tree.inodes.get_mut(&self.id).expect("it is open");
-        inode.touch(position, end);
-        inode.bytes[position as usize..end as usize].copy_from_slice(&bytes[..kept]);
-        if injected == Some(Injected::Eio) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
-    }
-
-    fn allocate(&self, length: u64) -> io::Result<()> {
-        let mut tree = self.lock();
-        tree.plain()?;
-        tree.grow(self.id, length)
-    }
-
-    fn set_len(&self, length: u64) -> io::Result<()> {
-        let mut tree = self.lock();
-        tree.plain()?;
-        tree.grow(self.id, length)?;
-        let inode = tree.inodes.get_mut(&self.id).expect("it is open");
-        let now = inode.bytes.len() as u64;
-        inode.touch(length.min(now), now);
-        inode.bytes.truncate(length as usize);
-        Ok(())
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        let tree = self.lock();
-        tree.alive()?;
-        Ok(tree.inodes[&self.id].bytes.len() as u64)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        let mut tree = self.lock();
-        tree.syncs += 1;
-        let injected = tree.operate()?;
-        let inode = tree.inodes.get_mut(&self.id).expect("it is open");
-        match injected {
-            Some(Injected::Eio) => {
-                // As Linux does it: the pages are called clean, and what they held is on disk or is not.
-                Err(io::Error::from_raw_os_error(5))
-            }
-            Some(Injected::Lie) => Ok(()),
-            _ => {
-                inode.sync();
-                Ok(())
-            }
-        }
-    }
 }

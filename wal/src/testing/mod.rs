@@ -2,6 +2,7 @@
 
 mod conformance;
 mod memory_disk;
+mod memory_file;
 
 pub use conformance::disk_conformance;
 pub use memory_disk::{Injected, MemoryDisk};
