@@ -21,6 +21,11 @@ mod partitions;
 mod produce;
 pub mod topics;
 
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
