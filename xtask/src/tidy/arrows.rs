@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A room may import any room of a lower layer; the few arrows inside a layer are listed. Development dependencies are bound alike, except
-//! that any room's tests may start servers with `localstack`.
+//! that any room's tests may start servers with `localstack` and ask for more features of the room itself.
 
 use super::{Finding, Tracked};
 
@@ -56,7 +56,7 @@ fn check_room(room: &str, file: &Tracked) -> Vec<Finding> {
     let mut findings = Vec::new();
     for Dependency { name, is_development } in dependencies(file.text()) {
         if let Some(imported) = name.strip_prefix("varve-") {
-            let for_tests = is_development && imported == "localstack";
+            let for_tests = is_development && (imported == "localstack" || imported == room);
             if !for_tests && !points_down(room, imported) {
                 findings.push(finding(name, "imports point down (DESIGN 1, xtask/src/tidy/arrows.rs)"));
             }
