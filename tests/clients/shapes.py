@@ -33,10 +33,11 @@ def size_of(chance):
 
 
 class Shapes:
-    """The records of one writer: the same for the same name."""
+    """The records of one writer: the same for the same name. With `size`, all values have that many incompressible bytes."""
 
-    def __init__(self, writer):
+    def __init__(self, writer, size=0):
         self.writer = writer
+        self.size = size
         self.chance = random.Random(writer)
         self.noise = self.chance.randbytes(512 << 10)
 
@@ -44,6 +45,9 @@ class Shapes:
         """Key, value and headers of one record. Its content names the writer and the sequence, so it is unique."""
         chance = self.chance
         name = f"{self.writer}:{sequence}:".encode()
+        if self.size:
+            begin = chance.randrange(len(self.noise) - self.size)
+            return None, name + self.noise[begin : begin + self.size], []
         length = size_of(chance)
         if chance.random() < 0.5:  # half of it compresses well, half does not
             body = (b'{"user":"%d","action":"click","page":"/index"},' % (sequence % 1000)) * (length // 40)

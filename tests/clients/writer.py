@@ -1,6 +1,6 @@
 """Writes with confluent-kafka and keeps a ledger.
 
-writer.py BOOTSTRAP LEDGER WRITER TOPIC RECORDS [--codec C|mix] [--idempotence true|false] [--rate N] [--acks A]
+writer.py BOOTSTRAP LEDGER WRITER TOPIC RECORDS [--codec C|mix] [--idempotence true|false] [--rate N] [--acks A] [--size BYTES]
 
 Goes on through restarts of the broker; `mix` changes the codec a few times. Prints one JSON line.
 """
@@ -26,6 +26,7 @@ def arguments():
     parser.add_argument("--idempotence", default="true")
     parser.add_argument("--acks", default="all")
     parser.add_argument("--rate", type=int, default=0)
+    parser.add_argument("--size", type=int, default=0)
     parser.add_argument("--timeout-ms", type=int, default=180_000)
     return parser.parse_args()
 
@@ -45,6 +46,7 @@ def producer(options, codec, fatal):
             "message.timeout.ms": options.timeout_ms,
             "reconnect.backoff.max.ms": 500,
             "queue.buffering.max.messages": 20_000,
+            "queue.buffering.max.kbytes": 256 << 10,
             "error_cb": on_error,
             "log_level": 3,
         }
@@ -53,7 +55,7 @@ def producer(options, codec, fatal):
 
 def main():
     options = arguments()
-    shapes, ledger, fatal = Shapes(options.writer), Ledger(options.ledger), []
+    shapes, ledger, fatal = Shapes(options.writer, options.size), Ledger(options.ledger), []
     codecs = MIX if options.codec == "mix" else [options.codec]
     share = -(-options.records // len(codecs))
     begin, sequence = time.monotonic(), 0

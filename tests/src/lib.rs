@@ -6,16 +6,19 @@
 //! - [`clients`]: kcat, the scripts of `clients/` (Python, Node) and Kafka's own Java tools, as calls that return what they printed.
 //! - [`ledger`]: what writers sent and were acknowledged, held against what readers saw: every acknowledged record once, in order, byte for
 //!   byte; nothing that nobody sent.
-//! - [`raw`]: bytes on a socket, for what no well-behaved client sends.
+//! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
+//! - [`s3`]: an S3 server that can be stopped and started in the middle of a test.
 //! - [`power`]: a file system whose power can be cut.
 //!
 //! It knows Varve only by its command line, its ports and its files' sizes: it imports no room, so that a mistake in one cannot hide itself.
 
+pub mod batch;
 pub mod clients;
 pub mod ledger;
 pub mod node;
 pub mod power;
 pub mod raw;
+pub mod s3;
 pub mod tool;
 
 /// A number from the environment, so that a person can run more than CI does.

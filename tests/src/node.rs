@@ -97,7 +97,10 @@ impl Node {
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
         let mut command = Command::new(tool::varve());
         command.arg("serve").arg("--data-dir").arg(self.data());
-        command.args(["--listen", &self.kafka.to_string(), "--admin-listen", &self.admin.to_string()]);
+        if !self.options.arguments.iter().any(|argument| argument == "--listen") {
+            command.args(["--listen", &self.kafka.to_string()]);
+        }
+        command.args(["--admin-listen", &self.admin.to_string()]);
         command.args(&self.options.arguments).envs(self.options.environment.iter().cloned());
         command
             .stdin(Stdio::null())
@@ -236,7 +239,9 @@ fn bytes_below(path: &Path) -> u64 {
     sizes.sum()
 }
 
-fn free_address() -> SocketAddr {
+/// A loopback address that nobody uses, and that the kernel will not hand to others.
+#[must_use]
+pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let width = PORTS.end - PORTS.start;
     let first = (std::process::id() % u32::from(width)) as u16;
