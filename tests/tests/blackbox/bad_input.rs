@@ -95,8 +95,12 @@ fn api_versions_too_new_is_answered_in_version_0_with_the_versions() {
     let Answer::Frame(frame) = socket.answer() else { panic!("no answer") };
     assert_eq!(frame[..4], 7_i32.to_be_bytes());
     assert_eq!(frame[4..6], UNSUPPORTED_VERSION.to_be_bytes());
-    let count = i32::from_be_bytes(frame[6..10].try_into().unwrap());
-    assert!(count > 5, "the answer names {count} APIs");
+    // Kafka's clients look for ApiVersions itself in that answer, and ask again within its range.
+    let own = frame[10..].chunks_exact(6).find(|range| range[..2] == 18_i16.to_be_bytes());
+    assert!(
+        own.is_some_and(|range| range[4..] >= 3_i16.to_be_bytes()[..]),
+        "the answer does not name ApiVersions"
+    );
     assert_serves(&mut node, 0);
 }
 
@@ -145,7 +149,8 @@ fn a_batch_with_a_wrong_checksum_is_corrupt_and_not_stored() {
     assert_eq!(produce_code(node.kafka(), "t", -1, &batch.encode()), Some(CORRUPT_MESSAGE));
     let mut cut = Batch::of(&[b"one"]).encode();
     cut.truncate(40);
-    assert_eq!(produce_code(node.kafka(), "t", -1, &cut), Some(CORRUPT_MESSAGE), "cut short");
+    let code = produce_code(node.kafka(), "t", -1, &cut).unwrap();
+    assert!([CORRUPT_MESSAGE, INVALID_RECORD].contains(&code), "cut short: {code}");
     assert_serves(&mut node, 0);
 }
 
