@@ -92,10 +92,18 @@ fn format() -> Outcome {
     cargo(&["fmt", "--all", "--check"])
 }
 
-/// Twice: the walls of the clippy.toml files bind what ships; tests may set up files and wait, but nothing else is forgiven them.
+/// Twice: the walls of the clippy.toml files bind what ships; tests may set up files, wait, and
+/// hold long tables, but nothing else is forgiven them.
 fn clippy() -> Outcome {
     cargo(&["clippy", "--workspace", "--lib", "--bins", "--locked", "--", "-D", "warnings"])?;
-    let free = ["-A", "clippy::disallowed_methods", "-A", "clippy::disallowed_types"];
+    let free = [
+        "-A",
+        "clippy::disallowed_methods",
+        "-A",
+        "clippy::disallowed_types",
+        "-A",
+        "clippy::too_many_lines",
+    ];
     let everything = ["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"];
     cargo(&[everything.as_slice(), &free].concat())
 }
