@@ -2,29 +2,95 @@
 
 use varve_common::codec::{DecodeError, Decoder, Encoder};
 
-use super::{AbortedTransaction, EpochStart, Intent, ProducerBatch, ProducerEntry, RollEntry, Tombstone};
-use crate::stored::{Stored, decode_list, decode_option, encode_list, encode_option};
+use super::{
+    AbortedTransaction, BucketState, ConfState, EpochStart, FrozenRoll, Intent, OpenTransaction, ProducerBatch,
+    ProducerEntry, RollEntry, SealEntry, Tombstone,
+};
+use crate::{
+    command::decode_replica,
+    stored::{Stored, decode_list, decode_option, encode_list, encode_option},
+};
 
-impl Stored for ProducerBatch {
-    const BYTES_MIN: usize = 4 + 4 + 4 + 8 + 8;
+/// Implements [`Stored`] for a struct whose stored form is a frame of its fields in their order.
+macro_rules! stored_frame {
+    ($name:ident, $least:expr, { $($field:ident: $kind:ident),* $(,)? }) => {
+        impl Stored for $name {
+            const BYTES_MIN: usize = 4 + $least;
+
+            fn encode(&self, encoder: &mut Encoder) {
+                encoder.frame(|frame| { $(frame.$kind(self.$field);)* });
+            }
+
+            fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+                decoder.frame(|frame| Ok(Self { $($field: frame.$kind()?),* }))
+            }
+        }
+    };
+}
+
+stored_frame!(EpochStart, 16, { term: term, start: offset });
+stored_frame!(OpenTransaction, 16, { producer_id: i64, first: offset });
+stored_frame!(AbortedTransaction, 32, { producer_id: i64, first: offset, last: offset, last_stable: offset });
+stored_frame!(BucketState, 16, { log_start: offset, manifest_seq: u64 });
+stored_frame!(RollEntry, 68, {
+    base: offset, end: offset, bytes: u64, max_timestamp: i64, batch_crcs: u32, first_index: index,
+    roll_index: index, roll_term: term, rolled_ms: i64,
+});
+stored_frame!(Intent, 40, { uid: u64, term: term, base: offset, end: offset, announced_ms: i64 });
+stored_frame!(SealEntry, 80, {
+    base: offset, end: offset, first_index: index, last_index: index, last_term: term, bytes: u64, sha256: digest,
+});
+
+impl Stored for Tombstone {
+    const BYTES_MIN: usize = 4 + 52;
 
     fn encode(&self, encoder: &mut Encoder) {
         encoder.frame(|frame| {
-            frame.i32(self.base_sequence);
-            frame.i32(self.last_sequence);
-            frame.offset(self.base_offset);
-            frame.i64(self.timestamp);
+            frame.u64(self.uid);
+            frame.u32(self.incarnation);
+            frame.term(self.term);
+            frame.offset(self.base);
+            frame.offset(self.last);
+            frame.i64(self.since_ms);
+            frame.offset(self.log_start);
+            if let Some(level) = self.node_level {
+                frame.u8(level);
+            }
         });
     }
 
     fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
         decoder.frame(|frame| {
             Ok(Self {
-                base_sequence: frame.i32()?,
-                last_sequence: frame.i32()?,
-                base_offset: frame.offset()?,
-                timestamp: frame.i64()?,
+                uid: frame.u64()?,
+                incarnation: frame.u32()?,
+                term: frame.term()?,
+                base: frame.offset()?,
+                last: frame.offset()?,
+                since_ms: frame.i64()?,
+                log_start: frame.offset()?,
+                node_level: if frame.is_empty() { None } else { Some(frame.u8()?) },
             })
+        })
+    }
+}
+
+impl ProducerBatch {
+    const BYTES: usize = 4 + 4 + 8 + 8;
+
+    fn encode(self, frame: &mut Encoder) {
+        frame.i32(self.base_sequence);
+        frame.i32(self.last_sequence);
+        frame.offset(self.base_offset);
+        frame.i64(self.timestamp);
+    }
+
+    fn decode(frame: &mut Decoder) -> Result<Self, DecodeError> {
+        Ok(Self {
+            base_sequence: frame.i32()?,
+            last_sequence: frame.i32()?,
+            base_offset: frame.offset()?,
+            timestamp: frame.i64()?,
         })
     }
 }
@@ -36,7 +102,7 @@ impl Stored for ProducerEntry {
         encoder.frame(|frame| {
             frame.i64(self.producer_id);
             frame.i16(self.epoch);
-            encode_list(frame, &self.batches);
+            frame.list(self.batches.iter(), |frame, batch| batch.encode(frame));
             encode_option(frame, self.transaction_first, Encoder::offset);
             frame.i32(self.coordinator_epoch);
             frame.u8(self.transaction_version);
@@ -49,7 +115,7 @@ impl Stored for ProducerEntry {
             Ok(Self {
                 producer_id: frame.i64()?,
                 epoch: frame.i16()?,
-                batches: decode_list(frame)?,
+                batches: frame.list(ProducerBatch::BYTES, ProducerBatch::decode)?,
                 transaction_first: decode_option(frame, Decoder::offset)?,
                 coordinator_epoch: frame.i32()?,
                 transaction_version: frame.u8()?,
@@ -59,132 +125,58 @@ impl Stored for ProducerEntry {
     }
 }
 
-impl Stored for EpochStart {
-    const BYTES_MIN: usize = 4 + 16;
+impl Stored for ConfState {
+    const BYTES_MIN: usize = 4 + 4 * 4 + 1;
 
     fn encode(&self, encoder: &mut Encoder) {
         encoder.frame(|frame| {
-            frame.term(self.term);
-            frame.offset(self.start);
-        });
-    }
-
-    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
-        decoder.frame(|frame| Ok(Self { term: frame.term()?, start: frame.offset()? }))
-    }
-}
-
-impl Stored for AbortedTransaction {
-    const BYTES_MIN: usize = 4 + 32;
-
-    fn encode(&self, encoder: &mut Encoder) {
-        encoder.frame(|frame| {
-            frame.i64(self.producer_id);
-            frame.offset(self.first);
-            frame.offset(self.last);
-            frame.offset(self.last_stable);
+            for list in [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next] {
+                frame.list(list.iter(), |frame, replica| frame.u64(replica.get()));
+            }
+            frame.bool(self.auto_leave);
         });
     }
 
     fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
         decoder.frame(|frame| {
             Ok(Self {
-                producer_id: frame.i64()?,
-                first: frame.offset()?,
-                last: frame.offset()?,
-                last_stable: frame.offset()?,
+                voters: frame.list(8, decode_replica)?,
+                learners: frame.list(8, decode_replica)?,
+                voters_outgoing: frame.list(8, decode_replica)?,
+                learners_next: frame.list(8, decode_replica)?,
+                auto_leave: frame.bool()?,
             })
         })
     }
 }
 
-impl Stored for RollEntry {
-    const BYTES_MIN: usize = 4 + 8 * 8 + 4;
+impl Stored for FrozenRoll {
+    const BYTES_MIN: usize = 4 + 8 * 3 + ConfState::BYTES_MIN + 4 * 4;
 
     fn encode(&self, encoder: &mut Encoder) {
         encoder.frame(|frame| {
-            frame.offset(self.base);
             frame.offset(self.end);
-            frame.u64(self.bytes);
-            frame.i64(self.max_timestamp);
-            frame.u32(self.batch_crcs);
-            frame.index(self.first_index);
             frame.index(self.roll_index);
             frame.term(self.roll_term);
-            frame.i64(self.rolled_ms);
+            self.conf_state.encode(frame);
+            encode_list(frame, &self.producers);
+            encode_list(frame, &self.open_transactions);
+            encode_list(frame, &self.aborted);
+            encode_list(frame, &self.epochs);
         });
     }
 
     fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
         decoder.frame(|frame| {
             Ok(Self {
-                base: frame.offset()?,
                 end: frame.offset()?,
-                bytes: frame.u64()?,
-                max_timestamp: frame.i64()?,
-                batch_crcs: frame.u32()?,
-                first_index: frame.index()?,
                 roll_index: frame.index()?,
                 roll_term: frame.term()?,
-                rolled_ms: frame.i64()?,
-            })
-        })
-    }
-}
-
-impl Stored for Intent {
-    const BYTES_MIN: usize = 4 + 8 * 5;
-
-    fn encode(&self, encoder: &mut Encoder) {
-        encoder.frame(|frame| {
-            frame.u64(self.uid);
-            frame.term(self.term);
-            frame.offset(self.base);
-            frame.offset(self.end);
-            frame.i64(self.announced_ms);
-        });
-    }
-
-    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
-        decoder.frame(|frame| {
-            Ok(Self {
-                uid: frame.u64()?,
-                term: frame.term()?,
-                base: frame.offset()?,
-                end: frame.offset()?,
-                announced_ms: frame.i64()?,
-            })
-        })
-    }
-}
-
-impl Stored for Tombstone {
-    const BYTES_MIN: usize = 4 + 8 + 1 + 4 + 8 * 5;
-
-    fn encode(&self, encoder: &mut Encoder) {
-        encoder.frame(|frame| {
-            frame.u64(self.uid);
-            encode_option(frame, self.node_level, Encoder::u8);
-            frame.u32(self.incarnation);
-            frame.term(self.term);
-            frame.offset(self.base);
-            frame.offset(self.last);
-            frame.i64(self.since_ms);
-            frame.offset(self.log_start);
-        });
-    }
-
-    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
-        decoder.frame(|frame| {
-            Ok(Self {
-                uid: frame.u64()?,
-                node_level: decode_option(frame, Decoder::u8)?,
-                incarnation: frame.u32()?,
-                term: frame.term()?,
-                base: frame.offset()?,
-                last: frame.offset()?,
-                since_ms: frame.i64()?,
-                log_start: frame.offset()?,
+                conf_state: ConfState::decode(frame)?,
+                producers: decode_list(frame)?,
+                open_transactions: decode_list(frame)?,
+                aborted: decode_list(frame)?,
+                epochs: decode_list(frame)?,
             })
         })
     }

@@ -185,9 +185,14 @@ impl BucketState {
         if self.log_start <= self.tiered_end {
             return;
         }
-        for roll in records.rolls.iter().filter(|roll| roll.end <= self.log_start && roll.base >= self.tiered_end) {
+        let passed = records.rolls.iter().rfind(|roll| roll.end <= self.log_start);
+        if let Some(roll) = passed {
             self.tiered_end = roll.end;
             self.tiered_roll = (roll.roll_index, roll.roll_term);
+        }
+        let root = Arc::make_mut(&mut self.root);
+        if root.nodes.is_empty() && root.entries.is_empty() {
+            root.start = self.tiered_end;
         }
     }
 

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use varve_common::{
-    LogIndex,
-    codec::{DecodeError, Decoder, Encoder},
-};
+use varve_common::codec::{DecodeError, Decoder, Encoder};
 use varve_formats::stored::{Stored, decode_list, encode_list};
 
 use super::{BucketState, PartitionState, RecordState};
