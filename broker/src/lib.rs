@@ -1,1 +1,3 @@
 //! The process: sockets, tasks, configuration, handlers.
+
+pub mod runtime;

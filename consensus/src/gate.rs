@@ -63,6 +63,8 @@ pub enum Dropped {
     NotFromLeader,
     /// A snapshot whose membership lacks this replica, or that nobody here can install.
     Snapshot,
+    /// A follower's rejection of what it has acknowledged since.
+    StaleRejection,
     /// A follower asks for a snapshot, which is not how one is asked for here.
     SnapshotRequest,
 }

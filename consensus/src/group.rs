@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::LazyLock};
 use bytes::Bytes;
 use prost::Message as _;
 use raft::{
-    RawNode, StateRole, Storage as _,
+    RawNode, StateRole,
     eraftpb::{self, ConfChangeV2, EntryType, MessageType},
 };
 use slog::{Discard, Logger, o};
@@ -14,7 +14,7 @@ use varve_common::{LogIndex, ReplicaId, Term};
 use crate::{
     Change, Entry, Fetch, Gate, GroupConfig, HardState, Leadership, Membership, Message, OpenError, Persist,
     ProposeError, Ready, Recovered, Role, StepError, TermRun, Violation,
-    gate::{self, Sender},
+    gate::{self, Dropped, Sender},
     limits::READIES_IN_FLIGHT_MAX,
     storage::TailStorage,
 };
@@ -171,9 +171,40 @@ impl Group {
                 return Err(StepError::Fenced(violation));
             }
         }
+        if self.is_stale_rejection(&message) {
+            return Err(StepError::Dropped(Dropped::StaleRejection));
+        }
+        self.raise_probe(message.0.from);
         // Only a response of a replica that is no longer a member gives an error, and it needs no answer.
         let _ = self.node.step(message.0);
         Ok(())
+    }
+
+    /// A rejection that arrives late, or twice, of what the follower has acknowledged since. Raft 0.7.0 would probe from
+    /// below what matches (fixed by raft-rs #557, which was never released) and, where that is truncated, get stuck.
+    fn is_stale_rejection(&self, message: &Message) -> bool {
+        let message = &message.0;
+        self.role() == Role::Leader
+            && message.reject
+            && message.get_msg_type() == MessageType::MsgAppendResponse
+            && self
+                .node
+                .raft
+                .prs()
+                .get(message.from)
+                .is_some_and(|progress| message.index <= progress.matched)
+    }
+
+    /// A late rejection may have moved the probe below the truncation point, whence raft would send a snapshot or
+    /// nothing. The truncation point itself, whose term is known, is as low as a probe makes sense.
+    fn raise_probe(&mut self, peer: u64) {
+        let lowest = self.truncated().start.0 + 1;
+        if self.role() == Role::Leader
+            && let Some(progress) = self.node.raft.mut_prs().get_mut(peer)
+            && progress.next_idx < lowest
+        {
+            progress.next_idx = lowest;
+        }
     }
 
     /// Stops this replica for good: it speaks, votes and acknowledges no more.
@@ -330,9 +361,13 @@ impl Group {
 
     /// Entries that a [`Fetch`] asked for, from its first index on; empty where they cannot be read now.
     pub fn fetched(&mut self, fetch: &Fetch, entries: &[Entry]) {
-        let entries = entries.iter().map(Entry::to_raft).collect();
+        let entries: Vec<_> = entries.iter().map(Entry::to_raft).collect();
+        let readable = !entries.is_empty();
         for context in self.node.mut_store().open_window(fetch, entries) {
-            self.node.on_entries_fetched(context);
+            // With nothing read raft would ask for the same again at once; the follower's next heartbeat does it later.
+            if readable {
+                self.node.on_entries_fetched(context);
+            }
         }
         self.node.mut_store().close_window();
     }
@@ -459,11 +494,5 @@ impl Group {
     #[must_use]
     pub fn readies_in_flight(&self) -> usize {
         self.in_flight.len()
-    }
-
-    /// The last index of the log that raft's storage holds: everything a ready handed out.
-    #[must_use]
-    pub fn written_index(&self) -> LogIndex {
-        LogIndex(self.node.store().last_index().unwrap_or_default())
     }
 }

@@ -1,1 +1,4 @@
 //! The seeded simulator.
+
+pub mod clock;
+pub mod executor;

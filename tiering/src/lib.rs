@@ -1,1 +1,3 @@
 //! Upload, local segments, the log view and cold reads.
+
+pub mod tail;

@@ -42,20 +42,18 @@ stored_frame!(SealEntry, 80, {
 });
 
 impl Stored for Tombstone {
-    const BYTES_MIN: usize = 4 + 52;
+    const BYTES_MIN: usize = 4 + 8 + 1 + 4 + 8 * 5;
 
     fn encode(&self, encoder: &mut Encoder) {
         encoder.frame(|frame| {
             frame.u64(self.uid);
+            encode_option(frame, self.node_level, Encoder::u8);
             frame.u32(self.incarnation);
             frame.term(self.term);
             frame.offset(self.base);
             frame.offset(self.last);
             frame.i64(self.since_ms);
             frame.offset(self.log_start);
-            if let Some(level) = self.node_level {
-                frame.u8(level);
-            }
         });
     }
 
@@ -63,13 +61,13 @@ impl Stored for Tombstone {
         decoder.frame(|frame| {
             Ok(Self {
                 uid: frame.u64()?,
+                node_level: decode_option(frame, Decoder::u8)?,
                 incarnation: frame.u32()?,
                 term: frame.term()?,
                 base: frame.offset()?,
                 last: frame.offset()?,
                 since_ms: frame.i64()?,
                 log_start: frame.offset()?,
-                node_level: if frame.is_empty() { None } else { Some(frame.u8()?) },
             })
         })
     }

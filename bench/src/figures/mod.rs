@@ -1,0 +1,61 @@
+//! The figures of the issues, one file per subject.
+
+pub mod memory;
+pub mod partitions;
+pub mod produce;
+pub mod read;
+pub mod restart;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::ensure;
+
+use crate::{process::Broker, wire};
+
+/// Where and how long to measure.
+pub struct Bench {
+    /// The release binary.
+    pub binary: PathBuf,
+    /// A directory on the disk under measure.
+    pub directory: PathBuf,
+    /// Interleaved pairs per figure.
+    pub pairs: usize,
+    /// The time of each half of a pair.
+    pub time: Duration,
+}
+
+impl Bench {
+    /// A broker over a directory of its own, emptied first.
+    pub fn broker(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Broker> {
+        let data = self.directory.join(name);
+        if data.exists() {
+            std::fs::remove_dir_all(&data)?;
+        }
+        Broker::start(&self.binary, &data, arguments)
+    }
+
+    /// The release binary.
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+}
+
+/// Makes a topic and refuses an error.
+pub fn create_topic(
+    address: SocketAddr,
+    topic: &str,
+    partitions: i32,
+    configs: &[(&str, &str)],
+) -> anyhow::Result<()> {
+    let mut client = wire::Client::connect(address)?;
+    let body = client.call(&mut wire::create_topic(topic, partitions, configs))?;
+    // throttle i32 | topics i32 | name string | error i16
+    let name = i16::from_be_bytes(body[8..10].try_into()?) as usize;
+    let error = i16::from_be_bytes(body[10 + name..12 + name].try_into()?);
+    ensure!(error == 0, "create topic {topic} answered error {error}");
+    Ok(())
+}

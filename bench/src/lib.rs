@@ -1,1 +1,0 @@
-//! Ratios against the floor, measured in one run.

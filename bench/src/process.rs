@@ -1,0 +1,106 @@
+//! A broker under measure: the release binary as a process, on free loopback ports, over a directory of its own.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail};
+
+/// How long a broker may take until it listens.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// A running broker; killed when dropped.
+pub struct Broker {
+    child: Child,
+    /// Where clients connect.
+    pub address: SocketAddr,
+    data: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Broker {
+    /// Starts `varve serve` over `data` with further arguments and waits until it answers connections.
+    pub fn start(binary: &Path, data: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
+        let arguments = arguments.iter().map(ToString::to_string).collect();
+        Self::launch(binary, data, free_address()?, arguments)
+    }
+
+    fn launch(
+        binary: &Path,
+        data: &Path,
+        address: SocketAddr,
+        arguments: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        fs::create_dir_all(data)?;
+        let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
+        let child = Command::new(binary)
+            .arg("serve")
+            .arg("--data-dir")
+            .arg(data)
+            .args(["--listen", &address.to_string(), "--admin-listen", &free_address()?.to_string()])
+            .args(&arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("start {}", binary.display()))?;
+        let mut broker = Self { child, address, data: data.to_owned(), arguments };
+        broker.wait_until_it_listens()?;
+        Ok(broker)
+    }
+
+    fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
+        let begin = Instant::now();
+        while TcpStream::connect(self.address).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "the broker ended with {status}; its log: {}",
+                    self.data.with_extension("log").display()
+                );
+            }
+            if begin.elapsed() > START_LIMIT {
+                bail!("the broker does not listen");
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts again over the same data; the seconds until it listened.
+    pub fn restart(&mut self, binary: &Path) -> anyhow::Result<f64> {
+        let begin = Instant::now();
+        *self = Self::launch(binary, &self.data, free_address()?, self.arguments.clone())?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// Resident memory in bytes, as the kernel counts it.
+    pub fn resident_bytes(&self) -> anyhow::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+        Ok(line.split_whitespace().nth(1).context("no figure")?.parse::<u64>()? * 1024)
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        // It may be gone already: that is what was wanted.
+        drop(self.kill());
+    }
+}
+
+/// A loopback port that was free a moment ago.
+fn free_address() -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}

@@ -1,0 +1,4 @@
+//! The production side of the driver's ports: threads, clocks, the data directory.
+
+pub mod clock;
+pub mod identity;
