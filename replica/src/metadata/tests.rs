@@ -5,7 +5,9 @@ use varve_formats::command::PartitionAssignment;
 
 use super::*;
 
-fn state_after(commands: Vec<MetadataCommand>) -> (MetadataState, Vec<Result<MetadataDone, MetadataRejected>>) {
+fn state_after(
+    commands: Vec<MetadataCommand>,
+) -> (MetadataState, Vec<Result<MetadataDone, MetadataRejected>>) {
     let mut state = MetadataState::new(ClusterId::from_random(1), Incarnation(1));
     let mut outcomes = Vec::new();
     for command in commands {
@@ -31,9 +33,17 @@ fn create(id: u128, name: &str, partitions: usize) -> MetadataCommand {
 
 #[test]
 fn topics_get_groups_in_order_and_names_are_unique() {
-    let (state, outcomes) = state_after(vec![create(1, "a", 2), create(2, "a", 1), create(1, "b", 1), create(3, "c", 1)]);
+    let (state, outcomes) =
+        state_after(vec![create(1, "a", 2), create(2, "a", 1), create(1, "b", 1), create(3, "c", 1)]);
     let groups = |name: &str| -> Vec<u64> {
-        state.image().topic_by_name(name).unwrap().partitions.iter().map(|partition| partition.group.0).collect()
+        state
+            .image()
+            .topic_by_name(name)
+            .unwrap()
+            .partitions
+            .iter()
+            .map(|partition| partition.group.0)
+            .collect()
     };
     assert_eq!((groups("a"), groups("c")), (vec![1, 2], vec![3]));
     assert_eq!(outcomes[1], Err(MetadataRejected::TopicExists { id: TopicId::from_random(1) }));
@@ -46,14 +56,20 @@ fn a_deleted_topic_stays_in_the_journal_until_it_is_reaped() {
     let id = TopicId::from_random(1);
     let (state, _) = state_after(vec![create(1, "a", 1), MetadataCommand::DeleteTopic { id }]);
     assert!(state.image().topic_by_name("a").is_none() && state.image().deletions.contains_key(&id));
-    let reaped = vec![create(1, "a", 1), MetadataCommand::DeleteTopic { id }, MetadataCommand::TopicReaped { id }, create(2, "a", 1)];
+    let reaped = vec![
+        create(1, "a", 1),
+        MetadataCommand::DeleteTopic { id },
+        MetadataCommand::TopicReaped { id },
+        create(2, "a", 1),
+    ];
     let (state, outcomes) = state_after(reaped);
     assert!(outcomes.iter().all(Result::is_ok) && state.image().deletions.is_empty());
 }
 
 #[test]
 fn r9_the_stored_form_round_trips_to_the_same_hash() {
-    let registration = BrokerRegistration { node: 1, advertised: vec!["h:9092".into()], rack: Some("r".into()) };
+    let registration =
+        BrokerRegistration { node: 1, advertised: vec!["h:9092".into()], rack: Some("r".into()) };
     let (state, _) = state_after(vec![
         MetadataCommand::RegisterBroker(registration),
         create(1, "a", 2),

@@ -4,6 +4,7 @@ use varve_common::{ClusterId, Digest, Incarnation, LogIndex, Offset, PartitionIn
 use varve_formats::{
     command::{Command, Fence, IntentExpired, TierAppend, TierIntent, TierTrim, TrimCause, encode_records},
     manifest::{Entry, EntryKind as ManifestKind},
+    state::ConfState,
 };
 
 use super::*;
@@ -57,7 +58,12 @@ impl Log {
     }
 
     fn intent(&mut self, uid: u64, roll: &RollEntry) -> Applied {
-        self.command(&Command::TierIntent(TierIntent { uid, term: self.term, base: roll.base, end: roll.end }))
+        self.command(&Command::TierIntent(TierIntent {
+            uid,
+            term: self.term,
+            base: roll.base,
+            end: roll.end,
+        }))
     }
 
     fn fence(&self) -> Fence {
@@ -91,13 +97,14 @@ impl Log {
     }
 
     fn trim(&mut self, log_start: u64) -> Applied {
-        let trim = TierTrim { fence: self.fence(), log_start: Offset(log_start), cause: TrimCause::DeleteRecords };
+        let trim =
+            TierTrim { fence: self.fence(), log_start: Offset(log_start), cause: TrimCause::DeleteRecords };
         self.command(&Command::TierTrim(trim))
     }
 
     /// A replica seeded as of `s` and this log's end, replayed to the index at which this log stands.
     fn seeded(&self, s: &RecordState) -> PartitionState {
-        PartitionState::decode(self.state.identity().clone(), &self.state.encode_as_of(s)).unwrap()
+        PartitionState::decode(self.state.identity().clone(), self.state.encode_as_of(s)).unwrap()
     }
 
     fn replay(&self, state: &mut PartitionState, to: LogIndex) {
@@ -167,7 +174,8 @@ fn reseeded_local_checkpoint() {
     let mut seeded = log.seeded(&s);
     log.replay(&mut seeded, between);
     // A restart between S and A: the local checkpoint keeps A.
-    let mut restarted = PartitionState::decode(seeded.identity().clone(), &seeded.encode()).unwrap();
+    let mut restarted =
+        PartitionState::decode(seeded.identity().clone(), seeded.encode(&[], &ConfState::default())).unwrap();
     assert_eq!(restarted.bucket_index(), log.end());
     log.replay(&mut restarted, log.end());
     assert_eq!(restarted.bucket().manifest_seq, log.state.bucket().manifest_seq);
@@ -224,6 +232,7 @@ fn an_unknown_command_stops_the_group() {
     let mut log = Log::new();
     let mut data = vec![0; 20];
     data[0] = 200;
-    let entry = LogEntry { index: log.end().next(), term: log.term, kind: 0, offset: Offset(0), data: data.into() };
+    let entry =
+        LogEntry { index: log.end().next(), term: log.term, kind: 0, offset: Offset(0), data: data.into() };
     assert!(matches!(log.state.apply(&entry), Err(ApplyError::Command(_))));
 }

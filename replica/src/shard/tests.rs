@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use varve_common::{
-    ClusterId, Digest, GroupId, Incarnation, LogIndex, Monotonic, NodeId, Offset, PartitionIndex, ReplicaId, Term, TopicId,
+    ClusterId, Digest, GroupId, Incarnation, LogIndex, Monotonic, NodeId, Offset, PartitionIndex, ReplicaId,
+    Term, TopicId,
 };
 use varve_formats::{
     command::{MetadataCommand, PublishedCheckpoint, TrimCause},
+    compression::Codec,
     manifest::{Entry, EntryKind},
 };
 
@@ -211,24 +213,30 @@ impl Node {
     fn checkpoint(&mut self) -> GroupState {
         self.act(Action::CheckpointLocal);
         let Job::CheckpointLocal { index, term, captured, .. } = self.job() else { panic!("no checkpoint") };
-        let encoded = captured.encode();
+        let encoded = captured.encode(Codec::Zstd);
         let file = format!("{index:020}");
-        self.done(JobOutcome::CheckpointWritten(LocalCheckpoint { index, term, file, sha256: encoded.sha256 }));
+        self.done(JobOutcome::CheckpointWritten(LocalCheckpoint {
+            index,
+            term,
+            file,
+            sha256: encoded.sha256,
+        }));
         decoded(&encoded.bytes)
     }
 
     fn publish(&mut self, uid: u64) -> GroupState {
         self.act(Action::PublishCheckpoint { uid });
         let Job::Publish { captured, key_term, .. } = self.job() else { panic!("no publication") };
-        let (encoded, header) = (captured.encode(), captured.header().clone());
+        let (encoded, header, log_start) =
+            (captured.encode(Codec::Zstd), captured.header().clone(), captured.log_start());
         self.done(JobOutcome::CheckpointPublished(PublishedCheckpoint {
             uid,
             key_term,
-            state_index: header.state_index,
-            state_term: header.state_term,
-            state_offset: header.state_offset,
-            applied_index: header.applied_index,
-            log_start: header.log_start,
+            state_index: header.state.index,
+            state_term: header.state.term,
+            state_offset: header.state.offset,
+            applied_index: header.applied.index,
+            log_start,
             bytes: encoded.bytes.len() as u64,
             sha256: encoded.sha256,
             published_ms: 1,
@@ -253,7 +261,8 @@ fn decoded(bytes: &Bytes) -> GroupState {
 fn line(effect: &Effect) -> String {
     match effect {
         Effect::Persist { ready, entries, must_sync, .. } => {
-            let entries: Vec<_> = entries.iter().map(|e| format!("{}/{}@{}", e.index, e.term, e.offset)).collect();
+            let entries: Vec<_> =
+                entries.iter().map(|e| format!("{}/{}@{}", e.index, e.term, e.offset)).collect();
             format!("persist {ready} [{}] sync={must_sync}", entries.join(" "))
         }
         Effect::Reply { ticket, reply } => format!("reply {} {reply:?}", ticket.0),
@@ -279,11 +288,14 @@ fn golden_trace_of_a_produce() {
     assert_eq!(before, ["persist 3 [2/1@0] sync=true"]);
     node.step(Input::Persisted { group: GROUP, ready: 3 });
     let after = node.trace();
-    assert_eq!(after.iter().filter(|line| !line.starts_with("persist")).collect::<Vec<_>>(), [
-        "tail 0..3 term 1",
-        "reply 1 Produced { base_offset: Offset(0), append_time_ms: -1, log_start: Offset(0) }",
-        "publish hw=3 ready=true start=0",
-    ]);
+    assert_eq!(
+        after.iter().filter(|line| !line.starts_with("persist")).collect::<Vec<_>>(),
+        [
+            "tail 0..3 term 1",
+            "reply 1 Produced { base_offset: Offset(0), append_time_ms: -1, log_start: Offset(0) }",
+            "publish hw=3 ready=true start=0",
+        ]
+    );
 }
 
 #[test]
@@ -291,7 +303,12 @@ fn nothing_is_assigned_before_the_leaders_own_no_op_is_applied() {
     let mut node = Node::open(GroupState::New);
     let ticket = node.send((9, 0, 0), 1);
     assert_eq!(node.reply(ticket), None);
-    assert!(!node.effects.iter().any(|effect| matches!(effect, Effect::Persist { entries, .. } if entries.len() > 1)));
+    assert!(
+        !node
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Persist { entries, .. } if entries.len() > 1))
+    );
     node.settle();
     assert!(matches!(node.reply(ticket), Some(Reply::Produced { base_offset: Offset(0), .. })));
 }
@@ -304,7 +321,9 @@ fn h7_five_batches_in_flight_keep_their_order() {
     node.settle();
     for (n, ticket) in tickets.into_iter().enumerate() {
         let expected = Offset(n as u64 * 2);
-        assert!(matches!(node.reply(ticket), Some(Reply::Produced { base_offset, .. }) if base_offset == expected));
+        assert!(
+            matches!(node.reply(ticket), Some(Reply::Produced { base_offset, .. }) if base_offset == expected)
+        );
     }
     let bases: Vec<_> = node.log.iter().map(|entry| entry.offset.0).collect();
     assert_eq!(bases, [0, 0, 2, 4, 6, 8]);
@@ -332,7 +351,10 @@ fn t28_a_batch_retried_after_a_kill_is_stored_once() {
     let mut node = node.restart(GroupState::New, LogIndex::ZERO);
     for n in 0..5 {
         let retry = node.send((9, 0, n), 1);
-        assert_eq!(node.reply(retry), Some(Reply::Duplicate { base_offset: Offset(n as u64), log_start: Offset(0) }));
+        assert_eq!(
+            node.reply(retry),
+            Some(Reply::Duplicate { base_offset: Offset(n as u64), log_start: Offset(0) })
+        );
     }
 }
 
@@ -398,7 +420,9 @@ fn b4_nothing_is_cut_before_its_append_is_applied() {
     assert!(status.cut_limit.0 >= first && status.cut_limit.0 <= status.local_checkpoints[0].index);
     node.act(Action::Cut { index: status.cut_limit.0, term: status.cut_limit.1 });
     assert_eq!(node.status().truncated, status.cut_limit);
-    assert!(node.effects.iter().any(|effect| matches!(effect, Effect::Mark { mark: Mark::Truncated { .. }, .. })));
+    assert!(
+        node.effects.iter().any(|effect| matches!(effect, Effect::Mark { mark: Mark::Truncated { .. }, .. }))
+    );
 }
 
 #[test]
@@ -489,7 +513,10 @@ fn b2_b3_only_one_change_of_the_manifest_is_in_flight() {
     let entry = node.announce(1, first);
     node.done(JobOutcome::Uploaded { uid: 1, entry });
     node.step(Input::Act { group: GROUP, action: Action::Append });
-    node.step(Input::Act { group: GROUP, action: Action::Trim { log_start: Offset(1), cause: TrimCause::Retention } });
+    node.step(Input::Act {
+        group: GROUP,
+        action: Action::Trim { log_start: Offset(1), cause: TrimCause::Retention },
+    });
     node.settle();
     let status = node.status();
     assert_eq!((status.manifest_seq, status.tiered_end, status.log_start), (1, Offset(10), Offset(0)));
@@ -509,4 +536,72 @@ fn the_metadata_group_answers_what_it_did() {
     node.settle();
     let done = crate::metadata::MetadataDone::ProducerIds { first: 1, count: 1000 };
     assert_eq!(node.reply(Ticket(1)), Some(Reply::Metadata(Ok(done))));
+}
+
+/// Each seeded bug breaks what the tests above hold (feature `seeded-bugs`).
+#[cfg(feature = "seeded-bugs")]
+mod seeded {
+    use super::*;
+    use crate::bugs::{Bug, seed, set_roll_bytes};
+
+    #[test]
+    fn a_dedup_table_dropped_from_a_checkpoint_stores_a_retry_twice() {
+        seed(Some(Bug::DedupDroppedFromCheckpoint));
+        let mut node = Node::ready();
+        node.send((9, 0, 0), 4);
+        node.settle();
+        let state = node.checkpoint();
+        let GroupState::Partition(partition) = &state else { panic!() };
+        let at = partition.applied().0;
+        let mut node = node.restart(state, at);
+        let retry = node.send((9, 0, 0), 4);
+        node.settle();
+        seed(None);
+        assert!(matches!(node.reply(retry), Some(Reply::Produced { base_offset: Offset(4), .. })));
+    }
+
+    #[test]
+    fn a_dedup_window_of_one_refuses_a_legal_retry() {
+        seed(Some(Bug::DedupWindowOne));
+        let mut node = Node::ready();
+        node.send((9, 0, 0), 1);
+        node.send((9, 0, 1), 1);
+        let retry = node.send((9, 0, 0), 1);
+        node.settle();
+        seed(None);
+        assert!(matches!(node.reply(retry), Some(Reply::Refused(Refusal::OutOfOrderSequence { .. }))));
+    }
+
+    #[test]
+    fn a_cut_before_the_append_takes_the_only_copy() {
+        let mut node = Node::ready();
+        let range = node.roll((9, 0, 0), 5);
+        node.announce(1, range);
+        node.checkpoint();
+        node.send((9, 0, 5), 1);
+        node.settle();
+        node.checkpoint();
+        let sound = node.status().cut_limit.0;
+        seed(Some(Bug::CutBeforeAppend));
+        let broken = node.status().cut_limit.0;
+        seed(None);
+        assert!(sound < node.status().rolls[0].first_index && broken > sound);
+    }
+
+    #[test]
+    fn a_roll_by_a_local_rule_stops_the_group_when_it_is_replayed() {
+        seed(Some(Bug::RollByLocalRule));
+        let mut node = Node::ready();
+        for n in 0..100 {
+            node.send((9, 0, n), 1);
+        }
+        node.settle();
+        node.act(Action::Roll { cause: RollCause::Bytes });
+        set_roll_bytes(3000);
+        let restarted = node.restart(GroupState::New, LogIndex::ZERO);
+        set_roll_bytes(4096);
+        seed(None);
+        assert!(node.shard.status(GROUP).is_some() && restarted.shard.status(GROUP).is_none());
+        assert!(restarted.effects.iter().any(|effect| matches!(effect, Effect::Stopped { .. })));
+    }
 }
