@@ -12,6 +12,7 @@
 //! never bytes that a stranger announced. Every task has an owner that ends it. Liveness never depends on the object
 //! store.
 
+<<<<<<< Updated upstream
 pub mod config;
 pub mod driver;
 pub mod handlers;
@@ -19,5 +20,8 @@ pub mod http;
 pub mod metrics;
 pub mod net;
 pub mod node;
+=======
+pub mod driver;
+>>>>>>> Stashed changes
 pub mod runtime;
 pub mod telemetry;
