@@ -121,7 +121,8 @@ mod tests {
     fn batches_are_walked_one_by_one() {
         let bytes = [batch(5, 3, 20, 0, b"abc"), batch(8, 1, 21, 4, b"")].concat();
         let headers: Vec<_> = batches(&bytes).map(Result::unwrap).collect();
-        let seen: Vec<_> = headers.iter().map(|header| (header.base.0, header.last.0, header.compressed)).collect();
+        let seen: Vec<_> =
+            headers.iter().map(|header| (header.base.0, header.last.0, header.compressed)).collect();
         assert_eq!(seen, [(5, 7, false), (8, 8, true)]);
         assert_eq!((headers[0].term, headers[0].count, headers[0].max_timestamp), (Term(7), 3, 20));
     }

@@ -80,7 +80,7 @@ pub fn verify(segment: &Bytes) -> Result<VerifiedSegment, DecodeError> {
         let range = section.range();
         section.decode(segment.slice(range.start as usize..range.end as usize))?;
     }
-    Ok(VerifiedSegment { footer, index, state })
+    Ok(VerifiedSegment { footer: *footer, index, state })
 }
 
 fn block_slice(segment: &Bytes, block: &BlockEntry) -> Bytes {

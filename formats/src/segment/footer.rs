@@ -265,7 +265,8 @@ impl Footer {
             return Err(frame.error("unknown version of a segment"));
         }
         let identity = PartitionIdentity::decode(frame)?;
-        let kind = EntryKind::from_number(frame.u8()?).ok_or_else(|| frame.error("unknown kind of segment"))?;
+        let kind =
+            EntryKind::from_number(frame.u8()?).ok_or_else(|| frame.error("unknown kind of segment"))?;
         Ok(Self {
             identity,
             kind,
@@ -315,7 +316,7 @@ pub enum Suffix {
     /// The footer is longer than what was read: this many bytes of the end are needed.
     More(u64),
     /// The footer.
-    Footer(Footer),
+    Footer(Box<Footer>),
 }
 
 /// Reads the footer from the last bytes of a segment that is `length` bytes long.
@@ -348,5 +349,5 @@ pub fn footer_from_suffix(suffix: &Bytes, length: u64) -> Result<Suffix, DecodeE
     let footer = decoder.frame(Footer::decode_fields)?;
     decoder.finish()?;
     footer.check(length - (footer_bytes + TRAILER_BYTES) as u64).map_err(error)?;
-    Ok(Suffix::Footer(footer))
+    Ok(Suffix::Footer(Box::new(footer)))
 }

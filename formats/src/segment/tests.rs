@@ -27,7 +27,8 @@ fn spec(base: u64, end: u64, compression: BlockCompression) -> SegmentSpec {
 }
 
 fn state() -> SegmentState {
-    let batches = vec![ProducerBatch { base_sequence: 0, last_sequence: 1, base_offset: Offset(101), timestamp: 5 }];
+    let batches =
+        vec![ProducerBatch { base_sequence: 0, last_sequence: 1, base_offset: Offset(101), timestamp: 5 }];
     SegmentState {
         producers: vec![ProducerEntry {
             producer_id: 1_000,
@@ -109,8 +110,9 @@ fn the_footer_is_read_from_any_suffix_that_holds_it() {
     assert_eq!(footer_from_suffix(&suffix(needed - 1), length), Ok(Suffix::More(needed)));
     for bytes in needed..=length {
         let read = footer_from_suffix(&suffix(bytes), length).unwrap();
-        assert_eq!(read, Suffix::Footer(summary.footer.clone()));
-        let index = summary.footer.section_in_suffix(&suffix(bytes), length, SectionKind::BLOCK_INDEX).unwrap();
+        assert_eq!(read, Suffix::Footer(Box::new(summary.footer.clone())));
+        let index =
+            summary.footer.section_in_suffix(&suffix(bytes), length, SectionKind::BLOCK_INDEX).unwrap();
         let held = summary.footer.section(SectionKind::BLOCK_INDEX).unwrap().position >= length - bytes;
         assert_eq!(index.is_some(), held);
     }
@@ -209,7 +211,9 @@ fn a_manifest_entry_is_rebuilt_from_the_segment_alone() {
     let (segment, summary) = write(spec(100, 108, BlockCompression::Never), &small());
     let name = SegmentName { base: Offset(100), last: Offset(107), term: Term(7), uid: 5 };
     let entry = summary.footer.entry(name, 0, summary.bytes, summary.sha256);
-    let Ok(Suffix::Footer(footer)) = footer_from_suffix(&segment, summary.bytes) else { panic!("footer expected") };
+    let Ok(Suffix::Footer(footer)) = footer_from_suffix(&segment, summary.bytes) else {
+        panic!("footer expected")
+    };
     assert_eq!(footer.entry(name, 0, segment.len() as u64, Digest::of(&segment)), entry);
     assert_eq!((entry.base, entry.end(), entry.count), (Offset(100), Offset(108), 8));
     assert_eq!((entry.first_index, entry.roll_index), (LogIndex(3), LogIndex(9)));
@@ -273,7 +277,8 @@ const SEGMENT_SECTION_MAX: usize = crate::limits::SEGMENT_SECTION_BYTES_MAX;
 
 #[test]
 fn an_encrypted_footer_round_trips() {
-    let wanted = Encryption { algorithm: 1, key_id: "k1".into(), wrapped_key: Bytes::from_static(b"wrapped") };
+    let wanted =
+        Encryption { algorithm: 1, key_id: "k1".into(), wrapped_key: Bytes::from_static(b"wrapped") };
     let segment = with_footer(b"", |footer| footer.encryption = Some(wanted.clone()), false);
     assert_eq!(verify(&segment).unwrap().footer.encryption, Some(wanted));
 }

@@ -229,7 +229,9 @@ impl SegmentWriter {
         totals.batch_bytes += batch.len() as u64;
         totals.batch_crcs = crc32c_append(totals.batch_crcs, &header.crc.to_le_bytes());
         totals.max_timestamp = totals.max_timestamp.max(header.max_timestamp);
-        if header.base_timestamp >= 0 && (totals.min_timestamp < 0 || header.base_timestamp < totals.min_timestamp) {
+        if header.base_timestamp >= 0
+            && (totals.min_timestamp < 0 || header.base_timestamp < totals.min_timestamp)
+        {
             totals.min_timestamp = header.base_timestamp;
         }
         totals.terms = Some((totals.terms.map_or(header.term, |(first, _)| first), header.term));
