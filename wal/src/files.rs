@@ -144,7 +144,6 @@ impl Directory {
 
     /// Takes a file of at least `bytes` out of the spares, or makes one.
     fn take(&mut self, options: &Options, used: u64, bytes: u64, class: Class) -> Result<(PathBuf, u64), CreateError> {
-        let all = used + self.spare_bytes();
         let (kept, margin) = match class {
             Class::Entries => (1, RESERVE_FILES * options.file_bytes),
             Class::Reserve => (0, 0),
@@ -161,11 +160,8 @@ impl Directory {
             self.add_spare(bytes)?;
             return Ok(self.spares.pop().expect("one was just added"));
         }
-        if self.spares.len() <= kept && all + options.file_bytes <= options.bytes_max {
-            match self.add_spare(options.file_bytes) {
-                Err(CreateError::Full(_)) if class == Class::Reserve && !self.spares.is_empty() => {}
-                other => other?,
-            }
+        while self.spares.len() <= kept && used + self.spare_bytes() + options.file_bytes <= options.bytes_max {
+            self.add_spare(options.file_bytes)?;
         }
         if self.spares.len() <= kept {
             return Err(CreateError::Full(Full::Budget));

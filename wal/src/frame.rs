@@ -5,7 +5,7 @@
 //! | header | batch | batch | ... | batch | (zero or old bytes) | index | ... | trailer |
 //!
 //! batch   magic u32 | version u16 | flags u16 | salt u64 | position u64 | synced_position u64
-//!         | length u32 | count u32 | key_id u32 | crc u32 | record * count
+//!         | length u32 | count u32 | key_id u32 | reserved 16 | crc u32 | record * count
 //! record  group u64 | replica u64 | length u32 | kind u8 | version u8 | flags u16
 //!         | payload crc u32 | crc u32 | payload, padded to 8 bytes
 //! ```
@@ -27,7 +27,9 @@ use crate::{
 };
 
 pub(crate) const RECORD_HEADER_BYTES: usize = 32;
-pub(crate) const BATCH_HEADER_BYTES: usize = 48;
+/// No record is this long (marks take 32 to 56 and 88 or more, entries 80 or more): a gap of this size between two
+/// records is a batch header and nothing else, so the index can join them.
+pub(crate) const BATCH_HEADER_BYTES: usize = 64;
 pub(crate) const BATCH_MAGIC: u32 = u32::from_le_bytes(*b"VwB\x01");
 const FILE_MAGIC: u64 = u64::from_le_bytes(*b"varvewal");
 const TRAILER_MAGIC: u64 = u64::from_le_bytes(*b"varveend");
@@ -161,8 +163,8 @@ impl BatchHeader {
         bytes[32..36].copy_from_slice(&self.length.to_le_bytes());
         bytes[36..40].copy_from_slice(&self.count.to_le_bytes());
         bytes[40..44].copy_from_slice(&self.key_id.to_le_bytes());
-        let crc = crc_at(salt, self.position, &bytes[..44]);
-        bytes[44..48].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc_at(salt, self.position, &bytes[..60]);
+        bytes[60..64].copy_from_slice(&crc.to_le_bytes());
         bytes
     }
 
@@ -173,7 +175,7 @@ impl BatchHeader {
             && u16_at(bytes, 4) == VERSION
             && u64_at(bytes, 8) == salt
             && u64_at(bytes, 16) == position.0
-            && u32_at(bytes, 44) == crc_at(salt, position, &bytes[..44]);
+            && u32_at(bytes, 60) == crc_at(salt, position, &bytes[..60]);
         let header = Self {
             position,
             synced_position: WalPosition(u64_at(bytes, 24)),

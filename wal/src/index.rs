@@ -291,11 +291,13 @@ impl Group {
 
     /// Drops entries from `index` on.
     fn cut_suffix(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, index: LogIndex) {
+        let first_index = self.first_index();
         while let Some(last) = self.runs.back_mut() {
             if last.end_index() <= index {
                 return;
             }
-            if last.first_index < index {
+            // A run whose front is dead already may lose all that lived.
+            if last.first_index.max(first_index) < index {
                 last.count = index.since(last.first_index) as u32;
                 return;
             }

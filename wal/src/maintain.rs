@@ -180,8 +180,6 @@ impl Writer {
         run: &Run,
     ) -> Result<Option<Draft<'static>>, WalPosition> {
         let Some(replica) = reader.bounds(group).map(|bounds| bounds.replica) else { return Ok(None) };
-        let end = run.first_index.since(run.first_index);
-        debug_assert_eq!(end, 0);
         let mut entries = match reader.entries(group, run.first_index, u64::from(run.bytes)) {
             Ok(entries) => entries,
             Err(ReadError::Missing { .. }) => return Ok(None),

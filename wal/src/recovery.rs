@@ -90,6 +90,8 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         #[cfg(feature = "seeded-bugs")]
         bugs: options.bugs,
     };
+    // Likewise for names: a file that was freed must not come back after a later one has gone.
+    disk.sync_directory(&options.directory)?;
     let named = load_headers(&*disk, names)?;
     let headers: Vec<_> = named.iter().map(|file| file.header).collect();
     let mut tails = Vec::new();
@@ -237,6 +239,9 @@ impl Opening {
         let check_crc = !self.bugs.crc_ignored;
         #[cfg(not(feature = "seeded-bugs"))]
         let check_crc = true;
+        // After the death of a process only, what is read here may still be nowhere but in memory: it must be durable
+        // before anybody acts on it, and before a trailer vouches for it.
+        named.file.sync_data()?;
         let scan = Scan { header, bytes: &bytes, known_end, check_crc };
         let mut summaries = Summaries::default();
         let Scanned { end, torn_bytes, corrupt } = scan.run(&mut |found| match found {
