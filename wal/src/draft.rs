@@ -9,8 +9,8 @@ use crate::{
     errors::AppendError,
     files::AlignedBytes,
     frame::{
-        BATCH_HEADER_BYTES, BatchHeader, FLAG_RESET, RECORD_HEADER_BYTES, RecordHeader, SUMMARY_BYTES_MAX, Summary,
-        crc_at, padded,
+        BATCH_HEADER_BYTES, BatchHeader, FLAG_RESET, RECORD_HEADER_BYTES, RecordHeader, SUMMARY_BYTES_MAX,
+        Summary, crc_at, padded,
     },
     index::{Group, Index},
     limits::RECORD_BYTES_TARGET,
@@ -115,9 +115,19 @@ pub(crate) fn draft<'a>(index: &Index, records: &'a [GroupRecord]) -> Result<Vec
     Ok(drafts)
 }
 
-fn draft_one<'a>(view: &mut View<'_>, record: &'a GroupRecord, out: &mut Vec<Draft<'a>>) -> Result<(), &'static str> {
+fn draft_one<'a>(
+    view: &mut View<'_>,
+    record: &'a GroupRecord,
+    out: &mut Vec<Draft<'a>>,
+) -> Result<(), &'static str> {
     let mut push = |flags, content| {
-        out.push(Draft { group: record.group, replica: record.replica, flags, content, entries: [].as_slice().into() });
+        out.push(Draft {
+            group: record.group,
+            replica: record.replica,
+            flags,
+            content,
+            entries: [].as_slice().into(),
+        });
     };
     match &record.record {
         Record::Entries(_) | Record::HardState(_) if view.damaged => {

@@ -143,7 +143,13 @@ impl Directory {
     }
 
     /// Takes a file of at least `bytes` out of the spares, or makes one.
-    fn take(&mut self, options: &Options, used: u64, bytes: u64, class: Class) -> Result<(PathBuf, u64), CreateError> {
+    fn take(
+        &mut self,
+        options: &Options,
+        used: u64,
+        bytes: u64,
+        class: Class,
+    ) -> Result<(PathBuf, u64), CreateError> {
         let (kept, margin) = match class {
             Class::Entries => (1, RESERVE_FILES * options.file_bytes),
             Class::Reserve => (0, 0),
@@ -160,7 +166,8 @@ impl Directory {
             self.add_spare(bytes)?;
             return Ok(self.spares.pop().expect("one was just added"));
         }
-        while self.spares.len() <= kept && used + self.spare_bytes() + options.file_bytes <= options.bytes_max {
+        while self.spares.len() <= kept && used + self.spare_bytes() + options.file_bytes <= options.bytes_max
+        {
             self.add_spare(options.file_bytes)?;
         }
         if self.spares.len() <= kept {

@@ -288,7 +288,8 @@ impl Trailer {
             index_bytes: u32_at(bytes, 24),
             index_crc: u32_at(bytes, 28),
         };
-        let intact = u64_at(bytes, 0) == TRAILER_MAGIC && u32_at(bytes, 32) == crc_at(salt, trailer.end, &bytes[..32]);
+        let intact =
+            u64_at(bytes, 0) == TRAILER_MAGIC && u32_at(bytes, 32) == crc_at(salt, trailer.end, &bytes[..32]);
         intact.then_some(trailer)
     }
 }

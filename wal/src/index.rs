@@ -130,7 +130,10 @@ impl Group {
     /// The run that holds an entry.
     pub(crate) fn run_at(&self, index: LogIndex) -> Option<usize> {
         let place = self.runs.partition_point(|run| run.end_index() <= index);
-        self.runs.get(place).filter(|run| run.first_index <= index && index >= self.first_index()).map(|_| place)
+        self.runs
+            .get(place)
+            .filter(|run| run.first_index <= index && index >= self.first_index())
+            .map(|_| place)
     }
 
     /// Every place that is live, for the counts and for whoever asks what pins a file.
@@ -231,7 +234,13 @@ impl Index {
     }
 
     /// Notes that a group has lost something at `position`.
-    pub(crate) fn damage(&mut self, id: GroupId, replica: ReplicaId, position: WalPosition, cause: DamageCause) {
+    pub(crate) fn damage(
+        &mut self,
+        id: GroupId,
+        replica: ReplicaId,
+        position: WalPosition,
+        cause: DamageCause,
+    ) {
         if self.destroyed.get(&id).is_some_and(|(destroyed, _)| replica <= *destroyed) {
             return;
         }
@@ -364,7 +373,13 @@ impl Group {
     }
 
     /// Takes in anything that is not an entry or a truncation; `only_absent` never replaces.
-    fn mark(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, mark: &Content, place: Place, only_absent: bool) {
+    fn mark(
+        &mut self,
+        files: &mut BTreeMap<WalPosition, FileUse>,
+        mark: &Content,
+        place: Place,
+        only_absent: bool,
+    ) {
         let mut replaced = None;
         match mark {
             Content::HardState(state) => {
@@ -406,7 +421,10 @@ impl Group {
     }
 
     /// Finds the first gap; entries behind it are unreachable and dropped. Called once recovery has read everything.
-    pub(crate) fn check_contiguous(&mut self, files: &mut BTreeMap<WalPosition, FileUse>) -> Option<WalPosition> {
+    pub(crate) fn check_contiguous(
+        &mut self,
+        files: &mut BTreeMap<WalPosition, FileUse>,
+    ) -> Option<WalPosition> {
         let mut expected = self.first_index();
         let mut gap = None;
         for (at, run) in self.runs.iter().enumerate() {

@@ -152,7 +152,10 @@ impl Writer {
                 for run in living {
                     if bytes < REWRITE_BATCH_BYTES {
                         bytes += u64::from(run.bytes);
-                        runs.push((*id, Run { first_index: run.first_index.max(group.first_index()), ..*run }));
+                        runs.push((
+                            *id,
+                            Run { first_index: run.first_index.max(group.first_index()), ..*run },
+                        ));
                     }
                 }
                 if bytes + drafts.len() as u64 * 128 >= REWRITE_BATCH_BYTES {
@@ -236,7 +239,14 @@ fn marks_in(id: GroupId, group: &Group, file: &Range<WalPosition>, out: &mut Vec
 impl Writer {
     /// The seeded bug W6: what is written now was captured earlier.
     fn queue_instead(&mut self, fresh: Vec<Draft<'static>>) -> Vec<Draft<'static>> {
-        if self.options.bugs.queued_forward_rewrite { std::mem::replace(&mut self.queued, fresh) } else { fresh }
+        if !self.options.bugs.queued_forward_rewrite {
+            return fresh;
+        }
+        let (entries, marks) =
+            fresh.into_iter().partition(|draft| matches!(draft.content, Content::Entries(_)));
+        let mut stale: Vec<Draft<'static>> = std::mem::replace(&mut self.queued, marks);
+        stale.extend::<Vec<_>>(entries);
+        stale
     }
 
     /// The seeded bug W6: any dead file goes.

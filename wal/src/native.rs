@@ -10,10 +10,7 @@ use rustix::{
     fs::{self, AtFlags, CWD, FallocateFlags, FileType, Mode, OFlags, RenameFlags},
     io::Errno,
 };
-use varve_common::{
-    Access, Disk, DiskFile,
-    disk::Space,
-};
+use varve_common::{Access, Disk, DiskFile, disk::Space};
 
 /// Files under the paths as they are given.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,9 +34,9 @@ fn names(directory: &Path, wanted: FileType) -> io::Result<Vec<String>> {
         let entry = entry?;
         let kind = match entry.file_type() {
             // Some file systems do not say: ask the file.
-            FileType::Unknown => {
-                FileType::from_raw_mode(fs::statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode)
-            }
+            FileType::Unknown => FileType::from_raw_mode(
+                fs::statat(&fd, entry.file_name(), AtFlags::SYMLINK_NOFOLLOW)?.st_mode,
+            ),
             known => known,
         };
         let name = entry.file_name().to_str().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -119,7 +116,10 @@ impl Disk for NativeDisk {
 
     fn space(&self, path: &Path) -> io::Result<Space> {
         let found = fs::statvfs(path)?;
-        Ok(Space { free_bytes: found.f_bavail * found.f_frsize, total_bytes: found.f_blocks * found.f_frsize })
+        Ok(Space {
+            free_bytes: found.f_bavail * found.f_frsize,
+            total_bytes: found.f_blocks * found.f_frsize,
+        })
     }
 }
 

@@ -43,7 +43,8 @@ impl Options {
     }
 
     pub(crate) fn check(&self) -> Result<(), OpenError> {
-        if !(FILE_BYTES_MIN..=FILE_BYTES_MAX).contains(&self.file_bytes) || !self.file_bytes.is_multiple_of(BLOCK_BYTES)
+        if !(FILE_BYTES_MIN..=FILE_BYTES_MAX).contains(&self.file_bytes)
+            || !self.file_bytes.is_multiple_of(BLOCK_BYTES)
         {
             return Err(OpenError::Options("file_bytes must be a multiple of 4096 from 32 KiB to 1 GiB"));
         }

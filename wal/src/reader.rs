@@ -95,30 +95,42 @@ impl Reader {
     fn load(&self, group: GroupId, fetch: &Fetch) -> Result<Bytes, ReadError> {
         let io = |source| ReadError::Io { group, index: fetch.runs[0].first_index, source };
         let mut buffer = vec![0; fetch.end.since(fetch.position) as usize];
-        let read = fetch.file.file.read_at(&mut buffer, fetch.position.since(fetch.file.header.base)).map_err(io)?;
+        let read =
+            fetch.file.file.read_at(&mut buffer, fetch.position.since(fetch.file.header.base)).map_err(io)?;
         buffer.truncate(read);
         Ok(buffer.into())
     }
 
     /// The entries of one run out of a buffer that holds it, each record checked.
-    fn read_run(&self, group: GroupId, fetch: &Fetch, run: &Run, buffer: &Bytes) -> Result<Vec<Entry>, ReadError> {
+    fn read_run(
+        &self,
+        group: GroupId,
+        fetch: &Fetch,
+        run: &Run,
+        buffer: &Bytes,
+    ) -> Result<Vec<Entry>, ReadError> {
         let mut entries: Vec<Entry> = Vec::with_capacity(run.count as usize);
         let mut at = run.position;
         let end = run.place().end();
         let next = |entries: &Vec<Entry>| entries.last().map_or(run.first_index, |entry| entry.index.next());
         while at < end && next(&entries) < run.end_index() {
             let bytes = buffer.get(at.since(fetch.position) as usize..).unwrap_or(&[]);
-            if BatchHeader::looks_like(bytes) && BatchHeader::decode(bytes, fetch.file.header.salt, at).is_some() {
+            if BatchHeader::looks_like(bytes)
+                && BatchHeader::decode(bytes, fetch.file.header.salt, at).is_some()
+            {
                 at = at.plus(BATCH_HEADER_BYTES as u64);
                 continue;
             }
             let corrupt = ReadError::Corrupt { group, index: next(&entries), position: at };
-            let Some((record, found)) = self.read_record(fetch, at, bytes, buffer) else { return Err(corrupt) };
+            let Some((record, found)) = self.read_record(fetch, at, bytes, buffer) else {
+                return Err(corrupt);
+            };
             if record.group != group || found.first().is_none_or(|first| first.index > next(&entries)) {
                 return Err(corrupt);
             }
             let expected = next(&entries);
-            let live = found.into_iter().filter(|entry| entry.index >= expected && entry.index < run.end_index());
+            let live =
+                found.into_iter().filter(|entry| entry.index >= expected && entry.index < run.end_index());
             entries.extend(live);
             at = at.plus(padded(RECORD_HEADER_BYTES as u64 + u64::from(record.length)));
         }
@@ -140,8 +152,11 @@ impl Reader {
         let check = !self.shared.read().crc_ignored;
         #[cfg(not(feature = "seeded-bugs"))]
         let check = true;
-        let record =
-            if check { RecordHeader::decode(bytes, salt, at)? } else { RecordHeader::decode_unchecked(bytes)? };
+        let record = if check {
+            RecordHeader::decode(bytes, salt, at)?
+        } else {
+            RecordHeader::decode_unchecked(bytes)?
+        };
         let payload = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record.length as usize)?;
         if check && !record.payload_is_intact(salt, at, payload) || record.kind != Kind::Entries {
             return None;
@@ -163,7 +178,10 @@ impl Reader {
             }
             run
         };
-        let first = self.bounds(group).map_or(run.first_index, |bounds| bounds.truncated.0.next()).max(run.first_index);
+        let first = self
+            .bounds(group)
+            .map_or(run.first_index, |bounds| bounds.truncated.0.next())
+            .max(run.first_index);
         // The read of a whole run is bounded by limits::RUN_BYTES_MAX, or by one record.
         let entries = self.entries(group, first, u64::from(run.bytes))?;
         Ok(entries.iter().rev().find(|entry| entry.offset <= offset).map(|entry| entry.index))
@@ -180,7 +198,8 @@ impl Reader {
     pub fn bounds(&self, group: GroupId) -> Option<Bounds> {
         let state = self.shared.read();
         let group = state.index.groups.get(&group)?;
-        let truncated = group.truncated.map_or((LogIndex::ZERO, Term::ZERO), |(index, term, _)| (index, term));
+        let truncated =
+            group.truncated.map_or((LogIndex::ZERO, Term::ZERO), |(index, term, _)| (index, term));
         Some(Bounds { replica: group.replica, truncated, last: group.last() })
     }
 
@@ -196,7 +215,9 @@ impl Reader {
         };
         for (id, group) in &state.index.groups {
             usage.groups.insert(*id, group.places().map(|place| u64::from(place.bytes)).sum());
-            let pins = |place: crate::index::Place| oldest.as_ref().is_some_and(|file| file.contains(&place.position));
+            let pins = |place: crate::index::Place| {
+                oldest.as_ref().is_some_and(|file| file.contains(&place.position))
+            };
             if group.places().any(pins) {
                 usage.oldest_pinned_by.push(*id);
             }
@@ -234,7 +255,9 @@ fn plan(
                 last.end = end;
                 last.runs.push(*run);
             }
-            _ => fetches.push(Fetch { file: Arc::clone(file), position: run.position, end, runs: vec![*run] }),
+            _ => {
+                fetches.push(Fetch { file: Arc::clone(file), position: run.position, end, runs: vec![*run] })
+            }
         }
     }
     fetches

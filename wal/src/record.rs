@@ -112,7 +112,9 @@ impl GroupRecord {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let payload = match &self.record {
-            Record::Entries(entries) => entries.iter().map(|entry| entry.data.len() as u64 + 16).sum::<u64>() + 28,
+            Record::Entries(entries) => {
+                entries.iter().map(|entry| entry.data.len() as u64 + 16).sum::<u64>() + 28
+            }
             Record::Snapshot(mark) => 64 + mark.file.len() as u64,
             _ => 96,
         };

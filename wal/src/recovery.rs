@@ -9,7 +9,8 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c, disk::read_exact_at,
+    Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c,
+    disk::read_exact_at,
 };
 
 use crate::{
@@ -191,7 +192,8 @@ impl Opening {
         }
         let (mut end, mut tail) = (header.base, None);
         if named.header.is_some() {
-            let known_end = next.filter(|next| next.previous_sequence == named.sequence).map(|next| next.previous_end);
+            let known_end =
+                next.filter(|next| next.previous_sequence == named.sequence).map(|next| next.previous_end);
             let summaries;
             (end, summaries) = self.contents(&named, &header, known_end)?;
             tail = summaries.map(|summaries| Tail { header, path: named.path.clone(), end, summaries });
@@ -249,7 +251,9 @@ impl Opening {
                 self.apply(header, &summary);
                 summaries.push(summary, 0);
             }
-            Found::Bad(group, replica, position) => self.index.damage(group, replica, position, DamageCause::Record),
+            Found::Bad(group, replica, position) => {
+                self.index.damage(group, replica, position, DamageCause::Record)
+            }
             Found::Unattributed(position) => self.lost(header.session, position),
         });
         self.recovery.torn_bytes += torn_bytes;
@@ -282,7 +286,8 @@ impl Opening {
                 && group.damage.is_none()
             {
                 let replica = group.replica;
-                group.damage = Some(Damage { replica, position, last_index, last_term, cause: DamageCause::Gap });
+                group.damage =
+                    Some(Damage { replica, position, last_index, last_term, cause: DamageCause::Gap });
             }
             if let Some(damage) = &mut group.damage {
                 (damage.last_index, damage.last_term) = (last_index, last_term);

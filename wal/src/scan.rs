@@ -68,7 +68,8 @@ impl Scan<'_> {
                 continue;
             }
             let later = later.get_or_insert_with(|| self.later_batches(position));
-            let durable = self.known_end.is_some() || later.iter().any(|batch| batch.synced_position > position);
+            let durable =
+                self.known_end.is_some() || later.iter().any(|batch| batch.synced_position > position);
             if !durable {
                 return Scanned { end: position, torn_bytes: self.torn_bytes(position, later), corrupt };
             }
@@ -109,8 +110,9 @@ impl Scan<'_> {
             RecordHeader::decode_unchecked(bytes)?
         };
         let payload = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record.length as usize);
-        let good = payload
-            .filter(|payload| !self.check_crc || record.payload_is_intact(self.header.salt, position, payload));
+        let good = payload.filter(|payload| {
+            !self.check_crc || record.payload_is_intact(self.header.salt, position, payload)
+        });
         let content = good.and_then(|payload| {
             let mut decoder = Decoder::new(self.bytes.slice_ref(payload));
             let content = Content::decode(record.kind, &mut decoder).ok()?;
@@ -137,7 +139,9 @@ impl Scan<'_> {
     }
 
     fn torn_bytes(&self, position: WalPosition, later: &[BatchHeader]) -> u64 {
-        let last = later.last().map(|batch| batch.position.plus(BATCH_HEADER_BYTES as u64 + u64::from(batch.length)));
+        let last = later
+            .last()
+            .map(|batch| batch.position.plus(BATCH_HEADER_BYTES as u64 + u64::from(batch.length)));
         let file_end = self.header.base.plus(self.bytes.len() as u64);
         last.map_or(0, |end| end.min(file_end).since(position))
     }

@@ -217,7 +217,8 @@ impl Worker {
         if batch.is_empty() {
             return Ok(());
         }
-        let all: Vec<GroupRecord> = batch.iter().flat_map(|request| request.records.iter().cloned()).collect();
+        let all: Vec<GroupRecord> =
+            batch.iter().flat_map(|request| request.records.iter().cloned()).collect();
         let written = match self.writer.append(&all) {
             Ok(_) => batch,
             Err(AppendError::Failed(poisoned)) => return self.keep(batch, poisoned),

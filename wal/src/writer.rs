@@ -1,10 +1,6 @@
 //! The writer: appends batches, syncs, turns files over. One per log, on one thread.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use varve_common::{DiskFile, GroupId, WalPosition, checksum::crc32c};
 
@@ -96,7 +92,8 @@ fn join(last: &Summary, next: &Summary, head: crate::record::EntriesHead) -> Opt
     let gap = next.position.since(end);
     let bytes = u64::from(last.bytes) + gap + u64::from(next.bytes);
     let same = last.group == next.group && last.replica == next.replica && last.flags == next.flags;
-    let follows = before.term == head.term && before.first_index.plus(u64::from(before.count)) == head.first_index;
+    let follows =
+        before.term == head.term && before.first_index.plus(u64::from(before.count)) == head.first_index;
     let near = next.position >= end && (gap == 0 || gap == BATCH_HEADER_BYTES as u64);
     if !(same && follows && near && bytes <= crate::limits::RUN_BYTES_MAX) {
         return None;
@@ -191,7 +188,10 @@ impl Writer {
         let records: u64 = drafts.iter().map(Draft::bytes).sum();
         let batch_bytes = (BATCH_HEADER_BYTES as u64 + records).next_multiple_of(alignment);
         if batch_bytes > BATCH_BYTES_MAX {
-            return Err(AppendError::Invalid { group: drafts[0].group, what: "batch is larger than 256 MiB" });
+            return Err(AppendError::Invalid {
+                group: drafts[0].group,
+                what: "batch is larger than 256 MiB",
+            });
         }
         let index_bytes: u64 = drafts.iter().map(Draft::summary_bytes).sum();
         self.make_room(batch_bytes, index_bytes, class, drafts.is_empty())?;
@@ -248,7 +248,9 @@ impl Writer {
         let (file, open) = match self.directory.create(&self.options, used, header, class) {
             Ok(made) => made,
             Err(CreateError::Full(why)) => return Err(AppendError::Full(why)),
-            Err(CreateError::Io(what, error)) => return Err(self.done::<()>(what, Err(error)).unwrap_err().into()),
+            Err(CreateError::Io(what, error)) => {
+                return Err(self.done::<()>(what, Err(error)).unwrap_err().into());
+            }
         };
         let header = open.header;
         if let Some(old) = self.current.take() {
@@ -257,7 +259,8 @@ impl Writer {
         }
         self.register(open);
         let end = header.first_batch();
-        self.chain = Chain { sequence, end, next_base: header.base.plus(header.capacity), session: header.session };
+        self.chain =
+            Chain { sequence, end, next_base: header.base.plus(header.capacity), session: header.session };
         (self.synced, self.written) = (end, end);
         self.current = Some(Current { header, file, end, summaries: Summaries::default(), settled: true });
         Ok(())

@@ -148,7 +148,8 @@ fn run(seed: u64, change: impl Fn(&mut Options)) -> Result<(), String> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut disk = MemoryDisk::default();
     let lives = random.random_range(2..5);
-    let mut run = Run { random, model: Model::new(), possible: vec![Model::new()], incarnations: BTreeMap::new() };
+    let mut run =
+        Run { random, model: Model::new(), possible: vec![Model::new()], incarnations: BTreeMap::new() };
     for life in 0..lives {
         let mut options = options(seed * 10 + life);
         options.file_bytes = 32 << 10;
@@ -156,11 +157,16 @@ fn run(seed: u64, change: impl Fn(&mut Options)) -> Result<(), String> {
         change(&mut options);
         let (mut writer, reader, recovery) =
             open(std::sync::Arc::new(disk.clone()), options).map_err(|error| error.to_string())?;
-        let found = std::panic::catch_unwind(|| seen(&recovery, &reader)).map_err(|_| format!("seed {seed}: damage"))?;
+        let found = std::panic::catch_unwind(|| seen(&recovery, &reader))
+            .map_err(|_| format!("seed {seed}: damage"))?;
         // A batch is atomic: the log is exactly as it was after one of the batches since the last sync. A group that
         // got no effective record yet is not there.
         let Some(state) = run.possible.iter().find(|model| same(model, &found)) else {
-            return Err(format!("seed {seed} life {life}: found {:#?}\nnot in {:#?}", brief(&found), run.possible.iter().map(brief).collect::<Vec<_>>()));
+            return Err(format!(
+                "seed {seed} life {life}: found {:#?}\nnot in {:#?}",
+                brief(&found),
+                run.possible.iter().map(brief).collect::<Vec<_>>()
+            ));
         };
         run.model = state.clone();
         run.possible = vec![run.model.clone()];
@@ -181,7 +187,14 @@ fn brief(model: &Model) -> Vec<String> {
         .iter()
         .map(|(id, group)| {
             let first = group.entries.first().map(|entry| entry.index.0);
-            format!("{id}: r{} t{:?} {first:?}..{} {:?} {:?}", group.replica, group.truncated, group.last(), group.hard_state.map(|h| h.term.0), group.seals)
+            format!(
+                "{id}: r{} t{:?} {first:?}..{} {:?} {:?}",
+                group.replica,
+                group.truncated,
+                group.last(),
+                group.hard_state.map(|h| h.term.0),
+                group.seals
+            )
         })
         .collect()
 }

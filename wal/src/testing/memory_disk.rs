@@ -127,7 +127,8 @@ impl MemoryDisk {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         let names = cut_names(&tree, &mut random);
         let kept: BTreeSet<u64> = names.values().copied().collect();
-        let inodes = kept.iter().filter_map(|id| Some((*id, tree.inodes.get(id)?.cut(&mut random)))).collect();
+        let inodes =
+            kept.iter().filter_map(|id| Some((*id, tree.inodes.get(id)?.cut(&mut random)))).collect();
         let cut = Tree {
             durable_names: names.clone(),
             names,
@@ -394,10 +395,15 @@ impl Disk for MemoryDisk {
             return Err(io::ErrorKind::NotFound.into());
         }
         let within = |name: &Path| name.parent() == Some(path);
-        let gone: Vec<u64> = tree.durable_names.iter().filter(|(name, _)| within(name)).map(|(_, id)| *id).collect();
+        let gone: Vec<u64> =
+            tree.durable_names.iter().filter(|(name, _)| within(name)).map(|(_, id)| *id).collect();
         tree.durable_names.retain(|name, _| !within(name));
-        let now: Vec<_> =
-            tree.names.iter().filter(|(name, _)| within(name)).map(|(name, id)| (name.clone(), *id)).collect();
+        let now: Vec<_> = tree
+            .names
+            .iter()
+            .filter(|(name, _)| within(name))
+            .map(|(name, id)| (name.clone(), *id))
+            .collect();
         tree.durable_names.extend(now);
         gone.into_iter().for_each(|id| tree.sweep(id));
         Ok(())

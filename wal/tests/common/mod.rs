@@ -5,7 +5,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{GroupId, LogIndex, NodeId, Offset, ReplicaId, Term};
-use varve_wal::{Entry, GroupRecord, HardState, Options, Reader, Record, Recovery, Writer, open, testing::MemoryDisk};
+use varve_wal::{
+    Entry, GroupRecord, HardState, Options, Reader, Record, Recovery, Writer, open, testing::MemoryDisk,
+};
 
 pub const FILE: u64 = 64 << 10;
 
@@ -20,7 +22,8 @@ pub fn replica(counter: u64) -> ReplicaId {
 }
 
 pub fn entry(index: u64, term: u64, bytes: usize) -> Entry {
-    let data: Bytes = (0..bytes).map(|place| (index as usize * 31 + term as usize * 7 + place) as u8).collect();
+    let data: Bytes =
+        (0..bytes).map(|place| (index as usize * 31 + term as usize * 7 + place) as u8).collect();
     Entry { index: LogIndex(index), term: Term(term), kind: 0, offset: Offset(index * 10), data }
 }
 
@@ -56,7 +59,11 @@ pub fn last(recovery: &Recovery, group: u64) -> u64 {
 pub fn wal_files(disk: &MemoryDisk) -> Vec<PathBuf> {
     use varve_common::Disk;
     let names = disk.list(&PathBuf::from("/wal")).unwrap();
-    names.into_iter().filter(|name| name.ends_with(".wal")).map(|name| PathBuf::from("/wal").join(name)).collect()
+    names
+        .into_iter()
+        .filter(|name| name.ends_with(".wal"))
+        .map(|name| PathBuf::from("/wal").join(name))
+        .collect()
 }
 
 /// All entries of a group.
