@@ -1,3 +1,4 @@
 //! Upload, local segments, the log view and cold reads.
 
+pub mod chunks;
 pub mod tail;
