@@ -2,3 +2,6 @@
 
 pub mod clock;
 pub mod identity;
+pub mod mailbox;
+pub mod shard;
+pub mod views;

@@ -1,0 +1,181 @@
+//! The driver: feeds the pure core and carries out what it asks, one arm per effect.
+//!
+//! ```text
+//! inputs -> Shard::step -> effects -> Ports        (write-ahead log, jobs, replies, readers' views)
+//!    ^                        |
+//!    |        plan, open ─────┘ follow-up inputs, in the same turn
+//!    └── Persisted, Marked, JobDone                 answers of the ports, in later turns
+//! ```
+//! The driver owns no thread and no clock: a thread in [`crate::runtime`] calls [`Driver::turn`] in production, the
+//! simulator calls it in a simulation. All writes of one turn go to the log as one batch, so one fsync serves every
+//! group that had something to say.
+//!
+//! Order within a turn is the order of the effects: a batch enters the tail cache before the view that shows it is
+//! published, and both before the reply that tells of it.
+
+mod open;
+mod ports;
+mod writes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use varve_common::{Entropy, GroupId, Monotonic};
+use varve_compactor::{PlanOptions, plan};
+use varve_replica::{Effect, Input, Now, Shard, metadata::Image};
+
+pub use self::{
+    open::{Groups, OpenError, Placement},
+    ports::Ports,
+    writes::{Ack, Writes},
+};
+
+/// The core with its surroundings.
+pub struct Driver {
+    shard: Shard,
+    groups: Groups,
+    plan_options: PlanOptions,
+    entropy: Arc<dyn Entropy>,
+    effects: Vec<Effect>,
+    writes: Writes,
+    /// Groups in which something happened that the planner wants to see.
+    touched: BTreeSet<GroupId>,
+    /// When the planner wants to look at a group that stays quiet.
+    looks: BTreeSet<(Monotonic, GroupId)>,
+    look_of: BTreeMap<GroupId, Monotonic>,
+    failed: bool,
+}
+
+impl Driver {
+    /// A driver over the groups that recovery found; [`Groups::metadata`] is opened in the first turn.
+    #[must_use]
+    pub fn new(shard: Shard, groups: Groups, plan_options: PlanOptions, entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            shard,
+            groups,
+            plan_options,
+            entropy,
+            effects: Vec::new(),
+            writes: Writes::default(),
+            touched: BTreeSet::new(),
+            looks: BTreeSet::new(),
+            look_of: BTreeMap::new(),
+            failed: false,
+        }
+    }
+
+    /// Takes in what happened, carries out what follows, and leaves one batch of writes with the ports.
+    pub fn turn<P: Ports>(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>, ports: &mut P) {
+        let mut queue: VecDeque<Input> = inputs.into_iter().collect();
+        while let Some(input) = queue.pop_front() {
+            self.note(&input);
+            self.shard.step(now, input, &mut self.effects);
+            let effects = std::mem::take(&mut self.effects);
+            effects.into_iter().for_each(|effect| self.perform(effect, &mut queue, ports));
+            if queue.is_empty() {
+                self.plan(now, &mut queue);
+            }
+        }
+        if let Some(writes) = self.writes.take() {
+            ports.write(writes);
+        }
+    }
+
+    /// Carries out one effect.
+    fn perform<P: Ports>(&mut self, effect: Effect, queue: &mut VecDeque<Input>, ports: &mut P) {
+        match effect {
+            Effect::Persist { group, replica, ready, hard_state, entries, must_sync } => {
+                let written = self.writes.persist(group, replica, ready, hard_state, entries, must_sync);
+                queue.extend(written);
+            }
+            Effect::Mark { group, replica, number, mark } => self.writes.mark(group, replica, number, mark),
+            Effect::Reply { ticket, reply } => ports.reply(ticket, reply),
+            Effect::Tail { group, base, end, batch, .. } => ports.tail(group, base, end, batch),
+            Effect::Publish { group, view } => {
+                self.touched.insert(group);
+                ports.publish(group, view);
+            }
+            Effect::Start(job) => ports.start(job),
+            Effect::MetadataChanged(image) => {
+                self.reconcile(&image, queue, ports);
+                self.touched.insert(GroupId::METADATA);
+                ports.metadata(image);
+            }
+            Effect::Stopped { group, why } => ports.stopped(group, &why.to_string()),
+        }
+    }
+
+    fn note(&mut self, input: &Input) {
+        match input {
+            Input::JobDone { group, .. } | Input::Marked { group, .. } | Input::Configure { group, .. } => {
+                self.touched.insert(*group);
+            }
+            Input::PersistFailed => self.failed = true,
+            _ => {}
+        }
+    }
+
+    /// Opens, configures and closes groups so that they are those which the metadata places on this node.
+    fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
+        for change in self.groups.reconcile(image) {
+            match change {
+                Ok(input) => queue.push_back(input),
+                Err(error) => ports.stopped(error.group(), &error.to_string()),
+            }
+        }
+    }
+
+    /// Asks the planner about groups that changed or whose time has come.
+    fn plan(&mut self, now: Now, queue: &mut VecDeque<Input>) {
+        if self.failed {
+            return;
+        }
+        while let Some(&(due, group)) = self.looks.first() {
+            if due > now.monotonic {
+                break;
+            }
+            self.looks.pop_first();
+            self.look_of.remove(&group);
+            self.touched.insert(group);
+        }
+        for group in std::mem::take(&mut self.touched) {
+            let Some(status) = self.shard.status(group) else { continue };
+            let plan = plan(&status, &self.plan_options, now, &*self.entropy);
+            queue.extend(plan.actions.into_iter().map(|action| Input::Act { group, action }));
+            if let Some(after) = plan.look_again_after {
+                self.look_at(group, now.monotonic.plus(after));
+            }
+        }
+    }
+
+    fn look_at(&mut self, group: GroupId, due: Monotonic) {
+        if let Some(old) = self.look_of.insert(group, due) {
+            self.looks.remove(&(old, group));
+        }
+        self.looks.insert((due, group));
+    }
+
+    /// When the planner wants to look at a group next, if nothing happens before.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Monotonic> {
+        self.looks.first().map(|(due, _)| *due)
+    }
+
+    /// Marks these groups for the planner: the log is short of room and they hold its oldest file.
+    pub fn press(&mut self, groups: impl IntoIterator<Item = GroupId>) {
+        self.touched.extend(groups);
+    }
+
+    /// How the planner is run; pressure of the log is told through it.
+    pub fn plan_options_mut(&mut self) -> &mut PlanOptions {
+        &mut self.plan_options
+    }
+
+    /// The core, to look at.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+}
