@@ -5,6 +5,7 @@
 //! ends; containers (segments, checkpoints) carry a magic number, a version and a table of named sections, and a reader
 //! skips sections that it does not know.
 
+pub mod batch;
 pub mod checkpoint;
 pub mod claim;
 pub mod command;
@@ -17,6 +18,7 @@ pub mod keys;
 pub mod limits;
 pub mod manifest;
 pub mod node;
+pub mod segment;
 pub mod state;
 pub mod stored;
 
