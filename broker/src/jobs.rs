@@ -59,7 +59,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
     let outcome = match job {
         Job::Upload { identity, intent, roll, frozen, .. } => {
             let segment = rolled(identity, frozen.as_deref());
-            let source = at.source(group, &segment.identity, roll);
+            let source = RangeSource::new(at.wal.clone(), group, roll);
             let key = UploadKey { term: intent.term, uid: intent.uid };
             let uid = intent.uid;
             match at.uploader.upload(&segment, source, key).await {
@@ -141,12 +141,6 @@ fn fold_plan(contents: FoldContents) -> FoldPlan {
 }
 
 impl Surroundings {
-    /// A rolled range, from its sealed file where it has one, else from the log.
-    fn source(&self, group: GroupId, identity: &PartitionIdentity, roll: varve_formats::state::RollEntry) -> RangeSource {
-        let _ = identity;
-        RangeSource::new(self.wal.clone(), group, roll)
-    }
-
     /// Temporary file, fsync, rename, directory fsync: the name appears only on whole checkpoints (T6).
     fn write_checkpoint(&self, group: GroupId, name: &str, captured: &Captured) -> io::Result<Digest> {
         let encoded = captured.encode(self.codec);

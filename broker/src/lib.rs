@@ -12,16 +12,15 @@
 //! never bytes that a stranger announced. Every task has an owner that ends it. Liveness never depends on the object
 //! store.
 
-<<<<<<< Updated upstream
 pub mod config;
 pub mod driver;
 pub mod handlers;
 pub mod http;
+pub mod jobs;
 pub mod metrics;
 pub mod net;
 pub mod node;
-=======
-pub mod driver;
->>>>>>> Stashed changes
 pub mod runtime;
 pub mod telemetry;
+
+pub use runtime::process::{RunError, run};

@@ -82,7 +82,7 @@ impl Opening {
             return Ok(Step::Open(SegmentMap { index: BlockIndex::decode(section, &footer)?, footer }));
         }
         let footer = match footer_from_suffix(bytes, self.length)? {
-            Suffix::Footer(footer) => footer,
+            Suffix::Footer(footer) => *footer,
             Suffix::More(wanted) if wanted > self.suffix_bytes && wanted <= self.length => {
                 self.suffix_bytes = wanted;
                 return Ok(Step::Wants(self));

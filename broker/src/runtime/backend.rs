@@ -9,7 +9,7 @@ use varve_replica::{
     BatchMeta, Input, Refusal, Reply, Timestamps,
     metadata::{MetadataDone, MetadataRejected},
 };
-use varve_tiering::{LogView, PartitionExtent, ReadError as ViewError, tail::ReadLimits as TailLimits};
+use varve_tiering::{LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits, TimestampOffset};
 
 use super::{
     blocks::Block,
@@ -132,7 +132,12 @@ fn extent(group: GroupId, view: &varve_replica::PartitionView) -> PartitionExten
 
 fn error_of(group: GroupId, error: &ViewError) -> ReadError {
     tracing::warn!(%group, %error, "read failed");
-    if error.is_retriable() { ReadError::Unavailable } else { ReadError::Corrupt }
+    match error {
+        ViewError::BelowLogStart { .. } => ReadError::OutOfRange,
+        ViewError::Cold(_) => ReadError::Unavailable,
+        ViewError::Nowhere { .. } | ViewError::Wal(_) | ViewError::Local(_) => ReadError::Storage,
+        ViewError::Records { .. } => ReadError::Corrupt,
+    }
 }
 
 fn refusal_of(rejected: &MetadataRejected) -> MetadataRefusal {
@@ -248,7 +253,7 @@ impl Backend for NodeBackend {
     ) -> BoxFuture<'static, Result<ReadBatches, ReadError>> {
         let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
         if limits.one_batch_at_least
-            && let Some(batches) = self.log.read_tail_only(group, from, bounds)
+            && let Some(batches) = self.log.read_tail(group, from, bounds)
         {
             return Box::pin(std::future::ready(Ok(ReadBatches { chunks: batches.chunks, next: batches.next })));
         }
@@ -271,13 +276,13 @@ impl Backend for NodeBackend {
         let node = self.clone();
         let found = self.cold.spawn(async move {
             let view = node.views.partition(group).ok_or(ReadError::UnknownGroup)?;
-            let found = node.log.find_max_timestamp(&extent(group, &view), view.high_watermark).await;
+            let found = node.log.max_timestamp(&extent(group, &view), view.high_watermark).await;
             found.map_err(|error| error_of(group, &error))
         });
         Box::pin(async move { Ok(found.await.unwrap_or(Err(ReadError::Storage))?.map(found_of)) })
     }
 }
 
-fn found_of(found: varve_protocol::batch::Found) -> Found {
+fn found_of(found: TimestampOffset) -> Found {
     Found { offset: found.offset, timestamp: found.timestamp }
 }

@@ -61,6 +61,15 @@ impl Views {
         partitions.get(&group).map(|cell| cell.whole.lock().expect("no holder of this lock panics").clone())
     }
 
+    /// How many partitions are known and not served yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let partitions = self.partitions.read().expect("no holder of this lock panics");
+        let known: usize = self.image().topics.values().map(|topic| topic.partitions.len()).sum();
+        let ready = partitions.values().filter(|cell| cell.seen.borrow().ready).count();
+        known.saturating_sub(ready)
+    }
+
     /// Follows a partition.
     #[must_use]
     pub fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<node::PartitionView>>> {
