@@ -109,7 +109,7 @@ pub fn candidates(keys: &Keys, listing: &[Listed]) -> Vec<Candidate> {
         _ => None,
     };
     let mut candidates: Vec<_> = listing.iter().filter_map(candidate).collect();
-    candidates.sort_by(|a, b| b.name.cmp(&a.name));
+    candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.name));
     candidates
 }
 
