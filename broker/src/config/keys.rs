@@ -1,0 +1,316 @@
+//! The one table of broker keys: the parser, `config print` and `docs/config.md` all read it.
+//!
+//! A key's dotted name is its place in the TOML file; with dots as dashes it is the flag (`--data-dir`), upper-cased
+//! with dots as underscores behind `VARVE_` the variable (`VARVE_DATA_DIR`, `VARVE_WAL_BYTES_MAX`: a leading `varve.`
+//! is not said twice). No name is a prefix of another, or the file could not hold both.
+
+use super::value::Kind;
+
+/// One key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its dotted name.
+    pub name: &'static str,
+    /// What it looks like.
+    pub kind: Kind,
+    /// Its value where nobody says otherwise, as text.
+    pub default: &'static str,
+    /// Whether `varve serve` has a flag for it.
+    pub flag: bool,
+    /// What it does and what it costs.
+    pub doc: &'static str,
+}
+
+impl Key {
+    /// The variable that sets it.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        let name = self.name.strip_prefix("varve.").unwrap_or(self.name);
+        format!("VARVE_{}", name.to_ascii_uppercase().replace(['.', '-'], "_"))
+    }
+
+    /// The flag that sets it, without dashes in front.
+    #[must_use]
+    pub fn flag(&self) -> Option<String> {
+        self.flag.then(|| self.name.replace('.', "-"))
+    }
+}
+
+/// The key with this name.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+const fn flag(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, flag: true, doc }
+}
+
+const fn key(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, flag: false, doc }
+}
+
+const COUNT: Kind = Kind::Integer { min: 1, max: i32::MAX as i64 };
+const MILLIS: Kind = Kind::Millis { min: 1 };
+const MILLIS_OR_NEVER: Kind = Kind::Millis { min: -1 };
+
+/// Every key, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    flag(
+        "data.dir",
+        Kind::Text,
+        "./varve-data",
+        "Directory that holds the log, checkpoints, segments and, without a bucket, the object store.",
+    ),
+    flag(
+        "node.id",
+        Kind::Integer { min: 1, max: 0x00ff_ffff },
+        "1",
+        "This node's number, unique in the cluster.",
+    ),
+    flag(
+        "listen",
+        Kind::Text,
+        "127.0.0.1:9092",
+        "Kafka listeners: addresses separated by commas, each with an optional name as in `internal=10.0.0.5:9092`. Beyond loopback needs authentication or `insecure`.",
+    ),
+    flag(
+        "peer.listen",
+        Kind::Text,
+        "127.0.0.1:9093",
+        "Address for other nodes of the cluster. A single node does not listen there.",
+    ),
+    flag("admin.listen", Kind::Text, "127.0.0.1:9094", "Address of /metrics, /livez and /readyz."),
+    flag(
+        "advertise",
+        Kind::Text,
+        "",
+        "What clients are told to connect to: `host:port`, or `name=host:port` per listener, separated by commas. Empty: the address that they connected to.",
+    ),
+    flag("seeds", Kind::Text, "", "Other nodes, separated by commas. Empty: a cluster of one."),
+    flag(
+        "object.store",
+        Kind::Text,
+        "",
+        "Where sealed history and snapshots live: `s3://bucket/prefix` or a directory. Empty: a directory inside the data directory.",
+    ),
+    flag(
+        "s3.endpoint",
+        Kind::Text,
+        "",
+        "URL of an S3-compatible service. Empty: AWS, or what AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL says.",
+    ),
+    flag(
+        "s3.region",
+        Kind::Text,
+        "",
+        "Region of the bucket. Empty: what AWS_REGION or AWS_DEFAULT_REGION says, else us-east-1.",
+    ),
+    flag(
+        "s3.path.style",
+        Kind::SwitchOrAuto,
+        "auto",
+        "Bucket in the path instead of the host name. auto: yes where an endpoint is set.",
+    ),
+    flag("insecure", Kind::Switch, "false", "Allows listening beyond loopback without authentication."),
+    key(
+        "varve.wal.bytes.max",
+        Kind::Share,
+        "auto",
+        "The most that the write-ahead log takes on disk; beyond it producers wait. auto: 10 % of the disk, at most 8 GiB.",
+    ),
+    key(
+        "varve.wal.file.bytes",
+        Kind::Bytes { min: 1 << 20 },
+        "64MiB",
+        "Size of one write-ahead log file, preallocated. Smaller ones free space sooner, larger ones are created less often.",
+    ),
+    key(
+        "varve.hot.bytes.max",
+        Kind::Share,
+        "auto",
+        "The most that log and local segments take on disk together; the oldest tiered segments go first. auto: 50 % of the disk.",
+    ),
+    key(
+        "varve.tier.max.age.ms",
+        MILLIS,
+        "10min",
+        "How long a record may wait for its upload: what a lost node can cost a cluster restored from the bucket alone.",
+    ),
+    key("varve.snapshot.segments", COUNT, "8", "A partition is snapshotted after this many tiered segments."),
+    key(
+        "varve.snapshot.max.age.ms",
+        MILLIS,
+        "1h",
+        "A partition that changed is snapshotted at least this often.",
+    ),
+    key(
+        "varve.snapshot.wal.percent",
+        Kind::Integer { min: 1, max: 100 },
+        "50",
+        "From this share of varve.wal.bytes.max on, snapshots are taken to free the log.",
+    ),
+    key(
+        "varve.snapshot.keep",
+        Kind::Integer { min: 1, max: 1000 },
+        "3",
+        "How many of the newest snapshots of a partition are kept, beside a grid over time.",
+    ),
+    key(
+        "varve.snapshot.compression",
+        Kind::Choice(&["zstd", "gzip"]),
+        "zstd",
+        "How the sections of snapshots are compressed.",
+    ),
+    key(
+        "varve.manifest.fan.out",
+        Kind::Integer { min: 2, max: 65_536 },
+        "1024",
+        "Entries held in the root of a partition's manifest before they move to an object of their own. For tests.",
+    ),
+    key(
+        "varve.cold.cache.bytes",
+        Kind::Bytes { min: 1 << 20 },
+        "64MiB",
+        "Memory for chunks read from the object store.",
+    ),
+    key(
+        "varve.connections.max",
+        COUNT,
+        "10000",
+        "The most connections in all; further ones are closed at once.",
+    ),
+    key("varve.connections.per.ip.max", COUNT, "2000", "The most connections from one address."),
+    key(
+        "varve.requests.bytes.max",
+        Kind::Bytes { min: 1 << 20 },
+        "512MiB",
+        "Memory for requests in flight over all connections; beyond it sockets are not read.",
+    ),
+    key("connections.max.idle.ms", MILLIS, "10min", "A connection without a request for so long is closed."),
+    key("socket.request.max.bytes", Kind::Bytes { min: 1024 }, "100MiB", "The largest request."),
+    key(
+        "fetch.max.bytes",
+        Kind::Bytes { min: 1024 },
+        "55MiB",
+        "The most that one fetch returns, whatever the client asks.",
+    ),
+    key(
+        "max.incremental.fetch.session.cache.slots",
+        COUNT,
+        "1000",
+        "How many incremental fetch sessions are remembered.",
+    ),
+    key(
+        "num.partitions",
+        Kind::Integer { min: 1, max: 100_000 },
+        "1",
+        "Partitions of a topic where nobody says how many.",
+    ),
+    key(
+        "default.replication.factor",
+        Kind::Integer { min: 1, max: 1 },
+        "1",
+        "Replicas of a topic where nobody says how many. A cluster of one node has one.",
+    ),
+    key("auto.create.topics.enable", Kind::Switch, "true", "Topics come to be when a client asks for them."),
+    key(
+        "message.max.bytes",
+        Kind::Bytes { min: 0 },
+        "1048588",
+        "The largest record batch; topics override it as max.message.bytes.",
+    ),
+    key(
+        "log.segment.bytes",
+        Kind::Bytes { min: 1 << 10 },
+        "64MiB",
+        "Size at which a range is rolled, sealed and tiered; topics override it as segment.bytes.",
+    ),
+    key(
+        "log.roll.ms",
+        MILLIS,
+        "7d",
+        "Age at which a range is rolled; topics override it as segment.ms. varve.tier.max.age.ms may roll earlier.",
+    ),
+    key(
+        "log.retention.ms",
+        MILLIS_OR_NEVER,
+        "7d",
+        "How long records are kept, -1 for ever; topics override it as retention.ms.",
+    ),
+    key(
+        "log.retention.bytes",
+        Kind::Bytes { min: -1 },
+        "-1",
+        "How much of a partition is kept, -1 without limit; topics override it as retention.bytes.",
+    ),
+    key(
+        "log.local.retention.ms",
+        Kind::Millis { min: -2 },
+        "-2",
+        "How long tiered records stay on the local disk, -2 as long as they are kept and fit; topics override it as local.retention.ms.",
+    ),
+    key(
+        "log.local.retention.bytes",
+        Kind::Bytes { min: -2 },
+        "-2",
+        "How many tiered bytes of a partition stay on the local disk, -2 as many as fit; topics override it as local.retention.bytes.",
+    ),
+    key(
+        "log.message.timestamp.type",
+        Kind::Choice(&["CreateTime", "LogAppendTime"]),
+        "CreateTime",
+        "Whose clock stamps records; topics override it as message.timestamp.type.",
+    ),
+    key(
+        "log.message.timestamp.before.max.ms",
+        Kind::Millis { min: 0 },
+        "9223372036854775807",
+        "How far a record's timestamp may lie in the past; topics override it.",
+    ),
+    key(
+        "log.message.timestamp.after.max.ms",
+        Kind::Millis { min: 0 },
+        "1h",
+        "How far a record's timestamp may lie in the future; topics override it.",
+    ),
+    key("producer.id.expiration.ms", MILLIS, "1d", "A producer id unused for so long is forgotten."),
+    key(
+        "log.format",
+        Kind::Choice(&["auto", "pretty", "logfmt", "json"]),
+        "auto",
+        "How log lines look. auto: pretty on a terminal, logfmt elsewhere.",
+    ),
+    key(
+        "log.filter",
+        Kind::Text,
+        "info",
+        "Which log lines are written, as `info,varve_wal=debug`. VARVE_LOG and RUST_LOG are read too.",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_default_is_a_value_of_its_key_and_documented() {
+        for key in KEYS {
+            assert_eq!(key.kind.check(key.default), Ok(()), "{}", key.name);
+            assert!(key.doc.ends_with('.'), "{}", key.name);
+        }
+    }
+
+    #[test]
+    fn no_name_is_a_prefix_of_another_and_no_variable_is_shared() {
+        let mut variables = std::collections::BTreeSet::new();
+        for key in KEYS {
+            assert!(variables.insert(key.variable()), "{}", key.name);
+            assert!(
+                !KEYS.iter().any(|other| other.name.starts_with(&format!("{}.", key.name))),
+                "{}",
+                key.name
+            );
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! Configuration as people read it: `config print`, `docs/config.md`, the commented file.
+
+use std::fmt::Write as _;
+
+use super::{
+    Layers, REDACTED,
+    keys::KEYS,
+    topic::{Effect, TOPIC_KEYS},
+    value::Kind,
+};
+
+/// A key as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Its name.
+    pub name: &'static str,
+    /// Its text; a secret's is hidden.
+    pub value: String,
+    /// Where it came from.
+    pub origin: String,
+}
+
+/// Every key with its value and origin.
+#[must_use]
+pub fn shown(layers: &Layers) -> Vec<Shown> {
+    let hide =
+        |kind: Kind, text: &str| if kind == Kind::Secret { REDACTED.to_owned() } else { text.to_owned() };
+    layers
+        .iter()
+        .map(|(key, layered)| Shown {
+            name: key.name,
+            value: hide(key.kind, &layered.text),
+            origin: layered.origin.to_string(),
+        })
+        .collect()
+}
+
+/// One line per key: name, value, origin.
+#[must_use]
+pub fn text(layers: &Layers) -> String {
+    let rows = shown(layers);
+    let names = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
+    let values = rows.iter().map(|row| row.value.len()).max().unwrap_or(0);
+    rows.iter().fold(String::new(), |mut text, row| {
+        let value = if row.value.is_empty() { "-" } else { &row.value };
+        let _ = writeln!(text, "{:names$}  {value:values$}  {}", row.name, row.origin);
+        text
+    })
+}
+
+/// One JSON object: per key its value and origin.
+#[must_use]
+pub fn json(layers: &Layers) -> serde_json::Value {
+    let row =
+        |row: Shown| (row.name.to_owned(), serde_json::json!({"value": row.value, "origin": row.origin}));
+    serde_json::Value::Object(shown(layers).into_iter().map(row).collect())
+}
+
+/// `docs/config.md`: every key and every topic configuration.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(REFERENCE_HEAD);
+    for key in KEYS {
+        let flag = key.flag().map_or_else(String::new, |flag| format!("`--{flag}` "));
+        let default = if key.default.is_empty() { "empty".to_owned() } else { format!("`{}`", key.default) };
+        let _ = writeln!(
+            page,
+            "| `{}` | {} | {default} | {flag}`{}` | {} |",
+            key.name,
+            key.kind,
+            key.variable(),
+            key.doc
+        );
+    }
+    page.push_str(TOPIC_HEAD);
+    for key in TOPIC_KEYS {
+        let broker = key.broker.map_or_else(String::new, |name| format!("`{name}`"));
+        let effect = match key.effect {
+            Effect::Enforced => "yes".to_owned(),
+            Effect::Accepted(why) => format!("accepted, not enforced: {why}"),
+        };
+        let _ = writeln!(page, "| `{}` | `{}` | {broker} | {effect} | {} |", key.name, key.default, key.doc);
+    }
+    page
+}
+
+const REFERENCE_HEAD: &str = "# Configuration
+
+Generated from the tables in `broker/src/config`; do not edit. A value comes from its default, the TOML file
+(`--config` or `VARVE_CONFIG`), the environment, or a flag; a later one wins, and `varve config print` shows which did.
+A variable's name with `_FILE` behind it names a file that holds the value. Sizes may be written as `256MiB`, spans as
+`10min`.
+
+## Broker
+
+| key | value | default | flag and variable | meaning |
+|---|---|---|---|---|
+";
+
+const TOPIC_HEAD: &str = "
+## Topics
+
+Kafka's names. A topic inherits from the broker key where one is named. An unknown name is refused with
+INVALID_CONFIG.
+
+| name | default | broker key | enforced | meaning |
+|---|---|---|---|---|
+";
+
+/// A configuration file with every key, commented out.
+#[must_use]
+pub fn commented_file() -> String {
+    KEYS.iter().fold(String::new(), |mut file, key| {
+        let _ = writeln!(file, "# {}\n# {} = {:?}\n", key.doc, key.name, key.default);
+        file
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Sources};
+
+    #[test]
+    fn every_key_is_printed_with_its_origin() {
+        let layers = Config::load(&Sources::default()).unwrap().layers;
+        let printed = text(&layers);
+        assert_eq!(printed.lines().count(), KEYS.len());
+        assert!(printed.lines().all(|line| line.ends_with("  default")), "{printed}");
+        assert_eq!(json(&layers)["node.id"], serde_json::json!({"value": "1", "origin": "default"}));
+    }
+
+    #[test]
+    fn the_reference_names_every_key_once() {
+        let page = reference();
+        for name in KEYS.iter().map(|key| key.name).chain(TOPIC_KEYS.iter().map(|key| key.name)) {
+            assert_eq!(page.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_commented_file_holds_the_defaults() {
+        let file = commented_file();
+        let uncommented: String = file
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ").filter(|l| l.contains(" = \"")))
+            .map(|l| format!("{l}\n"))
+            .collect();
+        let table: toml::Table = uncommented.parse().unwrap();
+        assert_eq!(table["node"]["id"].as_str(), Some("1"));
+    }
+}

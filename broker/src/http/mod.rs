@@ -1,0 +1,171 @@
+//! The admin address: metrics and health, over plain HTTP, without data and without secrets.
+//!
+//! `/livez` says that the process turns: it asks nobody, least of all the object store. `/readyz` (and `/healthz`) asks
+//! the checks that the node gave, each by name; `?verbose` lists them. `/metrics` is OpenMetrics text.
+
+use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{RawQuery, State},
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::{self, Metrics};
+
+/// What one check found: `Err` says what is not ready.
+pub type Finding = Result<(), String>;
+
+/// One condition of readiness. It answers at once, from what is known: it never waits for disk or network.
+pub struct Check {
+    name: &'static str,
+    ask: Box<dyn Fn() -> Finding + Send + Sync>,
+}
+
+impl Check {
+    /// A check with a name.
+    pub fn new(name: &'static str, ask: impl Fn() -> Finding + Send + Sync + 'static) -> Self {
+        Self { name, ask: Box::new(ask) }
+    }
+}
+
+/// The admin server.
+pub struct Admin {
+    /// Where it really listens.
+    pub address: SocketAddr,
+    task: JoinHandle<io::Result<()>>,
+    stopping: CancellationToken,
+}
+
+struct Shared {
+    metrics: Arc<Metrics>,
+    checks: Vec<Check>,
+}
+
+impl Admin {
+    /// Listens, on the runtime that this is called in.
+    pub async fn start(address: SocketAddr, metrics: Arc<Metrics>, checks: Vec<Check>) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let stopping = CancellationToken::new();
+        let router = router(Arc::new(Shared { metrics, checks }));
+        let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
+        let task = tokio::spawn(async move { server.await });
+        Ok(Self { address, task, stopping })
+    }
+
+    /// Answers what was asked and ends.
+    pub async fn shutdown(mut self) {
+        self.stopping.cancel();
+        // A scraper that keeps its connection open is not waited for.
+        if tokio::time::timeout(SHUTDOWN_MAX, &mut self.task).await.is_err() {
+            self.task.abort();
+        }
+    }
+}
+
+const SHUTDOWN_MAX: std::time::Duration = std::time::Duration::from_secs(2);
+
+fn router(shared: Arc<Shared>) -> Router {
+    Router::new()
+        .route("/metrics", get(scrape))
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/healthz", get(ready))
+        .with_state(shared)
+}
+
+async fn scrape(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.encode())
+}
+
+async fn ready(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> impl IntoResponse {
+    let verbose = query
+        .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
+    let findings: Vec<(&str, Finding)> =
+        shared.checks.iter().map(|check| (check.name, (check.ask)())).collect();
+    let ready = findings.iter().all(|(_, finding)| finding.is_ok());
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, report(&findings, ready, verbose))
+}
+
+/// The lines of `/readyz`: what is not ready is always named.
+fn report(findings: &[(&str, Finding)], ready: bool, verbose: bool) -> String {
+    let mut text = String::new();
+    for (name, finding) in findings {
+        match finding {
+            Ok(()) if verbose => drop(writeln!(text, "[+] {name} ok")),
+            Ok(()) => {}
+            Err(why) => drop(writeln!(text, "[-] {name} not ready: {why}")),
+        }
+    }
+    text.push_str(if ready { "ok\n" } else { "not ready\n" });
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    async fn get(address: SocketAddr, path: &str) -> String {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn start(checks: Vec<Check>) -> Admin {
+        Admin::start("127.0.0.1:0".parse().unwrap(), Arc::new(Metrics::new()), checks).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn readiness_follows_its_checks_and_liveness_does_not() {
+        let up = Arc::new(AtomicBool::new(false));
+        let seen = Arc::clone(&up);
+        let store = Check::new("recovery", move || {
+            if seen.load(Ordering::Relaxed) { Ok(()) } else { Err("17 groups to go".into()) }
+        });
+        let admin = start(vec![store, Check::new("log", || Ok(()))]).await;
+        let answer = get(admin.address, "/readyz").await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.ends_with("[-] recovery not ready: 17 groups to go\nnot ready\n"), "{answer}");
+        assert!(get(admin.address, "/livez").await.ends_with("ok\n"));
+        up.store(true, Ordering::Relaxed);
+        assert!(get(admin.address, "/healthz").await.starts_with("HTTP/1.1 200"));
+        let verbose = get(admin.address, "/readyz?verbose").await;
+        assert!(verbose.ends_with("[+] recovery ok\n[+] log ok\nok\n"), "{verbose}");
+        admin.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn metrics_are_openmetrics() {
+        let admin = start(Vec::new()).await;
+        let answer = get(admin.address, "/metrics").await;
+        assert!(
+            answer.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8"),
+            "{answer}"
+        );
+        assert!(answer.ends_with("# EOF\n"));
+        assert!(get(admin.address, "/nothing").await.starts_with("HTTP/1.1 404"));
+    }
+
+    #[tokio::test]
+    async fn shutdown_does_not_wait_for_an_open_connection() {
+        let admin = start(Vec::new()).await;
+        let _idle = TcpStream::connect(admin.address).await.unwrap();
+        admin.shutdown().await;
+    }
+}

@@ -1,0 +1,314 @@
+//! What is counted: one table gives the handles, the registry and `docs/metrics.md`.
+//!
+//! Names end in their base unit; counters are written with `_total` behind it (OpenMetrics). Handles are atomics
+//! behind an `Arc`: any thread updates them, nobody waits. Series per topic or partition would grow with what clients
+//! do, so they come from collectors that the node adds and bounds ([`Metrics::with_collector`]), read when scraped.
+
+use std::{fmt::Write as _, sync::Arc, sync::atomic::AtomicU64, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::text::encode,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+
+use crate::net::Observer;
+
+/// One label with a value that the code names.
+pub type Label = [(&'static str, &'static str); 1];
+
+/// Two labels with values that the code names.
+pub type Labels = [(&'static str, &'static str); 2];
+
+/// A gauge of seconds or another fraction.
+pub type Fraction = Gauge<f64, AtomicU64>;
+
+/// From 50 us to about 13 s, doubling.
+fn latency() -> Histogram {
+    Histogram::new((0..18).map(|power| 50e-6 * f64::from(1 << power)))
+}
+
+/// From 256 bytes to 64 MiB, by four.
+fn sizes() -> Histogram {
+    Histogram::new((0..10).map(|power| 256.0 * 4_f64.powi(power)))
+}
+
+/// A row of the reference.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The name as it is scraped, without the `_total` of counters.
+    pub name: &'static str,
+    /// counter, gauge or histogram.
+    pub kind: &'static str,
+    /// Base unit, empty for plain numbers.
+    pub unit: &'static str,
+    /// Its labels, separated by commas.
+    pub labels: &'static str,
+    /// What it tells.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    (@type counter) => { Counter };
+    (@type counter $a:literal) => { Family<Label, Counter> };
+    (@type counter $a:literal, $b:literal) => { Family<Labels, Counter> };
+    (@type gauge) => { Gauge };
+    (@type fraction) => { Fraction };
+    (@type latency) => { Histogram };
+    (@type latency $a:literal) => { Family<Label, Histogram> };
+    (@type sizes) => { Histogram };
+    (@new latency) => { latency() };
+    (@new latency $a:literal) => { Family::new_with_constructor(latency as fn() -> Histogram) };
+    (@new sizes) => { sizes() };
+    (@new $($other:tt)*) => { Default::default() };
+    (@kind counter) => { "counter" };
+    (@kind gauge) => { "gauge" };
+    (@kind fraction) => { "gauge" };
+    (@kind $histogram:ident) => { "histogram" };
+    ($($field:ident: $kind:ident($($label:literal),*) $name:literal $unit:literal $help:literal;)*) => {
+        /// The handles.
+        #[derive(Clone, Debug)]
+        pub struct Handles {
+            $(#[doc = $help] pub $field: metrics!(@type $kind $($label),*),)*
+        }
+
+        impl Handles {
+            fn new() -> Self {
+                Self { $($field: metrics!(@new $kind $($label),*),)* }
+            }
+
+            fn register(&self, registry: &mut Registry) {
+                $(add(registry, $name, $unit, $help, self.$field.clone());)*
+            }
+        }
+
+        /// The reference, in its order.
+        pub const TABLE: &[Row] = &[$(Row {
+            name: $name, kind: metrics!(@kind $kind), unit: $unit, labels: concat!("", $($label, " "),*), help: $help,
+        }),*];
+    };
+}
+
+metrics! {
+    requests: counter("api") "kafka_requests" "" "Requests that were answered";
+    request_latency: latency("api") "kafka_request_latency" "seconds" "From a request's last byte to its answer; a fetch includes its wait for data";
+    request_errors: counter("api", "error") "kafka_request_errors" "" "Error codes in answers, by Kafka's name";
+    malformed: counter("reason") "kafka_requests_malformed" "" "Requests that could not be understood; their connections were closed";
+    received: counter() "kafka_received" "bytes" "Bytes read from Kafka sockets";
+    sent: counter() "kafka_sent" "bytes" "Bytes written to Kafka sockets";
+    connections: gauge() "kafka_connections" "" "Open Kafka connections";
+    connections_opened: counter() "kafka_connections_opened" "" "Kafka connections that were accepted";
+    connections_closed: counter("reason") "kafka_connections_closed" "" "Kafka connections that ended";
+    connections_refused: counter("reason") "kafka_connections_refused" "" "Connections that were turned away";
+    produce_bytes: counter() "kafka_produce" "bytes" "Bytes of record batches that were accepted";
+    produce_records: counter() "kafka_produce_records" "" "Records that were accepted";
+    produce_batches: counter() "kafka_produce_batches" "" "Record batches that were accepted";
+    produce_duplicates: counter() "kafka_produce_duplicates" "" "Retried batches that were answered with their first offset";
+    fetch_bytes: counter() "kafka_fetch" "bytes" "Bytes of record batches that were returned";
+    fetch_batches: counter() "kafka_fetch_batches" "" "Record batches that were returned";
+    fetch_records: counter() "kafka_fetch_records" "" "Records that were returned";
+    fetch_sessions: gauge() "kafka_fetch_sessions" "" "Incremental fetch sessions";
+    wal_fsync_latency: latency() "wal_fsync_latency" "seconds" "Duration of one fsync of the write-ahead log";
+    wal_batch_bytes: sizes() "wal_batch" "bytes" "Size of one group commit";
+    wal_appended: counter() "wal_appended" "bytes" "Bytes appended to the write-ahead log";
+    wal_bytes: gauge() "wal_disk" "bytes" "Bytes of write-ahead log files";
+    wal_live_bytes: gauge() "wal_live" "bytes" "Bytes in them that are still needed";
+    wal_bytes_max: gauge() "wal_limit" "bytes" "The limit that they stay below";
+    groups: gauge() "raft_groups" "" "Raft groups on this node";
+    leadership_changes: counter() "raft_leadership_changes" "" "Changes of leadership seen";
+    topics: gauge() "cluster_topics" "" "Topics";
+    partitions: gauge() "cluster_partitions" "" "Partitions";
+    partitions_unavailable: gauge() "cluster_partitions_unavailable" "" "Partitions that cannot be written";
+    uploads: counter() "tier_uploads" "" "Segments that are in the object store and committed";
+    upload_errors: counter() "tier_upload_errors" "" "Uploads that failed; they are tried again";
+    uploaded: counter() "tier_uploaded" "bytes" "Bytes of segments uploaded";
+    upload_latency: latency() "tier_upload_latency" "seconds" "Duration of one upload";
+    untiered_bytes: gauge() "tier_untiered" "bytes" "Bytes that exist on this node only as far as the object store knows";
+    untiered_age: fraction() "tier_untiered_age" "seconds" "Age of the oldest of them: what a restore from the bucket alone would lose";
+    snapshots: counter() "snapshots_published" "" "Snapshots that were published and read back whole";
+    snapshot_errors: counter() "snapshot_errors" "" "Snapshots that failed; they are tried again";
+    snapshot_age: fraction() "snapshot_age" "seconds" "Age of the oldest of all partitions' newest snapshots";
+    snapshot_last: fraction() "snapshot_last_success_timestamp" "seconds" "When the last snapshot was published";
+    store_requests: counter("operation", "outcome") "s3_requests" "" "Requests to the object store, which S3 charges";
+    store_latency: latency("operation") "s3_request_latency" "seconds" "Duration of requests to the object store";
+    cold_bytes: counter() "tier_read" "bytes" "Bytes read from the object store for fetches";
+    cold_errors: counter() "tier_read_errors" "" "Reads from the object store that failed";
+    cache_hits: counter() "tier_cache_hits" "" "Chunks of cold segments found in memory";
+    cache_misses: counter() "tier_cache_misses" "" "Chunks of cold segments that had to be read";
+    disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
+    disk_total: gauge() "storage_disk_total" "bytes" "Size of the data directory's file system";
+    start_time: fraction() "process_start_time" "seconds" "When the process began";
+}
+
+fn add(
+    registry: &mut Registry,
+    name: &'static str,
+    unit: &'static str,
+    help: &'static str,
+    metric: impl prometheus_client::registry::Metric,
+) {
+    match unit {
+        "seconds" => registry.register_with_unit(name, help, Unit::Seconds, metric),
+        "bytes" => registry.register_with_unit(name, help, Unit::Bytes, metric),
+        _ => registry.register(name, help, metric),
+    }
+}
+
+/// The content type of [`Metrics::encode`].
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The handles with the registry that writes them.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// The handles.
+    pub handles: Handles,
+}
+
+impl Metrics {
+    /// All at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("varve");
+        let handles = Handles::new();
+        handles.register(&mut registry);
+        Self { registry, handles }
+    }
+
+    /// Adds series that are computed when scraped.
+    #[must_use]
+    pub fn with_collector(mut self, collector: Box<dyn Collector>) -> Self {
+        self.registry.register_collector(collector);
+        self
+    }
+
+    /// All in OpenMetrics text.
+    #[must_use]
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Handles {
+    /// Counts an answered request.
+    pub fn on_request(&self, api: &'static str, took: Duration) {
+        self.requests.get_or_create(&[("api", api)]).inc();
+        self.request_latency.get_or_create(&[("api", api)]).observe(took.as_secs_f64());
+    }
+
+    /// Counts an error code in an answer.
+    pub fn on_error(&self, api: &'static str, error: &'static str) {
+        self.request_errors.get_or_create(&[("api", api), ("error", error)]).inc();
+    }
+
+    /// Counts a request to the object store.
+    pub fn on_store_request(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+        self.store_requests.get_or_create(&[("operation", operation), ("outcome", outcome)]).inc();
+        self.store_latency.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
+    }
+}
+
+/// Counts what the network layer sees.
+#[derive(Clone, Debug)]
+pub struct NetObserver(pub Arc<Metrics>);
+
+impl Observer for NetObserver {
+    fn opened(&self) {
+        self.0.handles.connections.inc();
+        self.0.handles.connections_opened.inc();
+    }
+
+    fn closed(&self, why: &'static str) {
+        self.0.handles.connections.dec();
+        self.0.handles.connections_closed.get_or_create(&[("reason", why)]).inc();
+    }
+
+    fn refused(&self, why: &'static str) {
+        self.0.handles.connections_refused.get_or_create(&[("reason", why)]).inc();
+    }
+
+    fn received(&self, bytes: usize) {
+        self.0.handles.received.inc_by(bytes as u64);
+    }
+
+    fn sent(&self, bytes: usize) {
+        self.0.handles.sent.inc_by(bytes as u64);
+    }
+}
+
+impl Row {
+    /// The name that alerts and dashboards use.
+    #[must_use]
+    pub fn scraped_name(&self) -> String {
+        let unit = if self.unit.is_empty() { String::new() } else { format!("_{}", self.unit) };
+        let total = if self.kind == "counter" { "_total" } else { "" };
+        format!("varve_{}{unit}{total}", self.name)
+    }
+}
+
+/// `docs/metrics.md`.
+#[must_use]
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# Metrics\n\nGenerated from the table in `broker/src/metrics.rs`; do not edit. Served at `/metrics` of the admin \
+         address (9094) as OpenMetrics text.\n\n| name | type | labels | meaning |\n|---|---|---|---|\n",
+    );
+    for row in TABLE {
+        let labels =
+            row.labels.split_whitespace().map(|label| format!("`{label}`")).collect::<Vec<_>>().join(", ");
+        let _ = writeln!(page, "| `{}` | {} | {labels} | {}. |", row.scraped_name(), row.kind, row.help);
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Families without a series are left out by the encoder until their first one.
+    #[test]
+    fn every_metric_of_the_table_is_scraped_with_help_type_and_unit() {
+        let text = Metrics::new().encode();
+        for row in TABLE.iter().filter(|row| row.labels.is_empty()) {
+            let unit = if row.unit.is_empty() { String::new() } else { format!("_{}", row.unit) };
+            let name = format!("varve_{}{unit}", row.name);
+            assert!(text.contains(&format!("# HELP {name} {}.", row.help)), "{name}\n{text}");
+            assert!(text.contains(&format!("# TYPE {name} {}", row.kind)), "{name}");
+            assert!(row.unit.is_empty() || text.contains(&format!("# UNIT {name} {}", row.unit)), "{name}");
+        }
+        assert!(text.ends_with("# EOF\n"));
+    }
+
+    #[test]
+    fn handles_count_from_anywhere() {
+        let metrics = Metrics::new();
+        metrics.handles.clone().on_request("Fetch", Duration::from_millis(3));
+        metrics.handles.on_error("Produce", "NOT_LEADER_OR_FOLLOWER");
+        let text = metrics.encode();
+        assert!(text.contains("varve_kafka_requests_total{api=\"Fetch\"} 1"), "{text}");
+        assert!(text.contains("varve_kafka_request_latency_seconds_count{api=\"Fetch\"} 1"), "{text}");
+        assert!(
+            text.contains(
+                "varve_kafka_request_errors_total{api=\"Produce\",error=\"NOT_LEADER_OR_FOLLOWER\"} 1"
+            ),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_reference_names_metrics_as_they_are_scraped() {
+        let page = reference();
+        assert!(page.contains("| `varve_kafka_request_latency_seconds` | histogram | `api` |"), "{page}");
+        assert!(page.contains("| `varve_tier_uploaded_bytes_total` | counter |  |"), "{page}");
+        assert_eq!(page.lines().filter(|line| line.starts_with("| `varve_")).count(), TABLE.len());
+    }
+}

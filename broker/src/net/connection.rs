@@ -1,0 +1,265 @@
+//! One connection: frames in, answers out in order, until one of its ends closes.
+
+use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Duration};
+
+use bytes::{Buf as _, Bytes};
+use futures_util::{StreamExt as _, stream::FuturesOrdered};
+use tokio::{
+    io::AsyncWriteExt as _,
+    net::{
+        TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use varve_common::clock::BoxFuture;
+
+use super::{
+    Answer, Context, Limits, Observer, Pace, Service,
+    frame::{Budget, Frame, FrameError, FrameReader},
+    limits::{PIPELINE_MAX, WRITE_BYTES_MAX, WRITE_SLICES_MAX},
+};
+
+/// What all connections of a server share.
+pub struct Shared {
+    pub service: Arc<dyn Service>,
+    pub observer: Arc<dyn Observer>,
+    pub limits: Limits,
+    pub budget: Budget,
+    /// Answer what is there, read nothing more.
+    pub stopping: CancellationToken,
+    /// End at once.
+    pub killed: CancellationToken,
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// As connections do; not worth a line.
+    Normal(&'static str),
+    /// The other side is at fault: one rate-limited line.
+    Foreign(&'static str),
+}
+
+/// The state of one connection.
+pub struct Connection {
+    shared: Arc<Shared>,
+    context: Arc<Context>,
+    input: OwnedReadHalf,
+    output: OwnedWriteHalf,
+    reader: FrameReader,
+    /// Requests that run, in order.
+    running: FuturesOrdered<BoxFuture<'static, Answer>>,
+    /// A request that waits until those before it are answered.
+    waiting: Option<Frame>,
+    /// Whether the running request is one that runs alone.
+    alone: bool,
+    /// When the last request came or the last answer left.
+    active: Instant,
+    requests: u64,
+}
+
+/// What the connection does next.
+enum Event {
+    Frame(Result<Option<Frame>, FrameError>),
+    Answer(Answer),
+    Deadline,
+    Stopping,
+}
+
+impl Connection {
+    pub fn new(shared: Arc<Shared>, context: Arc<Context>, socket: TcpStream) -> Self {
+        let (input, output) = socket.into_split();
+        let reader = FrameReader::new(shared.limits.frame_bytes_max, shared.budget.clone());
+        Self {
+            shared,
+            context,
+            input,
+            output,
+            reader,
+            running: FuturesOrdered::new(),
+            waiting: None,
+            alone: false,
+            active: Instant::now(),
+            requests: 0,
+        }
+    }
+
+    /// Serves until the end.
+    pub async fn run(mut self) -> End {
+        loop {
+            let event = self.event().await;
+            self.shared.observer.received(self.reader.take_received());
+            let end = match event {
+                Event::Frame(frame) => self.on_frame(frame),
+                Event::Answer(answer) => self.on_answer(answer).await,
+                Event::Deadline => self.on_deadline(),
+                Event::Stopping => return self.drain().await,
+            };
+            if let Err(end) = end {
+                return end;
+            }
+        }
+    }
+
+    /// Waits for whatever comes first. Nothing is lost when one of the others is dropped.
+    async fn event(&mut self) -> Event {
+        let deadline = self.deadline();
+        let readable = self.waiting.is_none() && self.running.len() < PIPELINE_MAX;
+        let busy = !self.running.is_empty();
+        tokio::select! {
+            biased;
+            Some(answer) = self.running.next(), if busy => Event::Answer(answer),
+            () = self.shared.stopping.cancelled() => Event::Stopping,
+            frame = self.reader.next(&mut self.input), if readable => Event::Frame(frame),
+            () = sleep_until(deadline) => Event::Deadline,
+        }
+    }
+
+    fn on_frame(&mut self, frame: Result<Option<Frame>, FrameError>) -> Result<(), End> {
+        let frame = frame.map_err(|error| match error {
+            FrameError::Ended => End::Normal("ended by client"),
+            FrameError::Cut => End::Normal("ended by client within a frame"),
+            FrameError::Broken => End::Normal("broken"),
+            FrameError::Foreign(what) => End::Foreign(what),
+        })?;
+        let Some(frame) = frame else { return Ok(()) };
+        self.requests += 1;
+        self.active = Instant::now();
+        self.waiting = Some(frame);
+        self.start_waiting();
+        Ok(())
+    }
+
+    /// Starts the request that waits, if those before it let it.
+    fn start_waiting(&mut self) {
+        let Some(frame) = self.waiting.take() else { return };
+        let pace = self.shared.service.pace(&frame.bytes);
+        let free = self.running.is_empty() || (pace == Pace::Pipelined && !self.alone);
+        if !free {
+            self.waiting = Some(frame);
+            return;
+        }
+        self.alone = pace == Pace::Alone;
+        let answer = self.shared.service.call(&self.context, frame.bytes);
+        let permit = frame.permit;
+        self.running.push_back(Box::pin(async move {
+            let answer = answer.await;
+            drop(permit);
+            answer
+        }));
+    }
+
+    /// Writes an answer, and those that are ready behind it with the same call.
+    async fn on_answer(&mut self, answer: Answer) -> Result<(), End> {
+        let mut pieces = VecDeque::new();
+        let mut bytes = queue(answer, &mut pieces)?;
+        while bytes < WRITE_BYTES_MAX {
+            match futures_util::FutureExt::now_or_never(self.running.next()) {
+                Some(Some(answer)) => bytes += queue(answer, &mut pieces)?,
+                _ => break,
+            }
+        }
+        write(&mut self.output, pieces, self.shared.limits.write_stall_max).await?;
+        self.shared.observer.sent(bytes);
+        self.active = Instant::now();
+        self.reader.resume();
+        self.start_waiting();
+        Ok(())
+    }
+
+    /// The instant at which patience ends.
+    fn deadline(&self) -> Instant {
+        let limits = &self.shared.limits;
+        let busy = !self.running.is_empty() || self.waiting.is_some();
+        match self.reader.partial() {
+            Some((began, bytes)) if !busy => {
+                let earned = Duration::from_micros(bytes as u64 * 1_000_000 / limits.rate_bytes_min.max(1));
+                let frame = began + limits.frame_max + earned;
+                if self.requests == 0 {
+                    frame.min(self.active + limits.first_request_max + earned)
+                } else {
+                    frame
+                }
+            }
+            None if self.requests == 0 => self.active + limits.first_request_max,
+            _ => self.active + limits.idle_max,
+        }
+    }
+
+    fn on_deadline(&mut self) -> Result<(), End> {
+        if !self.running.is_empty() {
+            self.active = Instant::now();
+            return Ok(());
+        }
+        match self.reader.partial() {
+            Some(_) => Err(End::Foreign("frame did not arrive in time")),
+            None if self.requests == 0 => Err(End::Foreign("no request in time")),
+            None => Err(End::Normal("idle")),
+        }
+    }
+
+    /// Answers what runs and what was read whole, reads nothing more.
+    async fn drain(mut self) -> End {
+        let drain_max = self.shared.limits.drain_max;
+        let all = async {
+            while let Some(answer) = self.running.next().await {
+                if self.on_answer(answer).await.is_err() {
+                    return;
+                }
+            }
+            let _ = self.output.shutdown().await;
+        };
+        match timeout(drain_max, all).await {
+            Ok(()) => End::Normal("shutdown"),
+            Err(_) => End::Normal("shutdown before all was answered"),
+        }
+    }
+}
+
+fn queue(answer: Answer, pieces: &mut VecDeque<Bytes>) -> Result<usize, End> {
+    let chunks = match answer {
+        Answer::Respond(chunks) => chunks,
+        Answer::Nothing => return Ok(0),
+        Answer::Close(why) => return Err(End::Foreign(why)),
+    };
+    let length: usize = chunks.iter().map(Bytes::len).sum();
+    let size = i32::try_from(length).expect("responses are bounded by fetch.max.bytes");
+    pieces.push_back(Bytes::copy_from_slice(&size.to_be_bytes()));
+    pieces.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
+    Ok(length + size_of::<i32>())
+}
+
+/// Writes all pieces; a client that takes nothing for `stall_max` is given up.
+async fn write(
+    output: &mut OwnedWriteHalf,
+    mut pieces: VecDeque<Bytes>,
+    stall_max: Duration,
+) -> Result<(), End> {
+    while !pieces.is_empty() {
+        let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
+        let count = pieces.len().min(WRITE_SLICES_MAX);
+        for (slice, piece) in slices.iter_mut().zip(&pieces) {
+            *slice = IoSlice::new(piece);
+        }
+        let written = match timeout(stall_max, output.write_vectored(&slices[..count])).await {
+            Ok(Ok(0) | Err(_)) => return Err(End::Normal("broken")),
+            Ok(Ok(written)) => written,
+            Err(_) => return Err(End::Foreign("answers are not read")),
+        };
+        consume(&mut pieces, written);
+    }
+    Ok(())
+}
+
+fn consume(pieces: &mut VecDeque<Bytes>, mut written: usize) {
+    while let Some(first) = pieces.front_mut() {
+        if first.len() > written {
+            first.advance(written);
+            return;
+        }
+        written -= first.len();
+        pieces.pop_front();
+    }
+}

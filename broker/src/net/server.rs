@@ -1,0 +1,198 @@
+//! Listeners, and the tasks of their connections.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    Context, Limits, Observer, Principal, Service,
+    admission::{Admission, Admitted},
+    connection::{Connection, End, Shared},
+    frame::Budget,
+    limits::{ACCEPT_PAUSE, BACKLOG},
+    quiet::Quiet,
+};
+
+/// An address that cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    /// The address.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: io::Error,
+}
+
+/// A listener that is bound and does not accept yet: so that the addresses are known, and taken, before the node is
+/// ready to answer.
+#[derive(Debug)]
+pub struct Bound {
+    name: Arc<str>,
+    listener: TcpListener,
+    /// Where it really listens: port 0 was given a number.
+    pub address: SocketAddr,
+}
+
+impl Bound {
+    /// Takes the address.
+    pub fn bind(name: &str, address: SocketAddr) -> Result<Self, BindError> {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            let listener = socket.listen(BACKLOG)?;
+            let address = listener.local_addr()?;
+            Ok(Self { name: name.into(), listener, address })
+        };
+        bind().map_err(|source| BindError { address, source })
+    }
+}
+
+/// Listeners at work.
+pub struct Server {
+    acceptor: Arc<Acceptor>,
+    accepting: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct Acceptor {
+    shared: Arc<Shared>,
+    admission: Arc<Admission>,
+    quiet: Quiet,
+    connections: AtomicU64,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Accepts on every listener, on the runtime that this is called in.
+    #[must_use]
+    pub fn start(
+        bound: Vec<Bound>,
+        service: Arc<dyn Service>,
+        observer: Arc<dyn Observer>,
+        limits: Limits,
+    ) -> Self {
+        let tasks = TaskTracker::new();
+        let shared = Shared {
+            service,
+            observer,
+            limits,
+            budget: Budget::new(limits.budget_bytes),
+            stopping: CancellationToken::new(),
+            killed: CancellationToken::new(),
+        };
+        let acceptor = Arc::new(Acceptor {
+            shared: Arc::new(shared),
+            admission: Admission::new(limits.total_max, limits.per_address_max),
+            quiet: Quiet::default(),
+            connections: AtomicU64::new(0),
+            tasks: tasks.clone(),
+        });
+        let accepting = CancellationToken::new();
+        for bound in bound {
+            let (acceptor, accepting) = (Arc::clone(&acceptor), accepting.clone());
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = acceptor.accept_all(bound) => {}
+                    () = accepting.cancelled() => {}
+                }
+            });
+        }
+        Self { acceptor, accepting, tasks }
+    }
+
+    /// Stops accepting, lets answers in flight leave, and waits for every connection to end.
+    pub async fn shutdown(self) {
+        self.accepting.cancel();
+        self.acceptor.shared.stopping.cancel();
+        self.tasks.close();
+        // A client that takes its answer byte by byte is not waited for.
+        if timeout(self.acceptor.shared.limits.drain_max, self.tasks.wait()).await.is_err() {
+            self.acceptor.shared.killed.cancel();
+            self.tasks.wait().await;
+        }
+    }
+}
+
+impl Acceptor {
+    async fn accept_all(self: &Arc<Self>, bound: Bound) {
+        loop {
+            match bound.listener.accept().await {
+                Ok((socket, client)) => self.admit(&bound.name, socket, client),
+                Err(error) => self.on_accept_error(&error).await,
+            }
+        }
+    }
+
+    /// A connection that was reset before it was accepted is nothing; without file descriptors, those that there are
+    /// go on and accepting pauses.
+    async fn on_accept_error(&self, error: &io::Error) {
+        if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+            return;
+        }
+        self.shared.observer.refused("accept failed");
+        self.quiet.complain("accept failed", None);
+        sleep(ACCEPT_PAUSE).await;
+    }
+
+    fn admit(self: &Arc<Self>, listener: &Arc<str>, socket: TcpStream, client: SocketAddr) {
+        match self.admission.admit(client.ip()) {
+            Ok(admitted) => self.serve(listener, socket, client, admitted),
+            Err(refused) => {
+                self.shared.observer.refused(refused.name());
+                self.quiet.complain(refused.name(), Some(client));
+            }
+        }
+    }
+
+    fn serve(
+        self: &Arc<Self>,
+        listener: &Arc<str>,
+        socket: TcpStream,
+        client: SocketAddr,
+        admitted: Admitted,
+    ) {
+        // Both fail only on a socket that is gone already; its first read says so.
+        let _ = socket.set_nodelay(true);
+        let Ok(local) = socket.local_addr() else { return };
+        let connection = self.connections.fetch_add(1, Ordering::Relaxed);
+        let listener = Arc::clone(listener);
+        let context = Context { principal: Principal::Anonymous, listener, client, local, connection };
+        let connection = Connection::new(Arc::clone(&self.shared), Arc::new(context), socket);
+        let acceptor = Arc::clone(self);
+        self.shared.observer.opened();
+        self.tasks.spawn(async move {
+            let end = tokio::select! {
+                end = connection.run() => end,
+                () = acceptor.shared.killed.cancelled() => End::Normal("shutdown before all was answered"),
+            };
+            drop(admitted);
+            acceptor.on_end(end, client);
+        });
+    }
+
+    fn on_end(&self, end: End, client: SocketAddr) {
+        let why = match end {
+            End::Normal(why) => {
+                tracing::debug!(why, %client, "connection ended");
+                why
+            }
+            End::Foreign(why) => {
+                self.quiet.complain(why, Some(client));
+                why
+            }
+        };
+        self.shared.observer.closed(why);
+    }
+}
