@@ -24,11 +24,29 @@
 //!
 //! It may touch the network (S3) and the disk through `varve_common::Disk`. Time and chance are arguments.
 
+pub mod admin;
 mod body;
+pub mod conformance;
+mod counting;
+mod directory;
 mod error;
+mod key;
 pub mod limits;
+pub mod probe;
+mod read_back;
+mod retrying;
+pub mod s3;
 mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod verified;
 
 pub use body::Body;
+pub use counting::{Count, Counters, Counting};
+pub use directory::{Directory, OpenError};
 pub use error::{Failure, GetError, HeadError, Operation, PutError};
+pub use read_back::ReadBack;
+pub use retrying::{RetryOptions, Retrying};
+pub use s3::{S3, install_crypto};
 pub use store::{Listed, Page, Store, Suffix};
+pub use verified::{Put, get_verified, put_or_confirm};

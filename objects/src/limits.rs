@@ -16,6 +16,9 @@ pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that one request may take with its body: 64 MiB over a link of 4 Mbit/s with time to spare.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(180);
 
+/// The longest pause between two pieces of an answer.
+pub const READ_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The most tries of one request.
 pub const ATTEMPTS_MAX: u32 = 5;
 /// The pause after the first failed try, before jitter.

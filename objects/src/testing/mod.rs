@@ -1,0 +1,9 @@
+//! Stores, clocks and chance for tests and the simulator: deterministic, and not for data.
+
+mod faulty;
+mod memory;
+mod time;
+
+pub use faulty::{Fault, FaultRates, FaultyStore};
+pub use memory::MemoryStore;
+pub use time::{InstantClock, SeededEntropy};

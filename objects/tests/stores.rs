@@ -1,0 +1,216 @@
+//! The stores that need no server, against the suite that holds for all; and the decorators.
+
+mod support;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use support::PlainDisk;
+use varve_common::{Clock as _, Digest, ObjectKey};
+use varve_objects::{
+    Counting, Directory, Failure, GetError, Operation, Put, PutError, ReadBack, RetryOptions, Retrying,
+    Store, conformance, get_verified, put_or_confirm,
+    testing::{Fault, FaultRates, FaultyStore, InstantClock, MemoryStore, SeededEntropy},
+};
+
+fn faulty() -> FaultyStore<MemoryStore> {
+    FaultyStore::new(MemoryStore::default(), Arc::<InstantClock>::default(), Arc::new(SeededEntropy::new(7)))
+}
+
+fn retrying<S: Store>(inner: S) -> (Retrying<S>, Arc<InstantClock>) {
+    let clock = Arc::<InstantClock>::default();
+    let entropy = Arc::new(SeededEntropy::new(9));
+    (Retrying::new(inner, clock.clone(), entropy, RetryOptions::default()), clock)
+}
+
+fn key() -> ObjectKey {
+    ObjectKey::new("c/p/seg/00-09-uid.seg".into())
+}
+
+const BODY: Bytes = Bytes::from_static(b"ten records");
+
+#[tokio::test]
+async fn memory_conforms() {
+    conformance::run(&MemoryStore::default(), "x/y").await.unwrap();
+}
+
+#[tokio::test]
+async fn directory_conforms_and_leaves_nothing_staged() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Directory::open(Arc::<PlainDisk>::default(), root.path()).unwrap();
+    conformance::run(&store, "x/y").await.unwrap();
+    assert_eq!(std::fs::read_dir(root.path().join("staging")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn decorated_stores_conform() {
+    let (store, _) = retrying(Counting::new(ReadBack::new(MemoryStore::default())));
+    conformance::run(&store, "x").await.unwrap();
+}
+
+#[tokio::test]
+async fn directory_keeps_objects_and_removes_staged_files_over_a_restart() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::<PlainDisk>::default();
+    let store = Directory::open(disk.clone(), root.path()).unwrap();
+    store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await.unwrap();
+    drop(store);
+    std::fs::write(root.path().join("staging/0000000000000000"), b"half").unwrap();
+    let store = Directory::open(disk, root.path()).unwrap();
+    assert_eq!(store.get(&key()).await, Ok(BODY));
+    assert_eq!(std::fs::read_dir(root.path().join("staging")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn directory_accepts_no_change_after_a_failed_sync_of_a_directory() {
+    let root = tempfile::tempdir().unwrap();
+    let disk = Arc::<PlainDisk>::default();
+    let store = Directory::open(disk.clone(), root.path()).unwrap();
+    disk.directory_syncs_fail.store(true, Ordering::Relaxed);
+    let put = store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await;
+    assert!(matches!(put, Err(PutError::Failed(Failure::Fatal(_)))), "{put:?}");
+    disk.directory_syncs_fail.store(false, Ordering::Relaxed);
+    let put = store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await;
+    assert!(matches!(put, Err(PutError::Failed(Failure::Fatal(_)))), "{put:?}");
+    assert!(matches!(store.delete(&key()).await, Err(Failure::Fatal(_))));
+}
+
+#[tokio::test]
+async fn listings_of_several_pages_are_complete() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = Directory::open(Arc::<PlainDisk>::default(), root.path()).unwrap();
+    for store in [&directory as &dyn Store, &MemoryStore::default()] {
+        for number in 0..1005 {
+            let key = ObjectKey::new(format!("many/{}/{number:05}", number % 3));
+            store.put_new(&key, Bytes::new().into(), Digest::of(b"")).await.unwrap();
+        }
+        let first = store.list("many", None).await.unwrap();
+        assert_eq!((first.objects.len(), first.more), (1000, true));
+        let rest = store.list("many", Some(&first.objects[999].key)).await.unwrap();
+        assert_eq!((rest.objects.len(), rest.more), (5, false));
+    }
+}
+
+#[tokio::test]
+async fn t41_a_put_that_took_effect_although_its_answer_was_lost_is_our_own_success() {
+    let inner = faulty();
+    inner.script(Operation::Put, Fault::ErrorAfter);
+    let (store, _) = retrying(inner);
+    assert_eq!(put_or_confirm(&store, &key(), BODY.into(), Digest::of(&BODY)).await, Ok(Put::Confirmed));
+    let other = ObjectKey::new("c/other".into());
+    assert_eq!(put_or_confirm(&store, &other, BODY.into(), Digest::of(&BODY)).await, Ok(Put::Created));
+}
+
+#[tokio::test]
+async fn fault_53_a_put_that_times_out_after_its_effect_leaves_one_object() {
+    let store = Arc::new(faulty());
+    store.script(Operation::Put, Fault::ErrorAfter);
+    let (retrying, _) = retrying(store.clone());
+    put_or_confirm(&retrying, &key(), BODY.into(), Digest::of(&BODY)).await.unwrap();
+    assert_eq!(store.inner().objects(), vec![(key(), BODY)]);
+}
+
+#[tokio::test]
+async fn fault_54_a_taken_key_of_another_length_is_not_ours() {
+    let store = MemoryStore::default();
+    store.tamper(&key(), Bytes::from_static(b"other"));
+    let put = put_or_confirm(&store, &key(), BODY.into(), Digest::of(&BODY)).await;
+    assert_eq!(put, Err(PutError::AlreadyExists));
+}
+
+#[tokio::test]
+async fn fault_56_spoiled_bodies_are_fetched_again_and_never_served() {
+    for fault in [Fault::Truncated, Fault::Altered] {
+        let store = faulty();
+        store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await.unwrap();
+        store.script(Operation::Get, fault);
+        let read = get_verified(&store, &key(), BODY.len() as u64, Digest::of(&BODY)).await;
+        assert_eq!(read, Ok(BODY));
+        for _ in 0..3 {
+            store.script(Operation::Get, fault);
+        }
+        let read = get_verified(&store, &key(), BODY.len() as u64, Digest::of(&BODY)).await;
+        assert!(matches!(read, Err(GetError::Failed(Failure::Corrupt(_)))), "{read:?}");
+    }
+}
+
+#[tokio::test]
+async fn fault_51_a_store_that_fails_often_serves_with_retries_and_loses_nothing() {
+    let store = Arc::new(faulty());
+    store.set_rates(FaultRates { error_before: 200, error_after: 100, ..FaultRates::default() });
+    let (retrying, _) = retrying(store.clone());
+    let mut kept = 0;
+    for number in 0..200 {
+        let key = ObjectKey::new(format!("k/{number:03}"));
+        kept += usize::from(put_or_confirm(&retrying, &key, BODY.into(), Digest::of(&BODY)).await.is_ok());
+    }
+    assert!(kept > 190, "{kept}");
+    assert!(store.inner().objects().len() >= kept);
+}
+
+#[tokio::test]
+async fn fault_58_a_stalled_request_is_given_up_and_repeated() {
+    let store = faulty();
+    store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await.unwrap();
+    store.script(Operation::Get, Fault::Stall);
+    let (retrying, clock) = retrying(store);
+    assert_eq!(retrying.get(&key()).await, Ok(BODY));
+    assert!(clock.monotonic().0 >= RetryOptions::default().attempt_timeout);
+}
+
+#[tokio::test]
+async fn retries_are_bounded_and_spaced_within_the_backoff() {
+    let store = faulty();
+    store.set_rates(FaultRates { error_before: 1000, ..FaultRates::default() });
+    let counting = Counting::new(store);
+    let counters = counting.counters();
+    let (retrying, clock) = retrying(counting);
+    assert!(matches!(retrying.head(&key()).await, Err(varve_objects::HeadError::Failed(Failure::Retry(_)))));
+    let options = RetryOptions::default();
+    let count = counters.snapshot()[&Operation::Head];
+    assert_eq!((count.requests, count.failures), (5, 5));
+    assert!(clock.monotonic().0 <= options.backoff_first * 15 && clock.monotonic().0 > Duration::ZERO);
+}
+
+#[tokio::test]
+async fn what_is_not_retriable_is_asked_once() {
+    let counting = Counting::new(MemoryStore::default());
+    let counters = counting.counters();
+    let (retrying, _) = retrying(counting);
+    assert_eq!(retrying.get(&key()).await, Err(GetError::NotFound));
+    let wrong = retrying.put_new(&key(), BODY.into(), Digest::of(b"other")).await;
+    assert!(matches!(wrong, Err(PutError::Failed(Failure::Corrupt(_)))));
+    let counts = counters.snapshot();
+    assert_eq!((counts[&Operation::Get].requests, counts[&Operation::Get].failures), (1, 0));
+    assert_eq!((counts[&Operation::Put].requests, counts[&Operation::Put].failures), (1, 1));
+}
+
+#[tokio::test]
+async fn a_read_back_put_succeeds_only_with_its_own_bytes() {
+    let store = faulty();
+    store.script(Operation::Get, Fault::Altered);
+    let store = ReadBack::new(store);
+    let put = store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await;
+    assert!(matches!(put, Err(PutError::Failed(Failure::Corrupt(_)))), "{put:?}");
+    let again = store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await;
+    assert_eq!(again, Err(PutError::AlreadyExists));
+}
+
+#[tokio::test]
+async fn the_same_seed_brings_the_same_faults() {
+    let trace = async |seed| {
+        let clock = Arc::<InstantClock>::default();
+        let store = FaultyStore::new(MemoryStore::default(), clock, Arc::new(SeededEntropy::new(seed)));
+        store.set_rates(FaultRates { error_before: 300, missing: 300, ..FaultRates::default() });
+        let mut trace = Vec::new();
+        for _ in 0..64 {
+            trace.push(store.head(&key()).await);
+        }
+        trace
+    };
+    assert_eq!(trace(1).await, trace(1).await);
+    assert_ne!(trace(1).await, trace(2).await);
+}

@@ -1,0 +1,115 @@
+//! A disk of plain files: enough to run the directory store on, with no claim to durability.
+#![allow(dead_code)]
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+use varve_common::{Access, Disk, DiskFile, disk::Space};
+
+#[derive(Default)]
+pub struct PlainDisk {
+    pub directory_syncs_fail: AtomicBool,
+}
+
+struct PlainFile(File);
+
+fn names(directory: &Path, wanted: impl Fn(&fs::FileType) -> bool) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if wanted(&entry.file_type()?) {
+            names.push(entry.file_name().into_string().map_err(|_| io::ErrorKind::InvalidData)?);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+impl Disk for PlainDisk {
+    fn create(&self, path: &Path, _: Access) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Box::new(PlainFile(file)))
+    }
+
+    fn open(&self, path: &Path, _: Access) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(PlainFile(OpenOptions::new().read(true).write(true).open(path)?)))
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
+        names(directory, fs::FileType::is_file)
+    }
+
+    fn list_directories(&self, directory: &Path) -> io::Result<Vec<String>> {
+        names(directory, fs::FileType::is_dir)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::hard_link(from, to)?;
+        fs::remove_file(from)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        if self.directory_syncs_fail.load(Ordering::Relaxed) {
+            return Err(io::Error::other("injected"));
+        }
+        Ok(())
+    }
+
+    fn space(&self, _: &Path) -> io::Result<Space> {
+        Ok(Space { free_bytes: u64::MAX, total_bytes: u64::MAX })
+    }
+}
+
+impl DiskFile for PlainFile {
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let mut read = 0;
+        while read < buffer.len() {
+            match self.0.read_at(&mut buffer[read..], position + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        Ok(read)
+    }
+
+    fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        self.0.write_all_at(bytes, position)
+    }
+
+    fn allocate(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.0.set_len(length)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
