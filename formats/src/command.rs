@@ -7,10 +7,13 @@
 //! every other kind is a frame.
 
 mod codec;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term, TopicId};
 
+pub(crate) use codec::decode_replica;
 pub use codec::encode_records;
 
 use crate::manifest::{Entry, NodeReference};

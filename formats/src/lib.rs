@@ -5,9 +5,20 @@
 //! ends; containers (segments, checkpoints) carry a magic number, a version and a table of named sections, and a reader
 //! skips sections that it does not know.
 
+pub mod checkpoint;
+pub mod claim;
 pub mod command;
+pub mod compression;
+mod envelope;
+#[cfg(test)]
+mod fixtures;
+pub mod identity;
+pub mod keys;
+pub mod limits;
 pub mod manifest;
+pub mod node;
 pub mod state;
 pub mod stored;
 
+pub use identity::PartitionIdentity;
 pub use stored::Stored;

@@ -1,6 +1,13 @@
 //! The manifest: what of a partition is in the bucket, as a tree of immutable nodes (TIERING.md 4).
 
+mod algebra;
 mod codec;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod tests_support;
+
+pub use algebra::{AppendError, FoldError, FoldPlan, Place, ReplaceError, Sums, Trimmed};
 
 use varve_common::{Digest, LogIndex, Offset, Term};
 
@@ -74,7 +81,7 @@ impl Entry {
 /// A node of the tree, in an object of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeReference {
-    /// 0 for a leaf of entries, else a node of references to the level below.
+    /// 0 for a leaf of entries, else a node of references to lower levels.
     pub level: u8,
     /// The life of the cluster in which it was written: part of the key.
     pub incarnation: u32,
@@ -108,6 +115,8 @@ impl FanOut {
 /// The root: the only part of the tree that is held in memory.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Root {
+    /// The end of what was trimmed: where an empty manifest ends, and the next entry begins.
+    pub start: Offset,
     /// Older ranges, in order.
     pub nodes: Vec<NodeReference>,
     /// Newer ranges, in order, behind those of `nodes`.

@@ -1,6 +1,8 @@
 //! The parts of a partition's state that checkpoints store, as plain values.
 
-use varve_common::{LogIndex, Offset, Term};
+mod codec;
+
+use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term};
 
 /// One remembered batch of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,4 +113,77 @@ pub struct Tombstone {
     pub since_ms: i64,
     /// The log start in force when it was made; deletion waits for two checkpoints that carry it.
     pub log_start: Offset,
+}
+
+/// A transaction that has begun in this partition and not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpenTransaction {
+    /// Whose.
+    pub producer_id: i64,
+    /// Its first offset.
+    pub first: Offset,
+}
+
+/// Bucket-class state that is a number each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BucketState {
+    /// The first offset that readers may see.
+    pub log_start: Offset,
+    /// How often the manifest changed.
+    pub manifest_seq: u64,
+}
+
+/// A range in a segment file of this node: what a seal mark in the write-ahead log says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealEntry {
+    /// Start of the range.
+    pub base: Offset,
+    /// End of the range.
+    pub end: Offset,
+    /// Raft index of the first entry of the range.
+    pub first_index: LogIndex,
+    /// Raft index of the roll that closed it.
+    pub last_index: LogIndex,
+    /// The term of the entry at `last_index`.
+    pub last_term: Term,
+    /// The file's length.
+    pub bytes: u64,
+    /// The file's SHA-256.
+    pub sha256: Digest,
+}
+
+/// A group's membership, in raft's words; lists are sorted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfState {
+    /// Counted in the incoming configuration.
+    pub voters: Vec<ReplicaId>,
+    /// Not counted.
+    pub learners: Vec<ReplicaId>,
+    /// Counted in the outgoing configuration of a joint one.
+    pub voters_outgoing: Vec<ReplicaId>,
+    /// Learners once the joint configuration is left.
+    pub learners_next: Vec<ReplicaId>,
+    /// Whether the joint configuration is left by itself.
+    pub auto_leave: bool,
+}
+
+/// What records imply as of a roll: a candidate for S (TIERING.md 1, 5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrozenRoll {
+    /// The log end at the roll.
+    pub end: Offset,
+    /// The roll's index.
+    pub roll_index: LogIndex,
+    /// The roll's term.
+    pub roll_term: Term,
+    /// The membership there.
+    pub conf_state: ConfState,
+    /// Producers there, by id.
+    pub producers: Vec<ProducerEntry>,
+    /// Open transactions there, by first offset.
+    pub open_transactions: Vec<OpenTransaction>,
+    /// Aborted transactions there, by last offset.
+    pub aborted: Vec<AbortedTransaction>,
+    /// Leader epochs there, oldest first.
+    pub epochs: Vec<EpochStart>,
 }

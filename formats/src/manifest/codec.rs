@@ -1,6 +1,9 @@
 //! The stored form of manifest entries and references.
 
-use varve_common::codec::{DecodeError, Decoder, Encoder};
+use varve_common::{
+    Offset,
+    codec::{DecodeError, Decoder, Encoder},
+};
 
 use super::{Entry, EntryKind, NodeReference, Root};
 use crate::stored::{Stored, decode_list, encode_list};
@@ -118,25 +121,29 @@ impl Stored for NodeReference {
 }
 
 impl Stored for Root {
-    const BYTES_MIN: usize = 4 + 4 + 4;
+    const BYTES_MIN: usize = 4 + 8 + 4 + 4;
 
     fn encode(&self, encoder: &mut Encoder) {
         encoder.frame(|frame| {
+            frame.offset(self.start);
             encode_list(frame, &self.nodes);
             encode_list(frame, &self.entries);
         });
     }
 
     fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
-        decoder.frame(|frame| Ok(Self { nodes: decode_list(frame)?, entries: decode_list(frame)? }))
+        decoder.frame(|frame| {
+            let start = frame.offset()?;
+            Ok(Self { start, nodes: decode_list(frame)?, entries: decode_list(frame)? })
+        })
     }
 }
 
 /// A range holds at least one offset, and its end is an offset too.
 fn checked_range(
     frame: &Decoder,
-    base: varve_common::Offset,
-    last: varve_common::Offset,
+    base: Offset,
+    last: Offset,
 ) -> Result<(), DecodeError> {
     if base > last || last.0 > i64::MAX as u64 {
         return Err(frame.error("a range ends before it begins or beyond the last offset"));

@@ -1,0 +1,154 @@
+use proptest::prelude::*;
+use varve_common::{Digest, LogIndex, NodeId, Offset, ReplicaId, Term, TopicId};
+
+use super::*;
+use crate::fixtures::{self, Form};
+
+fn sample_entry() -> Entry {
+    crate::manifest::tests_support::entry(100, 199)
+}
+
+fn samples() -> Vec<(&'static str, Command)> {
+    let fence = Fence { term: Term(7), manifest_seq: 3 };
+    let replica = ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap();
+    let checkpoint = PublishedCheckpoint {
+        uid: 9,
+        key_term: Term(7),
+        state_index: LogIndex(40),
+        state_term: Term(6),
+        state_offset: Offset(200),
+        applied_index: LogIndex(55),
+        log_start: Offset(100),
+        bytes: 4_096,
+        sha256: Digest([5; 32]),
+        published_ms: 1_700_000_000_000,
+    };
+    let assignment = PartitionAssignment { group: 0, replicas: vec![replica] };
+    let topic = TopicId::from_random(77);
+    let metadata = |command| Command::Metadata(command);
+    vec![
+        ("records", Command::Records(Bytes::from_static(b"not looked at"))),
+        (
+            "roll",
+            Command::Roll(Roll { base: Offset(1), end: Offset(9), bytes: 5, max_timestamp: -1, batch_crcs: 8 }),
+        ),
+        ("producer_expired", Command::ProducerExpired(ProducerExpired { unused_since_ms: 5 })),
+        (
+            "tier_intent",
+            Command::TierIntent(TierIntent { uid: 4, term: Term(7), base: Offset(1), end: Offset(9) }),
+        ),
+        ("tier_append", Command::TierAppend(TierAppend { fence, entries: vec![sample_entry()] })),
+        (
+            "tier_replace",
+            Command::TierReplace(TierReplace { fence, removed: vec![1, 2], added: vec![sample_entry()] }),
+        ),
+        (
+            "tier_trim",
+            Command::TierTrim(TierTrim { fence, log_start: Offset(5), cause: TrimCause::DeleteRecords }),
+        ),
+        (
+            "node_folded",
+            Command::NodeFolded(NodeFolded { fence, node: crate::manifest::tests_support::node(0, 100, 199) }),
+        ),
+        ("ckpt_published", Command::CkptPublished(CkptPublished { term: Term(7), checkpoint })),
+        ("intent_expired", Command::IntentExpired(IntentExpired { term: Term(7), uids: vec![4, 5] })),
+        ("tier_reaped", Command::TierReaped(TierReaped { term: Term(7), uids: vec![] })),
+        (
+            "register_broker",
+            metadata(MetadataCommand::RegisterBroker(BrokerRegistration {
+                node: 1,
+                advertised: vec!["a:9092".into()],
+                rack: Some("r1".into()),
+            })),
+        ),
+        (
+            "create_topic",
+            metadata(MetadataCommand::CreateTopic(CreateTopic {
+                id: topic,
+                name: "orders".into(),
+                partitions: vec![assignment],
+                configs: vec![("retention.ms".into(), "1".into())],
+            })),
+        ),
+        ("delete_topic", metadata(MetadataCommand::DeleteTopic { id: topic })),
+        ("topic_reaped", metadata(MetadataCommand::TopicReaped { id: topic })),
+        (
+            "set_topic_configs",
+            metadata(MetadataCommand::SetTopicConfigs {
+                id: topic,
+                configs: vec![("a".into(), None), ("b".into(), Some("c".into()))],
+            }),
+        ),
+        ("allocate_producer_ids", metadata(MetadataCommand::AllocateProducerIds { count: 1_000 })),
+        ("allocate_replica_ids", metadata(MetadataCommand::AllocateReplicaIds { node: 1, count: 3 })),
+        ("set_feature", metadata(MetadataCommand::SetFeature { name: "tier".into(), level: 2 })),
+    ]
+}
+
+#[test]
+fn commands_round_trip_and_match_their_fixtures() {
+    let mut kinds = Vec::new();
+    for (name, command) in samples() {
+        let entry = command.encode(Term(7), 1_700_000_000_123);
+        fixtures::check(&format!("command_{name}"), Form::Exact, &entry);
+        let (header, decoded) = Command::decode(entry).unwrap();
+        assert_eq!(header, Header::new(command.kind(), Term(7), 1_700_000_000_123));
+        assert_eq!(decoded, command, "{name}");
+        kinds.push(command.kind());
+    }
+    for kind in Kind::ALL {
+        assert!(kinds.contains(kind), "{kind:?} has no fixture");
+    }
+}
+
+#[test]
+fn a_records_payload_is_a_slice_of_the_entry() {
+    let entry = encode_records(b"batch", Term(1), 2).freeze();
+    let (_, command) = Command::decode(entry.clone()).unwrap();
+    let Command::Records(batch) = command else { panic!("records expected") };
+    assert_eq!(batch.as_ptr(), entry[HEADER_BYTES..].as_ptr());
+}
+
+#[test]
+fn unknown_kinds_versions_and_flags_are_refused_never_skipped() {
+    let entry = Command::ProducerExpired(ProducerExpired { unused_since_ms: 5 }).encode(Term(1), 2);
+    for (position, what) in
+        [(0, "unknown kind of command"), (1, "unknown version of a command"), (2, "unknown flags of a command")]
+    {
+        let mut bytes = entry.to_vec();
+        bytes[position] = 0xee;
+        assert_eq!(Command::decode(bytes.into()).unwrap_err().what, what);
+    }
+}
+
+#[test]
+fn fields_added_at_a_payloads_end_are_skipped() {
+    let entry = Command::ProducerExpired(ProducerExpired { unused_since_ms: 5 }).encode(Term(1), 2);
+    let mut bytes = entry.to_vec();
+    bytes.extend_from_slice(b"new");
+    let length = u32::try_from(bytes.len() - HEADER_BYTES - 4).unwrap();
+    bytes[HEADER_BYTES..HEADER_BYTES + 4].copy_from_slice(&length.to_le_bytes());
+    let (_, command) = Command::decode(bytes.into()).unwrap();
+    assert_eq!(command, Command::ProducerExpired(ProducerExpired { unused_since_ms: 5 }));
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_bytes_never_panic(kind in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut bytes = vec![kind, 1, 0, 0];
+        bytes.extend_from_slice(&payload);
+        drop(Command::decode(bytes.into()));
+    }
+
+    #[test]
+    fn what_decodes_encodes_to_the_same_command(sample in 0..19_usize, at in any::<prop::sample::Index>(), bit in 0..8_u32) {
+        let entry = samples()[sample].1.encode(Term(7), 5);
+        let mut bytes = entry.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1_u8 << bit;
+        if let Ok((header, command)) = Command::decode(bytes.into()) {
+            let again = command.encode(header.built_term, header.append_time_ms);
+            prop_assert_eq!(Command::decode(again).unwrap(), (header, command));
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! Every key of the bucket, built and parsed (TIERING.md 7).
+//!
+//! ```text
+//! {prefix}/claim/{incarnation:010}                                  {prefix}/claim/{incarnation:010}.complete
+//! {prefix}/{cluster}/meta/i{inc:010}/{index:020}-{term:08x}-{uid:016x}.ckpt
+//! {prefix}/{cluster}/p/{hh}/{topic_id}/{part:05}/i{inc:010}/seg/{base:020}-{last:020}-{term:08x}-{uid:016x}.seg
+//!                                                           mseg/…                         merged or compacted
+//!                                                           node/{level}-{base:020}-{last:020}-{uid:016x}.mn
+//!                                                           ckpt/{A:020}-{term:08x}-{uid:016x}.ckpt
+//! {prefix}/{cluster}/archive/v1/topic=…/partition=…/date=…/{first:020}-{last:020}-{topic_id}.parquet
+//! {prefix}/{cluster}/archive-meta/v1/{name}
+//! ```
+//! Numbers are padded so that a listing, which sorts by bytes, sorts them too; callers sort again all the same. A
+//! parsed key is built again and compared: each object has exactly one name.
+
+use std::fmt;
+
+use varve_common::{
+    ClusterId, Incarnation, LogIndex, Offset, PartitionIndex, Term, TopicId, checksum::crc32c_append, crc32c,
+    object_key::ObjectKey,
+};
+
+use crate::{
+    command::PublishedCheckpoint,
+    manifest::{Entry, EntryKind, NodeReference},
+    state::Tombstone,
+};
+
+mod parse;
+#[cfg(test)]
+mod tests;
+
+pub use parse::ParseKeyError;
+
+/// Where a cluster's objects begin in the bucket: empty, or a path without slashes at its ends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prefix(String);
+
+impl Prefix {
+    /// The prefix, without slashes at its ends.
+    #[must_use]
+    pub fn new(prefix: &str) -> Self {
+        Self(prefix.trim_matches('/').to_owned())
+    }
+
+    /// The prefix as text, with a slash at its end unless it is empty.
+    fn root(&self) -> String {
+        if self.0.is_empty() { String::new() } else { format!("{}/", self.0) }
+    }
+
+    /// What the keys of all claims and their completions begin with.
+    #[must_use]
+    pub fn claims(&self) -> String {
+        format!("{}claim/", self.root())
+    }
+
+    /// The claim of an incarnation.
+    #[must_use]
+    pub fn claim(&self, incarnation: Incarnation) -> ObjectKey {
+        ObjectKey::new(format!("{}{:010}", self.claims(), incarnation.0))
+    }
+
+    /// The marker of a complete incarnation.
+    #[must_use]
+    pub fn complete(&self, incarnation: Incarnation) -> ObjectKey {
+        ObjectKey::new(format!("{}{:010}.complete", self.claims(), incarnation.0))
+    }
+
+    /// The cluster's keys below this prefix.
+    #[must_use]
+    pub fn cluster(&self, cluster: ClusterId) -> Keys {
+        Keys { prefix: self.clone(), cluster }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A partition in one incarnation: a directory of keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PartitionKeys {
+    /// The topic.
+    pub topic_id: TopicId,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The life of the cluster in which the object was written.
+    pub incarnation: Incarnation,
+}
+
+/// What a segment's key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SegmentName {
+    /// The first offset that it covers.
+    pub base: Offset,
+    /// The last offset that it covers.
+    pub last: Offset,
+    /// The term of the leader that wrote it.
+    pub term: Term,
+    /// Random, never reused.
+    pub uid: u64,
+}
+
+/// What a manifest node's key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NodeName {
+    /// 0 for a leaf.
+    pub level: u8,
+    /// The first offset that it covers.
+    pub base: Offset,
+    /// The last offset that it covers.
+    pub last: Offset,
+    /// Random, never reused.
+    pub uid: u64,
+}
+
+/// What a checkpoint's key says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CheckpointName {
+    /// A: bucket class is as of this index.
+    pub applied_index: LogIndex,
+    /// The term of the leader that wrote it.
+    pub term: Term,
+    /// Random, never reused.
+    pub uid: u64,
+}
+
+/// What an archive file's key says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArchiveName {
+    /// The topic's name: the only thing in a key that a client chose, percent-encoded there.
+    pub topic: String,
+    /// The partition.
+    pub partition: PartitionIndex,
+    /// The UTC day of append, `yyyy-mm-dd`.
+    pub date: String,
+    /// The first offset in the file.
+    pub first: Offset,
+    /// The last offset in the file.
+    pub last: Offset,
+    /// The topic.
+    pub topic_id: TopicId,
+}
+
+/// The key of one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// The claim of an incarnation.
+    Claim(Incarnation),
+    /// The marker of a complete incarnation.
+    Complete(Incarnation),
+    /// A checkpoint of the metadata group.
+    MetadataCheckpoint(Incarnation, CheckpointName),
+    /// A segment as it was rolled.
+    Segment(PartitionKeys, SegmentName),
+    /// A merged or compacted segment: never used for tail discovery.
+    MergedSegment(PartitionKeys, SegmentName),
+    /// A manifest node.
+    Node(PartitionKeys, NodeName),
+    /// A checkpoint of a partition.
+    Checkpoint(PartitionKeys, CheckpointName),
+    /// A Parquet file.
+    Archive(ArchiveName),
+    /// A watermark or file list of the archive, below `archive-meta/v1/`: lower-case words, digits, `-`, `.`, `/`.
+    ArchiveMeta(String),
+}
+
+/// The keys of one cluster below one prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Keys {
+    prefix: Prefix,
+    cluster: ClusterId,
+}
+
+impl Keys {
+    /// Where the cluster's objects begin.
+    #[must_use]
+    pub const fn prefix(&self) -> &Prefix {
+        &self.prefix
+    }
+
+    /// Whose keys these are.
+    #[must_use]
+    pub const fn cluster(&self) -> ClusterId {
+        self.cluster
+    }
+
+    /// What all keys of the cluster but the claims begin with.
+    #[must_use]
+    pub fn root(&self) -> String {
+        format!("{}{}/", self.prefix.root(), self.cluster)
+    }
+
+    /// What the keys of the metadata group's checkpoints begin with, of all incarnations.
+    #[must_use]
+    pub fn metadata(&self) -> String {
+        format!("{}meta/", self.root())
+    }
+
+    /// What the keys of the metadata group's checkpoints in an incarnation begin with.
+    #[must_use]
+    pub fn metadata_checkpoints(&self, incarnation: Incarnation) -> String {
+        format!("{}i{:010}/", self.metadata(), incarnation.0)
+    }
+
+    /// What all keys of a partition begin with, of all incarnations.
+    #[must_use]
+    pub fn partition(&self, topic_id: TopicId, partition: PartitionIndex) -> String {
+        let hash = hash_byte(topic_id, partition);
+        format!("{}p/{hash:02x}/{topic_id}/{:05}/", self.root(), partition.0)
+    }
+
+    /// What all keys of a partition in an incarnation begin with.
+    #[must_use]
+    pub fn directory(&self, at: PartitionKeys) -> String {
+        format!("{}i{:010}/", self.partition(at.topic_id, at.partition), at.incarnation.0)
+    }
+
+    /// What the keys of a partition's rolled segments in an incarnation begin with: tail discovery lists here.
+    #[must_use]
+    pub fn segments(&self, at: PartitionKeys) -> String {
+        format!("{}seg/", self.directory(at))
+    }
+
+    /// What the keys of a partition's checkpoints in an incarnation begin with.
+    #[must_use]
+    pub fn checkpoints(&self, at: PartitionKeys) -> String {
+        format!("{}ckpt/", self.directory(at))
+    }
+
+    /// The key of an object.
+    #[must_use]
+    pub fn build(&self, key: &Key) -> ObjectKey {
+        let text = match key {
+            Key::Claim(incarnation) => return self.prefix.claim(*incarnation),
+            Key::Complete(incarnation) => return self.prefix.complete(*incarnation),
+            Key::MetadataCheckpoint(incarnation, name) => {
+                format!("{}{name}", self.metadata_checkpoints(*incarnation))
+            }
+            Key::Segment(at, name) => format!("{}{name}", self.segments(*at)),
+            Key::MergedSegment(at, name) => format!("{}mseg/{name}", self.directory(*at)),
+            Key::Node(at, name) => format!("{}node/{name}", self.directory(*at)),
+            Key::Checkpoint(at, name) => format!("{}{name}", self.checkpoints(*at)),
+            Key::Archive(name) => format!("{}archive/v1/{name}", self.root()),
+            Key::ArchiveMeta(name) => format!("{}archive-meta/v1/{name}", self.root()),
+        };
+        ObjectKey::new(text)
+    }
+
+    /// The key of the segment that a manifest entry names; `None` for packs, whose keys no release writes yet.
+    #[must_use]
+    pub fn entry(&self, topic_id: TopicId, partition: PartitionIndex, entry: &Entry) -> Option<ObjectKey> {
+        let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(entry.incarnation) };
+        let name = SegmentName { base: entry.base, last: entry.last, term: entry.term, uid: entry.uid };
+        match entry.kind {
+            EntryKind::Raw => Some(self.build(&Key::Segment(at, name))),
+            EntryKind::Merged | EntryKind::Compacted => Some(self.build(&Key::MergedSegment(at, name))),
+            EntryKind::Pack => None,
+        }
+    }
+
+    /// The key of the node that a reference names.
+    #[must_use]
+    pub fn node(&self, topic_id: TopicId, partition: PartitionIndex, node: &NodeReference) -> ObjectKey {
+        let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(node.incarnation) };
+        let NodeReference { level, base, last, uid, .. } = *node;
+        self.build(&Key::Node(at, NodeName { level, base, last, uid }))
+    }
+
+    /// The key of a rolled segment that must be deleted.
+    #[must_use]
+    pub fn tombstone(&self, topic_id: TopicId, partition: PartitionIndex, tombstone: &Tombstone) -> ObjectKey {
+        let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(tombstone.incarnation) };
+        let Tombstone { base, last, term, uid, .. } = *tombstone;
+        self.build(&Key::Segment(at, SegmentName { base, last, term, uid }))
+    }
+
+    /// The key of a partition's checkpoint.
+    #[must_use]
+    pub fn checkpoint(&self, at: PartitionKeys, checkpoint: &PublishedCheckpoint) -> ObjectKey {
+        self.build(&Key::Checkpoint(at, checkpoint.name()))
+    }
+
+    /// The key of a checkpoint of the metadata group.
+    #[must_use]
+    pub fn metadata_checkpoint(&self, incarnation: Incarnation, checkpoint: &PublishedCheckpoint) -> ObjectKey {
+        self.build(&Key::MetadataCheckpoint(incarnation, checkpoint.name()))
+    }
+}
+
+impl PublishedCheckpoint {
+    /// What its key says.
+    #[must_use]
+    pub const fn name(&self) -> CheckpointName {
+        CheckpointName { applied_index: self.applied_index, term: self.key_term, uid: self.uid }
+    }
+}
+
+/// Spreads partitions over 256 places of the bucket's key space.
+fn hash_byte(topic_id: TopicId, partition: PartitionIndex) -> u8 {
+    let hash = crc32c_append(crc32c(&topic_id.0), &partition.0.to_le_bytes());
+    hash.to_le_bytes()[0]
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { base, last, term, uid } = self;
+        write!(f, "{:020}-{:020}-{:08x}-{uid:016x}.seg", base.0, last.0, term.0)
+    }
+}
+
+impl fmt::Display for NodeName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{:020}-{:020}-{:016x}.mn", self.level, self.base.0, self.last.0, self.uid)
+    }
+}
+
+impl fmt::Display for CheckpointName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}-{:08x}-{:016x}.ckpt", self.applied_index.0, self.term.0, self.uid)
+    }
+}
+
+impl fmt::Display for ArchiveName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let topic = percent_encode(&self.topic);
+        write!(f, "topic={topic}/partition={}/date={}/", self.partition.0, self.date)?;
+        write!(f, "{:020}-{:020}-{}.parquet", self.first.0, self.last.0, self.topic_id)
+    }
+}
+
+/// Letters, digits, `-` and `_` stay; all else becomes `%XX`, the full stop too, so that no topic is `.` or `..`.
+fn percent_encode(text: &str) -> String {
+    let mut encoded = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_' {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}

@@ -1,0 +1,369 @@
+//! What may happen to a manifest, as pure functions on its root.
+
+use varve_common::Offset;
+
+use super::{Entry, FanOut, NodeReference, Root};
+use crate::limits::NODE_LEVEL_MAX;
+
+/// Where the root says that an offset or a time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place<'a> {
+    /// In this range.
+    Entry(&'a Entry),
+    /// Below this node.
+    Node(&'a NodeReference),
+}
+
+impl Place<'_> {
+    /// The first offset that it covers.
+    #[must_use]
+    pub const fn base(&self) -> Offset {
+        match self {
+            Self::Entry(entry) => entry.base,
+            Self::Node(node) => node.base,
+        }
+    }
+
+    /// The first offset behind it.
+    #[must_use]
+    pub const fn end(&self) -> Offset {
+        match self {
+            Self::Entry(entry) => entry.end(),
+            Self::Node(node) => node.end(),
+        }
+    }
+
+    /// The largest record timestamp in it.
+    #[must_use]
+    pub const fn max_timestamp(&self) -> i64 {
+        match self {
+            Self::Entry(entry) => entry.max_timestamp,
+            Self::Node(node) => node.max_timestamp,
+        }
+    }
+}
+
+/// Why entries cannot be appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    /// A range would be held nowhere.
+    #[error("gap: the manifest ends at {end}, the entry begins at {base}")]
+    Gap {
+        /// The manifest's end.
+        end: Offset,
+        /// Where the entry begins.
+        base: Offset,
+    },
+    /// A range would be held twice.
+    #[error("overlap: the manifest ends at {end}, the entry begins at {base}")]
+    Overlap {
+        /// The manifest's end.
+        end: Offset,
+        /// Where the entry begins.
+        base: Offset,
+    },
+    /// An entry ends before it begins.
+    #[error("the entry at {base} holds nothing")]
+    Empty {
+        /// Where the entry begins.
+        base: Offset,
+    },
+}
+
+/// Why entries cannot be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReplaceError {
+    /// The entries that go are not neighbours in the root, in order.
+    #[error("the replaced entries are not adjacent in the root")]
+    NotAdjacent,
+    /// What comes does not cover exactly what goes.
+    #[error("the new entries do not cover the range of the old ones")]
+    Range,
+}
+
+/// Why a node cannot take the place of what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// No run of the root's entries or references is what the node covers.
+    #[error("node {base}-{last} of level {level} does not cover a run of the root")]
+    NoSuchRun {
+        /// The node's first offset.
+        base: Offset,
+        /// The node's last offset.
+        last: Offset,
+        /// The node's level.
+        level: u8,
+    },
+    /// The node's sums differ from those of what it covers.
+    #[error("the sums of node {base}-{last} differ from those of what it covers")]
+    Sums {
+        /// The node's first offset.
+        base: Offset,
+        /// The node's last offset.
+        last: Offset,
+    },
+}
+
+/// What leaves the root for a node of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FoldPlan {
+    /// The oldest entries, for a leaf.
+    Leaf(Vec<Entry>),
+    /// A run of references, for a node of this level.
+    Inner {
+        /// One above the highest level among them.
+        level: u8,
+        /// The run.
+        references: Vec<NodeReference>,
+    },
+}
+
+/// What fell below the log start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Whole nodes: their objects, and all that they name, are garbage.
+    pub nodes: Vec<NodeReference>,
+    /// Entries: their objects are garbage.
+    pub entries: Vec<Entry>,
+}
+
+impl NodeReference {
+    /// The first offset behind it.
+    #[must_use]
+    pub const fn end(&self) -> Offset {
+        self.last.next()
+    }
+}
+
+impl Root {
+    /// The first offset that nobody has tiered: where the next entry begins.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        match (self.entries.last(), self.nodes.last()) {
+            (Some(entry), _) => entry.end(),
+            (None, Some(node)) => node.end(),
+            (None, None) => self.start,
+        }
+    }
+
+    /// The first offset that is in the bucket, `None` where nothing is.
+    #[must_use]
+    pub fn first(&self) -> Option<Offset> {
+        self.places().next().map(|place| place.base())
+    }
+
+    /// All places, in the order of their offsets.
+    pub fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        self.nodes.iter().map(Place::Node).chain(self.entries.iter().map(Place::Entry))
+    }
+
+    /// How many segments the manifest names, all levels.
+    #[must_use]
+    pub fn segments(&self) -> u64 {
+        self.nodes.iter().map(|node| node.entries).sum::<u64>() + self.entries.len() as u64
+    }
+
+    /// Bytes of the segments that the manifest names.
+    #[must_use]
+    pub fn segment_bytes(&self) -> u64 {
+        let nodes: u64 = self.nodes.iter().map(|node| node.segment_bytes).sum();
+        nodes + self.entries.iter().map(|entry| entry.length).sum::<u64>()
+    }
+
+    /// Whether `entries` may follow: each begins where the one before ends. Between the manifest's end and the first
+    /// entry nothing may be missing but what lies below the log start (un-tiered data may be trimmed).
+    pub fn check_append(&self, entries: &[Entry], log_start: Offset) -> Result<(), AppendError> {
+        let mut end = self.end();
+        for entry in entries {
+            let base = entry.base;
+            if entry.last < base {
+                return Err(AppendError::Empty { base });
+            }
+            if base < end {
+                return Err(AppendError::Overlap { end, base });
+            }
+            if base > end && base > log_start {
+                return Err(AppendError::Gap { end, base });
+            }
+            end = entry.end();
+        }
+        Ok(())
+    }
+
+    /// Appends all of `entries` or, on an error, none.
+    pub fn append(&mut self, entries: Vec<Entry>, log_start: Offset) -> Result<(), AppendError> {
+        self.check_append(&entries, log_start)?;
+        self.entries.extend(entries);
+        Ok(())
+    }
+
+    /// Puts `added` in the place of the root's entries with the uids `removed`, which it gives back.
+    pub fn replace(&mut self, removed: &[u64], added: Vec<Entry>) -> Result<Vec<Entry>, ReplaceError> {
+        let first = removed.first().ok_or(ReplaceError::NotAdjacent)?;
+        let start = self.entries.iter().position(|entry| entry.uid == *first).ok_or(ReplaceError::NotAdjacent)?;
+        let run = self.entries.get(start..start + removed.len()).ok_or(ReplaceError::NotAdjacent)?;
+        if !run.iter().map(|entry| entry.uid).eq(removed.iter().copied()) {
+            return Err(ReplaceError::NotAdjacent);
+        }
+        let mut end = run[0].base;
+        for entry in &added {
+            if entry.base != end || entry.last < entry.base {
+                return Err(ReplaceError::Range);
+            }
+            end = entry.end();
+        }
+        if end != run[run.len() - 1].end() {
+            return Err(ReplaceError::Range);
+        }
+        Ok(self.entries.splice(start..start + removed.len(), added).collect())
+    }
+
+    /// The first place that ends behind `offset`: the one that holds it, or, where it lies below what is there, the
+    /// first. `None` at or behind the end.
+    #[must_use]
+    pub fn find(&self, offset: Offset) -> Option<Place<'_>> {
+        let node = self.nodes.partition_point(|node| node.last < offset);
+        if let Some(node) = self.nodes.get(node) {
+            return Some(Place::Node(node));
+        }
+        let entry = self.entries.partition_point(|entry| entry.last < offset);
+        self.entries.get(entry).map(Place::Entry)
+    }
+
+    /// The first place that ends behind `from` and has a record with a timestamp of at least `timestamp`. That record
+    /// may lie below `from`: then the caller asks again from the place's end.
+    #[must_use]
+    pub fn find_timestamp(&self, timestamp: i64, from: Offset) -> Option<Place<'_>> {
+        self.places().find(|place| place.end() > from && place.max_timestamp() >= timestamp)
+    }
+
+    /// What should leave the root: entries first, then references. One node at a time; ask again after it is applied.
+    #[must_use]
+    pub fn plan_fold(&self, fan_out: FanOut) -> Option<FoldPlan> {
+        let fan_out = (fan_out.0 as usize).max(2);
+        if self.entries.len() > fan_out {
+            return Some(FoldPlan::Leaf(self.entries[..fan_out].to_vec()));
+        }
+        if self.nodes.len() <= fan_out {
+            return None;
+        }
+        let run = self.run_to_fold(fan_out);
+        let references = self.nodes[run].to_vec();
+        let level = references.iter().map(|node| node.level).max()?.checked_add(1)?;
+        (level <= NODE_LEVEL_MAX).then_some(FoldPlan::Inner { level, references })
+    }
+
+    /// The longest run of references of one level, the newest of equals; where all differ, the last two. So the tree
+    /// stays as shallow as its fan-out allows: only the newest edge holds short nodes.
+    fn run_to_fold(&self, fan_out: usize) -> std::ops::Range<usize> {
+        let mut best = 0..1;
+        let mut start = 0;
+        for place in 0..self.nodes.len() {
+            if self.nodes[place].level != self.nodes[start].level {
+                start = place;
+            }
+            if place + 1 - start >= best.len() {
+                best = start..place + 1;
+            }
+        }
+        if best.len() < 2 {
+            return self.nodes.len() - 2..self.nodes.len();
+        }
+        best.start..best.end.min(best.start + fan_out)
+    }
+
+    /// Puts a written node in the place of what it covers.
+    pub fn fold(&mut self, node: &NodeReference) -> Result<(), FoldError> {
+        let (base, last, level) = (node.base, node.last, node.level);
+        if level == 0 {
+            // A node stands before every entry, so only the oldest entries can leave.
+            let count = self.entries.partition_point(|entry| entry.last <= last);
+            let run = &self.entries[..count];
+            if count == 0 || run[0].base != base || run[count - 1].last != last {
+                return Err(FoldError::NoSuchRun { base, last, level });
+            }
+            check_sums(node, &FoldPlan::Leaf(run.to_vec()))?;
+            self.entries.drain(..count);
+            self.nodes.push(node.clone());
+            return Ok(());
+        }
+        let start = self.nodes.partition_point(|below| below.base < base);
+        let end = self.nodes.partition_point(|below| below.last <= last);
+        let run = self.nodes.get(start..end).unwrap_or_default();
+        let matches = run.len() > 1 && run[0].base == base && run[run.len() - 1].last == last;
+        if !matches || run.iter().any(|below| below.level >= level) {
+            return Err(FoldError::NoSuchRun { base, last, level });
+        }
+        check_sums(node, &FoldPlan::Inner { level, references: run.to_vec() })?;
+        self.nodes.splice(start..end, [node.clone()]);
+        Ok(())
+    }
+
+    /// Drops what lies wholly below `log_start`. The end stays where it is: what follows still begins there.
+    pub fn trim(&mut self, log_start: Offset) -> Trimmed {
+        self.start = self.end().min(log_start).max(self.start);
+        let nodes = self.nodes.partition_point(|node| node.end() <= log_start);
+        let entries = self.entries.partition_point(|entry| entry.end() <= log_start);
+        Trimmed { nodes: self.nodes.drain(..nodes).collect(), entries: self.entries.drain(..entries).collect() }
+    }
+}
+
+impl FoldPlan {
+    /// The level of the node to write.
+    #[must_use]
+    pub const fn level(&self) -> u8 {
+        match self {
+            Self::Leaf(_) => 0,
+            Self::Inner { level, .. } => *level,
+        }
+    }
+
+    /// What a reference to the written node says beside its identity: base, last, entries, segment bytes, largest
+    /// timestamp.
+    #[must_use]
+    pub fn sums(&self) -> Sums {
+        let mut sums = Sums { base: Offset(u64::MAX), last: Offset(0), entries: 0, segment_bytes: 0, max_timestamp: -1 };
+        let mut add = |base: Offset, last: Offset, entries, bytes, timestamp| {
+            sums.base = sums.base.min(base);
+            sums.last = sums.last.max(last);
+            sums.entries = sums.entries.saturating_add(entries);
+            sums.segment_bytes = sums.segment_bytes.saturating_add(bytes);
+            sums.max_timestamp = sums.max_timestamp.max(timestamp);
+        };
+        match self {
+            Self::Leaf(entries) => {
+                entries.iter().for_each(|entry| add(entry.base, entry.last, 1, entry.length, entry.max_timestamp));
+            }
+            Self::Inner { references, .. } => references.iter().for_each(|node| {
+                add(node.base, node.last, node.entries, node.segment_bytes, node.max_timestamp);
+            }),
+        }
+        sums
+    }
+}
+
+/// What a node's reference says of what lies below it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sums {
+    /// The first offset.
+    pub base: Offset,
+    /// The last offset.
+    pub last: Offset,
+    /// Segments, all levels.
+    pub entries: u64,
+    /// Their bytes.
+    pub segment_bytes: u64,
+    /// The largest record timestamp, -1 where there is none.
+    pub max_timestamp: i64,
+}
+
+fn check_sums(node: &NodeReference, plan: &FoldPlan) -> Result<(), FoldError> {
+    let said = Sums {
+        base: node.base,
+        last: node.last,
+        entries: node.entries,
+        segment_bytes: node.segment_bytes,
+        max_timestamp: node.max_timestamp,
+    };
+    if said == plan.sums() { Ok(()) } else { Err(FoldError::Sums { base: node.base, last: node.last }) }
+}

@@ -1,0 +1,152 @@
+//! The stored form of a partition's state.
+
+use varve_common::codec::{DecodeError, Decoder, Encoder};
+
+use super::{
+    AbortedTransaction, BucketState, ConfState, EpochStart, FrozenRoll, Intent, OpenTransaction, ProducerBatch,
+    ProducerEntry, RollEntry, SealEntry, Tombstone,
+};
+use crate::{
+    command::decode_replica,
+    stored::{Stored, decode_list, decode_option, encode_list, encode_option},
+};
+
+/// Implements [`Stored`] for a struct whose stored form is a frame of its fields in their order.
+macro_rules! stored_frame {
+    ($name:ident, $least:expr, { $($field:ident: $kind:ident),* $(,)? }) => {
+        impl Stored for $name {
+            const BYTES_MIN: usize = 4 + $least;
+
+            fn encode(&self, encoder: &mut Encoder) {
+                encoder.frame(|frame| { $(frame.$kind(self.$field);)* });
+            }
+
+            fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+                decoder.frame(|frame| Ok(Self { $($field: frame.$kind()?),* }))
+            }
+        }
+    };
+}
+
+stored_frame!(EpochStart, 16, { term: term, start: offset });
+stored_frame!(OpenTransaction, 16, { producer_id: i64, first: offset });
+stored_frame!(AbortedTransaction, 32, { producer_id: i64, first: offset, last: offset, last_stable: offset });
+stored_frame!(BucketState, 16, { log_start: offset, manifest_seq: u64 });
+stored_frame!(RollEntry, 68, {
+    base: offset, end: offset, bytes: u64, max_timestamp: i64, batch_crcs: u32, first_index: index,
+    roll_index: index, roll_term: term, rolled_ms: i64,
+});
+stored_frame!(Intent, 40, { uid: u64, term: term, base: offset, end: offset, announced_ms: i64 });
+stored_frame!(Tombstone, 52, {
+    uid: u64, incarnation: u32, term: term, base: offset, last: offset, since_ms: i64, log_start: offset,
+});
+stored_frame!(SealEntry, 80, {
+    base: offset, end: offset, first_index: index, last_index: index, last_term: term, bytes: u64, sha256: digest,
+});
+
+impl ProducerBatch {
+    const BYTES: usize = 4 + 4 + 8 + 8;
+
+    fn encode(self, frame: &mut Encoder) {
+        frame.i32(self.base_sequence);
+        frame.i32(self.last_sequence);
+        frame.offset(self.base_offset);
+        frame.i64(self.timestamp);
+    }
+
+    fn decode(frame: &mut Decoder) -> Result<Self, DecodeError> {
+        Ok(Self {
+            base_sequence: frame.i32()?,
+            last_sequence: frame.i32()?,
+            base_offset: frame.offset()?,
+            timestamp: frame.i64()?,
+        })
+    }
+}
+
+impl Stored for ProducerEntry {
+    const BYTES_MIN: usize = 4 + 8 + 2 + 4 + 1 + 4 + 1 + 8;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            frame.i64(self.producer_id);
+            frame.i16(self.epoch);
+            frame.list(self.batches.iter(), |frame, batch| batch.encode(frame));
+            encode_option(frame, self.transaction_first, Encoder::offset);
+            frame.i32(self.coordinator_epoch);
+            frame.u8(self.transaction_version);
+            frame.i64(self.last_timestamp);
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| {
+            Ok(Self {
+                producer_id: frame.i64()?,
+                epoch: frame.i16()?,
+                batches: frame.list(ProducerBatch::BYTES, ProducerBatch::decode)?,
+                transaction_first: decode_option(frame, Decoder::offset)?,
+                coordinator_epoch: frame.i32()?,
+                transaction_version: frame.u8()?,
+                last_timestamp: frame.i64()?,
+            })
+        })
+    }
+}
+
+impl Stored for ConfState {
+    const BYTES_MIN: usize = 4 + 4 * 4 + 1;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            for list in [&self.voters, &self.learners, &self.voters_outgoing, &self.learners_next] {
+                frame.list(list.iter(), |frame, replica| frame.u64(replica.get()));
+            }
+            frame.bool(self.auto_leave);
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| {
+            Ok(Self {
+                voters: frame.list(8, decode_replica)?,
+                learners: frame.list(8, decode_replica)?,
+                voters_outgoing: frame.list(8, decode_replica)?,
+                learners_next: frame.list(8, decode_replica)?,
+                auto_leave: frame.bool()?,
+            })
+        })
+    }
+}
+
+impl Stored for FrozenRoll {
+    const BYTES_MIN: usize = 4 + 8 * 3 + ConfState::BYTES_MIN + 4 * 4;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            frame.offset(self.end);
+            frame.index(self.roll_index);
+            frame.term(self.roll_term);
+            self.conf_state.encode(frame);
+            encode_list(frame, &self.producers);
+            encode_list(frame, &self.open_transactions);
+            encode_list(frame, &self.aborted);
+            encode_list(frame, &self.epochs);
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| {
+            Ok(Self {
+                end: frame.offset()?,
+                roll_index: frame.index()?,
+                roll_term: frame.term()?,
+                conf_state: ConfState::decode(frame)?,
+                producers: decode_list(frame)?,
+                open_transactions: decode_list(frame)?,
+                aborted: decode_list(frame)?,
+                epochs: decode_list(frame)?,
+            })
+        })
+    }
+}
