@@ -269,12 +269,15 @@ impl Keys {
         self.build(&Key::Node(at, NodeName { level, base, last, uid }))
     }
 
-    /// The key of a rolled segment that must be deleted.
+    /// The key of what must be deleted: a rolled segment or a manifest node.
     #[must_use]
     pub fn tombstone(&self, topic_id: TopicId, partition: PartitionIndex, tombstone: &Tombstone) -> ObjectKey {
         let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(tombstone.incarnation) };
-        let Tombstone { base, last, term, uid, .. } = *tombstone;
-        self.build(&Key::Segment(at, SegmentName { base, last, term, uid }))
+        let Tombstone { base, last, term, uid, node_level, .. } = *tombstone;
+        match node_level {
+            Some(level) => self.build(&Key::Node(at, NodeName { level, base, last, uid })),
+            None => self.build(&Key::Segment(at, SegmentName { base, last, term, uid })),
+        }
     }
 
     /// The key of a partition's checkpoint.

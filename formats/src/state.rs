@@ -101,6 +101,8 @@ pub struct Intent {
 pub struct Tombstone {
     /// Its manifest entry, or what an intent would have put there.
     pub uid: u64,
+    /// The level of a manifest node, which stands for itself and all that it names; `None` for a segment.
+    pub node_level: Option<u8>,
     /// Part of the key.
     pub incarnation: u32,
     /// Part of the key.

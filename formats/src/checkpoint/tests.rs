@@ -54,6 +54,7 @@ fn state() -> PartitionCheckpoint {
         bucket: BucketState { log_start: Offset(100), manifest_seq: 3 },
         intents: vec![Intent { uid: 5, term: Term(7), base, end, announced_ms: 9 }],
         tombstones: vec![Tombstone {
+            node_level: None,
             uid: 6,
             incarnation: 1,
             term: Term(7),

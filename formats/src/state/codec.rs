@@ -37,12 +37,41 @@ stored_frame!(RollEntry, 68, {
     roll_index: index, roll_term: term, rolled_ms: i64,
 });
 stored_frame!(Intent, 40, { uid: u64, term: term, base: offset, end: offset, announced_ms: i64 });
-stored_frame!(Tombstone, 52, {
-    uid: u64, incarnation: u32, term: term, base: offset, last: offset, since_ms: i64, log_start: offset,
-});
 stored_frame!(SealEntry, 80, {
     base: offset, end: offset, first_index: index, last_index: index, last_term: term, bytes: u64, sha256: digest,
 });
+
+impl Stored for Tombstone {
+    const BYTES_MIN: usize = 4 + 8 + 1 + 4 + 8 * 5;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            frame.u64(self.uid);
+            encode_option(frame, self.node_level, Encoder::u8);
+            frame.u32(self.incarnation);
+            frame.term(self.term);
+            frame.offset(self.base);
+            frame.offset(self.last);
+            frame.i64(self.since_ms);
+            frame.offset(self.log_start);
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| {
+            Ok(Self {
+                uid: frame.u64()?,
+                node_level: decode_option(frame, Decoder::u8)?,
+                incarnation: frame.u32()?,
+                term: frame.term()?,
+                base: frame.offset()?,
+                last: frame.offset()?,
+                since_ms: frame.i64()?,
+                log_start: frame.offset()?,
+            })
+        })
+    }
+}
 
 impl ProducerBatch {
     const BYTES: usize = 4 + 4 + 8 + 8;
