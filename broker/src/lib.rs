@@ -13,8 +13,10 @@
 //! store.
 
 pub mod config;
+pub mod handlers;
 pub mod http;
 pub mod metrics;
 pub mod net;
+pub mod node;
 pub mod runtime;
 pub mod telemetry;

@@ -168,10 +168,10 @@ impl Layers {
     /// Variables that other tools set too; Varve's own come after them.
     fn lay_standard_variables(&mut self, environment: &BTreeMap<String, String>) -> Result<(), LayerError> {
         for (variable, key) in STANDARD {
-            if let Some(text) = environment.get(*variable).filter(|text| !text.is_empty()) {
-                if !matches!(self.0[key].origin, Origin::File(_)) {
-                    self.set(key, text.clone(), Origin::Variable((*variable).to_owned()))?;
-                }
+            if let Some(text) = environment.get(*variable).filter(|text| !text.is_empty())
+                && !matches!(self.0[key].origin, Origin::File(_))
+            {
+                self.set(key, text.clone(), Origin::Variable((*variable).to_owned()))?;
             }
         }
         Ok(())

@@ -301,6 +301,9 @@ impl Config {
     }
 }
 
+/// A listener's name and what clients on it are told.
+type Advertised<'a> = (&'a str, (String, u16));
+
 /// Texts that passed the table's check, as values.
 struct Reader<'a>(&'a Layers);
 
@@ -378,7 +381,7 @@ impl Reader<'_> {
         Ok(listeners)
     }
 
-    fn advertised(&self) -> Result<Vec<(&str, (String, u16))>, ConfigError> {
+    fn advertised(&self) -> Result<Vec<Advertised<'_>>, ConfigError> {
         let parse = |item: &'_ str| {
             value::host_port(item)
                 .ok_or_else(|| self.invalid("advertise", format!("{item}: expected host:port")))

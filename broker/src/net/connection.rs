@@ -224,11 +224,9 @@ fn queue(answer: Answer, pieces: &mut VecDeque<Bytes>) -> Result<usize, End> {
         Answer::Nothing => return Ok(0),
         Answer::Close(why) => return Err(End::Foreign(why)),
     };
-    let length: usize = chunks.iter().map(Bytes::len).sum();
-    let size = i32::try_from(length).expect("responses are bounded by fetch.max.bytes");
-    pieces.push_back(Bytes::copy_from_slice(&size.to_be_bytes()));
+    let length = chunks.iter().map(Bytes::len).sum();
     pieces.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
-    Ok(length + size_of::<i32>())
+    Ok(length)
 }
 
 /// Writes all pieces; a client that takes nothing for `stall_max` is given up.

@@ -58,7 +58,7 @@ pub struct Context {
 /// What a request gets.
 #[derive(Debug)]
 pub enum Answer {
-    /// These bytes behind their length: header and body in pieces, so that fetched batches are not copied.
+    /// These bytes: a whole frame with its length in front, in pieces, so that large answers need not be joined.
     Respond(Vec<Bytes>),
     /// Nothing (Produce with acks=0).
     Nothing,

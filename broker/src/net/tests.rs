@@ -60,7 +60,10 @@ impl Service for Echo {
             match frame.first() {
                 Some(b'x') => Answer::Close("malformed request"),
                 Some(b'n') => Answer::Nothing,
-                _ => Answer::Respond(vec![frame.slice(..1), frame.slice(1..)]),
+                _ => {
+                    let size = Bytes::copy_from_slice(&(frame.len() as i32).to_be_bytes());
+                    Answer::Respond(vec![size, frame])
+                }
             }
         })
     }

@@ -7,10 +7,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use varve_common::{
-    Clock, Entropy, Monotonic,
-    clock::BoxFuture,
-};
+use varve_common::{Clock, Entropy, Monotonic, clock::BoxFuture};
 
 /// The machine's clocks.
 #[derive(Clone, Copy, Debug)]

@@ -93,7 +93,9 @@ impl Identity {
 fn parse(text: &str) -> Result<Identity, IdentityError> {
     let damaged = IdentityError::Damaged;
     let field = |name: &str| {
-        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(" = ")).ok_or(damaged("a line is missing"))
+        text.lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(" = "))
+            .ok_or(damaged("a line is missing"))
     };
     let format: u32 = field("format")?.parse().map_err(|_| damaged("format"))?;
     if format > FORMAT {

@@ -1,0 +1,34 @@
+//! ApiVersions: what this broker speaks.
+
+use varve_protocol::{
+    ApiKey, ErrorCode,
+    messages::{ApiVersionsRequest, ApiVersionsResponse},
+    response::advertised,
+};
+
+/// From here on a client says what it is, and must say it in these characters (KIP-511).
+const NAMED_FROM: i16 = 3;
+
+/// In the protocol's table, but without groups there is no honest answer: clients that need one see at once that it is not
+/// there, instead of asking for ever.
+pub const NOT_ANSWERED: &[i16] = &[ApiKey::FindCoordinator.number()];
+
+/// No feature is finalized: transactions of version 2 and the new group protocol are not there.
+pub fn answer(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
+    let mut response = ApiVersionsResponse::default();
+    let named =
+        is_name(request.client_software_name.as_str()) && is_name(request.client_software_version.as_str());
+    if version >= NAMED_FROM && !named {
+        response.error_code = ErrorCode::InvalidRequest.number();
+        return response;
+    }
+    response.api_keys = advertised().into_iter().filter(|row| !NOT_ANSWERED.contains(&row.api_key)).collect();
+    response
+}
+
+fn is_name(text: &str) -> bool {
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    let inside = bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(byte));
+    inside && ends(bytes.first()) && ends(bytes.last())
+}

@@ -1,0 +1,50 @@
+//! DescribeCluster.
+
+use varve_protocol::{
+    ErrorCode,
+    messages::{
+        DescribeClusterRequest, DescribeClusterResponse, StrBytes,
+        describe_cluster_response::DescribeClusterBroker,
+    },
+};
+
+use super::{
+    access::{Operation, Resource, authorize},
+    brokers,
+};
+use crate::{net::Context, node::Node};
+
+/// From this version on a client may ask for controllers instead of brokers.
+const ENDPOINT_TYPE_FROM: i16 = 1;
+const BROKERS: i8 = 1;
+
+pub fn answer(
+    node: &Node,
+    context: &Context,
+    version: i16,
+    request: &DescribeClusterRequest,
+) -> DescribeClusterResponse {
+    let mut response = DescribeClusterResponse::default();
+    if let Err(code) = authorize(context, Operation::Describe, Resource::Cluster) {
+        response.error_code = code.number();
+        return response;
+    }
+    if version >= ENDPOINT_TYPE_FROM && request.endpoint_type != BROKERS {
+        response.error_code = ErrorCode::InvalidRequest.number();
+        response.error_message = Some("only brokers can be described here".into());
+        return response;
+    }
+    response.cluster_id = node.backend.image().cluster.to_string().into();
+    response.controller_id = brokers::controller(node);
+    response.brokers = brokers::endpoints(node, context).into_iter().map(broker).collect();
+    response
+}
+
+fn broker(endpoint: brokers::Endpoint) -> DescribeClusterBroker {
+    let mut broker = DescribeClusterBroker::default();
+    broker.broker_id = endpoint.id;
+    broker.host = endpoint.host.into();
+    broker.port = endpoint.port;
+    broker.rack = endpoint.rack.map(StrBytes::from);
+    broker
+}

@@ -1,0 +1,193 @@
+//! DescribeConfigs: every value of a topic or of this broker, defaults included, with where it came from.
+
+use varve_protocol::{
+    ErrorCode,
+    messages::{
+        DescribeConfigsRequest, DescribeConfigsResponse, StrBytes,
+        describe_configs_request::DescribeConfigsResource,
+        describe_configs_response::{
+            DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+        },
+    },
+};
+
+use super::{
+    access::{Operation, Resource, authorize},
+    topics,
+};
+use crate::{
+    config::{
+        Origin, keys,
+        topic::{Given, Source, TOPIC_KEYS, TopicKey, Type},
+        value::{self, Kind},
+    },
+    net::Context,
+    node::{Node, Topic},
+};
+
+const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
+
+/// What the client wants to see of each value.
+#[derive(Clone, Copy)]
+struct Detail {
+    synonyms: bool,
+    documentation: bool,
+}
+
+/// Why a resource is not described.
+struct Refused(ErrorCode, &'static str);
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Self(code, "")
+    }
+}
+
+pub fn answer(node: &Node, context: &Context, request: DescribeConfigsRequest) -> DescribeConfigsResponse {
+    let detail = Detail { synonyms: request.include_synonyms, documentation: request.include_documentation };
+    let mut response = DescribeConfigsResponse::default();
+    for resource in request.resources {
+        let mut result = DescribeConfigsResult::default();
+        result.resource_type = resource.resource_type;
+        result.resource_name = resource.resource_name.clone();
+        match describe(node, context, &resource, detail) {
+            Ok(configs) => result.configs = wanted(configs, &resource),
+            Err(Refused(code, message)) => {
+                result.error_code = code.number();
+                result.error_message = Some(message.into()).filter(|_| !message.is_empty());
+            }
+        }
+        response.results.push(result);
+    }
+    response
+}
+
+/// Only the keys that were asked for; none named: all.
+fn wanted(
+    configs: Vec<DescribeConfigsResourceResult>,
+    resource: &DescribeConfigsResource,
+) -> Vec<DescribeConfigsResourceResult> {
+    match &resource.configuration_keys {
+        Some(keys) if !keys.is_empty() => {
+            configs.into_iter().filter(|row| keys.contains(&row.name)).collect()
+        }
+        _ => configs,
+    }
+}
+
+fn describe(
+    node: &Node,
+    context: &Context,
+    resource: &DescribeConfigsResource,
+    detail: Detail,
+) -> Result<Vec<DescribeConfigsResourceResult>, Refused> {
+    let name = resource.resource_name.as_str();
+    match resource.resource_type {
+        TOPIC => {
+            topics::check_name(name).map_err(|_| ErrorCode::InvalidTopicException)?;
+            authorize(context, Operation::DescribeConfigs, Resource::Topic(name))?;
+            let image = node.backend.image();
+            let topic = image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+            Ok(TOPIC_KEYS.iter().map(|key| topic_row(node, topic, key, detail)).collect())
+        }
+        BROKER => {
+            authorize(context, Operation::DescribeConfigs, Resource::Cluster)?;
+            // The empty name asks for what was set for all brokers at run time: nothing can be.
+            match name {
+                "" => Ok(Vec::new()),
+                _ if name == node.id.to_string() => Ok(broker_rows(node, detail)),
+                _ => Err(Refused(ErrorCode::InvalidRequest, "each broker describes only itself")),
+            }
+        }
+        _ => Err(Refused(ErrorCode::InvalidRequest, "only topics and brokers have configurations here")),
+    }
+}
+
+fn topic_row(
+    node: &Node,
+    topic: &Topic,
+    key: &'static TopicKey,
+    detail: Detail,
+) -> DescribeConfigsResourceResult {
+    let own = topic.configs.get(key.name).map(|value| Given {
+        name: key.name,
+        value: value.clone(),
+        source: Source::Topic,
+    });
+    let given: Vec<Given> =
+        own.into_iter().chain(node.topic_defaults.given(key.name).iter().cloned()).collect();
+    let mut row = DescribeConfigsResourceResult::default();
+    row.name = key.name.into();
+    row.value = Some(given[0].value.as_str().into());
+    row.config_source = given[0].source as i8;
+    row.config_type = key.kind as i8;
+    if detail.synonyms {
+        row.synonyms =
+            given.iter().map(|given| synonym(given.name, &given.value, given.source as i8)).collect();
+    }
+    row.documentation = detail.documentation.then(|| key.doc.into());
+    row
+}
+
+fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
+    let mut synonym = DescribeConfigsSynonym::default();
+    synonym.name = name.into();
+    synonym.value = Some(value.into());
+    synonym.source = source;
+    synonym
+}
+
+/// The broker's keys, and beside them the topic defaults that have no broker key of their own: tools ask a broker for
+/// `min.insync.replicas` or `compression.type`.
+fn broker_rows(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult> {
+    let own = node.layers.iter().map(|(key, layered)| {
+        let source = if layered.origin == Origin::Default { Source::Default } else { Source::StaticBroker };
+        let secret = key.kind == Kind::Secret;
+        let mut row = DescribeConfigsResourceResult::default();
+        row.name = key.name.into();
+        row.value = (!secret).then(|| shown(key.kind, &layered.text));
+        row.is_sensitive = secret;
+        (row, source, broker_type(key.kind), key.doc)
+    });
+    let inherited =
+        TOPIC_KEYS.iter().filter(|key| key.broker.is_none() && keys::find(key.name).is_none()).map(|key| {
+            let mut row = DescribeConfigsResourceResult::default();
+            row.name = key.name.into();
+            row.value = Some(key.default.into());
+            (row, Source::Default, key.kind, key.doc)
+        });
+    own.chain(inherited)
+        .map(|(mut row, source, kind, doc)| {
+            row.read_only = true;
+            row.config_source = source as i8;
+            row.config_type = kind as i8;
+            if detail.synonyms
+                && let Some(value) = &row.value
+            {
+                row.synonyms = vec![synonym(row.name.as_str(), value.as_str(), source as i8)];
+            }
+            row.documentation = detail.documentation.then(|| doc.into());
+            row
+        })
+        .collect()
+}
+
+/// Sizes and spans as the plain numbers that Kafka's tools parse.
+fn shown(kind: Kind, text: &str) -> StrBytes {
+    let number = match kind {
+        Kind::Bytes { .. } => value::bytes(text),
+        Kind::Millis { .. } => value::millis(text),
+        _ => None,
+    };
+    number.map_or_else(|| text.into(), |number| number.to_string().into())
+}
+
+const fn broker_type(kind: Kind) -> Type {
+    match kind {
+        Kind::Integer { .. } => Type::Int,
+        Kind::Bytes { .. } | Kind::Millis { .. } => Type::Long,
+        Kind::Switch => Type::Boolean,
+        Kind::Text | Kind::Share | Kind::SwitchOrAuto | Kind::Choice(_) | Kind::Secret => Type::String,
+    }
+}

@@ -1,0 +1,127 @@
+//! The one place where outcomes become Kafka's error codes.
+
+use varve_protocol::{ApiKey, ErrorCode, Response};
+
+use crate::{
+    config::topic::TopicConfigError,
+    node::{AppendRefusal, MetadataRefusal, ReadError},
+};
+
+use super::topics::TopicRefusal;
+
+/// An outcome that has a number on the wire.
+pub trait Coded {
+    /// Its number.
+    fn code(&self) -> ErrorCode;
+}
+
+impl Coded for AppendRefusal {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownGroup | Self::NotLeader | Self::Unknown => ErrorCode::NotLeaderOrFollower,
+            // Clients retry this one; THROTTLING_QUOTA_EXCEEDED is unknown to producers.
+            Self::Throttled => ErrorCode::RequestTimedOut,
+            Self::Storage => ErrorCode::KafkaStorageError,
+            Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
+            Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
+            Self::InvalidBatch(_) => ErrorCode::InvalidRecord,
+            Self::Transactional => ErrorCode::InvalidTxnState,
+        }
+    }
+}
+
+impl Coded for ReadError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownGroup => ErrorCode::NotLeaderOrFollower,
+            Self::OutOfRange => ErrorCode::OffsetOutOfRange,
+            // Retriable for consumers of every age, and says no untruth about the log.
+            Self::Unavailable => ErrorCode::ReplicaNotAvailable,
+            Self::Corrupt | Self::Storage => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl Coded for MetadataRefusal {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Exists => ErrorCode::TopicAlreadyExists,
+            Self::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+            Self::Limit(_) => ErrorCode::PolicyViolation,
+            Self::NotController => ErrorCode::NotController,
+            Self::Storage => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl Coded for TopicConfigError {
+    fn code(&self) -> ErrorCode {
+        ErrorCode::InvalidConfig
+    }
+}
+
+impl Coded for TopicRefusal {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::Name(_) => ErrorCode::InvalidTopicException,
+            Self::Partitions(_) => ErrorCode::InvalidPartitions,
+            Self::ReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,
+            Self::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
+            Self::Both => ErrorCode::InvalidRequest,
+            Self::Twice => ErrorCode::InvalidRequest,
+            Self::Config(error) => error.code(),
+            Self::Metadata(refusal) => refusal.code(),
+        }
+    }
+}
+
+/// The API's name in metrics.
+pub const fn api_name(key: ApiKey) -> &'static str {
+    match key {
+        ApiKey::Produce => "Produce",
+        ApiKey::Fetch => "Fetch",
+        ApiKey::ListOffsets => "ListOffsets",
+        ApiKey::Metadata => "Metadata",
+        ApiKey::FindCoordinator => "FindCoordinator",
+        ApiKey::ApiVersions => "ApiVersions",
+        ApiKey::CreateTopics => "CreateTopics",
+        ApiKey::DeleteTopics => "DeleteTopics",
+        ApiKey::InitProducerId => "InitProducerId",
+        ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
+        ApiKey::DescribeConfigs => "DescribeConfigs",
+        ApiKey::DescribeCluster => "DescribeCluster",
+    }
+}
+
+/// Calls `each` with the name of every error in a response.
+pub fn count(response: &Response, mut each: impl FnMut(&'static str)) {
+    let mut one = |number: i16| {
+        if number != ErrorCode::None.number() {
+            let known = ErrorCode::ALL.iter().find(|code| code.number() == number);
+            each(known.map_or("OTHER", |code| code.name()));
+        }
+    };
+    match response {
+        Response::Produce(r) => {
+            r.responses.iter().flat_map(|t| &t.partition_responses).for_each(|p| one(p.error_code));
+        }
+        Response::Fetch(r) => {
+            one(r.error_code);
+            r.responses.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::ListOffsets(r) => {
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code))
+        }
+        Response::Metadata(r) => r.topics.iter().for_each(|t| one(t.error_code)),
+        Response::ApiVersions(r) => one(r.error_code),
+        Response::FindCoordinator(r) => one(r.error_code),
+        Response::CreateTopics(r) => r.topics.iter().for_each(|t| one(t.error_code)),
+        Response::DeleteTopics(r) => r.responses.iter().for_each(|t| one(t.error_code)),
+        Response::InitProducerId(r) => one(r.error_code),
+        Response::OffsetForLeaderEpoch(r) => {
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::DescribeConfigs(r) => r.results.iter().for_each(|r| one(r.error_code)),
+        Response::DescribeCluster(r) => one(r.error_code),
+    }
+}

@@ -1,0 +1,220 @@
+//! A node in memory: one broker, batches in vectors, everything committed at once.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use tokio::sync::watch;
+use varve_common::{
+    Clock, ClusterId, Entropy, GroupId, LeaderEpoch, Monotonic, NodeId, Offset, ReplicaId, Term, TopicId,
+    clock::BoxFuture,
+};
+use varve_protocol::batch::{BatchHeader, patch};
+
+use crate::{
+    config::{Config, Sources},
+    metrics::Metrics,
+    node::*,
+};
+
+struct Log {
+    batches: Vec<(Offset, Bytes)>,
+    view: watch::Sender<Arc<PartitionView>>,
+}
+
+struct State {
+    image: Arc<Image>,
+    logs: BTreeMap<GroupId, Log>,
+    producers: i64,
+}
+
+/// The backend.
+pub struct Fake(Mutex<State>);
+
+fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
+    Box::pin(std::future::ready(value))
+}
+
+fn node_id() -> NodeId {
+    NodeId::new(1).unwrap()
+}
+
+fn empty_view() -> PartitionView {
+    PartitionView {
+        leader: Some(node_id()),
+        leader_epoch: LeaderEpoch(3),
+        ready: true,
+        log_start: Offset(0),
+        local_start: Offset(0),
+        tiered_end: Offset(0),
+        high_watermark: Offset(0),
+        last_stable_offset: Offset(0),
+        log_end: Offset(0),
+        epochs: Arc::new(vec![(Term(3), Offset(0))]),
+    }
+}
+
+impl Fake {
+    fn new() -> Self {
+        let broker = Broker { advertised: BTreeMap::new(), rack: None };
+        let image = Image {
+            cluster: ClusterId([7; 16]),
+            controller: Some(node_id()),
+            brokers: BTreeMap::from([(1, broker)]),
+            topics: BTreeMap::new(),
+            names: BTreeMap::new(),
+        };
+        Self(Mutex::new(State { image: Arc::new(image), logs: BTreeMap::new(), producers: 0 }))
+    }
+
+    /// Changes what is published of a partition.
+    pub fn publish(&self, group: GroupId, change: impl FnOnce(&mut PartitionView)) {
+        let state = self.0.lock().unwrap();
+        state.logs[&group].view.send_modify(|view| change(Arc::make_mut(view)));
+    }
+}
+
+impl Backend for Fake {
+    fn image(&self) -> Arc<Image> {
+        Arc::clone(&self.0.lock().unwrap().image)
+    }
+
+    fn create_topic(&self, topic: NewTopic) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let replica = ReplicaId::new(node_id(), 1).unwrap();
+        let first = state.logs.len() as u64 + 1;
+        let groups: Vec<GroupId> = (0..topic.partitions as u64).map(|index| GroupId(first + index)).collect();
+        for group in &groups {
+            let log = Log { batches: Vec::new(), view: watch::Sender::new(Arc::new(empty_view())) };
+            state.logs.insert(*group, log);
+        }
+        let image = Arc::make_mut(&mut state.image);
+        let partitions =
+            groups.into_iter().map(|group| Partition { group, replicas: vec![replica] }).collect();
+        let made = Topic {
+            id: topic.id,
+            name: topic.name.clone(),
+            partitions,
+            configs: topic.configs.into_iter().collect(),
+        };
+        image.names.insert(topic.id, topic.name.clone());
+        image.topics.insert(topic.name, Arc::new(made));
+        ready(Ok(()))
+    }
+
+    fn delete_topic(&self, id: TopicId) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let image = Arc::make_mut(&mut state.image);
+        let Some(name) = image.names.remove(&id) else { return ready(Err(MetadataRefusal::UnknownTopic)) };
+        image.topics.remove(&name);
+        ready(Ok(()))
+    }
+
+    fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        state.producers += 1;
+        ready(Ok(state.producers))
+    }
+
+    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, AppendRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let log = state.logs.get_mut(&group).unwrap();
+        let base_offset = log.view.borrow().log_end;
+        let mut batch = BytesMut::from(&append.batch[..]);
+        patch(&mut batch, base_offset, LeaderEpoch(3));
+        log.batches.push((base_offset, batch.freeze()));
+        let end = base_offset.plus(u64::from(append.meta.count));
+        log.view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            (view.log_end, view.high_watermark, view.last_stable_offset) = (end, end, end);
+        });
+        ready(Ok(Appended { base_offset, append_time_ms: -1, log_start: Offset(0), duplicate: false }))
+    }
+
+    fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {
+        self.0.lock().unwrap().logs.get(&group).map(|log| log.view.subscribe())
+    }
+
+    fn read(
+        &self,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> BoxFuture<'static, Result<ReadBatches, ReadError>> {
+        let state = self.0.lock().unwrap();
+        let mut read = ReadBatches { chunks: Vec::new(), next: from };
+        let mut left = limits.bytes_max;
+        for (base, batch) in &state.logs[&group].batches {
+            let end = base.plus(u64::from(BatchHeader::read(batch).unwrap().meta().count));
+            if end <= from || *base >= limits.below {
+                continue;
+            }
+            let first = read.chunks.is_empty() && limits.one_batch_at_least;
+            if batch.len() > left && !first {
+                break;
+            }
+            left = left.saturating_sub(batch.len());
+            read.chunks.push(batch.clone());
+            read.next = end;
+        }
+        ready(Ok(read))
+    }
+
+    fn find_timestamp(&self, _: GroupId, _: i64) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
+        ready(Ok(Some(Found { offset: Offset(0), timestamp: 5 })))
+    }
+
+    fn find_max_timestamp(&self, _: GroupId) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
+        ready(Ok(None))
+    }
+}
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic::default()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        1_000_000
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        ready(())
+    }
+}
+
+#[derive(Default)]
+struct Counter(AtomicU64);
+
+impl Entropy for Counter {
+    fn next_u64(&self) -> u64 {
+        (self.0.fetch_add(1, Ordering::Relaxed) + 1) << 40
+    }
+}
+
+/// A node over a fake backend.
+pub fn node() -> (Node, Arc<Fake>) {
+    let config = Config::load(&Sources::default()).unwrap();
+    let backend = Arc::new(Fake::new());
+    let node = Node {
+        id: node_id(),
+        backend: Arc::clone(&backend) as Arc<dyn Backend>,
+        listeners: config.listeners,
+        creation: config.topics,
+        topic_defaults: config.topic_defaults,
+        layers: config.layers,
+        fetch: config.fetch,
+        entropy: Arc::new(Counter::default()),
+        clock: Arc::new(FixedClock),
+        metrics: Arc::new(Metrics::new()),
+    };
+    (node, backend)
+}

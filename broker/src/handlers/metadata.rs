@@ -1,0 +1,163 @@
+//! Metadata: brokers, topics, leaders; asking for a topic may create it.
+
+use varve_common::TopicId;
+use varve_protocol::{
+    ErrorCode,
+    messages::{
+        MetadataRequest, MetadataResponse, StrBytes, Uuid,
+        metadata_request::MetadataRequestTopic,
+        metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
+    },
+};
+
+use super::{
+    access::{Operation, Resource, authorize},
+    brokers::{self, wire_id},
+    errors::Coded as _,
+    partitions::TopicRef,
+    topics::{self, Wish},
+};
+use crate::{
+    net::Context,
+    node::{MetadataRefusal, Node, Partition, Topic},
+};
+
+/// Before this version an empty list asks for all topics; from it on `null` does.
+const NULL_IS_ALL_FROM: i16 = 1;
+/// Before this version a client cannot say that it does not want topics created.
+const MAY_REFUSE_CREATION_FROM: i16 = 4;
+
+pub async fn answer(
+    node: &Node,
+    context: &Context,
+    version: i16,
+    request: MetadataRequest,
+) -> MetadataResponse {
+    let may_create = request.allow_auto_topic_creation || version < MAY_REFUSE_CREATION_FROM;
+    let topics = match request.topics {
+        Some(topics) if version >= NULL_IS_ALL_FROM || !topics.is_empty() => {
+            named(node, context, topics, may_create).await
+        }
+        _ => all(node, context),
+    };
+    let mut response = MetadataResponse::default();
+    response.brokers = brokers::endpoints(node, context).into_iter().map(broker).collect();
+    response.cluster_id = Some(node.backend.image().cluster.to_string().into());
+    response.controller_id = brokers::controller(node);
+    response.topics = topics;
+    response
+}
+
+fn broker(endpoint: brokers::Endpoint) -> MetadataResponseBroker {
+    let mut broker = MetadataResponseBroker::default();
+    broker.node_id = endpoint.id;
+    broker.host = endpoint.host.into();
+    broker.port = endpoint.port;
+    broker.rack = endpoint.rack.map(StrBytes::from);
+    broker
+}
+
+fn all(node: &Node, context: &Context) -> Vec<MetadataResponseTopic> {
+    let image = node.backend.image();
+    let visible = |topic: &&std::sync::Arc<Topic>| {
+        authorize(context, Operation::Describe, Resource::Topic(&topic.name)).is_ok()
+    };
+    image.topics.values().filter(visible).map(|topic| described(node, topic)).collect()
+}
+
+async fn named(
+    node: &Node,
+    context: &Context,
+    asked: Vec<MetadataRequestTopic>,
+    may_create: bool,
+) -> Vec<MetadataResponseTopic> {
+    let mut topics = Vec::with_capacity(asked.len());
+    for topic in asked {
+        let reference = match topic.name {
+            Some(name) => TopicRef::Name(name.into_string()),
+            None => TopicRef::Id(TopicId(topic.topic_id.to_bytes())),
+        };
+        topics.push(
+            one(node, context, &reference, may_create).await.unwrap_or_else(|code| unknown(&reference, code)),
+        );
+    }
+    topics
+}
+
+async fn one(
+    node: &Node,
+    context: &Context,
+    reference: &TopicRef,
+    may_create: bool,
+) -> Result<MetadataResponseTopic, ErrorCode> {
+    if let TopicRef::Name(name) = reference {
+        topics::check_name(name).map_err(|refusal| refusal.code())?;
+        authorize(context, Operation::Describe, Resource::Topic(name))?;
+    }
+    if let Ok(topic) = reference.find(&node.backend.image()) {
+        authorize(context, Operation::Describe, Resource::Topic(&topic.name))?;
+        return Ok(described(node, topic));
+    }
+    match reference {
+        TopicRef::Name(name) if may_create && node.creation.auto_create => {
+            create(node, context, name).await?
+        }
+        _ => {}
+    }
+    reference.find(&node.backend.image()).map(|topic| described(node, topic))
+}
+
+async fn create(node: &Node, context: &Context, name: &str) -> Result<(), ErrorCode> {
+    authorize(context, Operation::Create, Resource::Topic(name))?;
+    let created = match topics::plan(node, &Wish::automatic(name)) {
+        Ok(topic) => node.backend.create_topic(topic).await.map_err(topics::TopicRefusal::from),
+        Err(refusal) => Err(refusal),
+    };
+    match created {
+        // Somebody else was first: that is as good.
+        Ok(()) | Err(topics::TopicRefusal::Metadata(MetadataRefusal::Exists)) => Ok(()),
+        Err(refusal) => Err(refusal.code()),
+    }
+}
+
+fn unknown(reference: &TopicRef, code: ErrorCode) -> MetadataResponseTopic {
+    let mut response = MetadataResponseTopic::default();
+    response.error_code = code.number();
+    match reference {
+        TopicRef::Name(name) => response.name = Some(name.as_str().into()),
+        TopicRef::Id(id) => {
+            response.name = None;
+            response.topic_id = Uuid::from_bytes(id.0);
+        }
+    }
+    response
+}
+
+fn described(node: &Node, topic: &Topic) -> MetadataResponseTopic {
+    let mut response = MetadataResponseTopic::default();
+    response.name = Some(topic.name.as_str().into());
+    response.topic_id = Uuid::from_bytes(topic.id.0);
+    response.partitions =
+        (0..).zip(&topic.partitions).map(|(index, at)| partition(node, index, at)).collect();
+    response
+}
+
+fn partition(node: &Node, index: i32, partition: &Partition) -> MetadataResponsePartition {
+    let mut response = MetadataResponsePartition::default();
+    let nodes: Vec<i32> = partition.replicas.iter().map(|replica| wire_id(replica.node().get())).collect();
+    let view = node.view(partition.group).filter(|view| view.ready);
+    response.partition_index = index;
+    match view.and_then(|view| view.leader.map(|leader| (leader, view.leader_epoch))) {
+        Some((leader, epoch)) => {
+            response.leader_id = wire_id(leader.get());
+            response.leader_epoch = epoch.0;
+            response.isr_nodes = nodes.clone();
+        }
+        None => {
+            response.error_code = ErrorCode::LeaderNotAvailable.number();
+            response.leader_id = -1;
+        }
+    }
+    response.replica_nodes = nodes;
+    response
+}

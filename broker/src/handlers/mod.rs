@@ -1,0 +1,161 @@
+//! Requests to answers: one file per API key.
+//!
+//! A handler takes the node, where the request came from, and the decoded request, and returns the response message.
+//! It checks, asks the backend, and names the outcome; it decides nothing that the core can decide. Authorization is
+//! asked in every handler ([`access`]); error codes are made in one file ([`errors`]).
+
+pub mod access;
+mod api_versions;
+mod brokers;
+mod create_topics;
+mod delete_topics;
+mod describe_cluster;
+mod describe_configs;
+mod errors;
+mod fetch;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod partitions;
+mod produce;
+pub mod topics;
+
+#[cfg(test)]
+mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+use varve_common::clock::BoxFuture;
+use varve_protocol::{
+    ApiKey, Header, Request, RequestError, Response, decode_request, encode_response,
+    encode_unsupported_api_versions,
+};
+
+use crate::{
+    net::{Answer, Context, Pace, Service},
+    node::Node,
+};
+
+pub use errors::Coded;
+
+/// Answers every request of the protocol's table.
+pub struct Handlers {
+    shared: Arc<Shared>,
+}
+
+/// What all requests share.
+struct Shared {
+    node: Node,
+    sessions: fetch::Sessions,
+}
+
+impl Handlers {
+    /// Handlers in front of a node.
+    #[must_use]
+    pub fn new(node: Node) -> Self {
+        let sessions = fetch::Sessions::new(node.fetch.sessions_max);
+        Self { shared: Arc::new(Shared { node, sessions }) }
+    }
+}
+
+impl Service for Handlers {
+    /// Produce requests overlap: their batches are handed to the backend in order, and a client with five in flight
+    /// shares fsyncs with itself.
+    fn pace(&self, frame: &Bytes) -> Pace {
+        let key = frame.first_chunk::<2>().map(|key| i16::from_be_bytes(*key));
+        if key == Some(ApiKey::Produce.number()) { Pace::Pipelined } else { Pace::Alone }
+    }
+
+    fn call(&self, context: &Arc<Context>, frame: Bytes) -> BoxFuture<'static, Answer> {
+        let began = Instant::now();
+        let (header, request) = match decode_request(frame) {
+            Ok(decoded) => decoded,
+            Err(error) => return Box::pin(std::future::ready(self.on_undecodable(&error))),
+        };
+        if api_versions::NOT_ANSWERED.contains(&header.key.number()) {
+            return Box::pin(std::future::ready(Answer::Close("unknown api key")));
+        }
+        let (shared, context) = (Arc::clone(&self.shared), Arc::clone(context));
+        // Produce hands its batches over before the first wait, so that pipelined requests keep their order.
+        if let Request::Produce(request) = request {
+            let answering = produce::start(&shared.node, &context, request);
+            return Box::pin(async move {
+                let response = answering.await.map(Response::Produce);
+                finish(&shared.node, &header, response, began)
+            });
+        }
+        Box::pin(async move {
+            let response = dispatch(&shared, &context, &header, request).await;
+            finish(&shared.node, &header, Some(response), began)
+        })
+    }
+}
+
+impl Handlers {
+    fn on_undecodable(&self, error: &RequestError) -> Answer {
+        let reason = match error {
+            RequestError::UnsupportedVersion { correlation_id, is_api_versions: true, .. } => {
+                return Answer::Respond(vec![encode_unsupported_api_versions(*correlation_id)]);
+            }
+            RequestError::UnsupportedVersion { .. } => "unsupported version",
+            RequestError::UnknownApi { .. } => "unknown api key",
+            RequestError::TooLarge { .. } => "request too large for its api",
+            RequestError::TooShort { .. } | RequestError::Malformed { .. } => "malformed request",
+        };
+        tracing::debug!(%error, "request could not be understood");
+        self.shared.node.metrics.handles.malformed.get_or_create(&[("reason", reason)]).inc();
+        Answer::Close(reason)
+    }
+}
+
+async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: Request) -> Response {
+    let (node, version) = (&shared.node, header.version);
+    match request {
+        Request::Produce(_) | Request::FindCoordinator(_) => unreachable!("Handlers::call took these"),
+        Request::Fetch(request) => Response::Fetch(fetch::answer(shared, context, version, request).await),
+        Request::ListOffsets(request) => {
+            Response::ListOffsets(list_offsets::answer(node, context, version, request).await)
+        }
+        Request::Metadata(request) => {
+            Response::Metadata(metadata::answer(node, context, version, request).await)
+        }
+        Request::ApiVersions(request) => Response::ApiVersions(api_versions::answer(version, &request)),
+        Request::CreateTopics(request) => {
+            Response::CreateTopics(create_topics::answer(node, context, version, request).await)
+        }
+        Request::DeleteTopics(request) => {
+            Response::DeleteTopics(delete_topics::answer(node, context, version, request).await)
+        }
+        Request::InitProducerId(request) => {
+            Response::InitProducerId(init_producer_id::answer(node, context, &request).await)
+        }
+        Request::OffsetForLeaderEpoch(request) => {
+            Response::OffsetForLeaderEpoch(offset_for_leader_epoch::answer(node, context, request))
+        }
+        Request::DescribeConfigs(request) => {
+            Response::DescribeConfigs(describe_configs::answer(node, context, request))
+        }
+        Request::DescribeCluster(request) => {
+            Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))
+        }
+    }
+}
+
+fn finish(node: &Node, header: &Header, response: Option<Response>, began: Instant) -> Answer {
+    let api = errors::api_name(header.key);
+    node.metrics.handles.on_request(api, began.elapsed());
+    let Some(response) = response else { return Answer::Nothing };
+    errors::count(&response, |code| node.metrics.handles.on_error(api, code));
+    match encode_response(header.key, header.version, header.correlation_id, &response) {
+        Ok(frame) => Answer::Respond(vec![frame]),
+        Err(error) => {
+            tracing::error!(%error, "response does not fit its version");
+            Answer::Close("response could not be written")
+        }
+    }
+}

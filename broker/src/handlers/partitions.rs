@@ -1,0 +1,136 @@
+//! From a topic and a number to a partition that is served here.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use varve_common::{GroupId, Offset, TopicId};
+use varve_protocol::ErrorCode;
+
+use crate::node::{Image, Node, PartitionView, Topic};
+
+/// A partition that this node serves.
+pub struct Served {
+    /// Its group.
+    pub group: GroupId,
+    /// What is published of it now.
+    pub view: Arc<PartitionView>,
+    /// Wakes with each change.
+    pub changes: watch::Receiver<Arc<PartitionView>>,
+}
+
+/// How a request names a topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TopicRef {
+    /// By name.
+    Name(String),
+    /// By id.
+    Id(TopicId),
+}
+
+impl TopicRef {
+    /// The topic, or the error that says which way of naming found nothing.
+    pub fn find<'a>(&self, image: &'a Image) -> Result<&'a Arc<Topic>, ErrorCode> {
+        match self {
+            Self::Name(name) => image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
+            Self::Id(id) => image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+        }
+    }
+}
+
+/// The partition of a topic, if this node leads it.
+pub fn find(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorCode> {
+    let index = usize::try_from(partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
+    let group = topic.partitions.get(index).ok_or(ErrorCode::UnknownTopicOrPartition)?.group;
+    let changes = node.backend.watch(group).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let view = Arc::clone(&changes.borrow());
+    if view.ready { Ok(Served { group, view, changes }) } else { Err(ErrorCode::NotLeaderOrFollower) }
+}
+
+/// Whether a client's idea of the leader epoch is ours (KIP-320); -1: it has none.
+pub const fn check_epoch(view: &PartitionView, claimed: i32) -> Result<(), ErrorCode> {
+    if claimed < 0 || claimed == view.leader_epoch.0 {
+        return Ok(());
+    }
+    Err(if claimed < view.leader_epoch.0 {
+        ErrorCode::FencedLeaderEpoch
+    } else {
+        ErrorCode::UnknownLeaderEpoch
+    })
+}
+
+/// Where an epoch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochEnd {
+    /// The largest epoch that is not above the one that was asked for; -1: unknown.
+    pub epoch: i32,
+    /// The first offset behind it; -1: unknown.
+    pub end: i64,
+}
+
+/// Where `epoch` ended, as Kafka's epoch cache answers (KIP-101, KIP-279).
+pub fn epoch_end(view: &PartitionView, epoch: i32) -> EpochEnd {
+    const UNKNOWN: EpochEnd = EpochEnd { epoch: -1, end: -1 };
+    if epoch < 0 || epoch > view.leader_epoch.0 {
+        return UNKNOWN;
+    }
+    if epoch == view.leader_epoch.0 {
+        return EpochEnd { epoch, end: view.log_end.to_wire() };
+    }
+    let above = view.epochs.partition_point(|(term, _)| term.leader_epoch().0 <= epoch);
+    let end = view.epochs.get(above).map_or(view.log_end, |(_, start)| *start);
+    // Below the first epoch that is known the question comes back with where that one begins.
+    let floor = above.checked_sub(1).map_or(epoch, |place| view.epochs[place].0.leader_epoch().0);
+    EpochEnd { epoch: floor, end: end.to_wire() }
+}
+
+/// The epoch in which an offset was written; -1: unknown.
+pub fn epoch_at(view: &PartitionView, offset: Offset) -> i32 {
+    let above = view.epochs.partition_point(|(_, start)| *start <= offset);
+    above.checked_sub(1).map_or(-1, |place| view.epochs[place].0.leader_epoch().0)
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_common::{LeaderEpoch, Term};
+
+    use super::*;
+
+    fn view() -> PartitionView {
+        PartitionView {
+            leader: None,
+            leader_epoch: LeaderEpoch(7),
+            ready: true,
+            log_start: Offset(10),
+            local_start: Offset(10),
+            tiered_end: Offset(0),
+            high_watermark: Offset(50),
+            last_stable_offset: Offset(50),
+            log_end: Offset(50),
+            epochs: Arc::new(vec![(Term(2), Offset(10)), (Term(5), Offset(30))]),
+        }
+    }
+
+    #[test]
+    fn an_epoch_ends_where_the_next_one_begins() {
+        let end = |epoch| (epoch_end(&view(), epoch).epoch, epoch_end(&view(), epoch).end);
+        assert_eq!(end(7), (7, 50));
+        assert_eq!(end(6), (5, 50));
+        assert_eq!(end(5), (5, 50));
+        assert_eq!(end(3), (2, 30));
+        assert_eq!(end(2), (2, 30));
+        assert_eq!(end(1), (1, 10));
+        assert_eq!(end(8), (-1, -1));
+        assert_eq!(end(i32::MIN), (-1, -1));
+    }
+
+    #[test]
+    fn offsets_know_their_epoch_and_claims_are_compared() {
+        assert_eq!(
+            (epoch_at(&view(), Offset(29)), epoch_at(&view(), Offset(30)), epoch_at(&view(), Offset(9))),
+            (2, 5, -1)
+        );
+        assert_eq!(check_epoch(&view(), -1), Ok(()));
+        assert_eq!(check_epoch(&view(), 6), Err(ErrorCode::FencedLeaderEpoch));
+        assert_eq!(check_epoch(&view(), 8), Err(ErrorCode::UnknownLeaderEpoch));
+    }
+}

@@ -1,0 +1,207 @@
+//! Produce: one batch per partition, checked, handed over in order, answered when committed.
+
+use std::future::Future;
+
+use futures_util::future::join_all;
+use varve_common::{TopicId, clock::BoxFuture};
+use varve_protocol::{
+    ErrorCode,
+    batch::{self, BatchMeta},
+    messages::{
+        ProduceRequest, ProduceResponse, StrBytes,
+        produce_request::{PartitionProduceData, TopicProduceData},
+        produce_response::{PartitionProduceResponse, TopicProduceResponse},
+    },
+};
+
+use super::{
+    access::{Operation, Resource, authorize},
+    errors::Coded as _,
+    partitions::{self, TopicRef},
+};
+use crate::{
+    config::topic::Effective,
+    metrics::Handles,
+    net::Context,
+    node::{Append, AppendRefusal, Appended, Node, Topic},
+};
+
+/// Why a batch was not stored, with a text for newer clients.
+struct Refused {
+    code: ErrorCode,
+    message: Option<String>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, message: None }
+    }
+}
+
+/// A batch that is on its way, or was refused.
+type Outcome = BoxFuture<'static, Result<Appended, AppendRefusal>>;
+
+/// Checks every batch and hands it over before it returns; the future ends with all outcomes. `None`: acks=0.
+///
+/// The client's timeout is not used: an append that is under way cannot be taken back, and clients retry by
+/// themselves.
+pub fn start(
+    node: &Node,
+    context: &Context,
+    request: ProduceRequest,
+) -> impl Future<Output = Option<ProduceResponse>> + Send + 'static {
+    let acks = request.acks;
+    let refused = refuse_all(&request);
+    let handles = node.metrics.handles.clone();
+    let topics: Vec<_> = request
+        .topic_data
+        .into_iter()
+        .map(|topic| {
+            let reference = reference(&topic);
+            let TopicProduceData { name, topic_id, partition_data, .. } = topic;
+            let started: Vec<_> = partition_data
+                .into_iter()
+                .map(|data| {
+                    let index = data.index;
+                    let outcome = match refused {
+                        Some(code) => Err(code.into()),
+                        None => hand_over(node, context, &reference, data),
+                    };
+                    (index, outcome)
+                })
+                .collect();
+            (name, topic_id, started)
+        })
+        .collect();
+    async move {
+        let mut response = ProduceResponse::default();
+        for (name, topic_id, started) in topics {
+            let answers = started.into_iter().map(|(index, outcome)| partition(index, outcome, &handles));
+            let mut topic = TopicProduceResponse::default();
+            topic.partition_responses = join_all(answers).await;
+            (topic.name, topic.topic_id) = (name, topic_id);
+            response.responses.push(topic);
+        }
+        (acks != 0).then_some(response)
+    }
+}
+
+/// What is wrong with the request as a whole.
+fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
+    match request.acks {
+        -1..=1 => request.transactional_id.as_ref().map(|_| ErrorCode::TransactionalIdAuthorizationFailed),
+        _ => Some(ErrorCode::InvalidRequiredAcks),
+    }
+}
+
+fn reference(topic: &TopicProduceData) -> TopicRef {
+    if topic.topic_id.is_zero() {
+        TopicRef::Name(topic.name.as_str().to_owned())
+    } else {
+        TopicRef::Id(TopicId(topic.topic_id.to_bytes()))
+    }
+}
+
+fn hand_over(
+    node: &Node,
+    context: &Context,
+    reference: &TopicRef,
+    data: PartitionProduceData,
+) -> Result<(Outcome, BatchMeta), Refused> {
+    if let TopicRef::Name(name) = reference {
+        authorize(context, Operation::Write, Resource::Topic(name))?;
+    }
+    let image = node.backend.image();
+    let topic = reference.find(&image)?;
+    authorize(context, Operation::Write, Resource::Topic(&topic.name))?;
+    let served = partitions::find(node, topic, data.index)?;
+    let batch = data.records.unwrap_or_default();
+    let configs = effective(node, topic);
+    let meta = check(node, &configs, &batch)?;
+    let log_append_time = configs.text("message.timestamp.type") == "LogAppendTime";
+    Ok((node.backend.append(served.group, Append { batch, meta, log_append_time }), meta))
+}
+
+fn effective(node: &Node, topic: &Topic) -> Effective {
+    Effective::new(
+        &node.topic_defaults,
+        topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str())),
+    )
+}
+
+/// Everything that Kafka's LogValidator checks, and the topic's bounds on size and time.
+fn check(node: &Node, configs: &Effective, batch: &[u8]) -> Result<BatchMeta, Refused> {
+    let compacted = configs.holds("cleanup.policy", "compact");
+    let limits = batch::Limits {
+        batch_bytes_max: usize::try_from(configs.number("max.message.bytes")).unwrap_or(0),
+        keys: if compacted { batch::validate::Keys::Required } else { batch::validate::Keys::Optional },
+        ..batch::Limits::default()
+    };
+    let invalid =
+        |error: batch::Invalid| Refused { code: error.error_code(), message: Some(error.to_string()) };
+    let meta = batch::validate(batch, &limits).map_err(invalid)?;
+    if configs.text("message.timestamp.type") == "CreateTime" {
+        check_timestamps(configs, &meta, node.clock.wall_ms())?;
+    }
+    if configs.number("min.insync.replicas") > 1 {
+        // One replica is in sync, the only one that there is.
+        return Err(ErrorCode::NotEnoughReplicas.into());
+    }
+    Ok(meta)
+}
+
+/// The largest timestamp bounds the future, the first one the past: the header has no smallest.
+fn check_timestamps(configs: &Effective, meta: &BatchMeta, now_ms: i64) -> Result<(), Refused> {
+    let after = meta.max_timestamp.saturating_sub(now_ms) > configs.number("message.timestamp.after.max.ms");
+    let before =
+        now_ms.saturating_sub(meta.base_timestamp) > configs.number("message.timestamp.before.max.ms");
+    // -1 stands for no timestamp.
+    if meta.max_timestamp >= 0 && (after || (before && meta.base_timestamp >= 0)) {
+        let message = format!(
+            "timestamp {} is out of range",
+            if after { meta.max_timestamp } else { meta.base_timestamp }
+        );
+        return Err(Refused { code: ErrorCode::InvalidTimestamp, message: Some(message) });
+    }
+    Ok(())
+}
+
+async fn partition(
+    index: i32,
+    started: Result<(Outcome, BatchMeta), Refused>,
+    handles: &Handles,
+) -> PartitionProduceResponse {
+    let outcome = match started {
+        Ok((outcome, meta)) => outcome
+            .await
+            .map(|appended| (appended, meta))
+            .map_err(|refusal| Refused { code: refusal.code(), message: Some(refusal.to_string()) }),
+        Err(refused) => Err(refused),
+    };
+    let mut response = PartitionProduceResponse::default();
+    response.index = index;
+    match outcome {
+        Ok((appended, meta)) => {
+            count(handles, &appended, &meta);
+            response.base_offset = appended.base_offset.to_wire();
+            response.log_append_time_ms = appended.append_time_ms;
+            response.log_start_offset = appended.log_start.to_wire();
+        }
+        Err(refused) => {
+            response.error_code = refused.code.number();
+            response.error_message = refused.message.map(StrBytes::from);
+            (response.base_offset, response.log_append_time_ms, response.log_start_offset) = (-1, -1, -1);
+        }
+    }
+    response
+}
+
+fn count(handles: &Handles, appended: &Appended, meta: &BatchMeta) {
+    if appended.duplicate {
+        handles.produce_duplicates.inc();
+        return;
+    }
+    handles.produce_batches.inc();
+    handles.produce_records.inc_by(u64::from(meta.count));
+    handles.produce_bytes.inc_by(u64::from(meta.bytes));
+}

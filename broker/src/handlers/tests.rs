@@ -1,0 +1,214 @@
+//! Whole frames through the service, over the fake node.
+
+use bytes::Buf as _;
+use varve_protocol::{
+    ErrorCode, TABLE,
+    batch::{BatchBuilder, Batches, Codec},
+    messages::*,
+    response::split_response,
+};
+
+use super::{
+    fake::{Fake, node},
+    *,
+};
+use crate::net::Principal;
+
+struct Fixture {
+    handlers: Handlers,
+    fake: Arc<Fake>,
+    context: Arc<Context>,
+}
+
+fn fixture() -> Fixture {
+    let (node, fake) = node();
+    let context = Context {
+        principal: Principal::Anonymous,
+        listener: "kafka".into(),
+        client: "127.0.0.1:50000".parse().unwrap(),
+        local: "127.0.0.1:19092".parse().unwrap(),
+        connection: 0,
+    };
+    Fixture { handlers: Handlers::new(node), fake, context: Arc::new(context) }
+}
+
+impl Fixture {
+    async fn raw(&self, frame: Bytes) -> Answer {
+        self.handlers.call(&self.context, frame).await
+    }
+
+    async fn ask(&self, version: i16, request: Request) -> Response {
+        let key = request.key();
+        let mut frame = request.encode(version, 7, Some("test")).unwrap();
+        frame.advance(4);
+        let Answer::Respond(chunks) = self.raw(frame).await else {
+            panic!("{key:?} {version} is not answered")
+        };
+        let (correlation, body) = split_response(key, version, chunks[0].slice(4..)).unwrap();
+        assert_eq!(correlation, 7);
+        Response::decode(key, version, body).unwrap()
+    }
+
+    async fn metadata(&self, version: i16, name: &str) -> MetadataResponse {
+        let mut topic = metadata_request::MetadataRequestTopic::default();
+        topic.name = Some(name.into());
+        let mut request = MetadataRequest::default();
+        request.topics = Some(vec![topic]);
+        request.allow_auto_topic_creation = true;
+        let Response::Metadata(response) = self.ask(version, Request::Metadata(request)).await else {
+            panic!()
+        };
+        response
+    }
+
+    async fn produce(&self, acks: i16, records: Bytes) -> produce_response::PartitionProduceResponse {
+        let Response::Produce(response) = self.ask(9, produce(acks, records)).await else { panic!() };
+        response.responses[0].partition_responses[0].clone()
+    }
+
+    async fn fetch(&self, offset: i64, session: (i32, i32), wait_ms: i32) -> FetchResponse {
+        let mut request = FetchRequest::default();
+        (request.min_bytes, request.max_wait_ms) = (1, wait_ms);
+        (request.session_id, request.session_epoch) = session;
+        if offset >= 0 {
+            let mut partition = fetch_request::FetchPartition::default();
+            (partition.fetch_offset, partition.partition_max_bytes) = (offset, 1 << 20);
+            let mut topic = fetch_request::FetchTopic::default();
+            topic.topic = "t".into();
+            topic.partitions = vec![partition];
+            request.topics = vec![topic];
+        }
+        let Response::Fetch(response) = self.ask(12, Request::Fetch(request)).await else { panic!() };
+        response
+    }
+}
+
+fn produce(acks: i16, records: Bytes) -> Request {
+    let mut partition = produce_request::PartitionProduceData::default();
+    partition.records = Some(records);
+    let mut topic = produce_request::TopicProduceData::default();
+    topic.name = "t".into();
+    topic.partition_data = vec![partition];
+    let mut request = ProduceRequest::default();
+    (request.acks, request.timeout_ms) = (acks, 1000);
+    request.topic_data = vec![topic];
+    Request::Produce(request)
+}
+
+fn batch(values: &[&str]) -> Bytes {
+    let mut builder = BatchBuilder::new(Codec::None);
+    values.iter().for_each(|value| builder.push(1_000_000, None, Some(value.as_bytes())));
+    builder.build()
+}
+
+#[tokio::test]
+async fn asking_for_a_topic_creates_it_in_every_version() {
+    for version in 0..=13 {
+        let fixture = fixture();
+        let response = fixture.metadata(version, "t").await;
+        assert_eq!(
+            (response.topics[0].error_code, response.topics[0].partitions.len()),
+            (0, 1),
+            "version {version}"
+        );
+        assert_eq!((response.brokers[0].host.as_str(), response.brokers[0].port), ("127.0.0.1", 19092));
+        let bad = fixture.metadata(version, "a/b").await;
+        assert_eq!(bad.topics[0].error_code, ErrorCode::InvalidTopicException.number());
+    }
+}
+
+#[tokio::test]
+async fn what_was_produced_is_fetched_byte_for_byte() {
+    let fixture = fixture();
+    fixture.metadata(9, "t").await;
+    assert_eq!(fixture.produce(-1, batch(&["a", "b"])).await.base_offset, 0);
+    assert_eq!(fixture.produce(1, batch(&["c"])).await.base_offset, 2);
+    let response = fixture.fetch(1, (0, -1), 0).await;
+    let data = &response.responses[0].partitions[0];
+    assert_eq!((data.high_watermark, data.error_code), (3, 0));
+    let batches: Vec<_> = Batches::new(data.records.as_ref().unwrap()).map(Result::unwrap).collect();
+    assert_eq!(batches.iter().map(|batch| batch.meta().base_offset).collect::<Vec<_>>(), [0, 2]);
+    assert!(batches.iter().all(|batch| batch.crc_matches()));
+    let beyond = fixture.fetch(9, (0, -1), 0).await;
+    assert_eq!(beyond.responses[0].partitions[0].error_code, ErrorCode::OffsetOutOfRange.number());
+}
+
+#[tokio::test]
+async fn bad_acks_and_a_bad_batch_crc_store_nothing() {
+    let fixture = fixture();
+    fixture.metadata(9, "t").await;
+    assert_eq!(fixture.produce(2, batch(&["a"])).await.error_code, ErrorCode::InvalidRequiredAcks.number());
+    let mut damaged = batch(&["a"]).to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    assert_eq!(fixture.produce(-1, damaged.into()).await.error_code, ErrorCode::CorruptMessage.number());
+    assert_eq!(fixture.produce(-1, batch(&["a"])).await.base_offset, 0);
+}
+
+#[tokio::test]
+async fn a_waiting_fetch_is_woken_by_the_watermark() {
+    let fixture = fixture();
+    fixture.metadata(9, "t").await;
+    let (fetched, _) = tokio::join!(fixture.fetch(0, (0, -1), 60_000), async {
+        tokio::task::yield_now().await;
+        fixture.produce(-1, batch(&["a"])).await
+    });
+    assert!(fetched.responses[0].partitions[0].records.as_ref().is_some_and(|records| !records.is_empty()));
+}
+
+#[tokio::test]
+async fn fetch_sessions_tell_only_what_changed() {
+    let fixture = fixture();
+    fixture.metadata(9, "t").await;
+    let first = fixture.fetch(0, (0, 0), 0).await;
+    assert_eq!((first.session_id != 0, first.responses.len()), (true, 1));
+    let id = first.session_id;
+    assert_eq!(fixture.fetch(-1, (id, 1), 0).await.responses.len(), 0);
+    fixture.produce(-1, batch(&["a"])).await;
+    assert_eq!(fixture.fetch(-1, (id, 2), 0).await.responses.len(), 1);
+    assert_eq!(fixture.fetch(-1, (id, 2), 0).await.error_code, ErrorCode::InvalidFetchSessionEpoch.number());
+    assert_eq!(
+        fixture.fetch(-1, (id + 1, 1), 0).await.error_code,
+        ErrorCode::FetchSessionIdNotFound.number()
+    );
+}
+
+#[tokio::test]
+async fn unready_partitions_and_the_log_end_are_told_truly() {
+    let fixture = fixture();
+    let group = varve_common::GroupId(1);
+    fixture.metadata(9, "t").await;
+    fixture.fake.publish(group, |view| view.ready = false);
+    assert_eq!(fixture.produce(-1, batch(&["a"])).await.error_code, ErrorCode::NotLeaderOrFollower.number());
+    let topic = &fixture.metadata(9, "t").await.topics[0];
+    assert_eq!(topic.partitions[0].error_code, ErrorCode::LeaderNotAvailable.number());
+}
+
+#[tokio::test]
+async fn only_what_is_answered_is_advertised() {
+    let fixture = fixture();
+    let mut request = ApiVersionsRequest::default();
+    request.client_software_name = "test".into();
+    request.client_software_version = "1.0".into();
+    let Response::ApiVersions(response) = fixture.ask(3, Request::ApiVersions(request)).await else {
+        panic!()
+    };
+    assert_eq!(response.api_keys.len(), TABLE.len() - api_versions::NOT_ANSWERED.len());
+}
+
+#[tokio::test]
+async fn unknown_versions_and_garbage_never_panic() {
+    let fixture = fixture();
+    let too_new = Bytes::from_static(&[0, 18, 0, 99, 0, 0, 0, 7, 0, 0]);
+    let Answer::Respond(chunks) = fixture.raw(too_new).await else {
+        panic!("ApiVersions too new has an answer")
+    };
+    assert_eq!(chunks[0][4..10], [0, 0, 0, 7, 0, 35]);
+    for frame in [
+        &[0_u8, 99, 0, 0, 0, 0, 0, 1][..],
+        &[0, 3],
+        &[],
+        &[0, 3, 0, 1, 0, 0, 0, 1, 0xff, 0xff, 0x7f, 0xff, 0xff, 0xff],
+    ] {
+        assert!(matches!(fixture.raw(Bytes::copy_from_slice(frame)).await, Answer::Close(_)), "{frame:?}");
+    }
+}
