@@ -15,8 +15,6 @@ use crate::{limits, record::Record};
 /// What one Fetch brought of a partition.
 pub struct Fetched {
     pub partition: i32,
-    pub high_watermark: i64,
-    pub log_start: i64,
     /// Records from the asked offset on, in order; control batches are left out.
     pub records: Vec<Record>,
     /// Where to go on.
@@ -76,13 +74,7 @@ fn read(topic: &str, from: i64, data: fetch_response::PartitionData) -> Result<F
             .then(|| format!("offset {from}; the log starts at {}", data.log_start_offset));
         return Err(ClientError::refused(format!("fetch of {topic}/{partition}"), code, kept));
     }
-    let mut fetched = Fetched {
-        partition,
-        high_watermark: data.high_watermark,
-        log_start: data.log_start_offset,
-        records: Vec::new(),
-        next: from,
-    };
+    let mut fetched = Fetched { partition, records: Vec::new(), next: from };
     let records = data.records.unwrap_or_default();
     read_batches(topic, &records, &mut fetched)?;
     Ok(fetched)

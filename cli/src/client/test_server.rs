@@ -145,9 +145,9 @@ fn respond(request: Request, state: &mut State, address: &str, version: i16) -> 
                 None => state.topics.keys().cloned().collect(),
             };
             if request.allow_auto_topic_creation {
-                names
-                    .iter()
-                    .for_each(|name| drop(state.topics.entry(name.clone()).or_insert_with(|| logs(1))));
+                for name in &names {
+                    state.topics.entry(name.clone()).or_insert_with(|| logs(1));
+                }
             }
             Response::Metadata(metadata(state, address, &names))
         }
