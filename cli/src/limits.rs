@@ -50,6 +50,9 @@ pub const BATCH_RECORDS_MAX: u32 = 10_000;
 /// How long the producer waits for more lines before it sends what it has.
 pub const LINGER: Duration = Duration::from_millis(5);
 
+/// How long a batch may stay open while lines keep coming, unless it is full.
+pub const LINGER_MAX: Duration = Duration::from_millis(50);
+
 /// Lines that are read ahead.
 pub const LINES_AHEAD_MAX: usize = 10_000;
 
@@ -58,5 +61,6 @@ pub const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 const _: () = assert!(FETCH_WAIT_MS as u128 * 2 < RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!((BROKER_TIMEOUT_MS as u128) < RESPONSE_TIMEOUT.as_millis());
+const _: () = assert!(LINGER.as_millis() < LINGER_MAX.as_millis());
 const _: () = assert!(FETCH_PARTITION_BYTES_MAX <= FETCH_BYTES_MAX);
 const _: () = assert!((FETCH_BYTES_MAX as usize) < RESPONSE_BYTES_MAX);

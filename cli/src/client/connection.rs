@@ -1,5 +1,10 @@
 //! One socket to one broker.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "client commands connect to brokers: the one place here that does"
+)]
+
 use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},

@@ -50,6 +50,9 @@ impl Place {
     }
 }
 
+/// What a leader says of one partition.
+type Answer = (i32, Result<i64, Code>);
+
 impl Client {
     /// Offsets of the chosen partitions (all where `chosen` is empty). A partition without an answer is an error.
     pub fn offsets(
@@ -102,7 +105,7 @@ impl Client {
         topic: &str,
         partitions: &[i32],
         place: Place,
-    ) -> Result<Vec<(i32, Result<i64, Code>)>, ClientError> {
+    ) -> Result<Vec<Answer>, ClientError> {
         let request = Request::ListOffsets(list_offsets(topic, partitions, place));
         let Response::ListOffsets(response) = self.ask_node(leader, &request)? else {
             unreachable!("a response is of its request's key");

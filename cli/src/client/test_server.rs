@@ -157,9 +157,11 @@ fn respond(request: Request, state: &mut State, address: &str, version: i16) -> 
                 let mut result = create_topics_response::CreatableTopicResult::default();
                 let name = topic.name.to_string();
                 result.name = topic.name;
-                if state.topics.contains_key(&name) {
+                let is_known = state.topics.contains_key(&name);
+                if is_known {
                     result.error_code = ErrorCode::TopicAlreadyExists.number();
-                } else if !request.validate_only {
+                }
+                if !is_known && !request.validate_only {
                     state.topics.insert(name, logs(topic.num_partitions.max(1) as usize));
                 }
                 body.topics.push(result);

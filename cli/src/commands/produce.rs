@@ -2,8 +2,9 @@
 
 use std::{
     io::{self, BufRead as _, IsTerminal as _, Read as _},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::mpsc::{self, Receiver},
     thread,
+    time::Instant,
 };
 
 use serde_json::json;
@@ -85,17 +86,29 @@ struct Session<'a> {
 impl Session<'_> {
     /// Batches while lines come, writes as soon as they pause.
     fn lines(&mut self, lines: &Receiver<io::Result<Vec<u8>>>) -> Result<(), Failure> {
-        while let Ok(line) = lines.recv() {
-            self.record(&line?)?;
-            loop {
-                match lines.recv_timeout(limits::LINGER) {
-                    Ok(line) => self.record(&line?)?,
-                    Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => break,
-                }
+        while let Ok(first) = lines.recv() {
+            let began = Instant::now();
+            self.line(first)?;
+            while began.elapsed() < limits::LINGER_MAX
+                && let Ok(line) = lines.recv_timeout(limits::LINGER)
+            {
+                self.line(line)?;
             }
             self.flush()?;
         }
-        self.flush()
+        Ok(())
+    }
+
+    /// What was read before the input failed is written all the same.
+    fn line(&mut self, line: io::Result<Vec<u8>>) -> Result<(), Failure> {
+        match line {
+            Ok(line) => self.record(&line),
+            Err(cause) => {
+                self.flush()?;
+                let advice = format!("the {} records before it are written", self.count);
+                Err(Failure::failed(format!("standard input: {cause}"), &advice))
+            }
+        }
     }
 
     fn record(&mut self, line: &[u8]) -> Result<(), Failure> {
