@@ -27,10 +27,12 @@ use crate::{
 };
 
 mod partition;
+mod peek;
 #[cfg(test)]
 mod tests;
 
 pub use partition::PartitionCheckpoint;
+pub use peek::PEEK_BYTES;
 
 const MAGIC: [u8; 8] = *b"VARVECKP";
 const END_MAGIC: [u8; 8] = *b"PKCEVRAV";

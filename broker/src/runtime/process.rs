@@ -5,7 +5,7 @@
 //! signal, lost claim or failed log -> listeners drain -> shard thread -> log settles
 //! ```
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -48,7 +48,7 @@ use crate::{
     jobs::Surroundings,
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
-    node::{Image, Node},
+    node::{Image, MetadataRefusal, Node},
     telemetry,
 };
 
@@ -60,6 +60,10 @@ const CHUNK_BYTES: u64 = 4 << 20;
 const UPLOAD_BYTES_MAX: u64 = 256 << 20;
 /// Threads for connections and handlers.
 const NET_THREADS: usize = 2;
+
+/// How long the metadata group is given to lead at the start, and how often it is asked.
+const LEAD_LIMIT: Duration = Duration::from_secs(30);
+const LEAD_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why the broker does not run, or not any more.
 #[derive(Debug, thiserror::Error)]
@@ -97,7 +101,7 @@ pub enum RunError {
     Metadata(#[from] OpenError),
     /// The metadata group did not come up.
     #[error("the metadata group does not lead: {0}")]
-    Register(crate::node::MetadataRefusal),
+    Register(MetadataRefusal),
     /// A listener is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -161,7 +165,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     });
     let registration =
         BrokerRegistration { node: base.identity.node.get(), advertised: advertised.collect(), rack: None };
-    core.backend.change(MetadataCommand::RegisterBroker(registration)).await.map_err(RunError::Register)?;
+    register(&core.backend, registration).await?;
 
     let server = listen(&base, &core)?;
     let admin = Admin::start(base.config.admin_listen, Arc::clone(&base.metrics), checks(&core))
@@ -194,6 +198,20 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     server.shutdown().await;
     admin.shutdown().await;
     stop_core(core, ended)
+}
+
+/// Registers this broker as soon as the metadata group leads, which takes an fsync or two.
+async fn register(backend: &NodeBackend, registration: BrokerRegistration) -> Result<(), RunError> {
+    let deadline = backend.clock.monotonic().plus(LEAD_LIMIT);
+    loop {
+        match backend.change(MetadataCommand::RegisterBroker(registration.clone())).await {
+            Ok(_) => return Ok(()),
+            Err(MetadataRefusal::NotController) if backend.clock.monotonic() < deadline => {
+                backend.clock.sleep(LEAD_PAUSE).await;
+            }
+            Err(refusal) => return Err(RunError::Register(refusal)),
+        }
+    }
 }
 
 async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, RunError> {

@@ -230,3 +230,13 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn the_header_is_read_off_the_beginning() {
+    let bytes = state().into_checkpoint(header()).encode(Codec::Zstd);
+    let beginning = bytes.slice(..bytes.len().min(PEEK_BYTES as usize));
+    assert_eq!(CheckpointHeader::peek(beginning.clone()).unwrap(), header());
+    for end in 0..60 {
+        CheckpointHeader::peek(beginning.slice(..end)).unwrap_err();
+    }
+}
