@@ -117,7 +117,11 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
     (group, outcome)
 }
 
-fn outcome<T, E: ToString>(kind: JobKind, done: Result<T, E>, success: impl FnOnce(T) -> JobOutcome) -> JobOutcome {
+fn outcome<T, E: ToString>(
+    kind: JobKind,
+    done: Result<T, E>,
+    success: impl FnOnce(T) -> JobOutcome,
+) -> JobOutcome {
     match done {
         Ok(value) => success(value),
         Err(error) => JobOutcome::Failed { kind, why: error.to_string() },
@@ -191,8 +195,9 @@ impl Surroundings {
         put_or_confirm(&*self.store, &key, Body::from(encoded.bytes), encoded.sha256)
             .await
             .map_err(|error| error.to_string())?;
-        let read =
-            get_verified(&*self.store, &key, bytes, encoded.sha256).await.map_err(|error| error.to_string())?;
+        let read = get_verified(&*self.store, &key, bytes, encoded.sha256)
+            .await
+            .map_err(|error| error.to_string())?;
         checkpoint::decode(&read).map_err(|error| format!("checkpoint does not read back: {error}"))?;
         Ok(PublishedCheckpoint {
             uid: name.uid,

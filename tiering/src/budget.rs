@@ -30,7 +30,13 @@ impl UploadBudget {
     /// A budget of so many bytes.
     #[must_use]
     pub fn new(bytes_max: u64) -> Self {
-        Self(Arc::new(Mutex::new(Inner { bytes_max, held: 0, held_max: 0, waiters: VecDeque::new(), next: 0 })))
+        Self(Arc::new(Mutex::new(Inner {
+            bytes_max,
+            held: 0,
+            held_max: 0,
+            waiters: VecDeque::new(),
+            next: 0,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -290,7 +290,9 @@ impl ColdReader {
     fn object(&self, extent: &PartitionExtent<'_>, entry: &Entry) -> Result<Object, ColdError> {
         let key = self.0.keys.entry(extent.identity.topic_id, extent.identity.partition, entry);
         match key {
-            Some(key) if entry.store_id == STORE_ID && entry.position == 0 => Ok(Object { key, bytes: entry.length }),
+            Some(key) if entry.store_id == STORE_ID && entry.position == 0 => {
+                Ok(Object { key, bytes: entry.length })
+            }
             _ => Err(ColdError::Unknown { base: entry.base }),
         }
     }
@@ -336,12 +338,17 @@ impl ColdReader {
     /// Bytes past the chunk cache.
     async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, ColdError> {
         let wanted = range.end.saturating_sub(range.start);
-        let bytes =
-            self.0.store.get_range(&object.key, range).await.map_err(|error| ColdError::get(&object.key, error))?;
+        let bytes = self
+            .0
+            .store
+            .get_range(&object.key, range)
+            .await
+            .map_err(|error| ColdError::get(&object.key, error))?;
         if bytes.len() as u64 == wanted {
             return Ok(bytes);
         }
-        let cause = DecodeError { what: "fewer or more bytes arrived than were asked for", position: bytes.len() };
+        let cause =
+            DecodeError { what: "fewer or more bytes arrived than were asked for", position: bytes.len() };
         Err(ColdError::Corrupt { key: object.key.clone(), cause })
     }
 

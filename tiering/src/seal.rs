@@ -14,7 +14,8 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    Access, Digest, Disk, DiskFile, GroupId, Offset, checksum::DigestBuilder, codec::DecodeError, disk::read_exact_at,
+    Access, Digest, Disk, DiskFile, GroupId, Offset, checksum::DigestBuilder, codec::DecodeError,
+    disk::read_exact_at,
 };
 use varve_formats::{
     PartitionIdentity,
@@ -180,7 +181,12 @@ impl LocalSegments {
 
     /// Writes the range of `source`: temporary file, fsync, rename, directory fsync. The mark is the caller's to write
     /// next. Blocks for as long as the disk does.
-    pub fn seal(&self, group: GroupId, segment: &RolledSegment, mut source: RangeSource) -> Result<SealEntry, SealError> {
+    pub fn seal(
+        &self,
+        group: GroupId,
+        segment: &RolledSegment,
+        mut source: RangeSource,
+    ) -> Result<SealEntry, SealError> {
         let roll = source.roll().clone();
         let path = self.path(group, roll.base, roll.end);
         let temporary = path.with_extension("seg.tmp");
@@ -326,7 +332,8 @@ impl LocalSegments {
         while position < mark.bytes {
             let range = position..(position + SEAL_WRITE_BYTES as u64).min(mark.bytes);
             position = range.end;
-            let bytes = read(&*file, &range).map_err(|error| damaged(DamageCause::Disk(error.to_string())))?;
+            let bytes =
+                read(&*file, &range).map_err(|error| damaged(DamageCause::Disk(error.to_string())))?;
             digest.update(&bytes);
         }
         let found = digest.finish();

@@ -31,7 +31,12 @@ impl SegmentMap {
     }
 
     /// Whether it is the segment of this partition and range.
-    pub(crate) fn check(&self, identity: &PartitionIdentity, base: Offset, end: Offset) -> Result<(), DecodeError> {
+    pub(crate) fn check(
+        &self,
+        identity: &PartitionIdentity,
+        base: Offset,
+        end: Offset,
+    ) -> Result<(), DecodeError> {
         let error = |what| DecodeError { what, position: 0 };
         if !self.footer.identity.same_partition(identity) {
             return Err(error("a segment of another cluster or partition"));
@@ -90,7 +95,9 @@ impl Opening {
             Suffix::More(_) => return Err(DecodeError { what: "a segment's end is missing", position: 0 }),
         };
         match footer.section_in_suffix(bytes, self.length, SectionKind::BLOCK_INDEX)? {
-            Some(section) => Ok(Step::Open(SegmentMap { index: BlockIndex::decode(section, &footer)?, footer })),
+            Some(section) => {
+                Ok(Step::Open(SegmentMap { index: BlockIndex::decode(section, &footer)?, footer }))
+            }
             None => {
                 self.footer = Some(footer);
                 Ok(Step::Wants(self))
@@ -100,7 +107,10 @@ impl Opening {
 }
 
 /// The batches of a decoded block that end behind `from`, one by one, shared.
-pub(crate) fn batches_from(raw: &Bytes, from: Offset) -> impl Iterator<Item = Result<(BatchHeader, Bytes), DecodeError>> {
+pub(crate) fn batches_from(
+    raw: &Bytes,
+    from: Offset,
+) -> impl Iterator<Item = Result<(BatchHeader, Bytes), DecodeError>> {
     let mut position = 0;
     batches(raw).filter_map(move |header| match header {
         Err(error) => Some(Err(error)),

@@ -166,7 +166,8 @@ impl RangeSource {
         let segment = self.sealed.clone().ok_or(SourceError::End { expected, found })?;
         let block = segment.map().index.locate(self.next).ok_or(SourceError::End { expected, found })?;
         let block = segment.map().index.blocks[block];
-        let raw = decode_block(segment.read(block.range())?, &block).map_err(|cause| segment.damaged(cause))?;
+        let raw =
+            decode_block(segment.read(block.range())?, &block).map_err(|cause| segment.damaged(cause))?;
         let mut gathered = BytesMut::new();
         for batch in batches_from(&raw, self.next) {
             let (_, batch) = batch.map_err(|cause| segment.damaged(cause))?;
@@ -215,6 +216,7 @@ pub(crate) fn records(entry: &Entry) -> Result<Option<Bytes>, SourceError> {
     if entry.kind != 0 || entry.data.is_empty() {
         return Ok(None);
     }
-    let header = Header::read(&entry.data).map_err(|cause| SourceError::Entry { index: entry.index, cause })?;
+    let header =
+        Header::read(&entry.data).map_err(|cause| SourceError::Entry { index: entry.index, cause })?;
     Ok((header.kind == Kind::Records).then(|| entry.data.slice(HEADER_BYTES..)))
 }

@@ -6,7 +6,9 @@
 
 use varve_common::{Offset, Term};
 use varve_formats::manifest::{Entry, NodeReference, Place};
-use varve_protocol::batch::{BatchHeader, Batches as WholeBatches, Caps, Records, TimestampType, first_at_or_after};
+use varve_protocol::batch::{
+    BatchHeader, Batches as WholeBatches, Caps, Records, TimestampType, first_at_or_after,
+};
 
 use crate::{
     cold::{ColdError, ColdReader},
@@ -249,7 +251,11 @@ fn damaged(batch: &BatchHeader<'_>, cause: impl std::fmt::Display) -> ReadError 
 }
 
 /// The first record of a batch at or above `from` and at or after `timestamp`.
-fn first_from(batch: &BatchHeader<'_>, timestamp: i64, from: Offset) -> Result<Option<TimestampOffset>, ReadError> {
+fn first_from(
+    batch: &BatchHeader<'_>,
+    timestamp: i64,
+    from: Offset,
+) -> Result<Option<TimestampOffset>, ReadError> {
     let found =
         first_at_or_after(batch, timestamp, Caps::default()).map_err(|error| damaged(batch, error))?;
     let Some(found) = found else { return Ok(None) };

@@ -83,8 +83,12 @@ impl Uploader {
             partition: identity.partition,
             incarnation: identity.incarnation,
         };
-        let name =
-            SegmentName { base: summary.footer.base, last: summary.footer.last, term: key.term, uid: key.uid };
+        let name = SegmentName {
+            base: summary.footer.base,
+            last: summary.footer.last,
+            term: key.term,
+            uid: key.uid,
+        };
         let object = self.keys.build(&Key::Segment(at, name));
         put_or_confirm(&*self.store, &object, Body::from(pieces), summary.sha256).await?;
         Ok(summary.footer.entry(name, STORE_ID, summary.bytes, summary.sha256))

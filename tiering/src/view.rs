@@ -145,7 +145,12 @@ impl LogView {
     }
 
     /// `None` where the log does not hold the offset (any more).
-    fn read_wal(&self, group: GroupId, from: Offset, limits: ReadLimits) -> Result<Option<Batches>, SourceError> {
+    fn read_wal(
+        &self,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<Option<Batches>, SourceError> {
         let Some(mut index) = self.wal.find_offset(group, from)? else { return Ok(None) };
         let mut read = Batches::none_at(from);
         loop {

@@ -9,7 +9,9 @@ use varve_replica::{
     BatchMeta, Input, Refusal, Reply, Timestamps,
     metadata::{MetadataDone, MetadataRejected},
 };
-use varve_tiering::{LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits, TimestampOffset};
+use varve_tiering::{
+    LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits, TimestampOffset,
+};
 
 use super::{
     blocks::Block,
@@ -17,8 +19,8 @@ use super::{
     views::Views,
 };
 use crate::node::{
-    Append, AppendRefusal, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, PartitionView, ReadBatches,
-    ReadError, ReadLimits,
+    Append, AppendRefusal, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, PartitionView,
+    ReadBatches, ReadError, ReadLimits,
 };
 
 /// Ids that are allocated at once: what a crash leaves unused is never missed.
@@ -54,8 +56,7 @@ pub struct NodeBackend {
 impl NodeBackend {
     /// Proposes a change of the metadata and waits until it is applied.
     pub async fn change(&self, command: MetadataCommand) -> Result<MetadataDone, MetadataRefusal> {
-        let propose =
-            |ticket| Input::Propose { ticket: Some(ticket), group: GroupId::METADATA, command };
+        let propose = |ticket| Input::Propose { ticket: Some(ticket), group: GroupId::METADATA, command };
         match self.mailbox.request(propose).await {
             Ok(Reply::Metadata(Ok(done))) => Ok(done),
             Ok(Reply::Metadata(Err(rejected))) => Err(refusal_of(&rejected)),
@@ -69,25 +70,33 @@ impl NodeBackend {
         let first = self
             .replica_ids
             .take(count, |wanted| async move {
-                match self.change(MetadataCommand::AllocateReplicaIds { node, count: wanted.max(ID_BLOCK) }).await? {
+                match self
+                    .change(MetadataCommand::AllocateReplicaIds { node, count: wanted.max(ID_BLOCK) })
+                    .await?
+                {
                     MetadataDone::ReplicaIds { first, count, .. } => Ok((first, u64::from(count))),
                     _ => Err(MetadataRefusal::NotController),
                 }
             })
             .await?;
         (first..first + u64::from(count))
-            .map(|counter| ReplicaId::new(self.node, counter).ok_or(MetadataRefusal::Limit("replica ids are used up")))
+            .map(|counter| {
+                ReplicaId::new(self.node, counter).ok_or(MetadataRefusal::Limit("replica ids are used up"))
+            })
             .collect()
     }
 
     async fn create(self, topic: NewTopic) -> Result<(), MetadataRefusal> {
-        let count = u32::try_from(topic.partitions).map_err(|_| MetadataRefusal::Limit("invalid partitions"))?;
+        let count =
+            u32::try_from(topic.partitions).map_err(|_| MetadataRefusal::Limit("invalid partitions"))?;
         let replicas = self.replica_ids(count).await?;
-        let partitions =
-            replicas.into_iter().map(|replica| PartitionAssignment { group: 0, replicas: vec![replica] }).collect();
-        let command =
-            CreateTopic { id: topic.id, name: topic.name, partitions, configs: topic.configs };
-        let MetadataDone::TopicCreated(created) = self.change(MetadataCommand::CreateTopic(command)).await? else {
+        let partitions = replicas
+            .into_iter()
+            .map(|replica| PartitionAssignment { group: 0, replicas: vec![replica] })
+            .collect();
+        let command = CreateTopic { id: topic.id, name: topic.name, partitions, configs: topic.configs };
+        let MetadataDone::TopicCreated(created) = self.change(MetadataCommand::CreateTopic(command)).await?
+        else {
             return Err(MetadataRefusal::NotController);
         };
         // Clients that create a topic use it at once: give its partitions a moment to lead.
@@ -104,7 +113,12 @@ impl NodeBackend {
         Ok(())
     }
 
-    async fn read_log(self, group: GroupId, from: Offset, limits: ReadLimits) -> Result<ReadBatches, ReadError> {
+    async fn read_log(
+        self,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<ReadBatches, ReadError> {
         let view = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
         if from < view.log_start {
             return Err(ReadError::OutOfRange);
@@ -159,8 +173,12 @@ fn append_refusal_of(refusal: Refusal) -> AppendRefusal {
         Refusal::Unknown | Refusal::OffsetOutOfRange => AppendRefusal::Unknown,
         Refusal::Throttled => AppendRefusal::Throttled,
         Refusal::StorageError => AppendRefusal::Storage,
-        Refusal::OutOfOrderSequence { expected, found } => AppendRefusal::OutOfOrderSequence { expected, found },
-        Refusal::InvalidProducerEpoch { current, found } => AppendRefusal::InvalidProducerEpoch { current, found },
+        Refusal::OutOfOrderSequence { expected, found } => {
+            AppendRefusal::OutOfOrderSequence { expected, found }
+        }
+        Refusal::InvalidProducerEpoch { current, found } => {
+            AppendRefusal::InvalidProducerEpoch { current, found }
+        }
         Refusal::InvalidBatch(why) => AppendRefusal::InvalidBatch(why),
         Refusal::Transactional => AppendRefusal::Transactional,
     }
@@ -236,8 +254,13 @@ impl Backend for NodeBackend {
         }
         let meta = meta_of(&append.meta);
         let timestamps = if append.log_append_time { Timestamps::Append } else { Timestamps::Create };
-        let answer =
-            self.mailbox.ask(|ticket| Input::Produce { ticket, group, batch: append.batch, meta, timestamps });
+        let answer = self.mailbox.ask(|ticket| Input::Produce {
+            ticket,
+            group,
+            batch: append.batch,
+            meta,
+            timestamps,
+        });
         Box::pin(async move { appended_of(answer.await.map_err(|_| AppendRefusal::Storage)?) })
     }
 
@@ -255,14 +278,21 @@ impl Backend for NodeBackend {
         if limits.one_batch_at_least
             && let Some(batches) = self.log.read_tail(group, from, bounds)
         {
-            return Box::pin(std::future::ready(Ok(ReadBatches { chunks: batches.chunks, next: batches.next })));
+            return Box::pin(std::future::ready(Ok(ReadBatches {
+                chunks: batches.chunks,
+                next: batches.next,
+            })));
         }
         // The read goes on and fills the caches even where the client stops waiting for it.
         let read = self.cold.spawn(self.clone().read_log(group, from, limits));
         Box::pin(async move { read.await.unwrap_or(Err(ReadError::Storage)) })
     }
 
-    fn find_timestamp(&self, group: GroupId, timestamp: i64) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
+    fn find_timestamp(
+        &self,
+        group: GroupId,
+        timestamp: i64,
+    ) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
         let node = self.clone();
         let found = self.cold.spawn(async move {
             let view = node.views.partition(group).ok_or(ReadError::UnknownGroup)?;

@@ -28,14 +28,17 @@ impl Recovered {
 pub fn print(config: &Config, store: &str, identity: &Identity, admin: SocketAddr, recovered: &Recovered) {
     let listeners: Vec<String> =
         config.listeners.iter().map(|listener| format!("{} ({})", listener.address, listener.name)).collect();
-    let bootstrap = config.listeners.first().map_or_else(String::new, |listener| listener.address.to_string());
+    let bootstrap =
+        config.listeners.first().map_or_else(String::new, |listener| listener.address.to_string());
     let data = config.data_directory.display();
     println!("varve {} · node {} of cluster {}", env!("CARGO_PKG_VERSION"), identity.node, identity.cluster);
     println!("  listener      {}", listeners.join(", "));
     println!("  admin         http://{admin} (metrics, livez, readyz)");
     println!("  data          {data}");
     println!("  object store  {store}");
-    println!("  durability    acknowledged = fsynced by a quorum (1 of 1 voters); acks=1 waits like acks=all");
+    println!(
+        "  durability    acknowledged = fsynced by a quorum (1 of 1 voters); acks=1 waits like acks=all"
+    );
     println!("  try           echo hello | kcat -P -b {bootstrap} -t greetings");
     println!("                kcat -C -b {bootstrap} -t greetings -e");
     tracing::info!(

@@ -1,6 +1,9 @@
 //! The data directory: its layout, and the lock that keeps a second process out.
 
-#![allow(clippy::disallowed_types, reason = "a lock file is held by the operating system for this process; no data is in it")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "a lock file is held by the operating system for this process; no data is in it"
+)]
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
@@ -40,7 +43,9 @@ impl Layout {
 
     /// Makes the directories that are not there.
     pub fn create(&self, disk: &dyn Disk) -> io::Result<()> {
-        [&self.root, &self.wal, &self.groups, &self.segments].into_iter().try_for_each(|path| disk.create_directory(path))
+        [&self.root, &self.wal, &self.groups, &self.segments]
+            .into_iter()
+            .try_for_each(|path| disk.create_directory(path))
     }
 }
 

@@ -69,7 +69,12 @@ pub async fn found(
 }
 
 /// Confirms the claim, or makes the one that a crash kept this cluster from making.
-async fn confirm(store: &dyn Store, prefix: &Prefix, identity: Identity, clock: &dyn Clock) -> Result<(), ClaimError> {
+async fn confirm(
+    store: &dyn Store,
+    prefix: &Prefix,
+    identity: Identity,
+    clock: &dyn Clock,
+) -> Result<(), ClaimError> {
     let mine = Claim {
         cluster: identity.cluster,
         incarnation: identity.incarnation,
@@ -83,7 +88,12 @@ async fn confirm(store: &dyn Store, prefix: &Prefix, identity: Identity, clock: 
 
 /// Watches the claim until it is certain that the prefix is not ours any more; says why then. A store that does not
 /// answer is no reason to stop: hot data is served and nothing is deleted.
-pub async fn watch(store: Arc<dyn Store>, prefix: Prefix, identity: Identity, clock: Arc<dyn Clock>) -> ClaimError {
+pub async fn watch(
+    store: Arc<dyn Store>,
+    prefix: Prefix,
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+) -> ClaimError {
     loop {
         match confirm(&*store, &prefix, identity, &*clock).await {
             Ok(()) => {}

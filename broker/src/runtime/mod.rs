@@ -12,7 +12,7 @@ pub mod mailbox;
 pub mod options;
 mod pressure;
 
+pub mod process;
 pub mod shard;
 pub mod store;
 pub mod views;
-pub mod process;

@@ -28,7 +28,9 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
     let deletes = effective.holds("cleanup.policy", "delete");
     let local = match (effective.number("local.retention.ms"), effective.number("local.retention.bytes")) {
         (-2, -2) => LocalRetention::Window,
-        (ms, bytes) => LocalRetention::Explicit { ms: u64::try_from(ms).ok(), bytes: u64::try_from(bytes).ok() },
+        (ms, bytes) => {
+            LocalRetention::Explicit { ms: u64::try_from(ms).ok(), bytes: u64::try_from(bytes).ok() }
+        }
     };
     GroupOptions {
         tiered: effective.switch("remote.storage.enable") && !effective.switch("remote.log.copy.disable"),

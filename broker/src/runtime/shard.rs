@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use varve_common::{Clock, GroupId, Offset};
 use varve_common::Monotonic;
+use varve_common::{Clock, GroupId, Offset};
 use varve_replica::{Input, Job, Now, PartitionView, Reply, Ticket, metadata::Image};
 use varve_tiering::tail::TailCache;
 

@@ -33,7 +33,11 @@ impl Views {
     /// No partition, and this metadata.
     #[must_use]
     pub fn new(image: Image) -> Self {
-        Self { partitions: Arc::default(), topics: Arc::default(), image: watch::Sender::new(Arc::new(image)) }
+        Self {
+            partitions: Arc::default(),
+            topics: Arc::default(),
+            image: watch::Sender::new(Arc::new(image)),
+        }
     }
 
     /// Replaces a partition's view and wakes who waits for it.
