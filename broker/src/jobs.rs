@@ -4,13 +4,11 @@
 //! It decides nothing. A failure is told as such and the planner tries again, under a new uid where an object may have
 //! been made.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+mod retention;
 
-use varve_common::{Access, Clock, Digest, Disk, GroupId};
+use std::{io, path::PathBuf, sync::Arc};
+
+use varve_common::{Clock, Disk, GroupId, LogIndex, Term};
 use varve_formats::{
     PartitionIdentity,
     command::PublishedCheckpoint,
@@ -19,16 +17,17 @@ use varve_formats::{
     manifest::FoldPlan,
     segment::{BlockCompression, SegmentState},
 };
-use varve_objects::{Body, Store, get_verified, put_or_confirm};
+use varve_objects::Store;
 use varve_replica::{
     Job, JobKind, JobOutcome, LocalCheckpoint,
-    checkpoint::{self, Captured},
+    checkpoint::Captured,
     partition::{FoldContents, RecordState},
 };
+use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{LocalSegments, RangeSource, Remover, RolledSegment, UploadKey, Uploader, put_node};
 use varve_wal::Reader;
 
-use crate::driver::group_directory;
+pub use retention::Retention;
 
 /// What jobs work on. Clones share everything.
 #[derive(Clone)]
@@ -45,10 +44,12 @@ pub struct Surroundings {
     pub local: LocalSegments,
     /// The log.
     pub wal: Reader,
-    /// The folder with a folder of checkpoints for each group.
-    pub groups: PathBuf,
+    /// The data directory.
+    pub data: PathBuf,
     /// How checkpoints are compressed.
     pub codec: Codec,
+    /// Which published checkpoints stay.
+    pub retention: Retention,
     /// For the time of publishing.
     pub clock: Arc<dyn Clock>,
 }
@@ -79,20 +80,14 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             JobOutcome::Unsealed { base: seal.base }
         }),
         Job::CheckpointLocal { index, term, captured, .. } => {
-            let name = format!("{:020}-{:08x}.ckpt", index.0, term.0);
-            outcome(kind, at.write_checkpoint(group, &name, &captured), |sha256| {
-                JobOutcome::CheckpointWritten(LocalCheckpoint { index, term, file: name, sha256 })
-            })
+            outcome(kind, at.write_checkpoint(group, (index, term), &captured), JobOutcome::CheckpointWritten)
         }
         Job::RemoveCheckpoint { checkpoint, .. } => {
             outcome(kind, at.remove_checkpoint(group, &checkpoint.file), |()| JobOutcome::CheckpointRemoved)
         }
         Job::Publish { identity, uid, key_term, captured, .. } => {
             let name = CheckpointName { applied_index: captured.header().applied.index, term: key_term, uid };
-            match at.publish(identity.as_ref(), name, &captured).await {
-                Ok(checkpoint) => JobOutcome::CheckpointPublished(checkpoint),
-                Err(why) => JobOutcome::Failed { kind, why },
-            }
+            outcome(kind, at.publish(identity.as_ref(), name, &captured).await, JobOutcome::CheckpointPublished)
         }
         Job::Fold { identity, uid, contents, .. } => {
             let put = put_node(&*at.store, &at.keys, &identity, fold_plan(contents), uid).await;
@@ -145,39 +140,31 @@ fn fold_plan(contents: FoldContents) -> FoldPlan {
 }
 
 impl Surroundings {
-    /// Temporary file, fsync, rename, directory fsync: the name appears only on whole checkpoints (T6).
-    fn write_checkpoint(&self, group: GroupId, name: &str, captured: &Captured) -> io::Result<Digest> {
+    fn write_checkpoint(
+        &self,
+        group: GroupId,
+        at: (LogIndex, Term),
+        captured: &Captured,
+    ) -> Result<LocalCheckpoint, local::WriteError> {
         let encoded = captured.encode(self.codec);
-        let directory = group_directory(&self.groups, group);
-        self.disk.create_directory(&directory)?;
-        let temporary = directory.join(format!("{name}.tmp"));
-        self.remove_if_there(&temporary)?;
-        let file = self.disk.create(&temporary, Access::Buffered)?;
-        file.write_at(&encoded.bytes, 0)?;
-        file.sync_data()?;
-        self.disk.rename(&temporary, &directory.join(name))?;
-        self.disk.sync_directory(&directory)?;
-        Ok(encoded.sha256)
+        let mark = local::write(&*self.disk, &self.data, group, at, &encoded.bytes)?;
+        Ok(LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file, sha256: mark.sha256 })
     }
 
     fn remove_checkpoint(&self, group: GroupId, name: &str) -> io::Result<()> {
-        self.remove_if_there(&group_directory(&self.groups, group).join(name))
-    }
-
-    fn remove_if_there(&self, path: &Path) -> io::Result<()> {
-        match self.disk.remove(path) {
+        match self.disk.remove(&local::directory(&self.data, group).join(name)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
     }
 
-    /// Puts a checkpoint and reads it back whole by GET before it counts (S2).
+    /// Puts a checkpoint and reads it back whole by GET before it counts (S2); then older ones may go.
     async fn publish(
         &self,
         identity: Option<&PartitionIdentity>,
         name: CheckpointName,
         captured: &Captured,
-    ) -> Result<PublishedCheckpoint, String> {
+    ) -> Result<PublishedCheckpoint, PublishError> {
         let header = captured.header();
         let key = self.keys.build(&match identity {
             None => Key::MetadataCheckpoint(header.identity.incarnation, name),
@@ -191,15 +178,8 @@ impl Surroundings {
             ),
         });
         let encoded = captured.encode(self.codec);
-        let bytes = encoded.bytes.len() as u64;
-        put_or_confirm(&*self.store, &key, Body::from(encoded.bytes), encoded.sha256)
-            .await
-            .map_err(|error| error.to_string())?;
-        let read = get_verified(&*self.store, &key, bytes, encoded.sha256)
-            .await
-            .map_err(|error| error.to_string())?;
-        checkpoint::decode(&read).map_err(|error| format!("checkpoint does not read back: {error}"))?;
-        Ok(PublishedCheckpoint {
+        let done = publish(&*self.store, &self.keys, &key, encoded.bytes, encoded.sha256).await?;
+        let checkpoint = PublishedCheckpoint {
             uid: name.uid,
             key_term: name.term,
             state_index: header.state.index,
@@ -207,22 +187,27 @@ impl Surroundings {
             state_offset: header.state.offset,
             applied_index: header.applied.index,
             log_start: captured.log_start(),
-            bytes,
-            sha256: encoded.sha256,
+            bytes: done.bytes,
+            sha256: done.sha256,
             published_ms: self.clock.wall_ms(),
-        })
+        };
+        let kept = self.retention.after_publish(&*self.store, &self.keys, &key, checkpoint.clone()).await;
+        if let Err(failure) = kept {
+            tracing::warn!(%key, %failure, "surplus checkpoints stay until the next publish");
+        }
+        Ok(checkpoint)
     }
 
     /// Removes what a group that left this node has left behind.
     pub fn remove_group(&self, group: GroupId) -> io::Result<()> {
         self.local.remove_group(group)?;
-        let directory = group_directory(&self.groups, group);
+        let directory = local::directory(&self.data, group);
         let names = match self.disk.list(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             names => names?,
         };
         names.iter().try_for_each(|name| self.disk.remove(&directory.join(name)))?;
         self.disk.remove_directory(&directory)?;
-        self.disk.sync_directory(&self.groups)
+        directory.parent().map_or(Ok(()), |groups| self.disk.sync_directory(groups))
     }
 }

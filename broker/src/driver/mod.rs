@@ -27,7 +27,7 @@ use varve_compactor::{PlanOptions, plan};
 use varve_replica::{Effect, Input, Mark, Now, Shard, metadata::Image};
 
 pub use self::{
-    open::{Change, Groups, OpenError, OptionsOf, Placement, group_directory},
+    open::{Change, Groups, OpenError, OptionsOf, Placement},
     ports::Ports,
     writes::{Ack, Writes},
 };

@@ -5,23 +5,20 @@
 //! be read is reported and the one before it is used, never "empty": without any the log must reach back to the first
 //! entry, or the group stays offline.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use bytes::Bytes;
 use varve_common::{
-    Access, ClusterId, Digest, Disk, GroupId, Incarnation, LogIndex, NodeId, Offset, PartitionIndex,
-    ReplicaId, Term, disk::read_exact_at,
+    ClusterId, Disk, GroupId, Incarnation, LogIndex, NodeId, Offset, PartitionIndex, ReplicaId, Term,
 };
 use varve_replica::{
     GroupKind, GroupOptions, GroupState, Input, LocalCheckpoint, LogEntry, OpenGroup, PartitionIdentity,
     PersistedHardState, SealMark,
     checkpoint::{self, Decoded},
     metadata::{Image, Topic},
+};
+use varve_snapshot::{
+    local::{self, LoadError},
+    verify::Expected,
 };
 use varve_wal::{self as wal, RecoveredGroup};
 
@@ -66,8 +63,8 @@ pub struct Placement {
     pub cluster: ClusterId,
     /// The cluster's life on its prefix.
     pub incarnation: Incarnation,
-    /// The folder with a folder of checkpoints for each group.
-    pub groups: PathBuf,
+    /// The data directory.
+    pub data: PathBuf,
     /// How topics are run.
     pub options_of: OptionsOf,
 }
@@ -176,7 +173,7 @@ impl Groups {
             return Err(failed(Why::Damaged(damage.last_index)));
         }
         let local_checkpoints: Vec<LocalCheckpoint> = found.snapshots.iter().map(local_checkpoint).collect();
-        let (state, applied) = self.newest_state(group, &local_checkpoints);
+        let (state, applied) = self.newest_state(group, &kind, &found.snapshots);
         if applied < found.truncated.0 {
             return Err(failed(Why::NoCheckpoint(found.truncated.0)));
         }
@@ -204,17 +201,28 @@ impl Groups {
     }
 
     /// The newest local checkpoint that reads back whole, and the index that it holds.
-    fn newest_state(&self, group: GroupId, checkpoints: &[LocalCheckpoint]) -> (GroupState, LogIndex) {
-        for checkpoint in checkpoints.iter().rev() {
-            let path = group_directory(&self.placement.groups, group).join(&checkpoint.file);
-            match load_checkpoint(&*self.disk, &path, checkpoint.sha256) {
-                Ok(state) => return (state, checkpoint.index),
-                Err(why) => {
-                    tracing::error!(%group, path = %path.display(), %why, "local checkpoint is damaged")
-                }
+    fn newest_state(&self, group: GroupId, kind: &GroupKind, marks: &[wal::SnapshotMark]) -> (GroupState, LogIndex) {
+        let marks: Vec<local::Mark> = marks.iter().map(local_mark).collect();
+        let expected = expected(group, kind);
+        let loaded = match local::load(&*self.disk, &self.placement.data, group, &expected, &marks) {
+            Ok(loaded) => loaded,
+            Err(LoadError::NeverWritten) => return (GroupState::New, LogIndex::ZERO),
+            Err(error @ LoadError::AllUnusable(_)) => {
+                tracing::error!(%group, %error, "no local checkpoint can be used");
+                return (GroupState::New, LogIndex::ZERO);
+            }
+        };
+        for passed in &loaded.passed_over {
+            tracing::error!(%group, file = passed.mark.file, why = %passed.why, "local checkpoint is damaged; the one before it is used");
+        }
+        match checkpoint::restore(loaded.checkpoint) {
+            Ok(Decoded::Partition { state, .. }) => (GroupState::Partition(state), loaded.mark.index),
+            Ok(Decoded::Metadata { state, .. }) => (GroupState::Metadata(state), loaded.mark.index),
+            Err(error) => {
+                tracing::error!(%group, file = loaded.mark.file, %error, "local checkpoint does not restore");
+                (GroupState::New, LogIndex::ZERO)
             }
         }
-        (GroupState::New, LogIndex::ZERO)
     }
 
     fn entries_above(
@@ -245,12 +253,6 @@ impl Groups {
     }
 }
 
-/// Where a group's checkpoints are.
-#[must_use]
-pub fn group_directory(groups: &Path, group: GroupId) -> PathBuf {
-    groups.join(format!("{:016x}", group.0))
-}
-
 fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: GroupKind) -> OpenGroup {
     OpenGroup {
         group,
@@ -268,26 +270,18 @@ fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: G
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-enum CheckpointError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("its sha256 is not the one in its mark")]
-    Digest,
-    #[error(transparent)]
-    Decode(#[from] varve_common::codec::DecodeError),
+fn expected(group: GroupId, kind: &GroupKind) -> Expected {
+    let (cluster, incarnation, partition) = match kind {
+        GroupKind::Metadata { cluster, incarnation } => (*cluster, *incarnation, None),
+        GroupKind::Partition { identity, .. } => {
+            (identity.cluster, identity.incarnation, Some((identity.topic_id, identity.partition)))
+        }
+    };
+    Expected { cluster, incarnation, partition, group: Some(group) }
 }
 
-fn load_checkpoint(disk: &dyn Disk, path: &Path, sha256: Digest) -> Result<GroupState, CheckpointError> {
-    let file = disk.open(path, Access::Buffered)?;
-    let bytes = Bytes::from(read_exact_at(&*file, 0, file.len()? as usize)?);
-    if Digest::of(&bytes) != sha256 {
-        return Err(CheckpointError::Digest);
-    }
-    Ok(match checkpoint::decode(&bytes)? {
-        Decoded::Partition { state, .. } => GroupState::Partition(state),
-        Decoded::Metadata { state, .. } => GroupState::Metadata(state),
-    })
+fn local_mark(mark: &wal::SnapshotMark) -> local::Mark {
+    local::Mark { index: mark.index, term: mark.term, file: mark.file.clone(), sha256: mark.sha256 }
 }
 
 fn local_checkpoint(mark: &wal::SnapshotMark) -> LocalCheckpoint {

@@ -44,7 +44,7 @@ use crate::{
     driver::{Driver, Groups, OpenError, Placement},
     handlers::Handlers,
     http::{Admin, Check},
-    jobs::Surroundings,
+    jobs::{Retention, Surroundings},
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
     node::{Image, MetadataRefusal, Node},
@@ -243,7 +243,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         node: base.identity.node,
         cluster: base.identity.cluster,
         incarnation: base.identity.incarnation,
-        groups: base.layout.groups.clone(),
+        data: base.layout.root.clone(),
         options_of: options::options_of(&base.config),
     };
     let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement);
@@ -331,7 +331,8 @@ fn job_runner(
         keys,
         local,
         wal,
-        groups: base.layout.groups.clone(),
+        data: base.layout.root.clone(),
+        retention: Retention::default(),
         codec: if base.config.snapshot.gzip { Codec::Gzip } else { Codec::Zstd },
         clock: Arc::clone(&base.clock),
     };
