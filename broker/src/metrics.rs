@@ -109,14 +109,13 @@ metrics! {
     fetch_batches: counter() "kafka_fetch_batches" "" "Record batches that were returned";
     fetch_records: counter() "kafka_fetch_records" "" "Records that were returned";
     fetch_sessions: gauge() "kafka_fetch_sessions" "" "Incremental fetch sessions";
-    wal_fsync_latency: latency() "wal_fsync_latency" "seconds" "Duration of one fsync of the write-ahead log";
-    wal_batch_bytes: sizes() "wal_batch" "bytes" "Size of one group commit";
-    wal_appended: counter() "wal_appended" "bytes" "Bytes appended to the write-ahead log";
+    wal_commit_latency: latency() "wal_commit_latency" "seconds" "From handing a batch to the write-ahead log until it is fsynced";
+    wal_batch_bytes: sizes() "wal_batch" "bytes" "Size of what one turn of the core hands to the log";
+    wal_appended: counter() "wal_appended" "bytes" "Bytes handed to the write-ahead log";
     wal_bytes: gauge() "wal_disk" "bytes" "Bytes of write-ahead log files";
     wal_live_bytes: gauge() "wal_live" "bytes" "Bytes in them that are still needed";
     wal_bytes_max: gauge() "wal_limit" "bytes" "The limit that they stay below";
     groups: gauge() "raft_groups" "" "Raft groups on this node";
-    leadership_changes: counter() "raft_leadership_changes" "" "Changes of leadership seen";
     topics: gauge() "cluster_topics" "" "Topics";
     partitions: gauge() "cluster_partitions" "" "Partitions";
     partitions_unavailable: gauge() "cluster_partitions_unavailable" "" "Partitions that cannot be written";
@@ -128,10 +127,8 @@ metrics! {
     untiered_age: fraction() "tier_untiered_age" "seconds" "Age of the oldest of them: what a restore from the bucket alone would lose";
     snapshots: counter() "snapshots_published" "" "Snapshots that were published and read back whole";
     snapshot_errors: counter() "snapshot_errors" "" "Snapshots that failed; they are tried again";
-    snapshot_age: fraction() "snapshot_age" "seconds" "Age of the oldest of all partitions' newest snapshots";
     snapshot_last: fraction() "snapshot_last_success_timestamp" "seconds" "When the last snapshot was published";
     store_requests: counter("operation", "outcome") "s3_requests" "" "Requests to the object store, which S3 charges";
-    store_latency: latency("operation") "s3_request_latency" "seconds" "Duration of requests to the object store";
     cold_bytes: counter() "tier_read" "bytes" "Bytes read from the object store for fetches";
     cold_errors: counter() "tier_read_errors" "" "Reads from the object store that failed";
     cache_hits: counter() "tier_cache_hits" "" "Chunks of cold segments found in memory";
@@ -208,12 +205,6 @@ impl Handles {
     /// Counts an error code in an answer.
     pub fn on_error(&self, api: &'static str, error: &'static str) {
         self.request_errors.get_or_create(&[("api", api), ("error", error)]).inc();
-    }
-
-    /// Counts a request to the object store.
-    pub fn on_store_request(&self, operation: &'static str, outcome: &'static str, took: Duration) {
-        self.store_requests.get_or_create(&[("operation", operation), ("outcome", outcome)]).inc();
-        self.store_latency.get_or_create(&[("operation", operation)]).observe(took.as_secs_f64());
     }
 }
 

@@ -1,11 +1,14 @@
 //! The runtime of background work: jobs and cold reads, with threads of their own, so that produce and tail fetches are
 //! never starved by them.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::{
+    runtime::{Builder, Handle, Runtime},
+    time::Instant,
+};
 use varve_common::{GroupId, clock::BoxFuture};
-use varve_replica::{Job, JobOutcome};
+use varve_replica::{Job, JobKind, JobOutcome};
 use varve_tiering::Spawn;
 
 use super::{
@@ -14,7 +17,7 @@ use super::{
 };
 use crate::{
     jobs::{self, Surroundings},
-    metrics::Metrics,
+    metrics::{Handles, Metrics},
 };
 
 /// Threads for background work; they block on disks.
@@ -50,9 +53,11 @@ pub struct JobRunner {
 impl StartJob for JobRunner {
     fn start(&self, job: Job) {
         let (surroundings, mailbox) = (Arc::clone(&self.surroundings), self.mailbox.clone());
+        let (metrics, began) = (Arc::clone(&self.metrics), Instant::now());
         self.runtime.spawn(async move {
             let (group, outcome) = jobs::run(job, &surroundings).await;
             log(group, &outcome);
+            count(&metrics.handles, &outcome, began.elapsed());
             mailbox.send(Mail::JobDone(group, outcome));
         });
     }
@@ -64,6 +69,27 @@ impl StartJob for JobRunner {
                 tracing::warn!(%group, %error, "files of a deleted partition could not be removed");
             }
         });
+    }
+}
+
+fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
+    match outcome {
+        JobOutcome::Uploaded { entry, .. } => {
+            handles.uploads.inc();
+            handles.uploaded.inc_by(entry.length);
+            handles.upload_latency.observe(took.as_secs_f64());
+        }
+        JobOutcome::UploadFailed { .. } => {
+            handles.upload_errors.inc();
+        }
+        JobOutcome::CheckpointPublished(checkpoint) => {
+            handles.snapshots.inc();
+            handles.snapshot_last.set(checkpoint.published_ms as f64 / 1000.0);
+        }
+        JobOutcome::Failed { kind: JobKind::Publish, .. } => {
+            handles.snapshot_errors.inc();
+        }
+        _ => {}
     }
 }
 

@@ -6,6 +6,7 @@ mod banner;
 pub mod blocks;
 pub mod clock;
 pub mod data;
+mod gauges;
 pub mod guard;
 pub mod identity;
 pub mod mailbox;

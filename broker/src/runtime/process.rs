@@ -31,6 +31,7 @@ use super::{
     banner,
     clock::{SystemClock, SystemEntropy},
     data::{Layout, Lock, LockError},
+    gauges,
     guard::{self, FoundError},
     identity::Identity,
     mailbox::{Mail, Mailbox, mailbox},
@@ -151,6 +152,7 @@ struct Core {
     backend: NodeBackend,
     wal: varve_wal::Handle,
     reader: varve_wal::Reader,
+    chunks: ChunkCache,
     thread: std::thread::JoinHandle<()>,
     failed: oneshot::Receiver<String>,
     recovery: banner::Recovered,
@@ -179,6 +181,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         Arc::clone(&base.clock),
         wal_bytes_max(&base)?,
     ));
+    let gauges = tokio::spawn(gauges::watch(gauge_sources(&base, &core)?));
     let claim = guard::watch(
         Arc::clone(&base.tier.store),
         base.tier.prefix.clone(),
@@ -194,6 +197,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         tracing::error!(%error, "stopping");
     }
     pressure.abort();
+    gauges.abort();
     server.shutdown().await;
     admin.shutdown().await;
     stop_core(core, ended)
@@ -261,7 +265,8 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let tail = TailCache::new(TAIL_BYTES_MAX);
     let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
     let keys = base.tier.prefix.cluster(base.identity.cluster);
-    let log = log_view(base, &keys, &tail, &reader, &local);
+    let chunks = chunk_cache(base);
+    let log = log_view(base, &keys, &tail, &reader, &local, chunks.clone());
     let views = Views::new(no_metadata(base.identity));
     let (failed_sender, failed) = oneshot::channel();
     let thread = ShardThread {
@@ -273,6 +278,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         views: views.clone(),
         tail,
         clock: Arc::clone(&base.clock),
+        metrics: Arc::clone(&base.metrics),
         failed: failed_sender,
     };
     let thread = thread.spawn().map_err(system("start threads"))?;
@@ -288,7 +294,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         producer_ids: Arc::default(),
         replica_ids: Arc::default(),
     };
-    Ok(Core { backend, wal, reader, thread, failed, recovery: recovered })
+    Ok(Core { backend, wal, reader, chunks, thread, failed, recovery: recovered })
 }
 
 fn no_metadata(identity: Identity) -> Image {
@@ -301,17 +307,21 @@ fn no_metadata(identity: Identity) -> Image {
     }
 }
 
+fn chunk_cache(base: &Base) -> ChunkCache {
+    let options =
+        chunks::Options { chunk_bytes: CHUNK_BYTES, bytes_max: base.config.cold_cache_bytes as usize };
+    ChunkCache::new(Arc::clone(&base.tier.store), Arc::new(Background(base.cold.clone())), options)
+}
+
 fn log_view(
     base: &Base,
     keys: &Keys,
     tail: &TailCache,
     reader: &varve_wal::Reader,
     local: &LocalSegments,
+    chunks: ChunkCache,
 ) -> LogView {
-    let options =
-        chunks::Options { chunk_bytes: CHUNK_BYTES, bytes_max: base.config.cold_cache_bytes as usize };
     let store = &base.tier.store;
-    let chunks = ChunkCache::new(Arc::clone(store), Arc::new(Background(base.cold.clone())), options);
     let cold = ColdReader::new(Arc::clone(store), keys.clone(), chunks, ColdOptions::default());
     LogView::new(tail.clone(), reader.clone(), local.clone(), cold)
 }
@@ -364,6 +374,20 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
     let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));
     let limits = Limits::from_config(&base.config.connections);
     Ok(Server::start(bound, Arc::new(Handlers::new(node)), observer, limits))
+}
+
+fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources, RunError> {
+    Ok(gauges::Sources {
+        metrics: Arc::clone(&base.metrics),
+        views: core.backend.views.clone(),
+        wal: core.reader.clone(),
+        wal_bytes_max: wal_bytes_max(base)?,
+        store: Arc::clone(&base.tier.counters),
+        chunks: core.chunks.clone(),
+        disk: Arc::clone(&base.disk),
+        data: base.layout.root.clone(),
+        clock: Arc::clone(&base.clock),
+    })
 }
 
 fn checks(core: &Core) -> Vec<Check> {

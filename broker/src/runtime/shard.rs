@@ -18,7 +18,10 @@ use super::{
     mailbox::{Inbox, Mail, Mailbox},
     views::Views,
 };
-use crate::driver::{Driver, Ports, Writes};
+use crate::{
+    driver::{Driver, Ports, Writes},
+    metrics::Metrics,
+};
 
 /// How often time is told to the core when nothing else happens.
 const TICK: Duration = Duration::from_millis(100);
@@ -50,6 +53,8 @@ pub struct ShardThread<J> {
     pub tail: TailCache,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Told once when the log has failed: the process must end.
     pub failed: oneshot::Sender<String>,
 }
@@ -61,8 +66,18 @@ impl<J: StartJob> ShardThread<J> {
     }
 
     fn run(self) {
-        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, failed } = self;
-        let mut ports = ThreadPorts { mailbox, wal, jobs, views, tail, waiting: HashMap::new() };
+        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, metrics, failed } = self;
+        let clock_of_ports = Arc::clone(&clock);
+        let mut ports = ThreadPorts {
+            mailbox,
+            wal,
+            jobs,
+            views,
+            tail,
+            clock: clock_of_ports,
+            metrics,
+            waiting: HashMap::new(),
+        };
         let mut failed = Some(failed);
         let mut stopping = false;
         let mut ticked = Monotonic::default();
@@ -105,16 +120,22 @@ struct ThreadPorts<J> {
     jobs: J,
     views: Views,
     tail: TailCache,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
     waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
 }
 
 impl<J: StartJob> Ports for ThreadPorts<J> {
     fn write(&mut self, writes: Writes) {
-        let mailbox = self.mailbox.clone();
-        let acks = writes.acks;
+        let (mailbox, metrics, clock) = (self.mailbox.clone(), Arc::clone(&self.metrics), Arc::clone(&self.clock));
+        let bytes: u64 = writes.records.iter().map(varve_wal::GroupRecord::bytes).sum();
+        metrics.handles.wal_appended.inc_by(bytes);
+        metrics.handles.wal_batch_bytes.observe(bytes as f64);
+        let (acks, began) = (writes.acks, clock.monotonic());
         self.wal.submit(
             writes.records,
             Box::new(move |written| {
+                metrics.handles.wal_commit_latency.observe(clock.monotonic().since(began).as_secs_f64());
                 mailbox.send(match written {
                     Ok(()) => Mail::Written(acks),
                     Err(failure) => Mail::WriteFailed(failure.to_string()),

@@ -65,6 +65,13 @@ impl Views {
         partitions.get(&group).map(|cell| cell.whole.lock().expect("no holder of this lock panics").clone())
     }
 
+    /// All partitions as the core published them.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<PartitionView>> {
+        let partitions = self.partitions.read().expect("no holder of this lock panics");
+        partitions.values().map(|cell| cell.whole.lock().expect("no holder of this lock panics").clone()).collect()
+    }
+
     /// How many partitions are known and not served yet.
     #[must_use]
     pub fn waiting(&self) -> usize {

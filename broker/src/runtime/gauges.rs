@@ -1,0 +1,128 @@
+//! Figures that are read off the node every few seconds: sizes, ages, counts of the store.
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use varve_common::{Clock, Disk};
+use varve_objects::{Count, Counters, Operation};
+use varve_replica::PartitionView;
+use varve_tiering::ChunkCache;
+
+use super::views::Views;
+use crate::metrics::{Handles, Metrics};
+
+/// How often figures are read.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Where figures come from.
+pub struct Sources {
+    /// Where they go.
+    pub metrics: Arc<Metrics>,
+    /// Partitions and topics.
+    pub views: Views,
+    /// The log.
+    pub wal: varve_wal::Reader,
+    /// Its limit.
+    pub wal_bytes_max: u64,
+    /// Requests to the store.
+    pub store: Arc<Counters>,
+    /// Cold chunks.
+    pub chunks: ChunkCache,
+    /// The disk that holds `data`.
+    pub disk: Arc<dyn Disk>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// What was read last of things that only grow.
+#[derive(Default)]
+struct Last {
+    store: BTreeMap<Operation, Count>,
+    chunks: (u64, u64),
+}
+
+/// Reads figures until it is dropped.
+pub async fn watch(sources: Sources) {
+    let handles = &sources.metrics.handles;
+    handles.start_time.set(sources.clock.wall_ms() as f64 / 1000.0);
+    handles.wal_bytes_max.set(sources.wal_bytes_max as i64);
+    let mut last = Last::default();
+    loop {
+        log(&sources, handles);
+        partitions(&sources, handles);
+        store(&sources, handles, &mut last);
+        sources.clock.sleep(INTERVAL).await;
+    }
+}
+
+fn log(sources: &Sources, handles: &Handles) {
+    let usage = sources.wal.usage();
+    handles.wal_bytes.set(usage.bytes as i64);
+    handles.wal_live_bytes.set(usage.live_bytes as i64);
+    match sources.disk.space(&sources.data) {
+        Ok(space) => {
+            handles.disk_free.set(space.free_bytes as i64);
+            handles.disk_total.set(space.total_bytes as i64);
+        }
+        Err(error) => tracing::warn!(%error, "the disk's free space could not be read"),
+    }
+}
+
+fn partitions(sources: &Sources, handles: &Handles) {
+    let views = sources.views.all();
+    let topics = sources.views.image().topics.len();
+    handles.topics.set(topics as i64);
+    handles.partitions.set(views.len() as i64);
+    // And the group of the metadata.
+    handles.groups.set(views.len() as i64 + 1);
+    handles.partitions_unavailable.set(sources.views.waiting() as i64);
+    let bytes: u64 = views.iter().map(|view| untiered_bytes(view)).sum();
+    handles.untiered_bytes.set(bytes as i64);
+    let oldest = views.iter().filter_map(|view| untiered_since_ms(view)).min();
+    let age_ms = oldest.map_or(0, |since| sources.clock.wall_ms().saturating_sub(since).max(0));
+    handles.untiered_age.set(age_ms as f64 / 1000.0);
+}
+
+fn untiered_bytes(view: &PartitionView) -> u64 {
+    view.open.bytes + view.rolls.iter().map(|roll| roll.bytes).sum::<u64>()
+}
+
+fn untiered_since_ms(view: &PartitionView) -> Option<i64> {
+    let rolled = view.rolls.first().map(|roll| roll.rolled_ms);
+    rolled.or_else(|| (!view.open.is_empty()).then_some(view.open.first_append_ms))
+}
+
+fn store(sources: &Sources, handles: &Handles, last: &mut Last) {
+    let counts = sources.store.snapshot();
+    for (operation, count) in &counts {
+        let before = last.store.get(operation).copied().unwrap_or_default();
+        let failed = count.failures - before.failures;
+        let answered = (count.requests - before.requests).saturating_sub(failed);
+        let name = name_of(*operation);
+        for (outcome, number) in [("answered", answered), ("failed", failed)] {
+            handles.store_requests.get_or_create(&[("operation", name), ("outcome", outcome)]).inc_by(number);
+        }
+        if *operation == Operation::GetRange {
+            handles.cold_bytes.inc_by(count.bytes - before.bytes);
+            handles.cold_errors.inc_by(failed);
+        }
+    }
+    last.store = counts;
+    let chunks = sources.chunks.counts();
+    handles.cache_hits.inc_by(chunks.hits - last.chunks.0);
+    handles.cache_misses.inc_by(chunks.misses - last.chunks.1);
+    last.chunks = (chunks.hits, chunks.misses);
+}
+
+const fn name_of(operation: Operation) -> &'static str {
+    match operation {
+        Operation::Put => "put",
+        Operation::Get => "get",
+        Operation::GetRange => "get_range",
+        Operation::GetSuffix => "get_suffix",
+        Operation::Head => "head",
+        Operation::List => "list",
+        Operation::Delete => "delete",
+    }
+}
