@@ -20,7 +20,7 @@ impl Planner<'_> {
         }
         let due = status.bytes_since_checkpoint >= self.options.checkpoint_bytes
             || status.changes_since_checkpoint >= self.options.checkpoint_changes;
-        let pressed = self.is_pressed() && status.changes_since_checkpoint > 0;
+        let pressed = (self.is_pressed() || self.options.draining) && status.changes_since_checkpoint > 0;
         if due || pressed {
             return self.act(Action::CheckpointLocal);
         }
@@ -42,9 +42,9 @@ impl Planner<'_> {
         }
         let due = if status.group == GroupId::METADATA {
             let last = status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
-            self.has_aged(last, self.options.publish_metadata_age)
+            self.options.draining || self.has_aged(last, self.options.publish_metadata_age)
         } else {
-            let pressed = self.is_pressed() && status.unpublished_segments > 0;
+            let pressed = (self.is_pressed() || self.options.draining) && status.unpublished_segments > 0;
             pressed
                 || status.unpublished_segments >= self.options.publish_segments
                 || status

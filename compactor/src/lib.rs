@@ -59,6 +59,15 @@ pub fn plan(status: &GroupStatus, options: &PlanOptions, now: Now, entropy: &dyn
     planner.plan
 }
 
+/// Whether a draining node has nothing left to do for a group: all that can be is in the bucket and in a checkpoint.
+#[must_use]
+pub fn is_drained(status: &GroupStatus) -> bool {
+    let tiered = !status.options.tiered || (status.open.is_empty() && status.rolls.is_empty());
+    let metadata_dirty = status.group == GroupId::METADATA && status.publish_dirty;
+    let published = !metadata_dirty && status.unpublished_segments == 0;
+    tiered && published && status.changes_since_checkpoint == 0 && status.jobs.running.is_empty()
+}
+
 struct Planner<'a> {
     status: &'a GroupStatus,
     options: &'a PlanOptions,

@@ -36,6 +36,9 @@ pub struct PlanOptions {
     pub retention_interval: Duration,
     /// The state of the log.
     pub pressure: Pressure,
+    /// The node stops: what is open is rolled, uploaded and published now, and checkpoints are taken, so that the
+    /// bucket is complete and the next start replays nothing.
+    pub draining: bool,
 }
 
 impl Default for PlanOptions {
@@ -52,6 +55,7 @@ impl Default for PlanOptions {
             producer_expiration: Duration::from_secs(86_400),
             retention_interval: Duration::from_secs(300),
             pressure: Pressure::default(),
+            draining: false,
         }
     }
 }

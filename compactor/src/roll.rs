@@ -16,6 +16,9 @@ impl Planner<'_> {
         if open.bytes >= self.status.options.segment_bytes_max {
             return self.act(Action::Roll { cause: RollCause::Bytes });
         }
+        if self.options.draining {
+            return self.act(Action::Roll { cause: RollCause::Shutdown });
+        }
         if self.is_pressed() && self.status.rolls.is_empty() {
             return self.act(Action::Roll { cause: RollCause::Pressure });
         }

@@ -124,6 +124,17 @@ fn a_group_at_rest_wants_nothing() {
 }
 
 #[test]
+fn a_stopping_node_rolls_uploads_and_publishes_what_is_left() {
+    let draining = PlanOptions { draining: true, ..PlanOptions::default() };
+    let actions = |status: &GroupStatus| plan(status, &draining, now(), &Counter).actions;
+    let open = GroupStatus { open: open(1, 0), changes_since_checkpoint: 1, ..idle() };
+    assert_eq!(actions(&open), [Action::Roll { cause: RollCause::Shutdown }, Action::CheckpointLocal]);
+    let tiered = GroupStatus { unpublished_segments: 1, publish_dirty: true, ..idle() };
+    assert_eq!(actions(&tiered), [Action::PublishCheckpoint { uid: 77 }]);
+    assert!(!is_drained(&open) && !is_drained(&tiered) && is_drained(&idle()));
+}
+
+#[test]
 fn a_full_range_is_rolled_once() {
     let full = GroupStatus { open: open(64 << 20, 0), ..idle() };
     assert_eq!(planned(&full).actions, [Action::Roll { cause: RollCause::Bytes }]);

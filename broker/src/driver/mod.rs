@@ -23,7 +23,7 @@ use std::{
 };
 
 use varve_common::{Entropy, GroupId, Monotonic};
-use varve_compactor::{PlanOptions, plan};
+use varve_compactor::{PlanOptions, is_drained, plan};
 use varve_replica::{Effect, Input, Mark, Now, Shard, metadata::Image};
 
 pub use self::{
@@ -46,7 +46,6 @@ pub struct Driver {
     looks: BTreeSet<(Monotonic, GroupId)>,
     look_of: BTreeMap<GroupId, Monotonic>,
     failed: bool,
-    orphans_gone: bool,
 }
 
 impl Driver {
@@ -64,7 +63,6 @@ impl Driver {
             looks: BTreeSet::new(),
             look_of: BTreeMap::new(),
             failed: false,
-            orphans_gone: false,
         }
     }
 
@@ -80,7 +78,6 @@ impl Driver {
                 self.plan(now, &mut queue);
             }
         }
-        self.destroy_orphans(ports);
         if let Some(writes) = self.writes.take() {
             ports.write(writes);
         }
@@ -102,7 +99,7 @@ impl Driver {
             }
             Effect::Start(job) => ports.start(job),
             Effect::MetadataChanged(image) => {
-                self.reconcile(&image, queue, ports);
+                self.on_metadata(&image, queue, ports);
                 self.touched.insert(GroupId::METADATA);
                 ports.metadata(image);
             }
@@ -124,7 +121,14 @@ impl Driver {
     }
 
     /// Opens, configures and closes groups so that they are those which the metadata places on this node.
-    fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
+    ///
+    /// Not before the metadata group leads with its own entry applied: an image on the way there, while old entries are
+    /// applied again, shows topics that were deleted later and lacks those that were created later. Groups of the one
+    /// are destroyed in the log already, and data of the other would be taken for an orphan's.
+    fn on_metadata<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
+        if !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
+            return;
+        }
         for change in self.groups.reconcile(image) {
             match change {
                 Change::Feed(input) => queue.push_back(input),
@@ -132,14 +136,7 @@ impl Driver {
                 Change::Gone(group) => ports.gone(group),
             }
         }
-    }
-
-    /// Once the metadata is complete, replicas that it does not know are those of deleted topics: the log lets them go.
-    fn destroy_orphans<P: Ports>(&mut self, ports: &mut P) {
-        if self.orphans_gone || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
-            return;
-        }
-        self.orphans_gone = true;
+        // Replicas that a complete image does not know are those of topics whose deletion a crash cut short.
         for (group, replica) in self.groups.take_orphans() {
             self.writes.mark(group, replica, 0, Mark::Destroyed);
             ports.gone(group);
@@ -180,6 +177,18 @@ impl Driver {
     #[must_use]
     pub fn next_look(&self) -> Option<Monotonic> {
         self.looks.first().map(|(due, _)| *due)
+    }
+
+    /// The node stops: leaves nothing open that can be closed. [`Driver::is_drained`] says when.
+    pub fn drain(&mut self) {
+        self.plan_options.draining = true;
+        self.touched.extend(self.shard.groups());
+    }
+
+    /// Whether a draining node may stop: nothing is left to do for any group.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.shard.groups().into_iter().filter_map(|group| self.shard.status(group)).all(|status| is_drained(&status))
     }
 
     /// Tells the planner which groups hold the log's oldest file while it is short of room; none while there is room.

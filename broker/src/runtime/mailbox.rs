@@ -40,6 +40,8 @@ pub enum Mail {
     JobDone(GroupId, JobOutcome),
     /// The log is short of room because of these groups.
     Pressure(Vec<GroupId>),
+    /// The node is about to stop: what can leave for the bucket does; the sender is told when nothing is left.
+    Drain(oneshot::Sender<()>),
     /// The node stops: the thread ends when what it was told before is done.
     Stop,
 }

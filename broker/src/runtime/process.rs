@@ -63,6 +63,8 @@ const NET_THREADS: usize = 2;
 
 /// How long the metadata group is given to lead at the start, and how often it is asked.
 const LEAD_LIMIT: Duration = Duration::from_secs(30);
+/// How long a stopping node waits for its uploads.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const LEAD_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why the broker does not run, or not any more.
@@ -199,8 +201,23 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     pressure.abort();
     gauges.abort();
     server.shutdown().await;
+    if ended.is_ok() {
+        drain(&core, &*base.clock).await;
+    }
     admin.shutdown().await;
     stop_core(core, ended)
+}
+
+/// Lets what is open be rolled, uploaded and published. A store that is away costs [`DRAIN_LIMIT`], a second signal ends
+/// the wait; nothing is lost either way, it only leaves the bucket behind the node.
+async fn drain(core: &Core, clock: &dyn Clock) {
+    let (sender, drained) = oneshot::channel();
+    core.backend.mailbox.send(Mail::Drain(sender));
+    tokio::select! {
+        _ = drained => tracing::info!("everything is in the object store"),
+        () = clock.sleep(DRAIN_LIMIT) => tracing::warn!("the object store took too long; the rest stays on this node"),
+        _ = until_signal() => tracing::warn!("stopping without waiting for the object store"),
+    }
 }
 
 /// Registers this broker as soon as the metadata group leads, which takes an fsync or two.

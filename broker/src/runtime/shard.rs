@@ -80,6 +80,7 @@ impl<J: StartJob> ShardThread<J> {
         };
         let mut failed = Some(failed);
         let mut stopping = false;
+        let mut drained: Option<oneshot::Sender<()>> = None;
         let mut ticked = Monotonic::default();
         while !stopping {
             let now = Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() };
@@ -102,6 +103,10 @@ impl<J: StartJob> ShardThread<J> {
                     }
                     Mail::JobDone(group, outcome) => inputs.push(Input::JobDone { group, outcome }),
                     Mail::Pressure(groups) => driver.press(groups),
+                    Mail::Drain(sender) => {
+                        driver.drain();
+                        drained = Some(sender);
+                    }
                     Mail::Stop => stopping = true,
                 }
             }
@@ -110,6 +115,10 @@ impl<J: StartJob> ShardThread<J> {
                 inputs.push(Input::Tick);
             }
             driver.turn(now, inputs, &mut ports);
+            if drained.is_some() && driver.is_drained() {
+                // Whoever waited may have lost patience.
+                drained.take().map(|sender| sender.send(()));
+            }
         }
     }
 }
