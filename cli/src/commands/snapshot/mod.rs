@@ -37,7 +37,7 @@ pub fn run(command: SnapshotCommand, sources: Sources) -> Result<(), Failure> {
 }
 
 async fn open(store: &StoreFlags, sources: Sources) -> Result<Catalog, Failure> {
-    Catalog::open(&store.server.load(sources)?).await
+    Catalog::open(&store.load(sources)?).await
 }
 
 /// A snapshot with what it says of itself, where that can be read.

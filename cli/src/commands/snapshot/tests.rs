@@ -100,7 +100,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn run_verify(data: &Path) -> Result<(), Failure> {
-    let store = StoreFlags { server: flags(data) };
+    let store = StoreFlags(flags(data));
     run(SnapshotCommand::Verify { id: None, store, output: OutputFlags::default() }, Sources::default())
 }
 
