@@ -285,7 +285,10 @@ impl Decoder {
     }
 
     /// A frame written by [`Encoder::frame`]; fields that `fields` does not read are skipped.
-    pub fn frame<T>(&mut self, fields: impl FnOnce(&mut Self) -> Result<T, DecodeError>) -> Result<T, DecodeError> {
+    pub fn frame<T>(
+        &mut self,
+        fields: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
         let start = self.position + 4;
         let mut inner = Self { rest: self.bytes()?, position: start };
         fields(&mut inner)

@@ -1,1 +1,120 @@
-//! When to roll, tier, snapshot, retain and collect.
+//! When to roll, upload, seal, snapshot, cut, retain and collect: decisions only.
+//!
+//! [`plan`] is a pure function of what a group says of itself, the options and the time. It is called whenever something
+//! happened to a group, and again after [`Plan::look_again_after`]. It promises nothing: the core checks each action
+//! again and drops a stale one, so a plan made twice does no harm.
+//!
+//! ```text
+//! open range --Roll--> rolled --Announce--> intent --(upload)--> --Append--> tiered --PublishCheckpoint--> --Cut--> freed
+//!                        |
+//!                        └--Seal--> file of this node            (not tiered, or the store is away and the log presses)
+//! ```
+//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`]. Each adds actions and says when it
+//! wants to look again.
+//!
+//! Invariants
+//! - What is not safe is not decided here: cut limits, fences and what checkpoints name are the core's.
+//! - Failures back off, each kind by itself; nothing is retried in a tight loop and nothing is given up.
+//! - No action depends on a clock but `now`; uids come from the caller's entropy.
+
+mod checkpoint;
+mod options;
+mod retain;
+mod roll;
+mod seal;
+mod tier;
+
+use std::time::Duration;
+
+use varve_common::{Entropy, GroupId};
+use varve_replica::{Action, GroupStatus, JobKind, Now};
+
+pub use options::{PlanOptions, Pressure};
+
+/// The first back-off after a failure; it doubles up to [`BACK_OFF_MAX`].
+const BACK_OFF: Duration = Duration::from_millis(100);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+
+/// What to do for a group now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// In order.
+    pub actions: Vec<Action>,
+    /// When to look again if nothing happens; `None` for a group that is at rest.
+    pub look_again_after: Option<Duration>,
+}
+
+/// Decides for one group.
+#[must_use]
+pub fn plan(status: &GroupStatus, options: &PlanOptions, now: Now, entropy: &dyn Entropy) -> Plan {
+    let mut planner = Planner { status, options, now, entropy, plan: Plan::default() };
+    if status.group != GroupId::METADATA {
+        planner.roll();
+        planner.tier();
+        planner.seal();
+        planner.retain();
+    }
+    planner.checkpoint();
+    planner.cut();
+    planner.plan
+}
+
+struct Planner<'a> {
+    status: &'a GroupStatus,
+    options: &'a PlanOptions,
+    now: Now,
+    entropy: &'a dyn Entropy,
+    plan: Plan,
+}
+
+impl Planner<'_> {
+    fn act(&mut self, action: Action) {
+        self.plan.actions.push(action);
+    }
+
+    fn look_after(&mut self, span: Duration) {
+        let sooner = self.plan.look_again_after.is_none_or(|planned| span < planned);
+        if sooner {
+            self.plan.look_again_after = Some(span);
+        }
+    }
+
+    /// Whether `age` has passed since the wall-clock time `since_ms`; where not, looks again when it has.
+    fn has_aged(&mut self, since_ms: i64, age: Duration) -> bool {
+        let passed = Duration::from_millis(self.now.wall_ms.saturating_sub(since_ms).max(0) as u64);
+        if passed < age {
+            self.look_after(age - passed);
+        }
+        passed >= age
+    }
+
+    /// Whether a job of this kind may be tried now: its back-off is over.
+    fn may_try(&mut self, kind: JobKind) -> bool {
+        let Some(&(failures, last)) = self.status.jobs.failures.get(&kind) else { return true };
+        let wait = BACK_OFF.saturating_mul(1 << failures.min(16)).min(BACK_OFF_MAX);
+        let passed = self.now.monotonic.since(last);
+        if passed < wait {
+            self.look_after(wait - passed);
+        }
+        passed >= wait
+    }
+
+    /// A random number that names an object; 0 is kept free.
+    fn uid(&self) -> u64 {
+        self.entropy.next_u64().max(1)
+    }
+
+    /// Whether the log is short of room and this group holds its oldest file.
+    fn is_pressed(&self) -> bool {
+        self.options.pressure.groups.contains(&self.status.group)
+    }
+
+    /// Whether what is rolled cannot leave for the bucket: the topic does not tier, or the store does not take it.
+    fn is_stranded(&self) -> bool {
+        let failures = self.status.jobs.failures.get(&JobKind::Upload).map_or(0, |(failures, _)| *failures);
+        !self.status.options.tiered || failures >= self.options.stranded_failures
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -110,7 +110,8 @@ impl TailCache {
     /// Forgets a group.
     pub fn remove(&self, group: GroupId) {
         let mut inner = self.lock();
-        let bytes: usize = inner.groups.remove(&group).into_iter().flatten().map(|batch| batch.bytes.len()).sum();
+        let bytes: usize =
+            inner.groups.remove(&group).into_iter().flatten().map(|batch| batch.bytes.len()).sum();
         inner.bytes -= bytes;
         inner.order.retain(|other| *other != group);
     }

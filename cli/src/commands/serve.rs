@@ -48,8 +48,8 @@ fn dev_banner(data: &str, address: &str) -> String {
 }
 
 /// The one place where the command line meets the broker.
-fn run_broker(_config: Config) -> Result<(), Failure> {
-    Err(Failure::failed("this build serves nothing yet", "use a build with varve_broker::run wired in"))
+fn run_broker(config: Config) -> Result<(), Failure> {
+    varve_broker::run(config).map_err(|cause| Failure::failed(cause.to_string(), "see the log above"))
 }
 
 #[cfg(test)]

@@ -1,0 +1,196 @@
+//! The driver: feeds the pure core and carries out what it asks, one arm per effect.
+//!
+//! ```text
+//! inputs -> Shard::step -> effects -> Ports        (write-ahead log, jobs, replies, readers' views)
+//!    ^                        |
+//!    |        plan, open ─────┘ follow-up inputs, in the same turn
+//!    └── Persisted, Marked, JobDone                 answers of the ports, in later turns
+//! ```
+//! The driver owns no thread and no clock: a thread in [`crate::runtime`] calls [`Driver::turn`] in production, the
+//! simulator calls it in a simulation. All writes of one turn go to the log as one batch, so one fsync serves every
+//! group that had something to say.
+//!
+//! Order within a turn is the order of the effects: a batch enters the tail cache before the view that shows it is
+//! published, and both before the reply that tells of it.
+
+mod open;
+mod ports;
+mod writes;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
+
+use varve_common::{Entropy, GroupId, Monotonic};
+use varve_compactor::{PlanOptions, plan};
+use varve_replica::{Effect, Input, Mark, Now, Shard, metadata::Image};
+
+pub use self::{
+    open::{Change, Groups, OpenError, OptionsOf, Placement, group_directory},
+    ports::Ports,
+    writes::{Ack, Writes},
+};
+
+/// The core with its surroundings.
+pub struct Driver {
+    shard: Shard,
+    groups: Groups,
+    plan_options: PlanOptions,
+    entropy: Arc<dyn Entropy>,
+    effects: Vec<Effect>,
+    writes: Writes,
+    /// Groups in which something happened that the planner wants to see.
+    touched: BTreeSet<GroupId>,
+    /// When the planner wants to look at a group that stays quiet.
+    looks: BTreeSet<(Monotonic, GroupId)>,
+    look_of: BTreeMap<GroupId, Monotonic>,
+    failed: bool,
+    orphans_gone: bool,
+}
+
+impl Driver {
+    /// A driver over the groups that recovery found. The first turn is given [`Groups::metadata`].
+    #[must_use]
+    pub fn new(shard: Shard, groups: Groups, plan_options: PlanOptions, entropy: Arc<dyn Entropy>) -> Self {
+        Self {
+            shard,
+            groups,
+            plan_options,
+            entropy,
+            effects: Vec::new(),
+            writes: Writes::default(),
+            touched: BTreeSet::new(),
+            looks: BTreeSet::new(),
+            look_of: BTreeMap::new(),
+            failed: false,
+            orphans_gone: false,
+        }
+    }
+
+    /// Takes in what happened, carries out what follows, and leaves one batch of writes with the ports.
+    pub fn turn<P: Ports>(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>, ports: &mut P) {
+        let mut queue: VecDeque<Input> = inputs.into_iter().collect();
+        while let Some(input) = queue.pop_front() {
+            self.note(&input);
+            self.shard.step(now, input, &mut self.effects);
+            let effects = std::mem::take(&mut self.effects);
+            effects.into_iter().for_each(|effect| self.perform(effect, &mut queue, ports));
+            if queue.is_empty() {
+                self.plan(now, &mut queue);
+            }
+        }
+        self.destroy_orphans(ports);
+        if let Some(writes) = self.writes.take() {
+            ports.write(writes);
+        }
+    }
+
+    /// Carries out one effect.
+    fn perform<P: Ports>(&mut self, effect: Effect, queue: &mut VecDeque<Input>, ports: &mut P) {
+        match effect {
+            Effect::Persist { group, replica, ready, hard_state, entries, must_sync } => {
+                let written = self.writes.persist(group, replica, ready, hard_state, entries, must_sync);
+                queue.extend(written);
+            }
+            Effect::Mark { group, replica, number, mark } => self.writes.mark(group, replica, number, mark),
+            Effect::Reply { ticket, reply } => ports.reply(ticket, reply),
+            Effect::Tail { group, base, end, batch, .. } => ports.tail(group, base, end, batch),
+            Effect::Publish { group, view } => {
+                self.touched.insert(group);
+                ports.publish(group, view);
+            }
+            Effect::Start(job) => ports.start(job),
+            Effect::MetadataChanged(image) => {
+                self.reconcile(&image, queue, ports);
+                self.touched.insert(GroupId::METADATA);
+                ports.metadata(image);
+            }
+            Effect::Send { .. } => {
+                unreachable!("every group of this node has one voter, who writes to nobody")
+            }
+            Effect::Stopped { group, why } => ports.stopped(group, &why.to_string()),
+        }
+    }
+
+    fn note(&mut self, input: &Input) {
+        match input {
+            Input::JobDone { group, .. } | Input::Marked { group, .. } | Input::Configure { group, .. } => {
+                self.touched.insert(*group);
+            }
+            Input::PersistFailed => self.failed = true,
+            _ => {}
+        }
+    }
+
+    /// Opens, configures and closes groups so that they are those which the metadata places on this node.
+    fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
+        for change in self.groups.reconcile(image) {
+            match change {
+                Change::Feed(input) => queue.push_back(input),
+                Change::Offline(error) => ports.stopped(error.group(), &error.to_string()),
+                Change::Gone(group) => ports.gone(group),
+            }
+        }
+    }
+
+    /// Once the metadata is complete, replicas that it does not know are those of deleted topics: the log lets them go.
+    fn destroy_orphans<P: Ports>(&mut self, ports: &mut P) {
+        if self.orphans_gone || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
+            return;
+        }
+        self.orphans_gone = true;
+        for (group, replica) in self.groups.take_orphans() {
+            self.writes.mark(group, replica, 0, Mark::Destroyed);
+            ports.gone(group);
+        }
+    }
+
+    /// Asks the planner about groups that changed or whose time has come.
+    fn plan(&mut self, now: Now, queue: &mut VecDeque<Input>) {
+        if self.failed {
+            return;
+        }
+        while let Some(&(due, group)) = self.looks.first() {
+            if due > now.monotonic {
+                break;
+            }
+            self.looks.pop_first();
+            self.look_of.remove(&group);
+            self.touched.insert(group);
+        }
+        for group in std::mem::take(&mut self.touched) {
+            let Some(status) = self.shard.status(group) else { continue };
+            let plan = plan(&status, &self.plan_options, now, &*self.entropy);
+            queue.extend(plan.actions.into_iter().map(|action| Input::Act { group, action }));
+            if let Some(after) = plan.look_again_after {
+                self.look_at(group, now.monotonic.plus(after));
+            }
+        }
+    }
+
+    fn look_at(&mut self, group: GroupId, due: Monotonic) {
+        if let Some(old) = self.look_of.insert(group, due) {
+            self.looks.remove(&(old, group));
+        }
+        self.looks.insert((due, group));
+    }
+
+    /// When the planner wants to look at a group next, if nothing happens before.
+    #[must_use]
+    pub fn next_look(&self) -> Option<Monotonic> {
+        self.looks.first().map(|(due, _)| *due)
+    }
+
+    /// Tells the planner which groups hold the log's oldest file while it is short of room; none while there is room.
+    pub fn press(&mut self, groups: impl IntoIterator<Item = GroupId>) {
+        self.plan_options.pressure.groups = groups.into_iter().collect();
+        self.touched.extend(&self.plan_options.pressure.groups);
+    }
+
+    /// The core, to look at.
+    #[must_use]
+    pub fn shard(&self) -> &Shard {
+        &self.shard
+    }
+}

@@ -1,0 +1,317 @@
+//! Which groups this node runs, and what each starts from: the log's recovery, the newest valid local checkpoint, and
+//! the entries above it.
+//!
+//! The metadata group is opened first; its image then says which partitions belong here. A local checkpoint that cannot
+//! be read is reported and the one before it is used, never "empty": without any the log must reach back to the first
+//! entry, or the group stays offline.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use varve_common::{
+    Access, ClusterId, Digest, Disk, GroupId, Incarnation, LogIndex, NodeId, Offset, PartitionIndex,
+    ReplicaId, Term, disk::read_exact_at,
+};
+use varve_replica::{
+    GroupKind, GroupOptions, GroupState, Input, LocalCheckpoint, LogEntry, OpenGroup, PartitionIdentity,
+    PersistedHardState, SealMark,
+    checkpoint::{self, Decoded},
+    metadata::{Image, Topic},
+};
+use varve_wal::{self as wal, RecoveredGroup};
+
+/// How many bytes of entries one read of the log asks for.
+const READ_BYTES: u64 = 8 << 20;
+
+/// Why a group stays offline. Its clients get KAFKA_STORAGE_ERROR; the others are served.
+#[derive(Debug, thiserror::Error)]
+#[error("{group} stays offline: {why}")]
+pub struct OpenError {
+    group: GroupId,
+    why: Why,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Why {
+    #[error("acknowledged entries above {0} are damaged; `varve storage recover --accept-loss` ends this")]
+    Damaged(LogIndex),
+    #[error("no local checkpoint can be read and the log begins only at {0}")]
+    NoCheckpoint(LogIndex),
+    #[error(transparent)]
+    Read(#[from] wal::ReadError),
+}
+
+impl OpenError {
+    /// Which group.
+    #[must_use]
+    pub const fn group(&self) -> GroupId {
+        self.group
+    }
+}
+
+/// Turns a topic's configuration into a partition's options.
+pub type OptionsOf = Arc<dyn Fn(&Topic) -> GroupOptions + Send + Sync>;
+
+/// What this node is, and where its files are.
+#[derive(Clone)]
+pub struct Placement {
+    /// This node.
+    pub node: NodeId,
+    /// Its cluster.
+    pub cluster: ClusterId,
+    /// The cluster's life on its prefix.
+    pub incarnation: Incarnation,
+    /// The folder with a folder of checkpoints for each group.
+    pub groups: PathBuf,
+    /// How topics are run.
+    pub options_of: OptionsOf,
+}
+
+/// The groups of a node.
+pub struct Groups {
+    disk: Arc<dyn Disk>,
+    wal: wal::Reader,
+    placement: Placement,
+    recovered: BTreeMap<GroupId, RecoveredGroup>,
+    log_bytes: BTreeMap<GroupId, u64>,
+    open: BTreeMap<GroupId, (ReplicaId, Arc<Topic>)>,
+}
+
+/// What follows from a change of the metadata.
+pub enum Change {
+    /// A group is opened or configured.
+    Feed(Input),
+    /// A group cannot be opened.
+    Offline(OpenError),
+    /// A group leaves this node.
+    Gone(GroupId),
+}
+
+impl Groups {
+    /// The groups that the log holds; none is open yet.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, wal: wal::Reader, recovery: wal::Recovery, placement: Placement) -> Self {
+        let log_bytes = wal.usage().groups;
+        Self { disk, wal, placement, recovered: recovery.groups, log_bytes, open: BTreeMap::new() }
+    }
+
+    /// The metadata group, which `founder` founds where the log does not hold it.
+    pub fn metadata(&mut self, founder: ReplicaId) -> Result<Input, OpenError> {
+        let kind =
+            GroupKind::Metadata { cluster: self.placement.cluster, incarnation: self.placement.incarnation };
+        self.open(GroupId::METADATA, founder, vec![founder], kind)
+    }
+
+    /// Makes the open groups those that the metadata places on this node.
+    pub fn reconcile(&mut self, image: &Image) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let gone: Vec<GroupId> =
+            self.open.keys().filter(|group| !image.groups.contains_key(group)).copied().collect();
+        for group in gone {
+            self.open.remove(&group);
+            changes.push(Change::Feed(Input::Close { group }));
+            changes.push(Change::Gone(group));
+        }
+        for group in image.groups.keys() {
+            let Some((topic, number, partition)) = image.partition_of(*group) else { continue };
+            let Some(replica) = partition.replicas.iter().find(|id| id.node() == self.placement.node) else {
+                continue;
+            };
+            changes.extend(self.place(*group, *replica, topic, number, &partition.replicas));
+        }
+        changes
+    }
+
+    fn place(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        topic: &Arc<Topic>,
+        partition: PartitionIndex,
+        voters: &[ReplicaId],
+    ) -> Option<Change> {
+        if let Some((_, known)) = self.open.get(&group) {
+            if Arc::ptr_eq(known, topic) {
+                return None;
+            }
+            let changed = known.configs != topic.configs;
+            self.open.insert(group, (replica, Arc::clone(topic)));
+            let options = (self.placement.options_of)(topic);
+            return changed.then_some(Change::Feed(Input::Configure { group, options }));
+        }
+        self.open.insert(group, (replica, Arc::clone(topic)));
+        let identity = PartitionIdentity {
+            cluster: self.placement.cluster,
+            incarnation: self.placement.incarnation,
+            topic_id: topic.id,
+            topic: topic.name.to_string(),
+            partition,
+        };
+        let kind = GroupKind::Partition { identity, options: (self.placement.options_of)(topic) };
+        Some(self.open(group, replica, voters.to_vec(), kind).map_or_else(Change::Offline, Change::Feed))
+    }
+
+    /// Replicas in the log that the metadata, once it is complete, does not place here: their topics are gone.
+    pub fn take_orphans(&mut self) -> Vec<(GroupId, ReplicaId)> {
+        std::mem::take(&mut self.recovered).into_iter().map(|(group, found)| (group, found.replica)).collect()
+    }
+
+    fn open(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        voters: Vec<ReplicaId>,
+        kind: GroupKind,
+    ) -> Result<Input, OpenError> {
+        let failed = |why| OpenError { group, why };
+        let Some(found) = self.recovered.remove(&group).filter(|found| found.replica == replica) else {
+            return Ok(Input::Open(Box::new(new_group(group, replica, voters, kind))));
+        };
+        if let Some(damage) = &found.damage {
+            return Err(failed(Why::Damaged(damage.last_index)));
+        }
+        let local_checkpoints: Vec<LocalCheckpoint> = found.snapshots.iter().map(local_checkpoint).collect();
+        let (state, applied) = self.newest_state(group, &local_checkpoints);
+        if applied < found.truncated.0 {
+            return Err(failed(Why::NoCheckpoint(found.truncated.0)));
+        }
+        let entries =
+            self.entries_above(group, applied, found.last_index).map_err(|error| failed(error.into()))?;
+        let hard_state = found.hard_state.unwrap_or_default();
+        Ok(Input::Open(Box::new(OpenGroup {
+            group,
+            replica,
+            voters,
+            kind,
+            hard_state: PersistedHardState {
+                term: hard_state.term,
+                vote: hard_state.vote,
+                commit: hard_state.commit,
+            },
+            truncated: found.truncated,
+            local_start: self.local_start(group, &found, &state),
+            log_bytes: self.log_bytes.remove(&group).unwrap_or(0),
+            state,
+            seals: found.seals.into_values().map(seal_mark).collect(),
+            local_checkpoints,
+            entries,
+        })))
+    }
+
+    /// The newest local checkpoint that reads back whole, and the index that it holds.
+    fn newest_state(&self, group: GroupId, checkpoints: &[LocalCheckpoint]) -> (GroupState, LogIndex) {
+        for checkpoint in checkpoints.iter().rev() {
+            let path = group_directory(&self.placement.groups, group).join(&checkpoint.file);
+            match load_checkpoint(&*self.disk, &path, checkpoint.sha256) {
+                Ok(state) => return (state, checkpoint.index),
+                Err(why) => {
+                    tracing::error!(%group, path = %path.display(), %why, "local checkpoint is damaged")
+                }
+            }
+        }
+        (GroupState::New, LogIndex::ZERO)
+    }
+
+    fn entries_above(
+        &self,
+        group: GroupId,
+        applied: LogIndex,
+        last: LogIndex,
+    ) -> Result<Vec<LogEntry>, wal::ReadError> {
+        let mut entries = Vec::new();
+        let mut from = applied.next();
+        while from <= last {
+            let read = self.wal.entries(group, from, READ_BYTES)?;
+            let Some(end) = read.last() else { break };
+            from = end.index.next();
+            entries.extend(read.into_iter().map(log_entry));
+        }
+        Ok(entries)
+    }
+
+    /// The first offset in the log; the state's end where the log holds no entry.
+    fn local_start(&self, group: GroupId, found: &RecoveredGroup, state: &GroupState) -> Offset {
+        let first =
+            self.wal.entries(group, found.truncated.0.next(), 0).ok().and_then(|read| read.first().cloned());
+        first.map(|entry| entry.offset).unwrap_or_else(|| match state {
+            GroupState::Partition(state) => state.records().log_end,
+            GroupState::New | GroupState::Metadata(_) => Offset::ZERO,
+        })
+    }
+}
+
+/// Where a group's checkpoints are.
+#[must_use]
+pub fn group_directory(groups: &Path, group: GroupId) -> PathBuf {
+    groups.join(format!("{:016x}", group.0))
+}
+
+fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: GroupKind) -> OpenGroup {
+    OpenGroup {
+        group,
+        replica,
+        voters,
+        kind,
+        hard_state: PersistedHardState::default(),
+        truncated: (LogIndex::ZERO, Term::ZERO),
+        state: GroupState::New,
+        seals: Vec::new(),
+        local_checkpoints: Vec::new(),
+        local_start: Offset::ZERO,
+        log_bytes: 0,
+        entries: Vec::new(),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CheckpointError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("its sha256 is not the one in its mark")]
+    Digest,
+    #[error(transparent)]
+    Decode(#[from] varve_common::codec::DecodeError),
+}
+
+fn load_checkpoint(disk: &dyn Disk, path: &Path, sha256: Digest) -> Result<GroupState, CheckpointError> {
+    let file = disk.open(path, Access::Buffered)?;
+    let bytes = Bytes::from(read_exact_at(&*file, 0, file.len()? as usize)?);
+    if Digest::of(&bytes) != sha256 {
+        return Err(CheckpointError::Digest);
+    }
+    Ok(match checkpoint::decode(&bytes)? {
+        Decoded::Partition { state, .. } => GroupState::Partition(state),
+        Decoded::Metadata { state, .. } => GroupState::Metadata(state),
+    })
+}
+
+fn local_checkpoint(mark: &wal::SnapshotMark) -> LocalCheckpoint {
+    LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file.clone(), sha256: mark.sha256 }
+}
+
+fn seal_mark(seal: wal::SealMark) -> SealMark {
+    SealMark {
+        base: seal.base,
+        end: seal.end,
+        first_index: seal.first_index,
+        last_index: seal.last_index,
+        last_term: seal.last_term,
+        bytes: seal.bytes,
+        sha256: seal.sha256,
+    }
+}
+
+fn log_entry(entry: wal::Entry) -> LogEntry {
+    LogEntry {
+        index: entry.index,
+        term: entry.term,
+        kind: entry.kind,
+        offset: entry.offset,
+        data: entry.data,
+    }
+}

@@ -1,0 +1,37 @@
+//! What the driver needs of the world around it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use varve_common::{GroupId, Offset};
+use varve_replica::{Job, PartitionView, Reply, Ticket, metadata::Image};
+
+use super::Writes;
+
+/// The surroundings of a [`super::Driver`]: threads in production, the scheduler in a simulation. No call blocks.
+pub trait Ports {
+    /// Writes a batch to the log. When it is fsynced, `writes.acks` come back as inputs, in order; when it fails,
+    /// `Input::PersistFailed`.
+    fn write(&mut self, writes: Writes);
+
+    /// Runs a job in the background; its outcome comes back as `Input::JobDone`.
+    fn start(&mut self, job: Job);
+
+    /// Answers a request.
+    fn reply(&mut self, ticket: Ticket, reply: Reply);
+
+    /// Caches a committed batch for consumers at the tail.
+    fn tail(&mut self, group: GroupId, base: Offset, end: Offset, batch: Bytes);
+
+    /// Shows readers a partition as it now is, and wakes those who wait.
+    fn publish(&mut self, group: GroupId, view: Arc<PartitionView>);
+
+    /// Shows handlers the metadata as it now is.
+    fn metadata(&mut self, image: Arc<Image>);
+
+    /// A group serves no more; the others go on.
+    fn stopped(&mut self, group: GroupId, why: &str);
+
+    /// A group has left this node for good: its files may go.
+    fn gone(&mut self, group: GroupId);
+}

@@ -1,0 +1,178 @@
+//! One turn's writes: records of many groups, and who is told when they are fsynced.
+
+use std::collections::BTreeMap;
+
+use varve_common::{GroupId, ReplicaId};
+use varve_replica::{Input, LogEntry, Mark, PersistedHardState};
+use varve_wal::{self as wal, GroupRecord, Record};
+
+/// Who is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ack {
+    /// A ready of a group.
+    Persisted {
+        /// Which group.
+        group: GroupId,
+        /// Its number.
+        ready: u64,
+    },
+    /// A mark of a group.
+    Marked {
+        /// Which group.
+        group: GroupId,
+        /// Its number.
+        number: u64,
+    },
+}
+
+impl From<Ack> for Input {
+    fn from(ack: Ack) -> Self {
+        match ack {
+            Ack::Persisted { group, ready } => Self::Persisted { group, ready },
+            Ack::Marked { group, number } => Self::Marked { group, number },
+        }
+    }
+}
+
+/// A batch for the log.
+#[derive(Debug, Default)]
+pub struct Writes {
+    /// In order.
+    pub records: Vec<GroupRecord>,
+    /// In order.
+    pub acks: Vec<Ack>,
+    /// Commit indexes that moved alone: they ride with the next batch. Losing them costs nothing, because a leader
+    /// finds its commit index anew, so no fsync is spent on them.
+    riders: BTreeMap<GroupId, GroupRecord>,
+}
+
+impl Writes {
+    /// Adds a ready of a group. Where it needs no fsync its answer comes at once.
+    pub(super) fn persist(
+        &mut self,
+        group: GroupId,
+        replica: ReplicaId,
+        ready: u64,
+        hard_state: Option<PersistedHardState>,
+        entries: Vec<LogEntry>,
+        must_sync: bool,
+    ) -> Option<Input> {
+        let record = |record| GroupRecord { group, replica, record };
+        let hard_state = hard_state.map(|state| record(Record::HardState(hard_state_record(state))));
+        if !must_sync && entries.is_empty() {
+            if let Some(state) = hard_state {
+                self.riders.insert(group, state);
+            }
+            return Some(Input::Persisted { group, ready });
+        }
+        self.riders.remove(&group);
+        // Term and vote stand before the entries that were made under them.
+        self.records.extend(hard_state);
+        if !entries.is_empty() {
+            self.records.push(record(Record::Entries(entries.into_iter().map(entry_record).collect())));
+        }
+        self.acks.push(Ack::Persisted { group, ready });
+        None
+    }
+
+    /// Adds a mark.
+    pub(super) fn mark(&mut self, group: GroupId, replica: ReplicaId, number: u64, mark: Mark) {
+        if mark == Mark::Destroyed {
+            self.riders.remove(&group);
+        }
+        self.records.push(GroupRecord { group, replica, record: mark_record(mark) });
+        self.acks.push(Ack::Marked { group, number });
+    }
+
+    /// What there is to write, with the riders; `None` where nobody waits for a write.
+    pub(super) fn take(&mut self) -> Option<Self> {
+        if self.acks.is_empty() {
+            return None;
+        }
+        let mut taken = std::mem::take(self);
+        taken.records.extend(std::mem::take(&mut taken.riders).into_values());
+        Some(taken)
+    }
+}
+
+fn entry_record(entry: LogEntry) -> wal::Entry {
+    wal::Entry {
+        index: entry.index,
+        term: entry.term,
+        kind: entry.kind,
+        offset: entry.offset,
+        data: entry.data,
+    }
+}
+
+fn hard_state_record(state: PersistedHardState) -> wal::HardState {
+    wal::HardState { term: state.term, vote: state.vote, commit: state.commit }
+}
+
+fn mark_record(mark: Mark) -> Record {
+    match mark {
+        Mark::Truncated { index, term } => Record::Truncated { index, term },
+        Mark::Snapshot(checkpoint) => Record::Snapshot(wal::SnapshotMark {
+            index: checkpoint.index,
+            term: checkpoint.term,
+            file: checkpoint.file,
+            sha256: checkpoint.sha256,
+        }),
+        Mark::Sealed(seal) => Record::Sealed(wal::SealMark {
+            base: seal.base,
+            end: seal.end,
+            first_index: seal.first_index,
+            last_index: seal.last_index,
+            last_term: seal.last_term,
+            bytes: seal.bytes,
+            sha256: seal.sha256,
+        }),
+        Mark::Unsealed { base, end } => Record::Unsealed { base, end },
+        Mark::Destroyed => Record::Destroyed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_common::{LogIndex, NodeId, Term};
+
+    use super::*;
+
+    const GROUP: GroupId = GroupId(3);
+
+    fn replica() -> ReplicaId {
+        ReplicaId::new(NodeId::new(1).expect("1 is a node id"), 1).expect("1 is a counter")
+    }
+
+    fn state(commit: u64) -> PersistedHardState {
+        PersistedHardState { term: Term(1), vote: 1, commit: LogIndex(commit) }
+    }
+
+    #[test]
+    fn a_commit_index_alone_costs_no_write_and_rides_with_the_next() {
+        let mut writes = Writes::default();
+        let answer = writes.persist(GROUP, replica(), 4, Some(state(9)), Vec::new(), false);
+        assert!(matches!(answer, Some(Input::Persisted { ready: 4, .. })));
+        assert!(writes.take().is_none());
+        writes.mark(GroupId(5), replica(), 1, Mark::Destroyed);
+        let taken = writes.take().expect("a mark waits");
+        assert_eq!(taken.acks, [Ack::Marked { group: GroupId(5), number: 1 }]);
+        assert_eq!(taken.records[1].record, Record::HardState(hard_state_record(state(9))));
+    }
+
+    #[test]
+    fn t9_term_and_vote_stand_before_the_entries_made_under_them() {
+        let mut writes = Writes::default();
+        let entry = LogEntry {
+            index: LogIndex(1),
+            term: Term(1),
+            kind: 0,
+            offset: Default::default(),
+            data: Default::default(),
+        };
+        assert!(writes.persist(GROUP, replica(), 1, Some(state(0)), vec![entry], true).is_none());
+        let taken = writes.take().expect("entries wait");
+        assert!(matches!(taken.records[0].record, Record::HardState(_)));
+        assert!(matches!(taken.records[1].record, Record::Entries(_)));
+    }
+}

@@ -1,0 +1,160 @@
+//! The shard's thread: takes letters, turns the driver, answers requests.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+use varve_common::Monotonic;
+use varve_common::{Clock, GroupId, Offset};
+use varve_replica::{Input, Job, Now, PartitionView, Reply, Ticket, metadata::Image};
+use varve_tiering::tail::TailCache;
+
+use super::{
+    mailbox::{Inbox, Mail, Mailbox},
+    views::Views,
+};
+use crate::driver::{Driver, Ports, Writes};
+
+/// How often time is told to the core when nothing else happens.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Where jobs go.
+pub trait StartJob: Send + 'static {
+    /// Runs the job in the background; `Mail::JobDone` follows.
+    fn start(&self, job: Job);
+
+    /// Removes the files of a group that has left this node, in the background.
+    fn remove(&self, group: GroupId);
+}
+
+/// What the thread is made of.
+pub struct ShardThread<J> {
+    /// The core and its surroundings.
+    pub driver: Driver,
+    /// Where letters come from.
+    pub inbox: Inbox,
+    /// Where answers of the log go.
+    pub mailbox: Mailbox,
+    /// The log.
+    pub wal: varve_wal::Handle,
+    /// The jobs.
+    pub jobs: J,
+    /// What readers see.
+    pub views: Views,
+    /// What consumers at the tail read.
+    pub tail: TailCache,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Told once when the log has failed: the process must end.
+    pub failed: oneshot::Sender<String>,
+}
+
+impl<J: StartJob> ShardThread<J> {
+    /// Runs until `Mail::Stop`, or until nobody can send letters.
+    pub fn spawn(self) -> std::io::Result<JoinHandle<()>> {
+        thread::Builder::new().name("shard".to_owned()).spawn(move || self.run())
+    }
+
+    fn run(self) {
+        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, failed } = self;
+        let mut ports = ThreadPorts { mailbox, wal, jobs, views, tail, waiting: HashMap::new() };
+        let mut failed = Some(failed);
+        let mut stopping = false;
+        let mut ticked = Monotonic::default();
+        while !stopping {
+            let now = Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() };
+            let patience = driver.next_look().map_or(TICK, |due| due.since(now.monotonic).min(TICK));
+            let Some(letters) = inbox.take(patience) else { break };
+            let now = Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() };
+            let mut inputs = Vec::with_capacity(letters.len() + 1);
+            for letter in letters {
+                match letter {
+                    Mail::Request { ticket, input, answer } => {
+                        ports.waiting.insert(ticket, answer);
+                        inputs.push(*input);
+                    }
+                    Mail::Input(input) => inputs.push(*input),
+                    Mail::Written(acks) => inputs.extend(acks.into_iter().map(Input::from)),
+                    Mail::WriteFailed(why) => {
+                        inputs.push(Input::PersistFailed);
+                        // The receiver is gone only when the process is ending already.
+                        failed.take().map(|failed| failed.send(why));
+                    }
+                    Mail::JobDone(group, outcome) => inputs.push(Input::JobDone { group, outcome }),
+                    Mail::Pressure(groups) => driver.press(groups),
+                    Mail::Stop => stopping = true,
+                }
+            }
+            if now.monotonic.since(ticked) >= TICK {
+                ticked = now.monotonic;
+                inputs.push(Input::Tick);
+            }
+            driver.turn(now, inputs, &mut ports);
+        }
+    }
+}
+
+struct ThreadPorts<J> {
+    mailbox: Mailbox,
+    wal: varve_wal::Handle,
+    jobs: J,
+    views: Views,
+    tail: TailCache,
+    waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
+}
+
+impl<J: StartJob> Ports for ThreadPorts<J> {
+    fn write(&mut self, writes: Writes) {
+        let mailbox = self.mailbox.clone();
+        let acks = writes.acks;
+        self.wal.submit(
+            writes.records,
+            Box::new(move |written| {
+                mailbox.send(match written {
+                    Ok(()) => Mail::Written(acks),
+                    Err(failure) => Mail::WriteFailed(failure.to_string()),
+                });
+            }),
+        );
+    }
+
+    fn start(&mut self, job: Job) {
+        self.jobs.start(job);
+    }
+
+    fn reply(&mut self, ticket: Ticket, reply: Reply) {
+        if let Some(answer) = self.waiting.remove(&ticket) {
+            // A client that went away does not want its answer.
+            drop(answer.send(reply));
+        }
+    }
+
+    fn tail(&mut self, group: GroupId, base: Offset, end: Offset, batch: Bytes) {
+        self.tail.push(group, base, end, batch);
+    }
+
+    fn publish(&mut self, group: GroupId, view: Arc<PartitionView>) {
+        self.views.publish(group, view);
+    }
+
+    fn metadata(&mut self, image: Arc<Image>) {
+        self.views.set_image(&image);
+    }
+
+    fn stopped(&mut self, group: GroupId, why: &str) {
+        tracing::error!(%group, why, "group stopped; the others go on");
+        self.views.remove(group);
+        self.tail.remove(group);
+    }
+
+    fn gone(&mut self, group: GroupId) {
+        self.views.remove(group);
+        self.tail.remove(group);
+        self.jobs.remove(group);
+    }
+}

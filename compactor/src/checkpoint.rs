@@ -1,0 +1,79 @@
+//! Checkpoints, on this node and in the bucket, and the cut of the log that they allow.
+
+use varve_common::GroupId;
+use varve_replica::{Action, JobKind};
+
+use crate::Planner;
+
+impl Planner<'_> {
+    pub(crate) fn checkpoint(&mut self) {
+        self.checkpoint_locally();
+        self.publish();
+    }
+
+    /// A restart replays what came after the newest local checkpoint, so that must stay little; and the log is cut behind
+    /// the older of two, so a pressed group needs two above what it holds.
+    fn checkpoint_locally(&mut self) {
+        let status = self.status;
+        if status.jobs.runs(JobKind::CheckpointLocal) || !self.may_try(JobKind::CheckpointLocal) {
+            return;
+        }
+        let due = status.bytes_since_checkpoint >= self.options.checkpoint_bytes
+            || status.changes_since_checkpoint >= self.options.checkpoint_changes;
+        let pressed = self.is_pressed() && status.changes_since_checkpoint > 0;
+        if due || pressed {
+            return self.act(Action::CheckpointLocal);
+        }
+        // At rest the newest checkpoint holds everything, and the older one still pins the log below it. An entry
+        // that changes nothing gives the next checkpoint an index of its own.
+        let older = status.local_checkpoints.first().map(|checkpoint| checkpoint.index);
+        let newest = status.local_checkpoints.last().map(|checkpoint| checkpoint.index);
+        let pinned =
+            self.is_pressed() && (older < newest || older.is_none() || status.local_checkpoints.len() < 2);
+        if pinned && status.ready && status.group != GroupId::METADATA && status.inflight_bytes == 0 {
+            self.act(Action::ExpireProducers { unused_since_ms: 0 });
+        }
+    }
+
+    fn publish(&mut self) {
+        let status = self.status;
+        if !status.ready || !status.publish_dirty || status.jobs.runs(JobKind::Publish) {
+            return;
+        }
+        let due = if status.group == GroupId::METADATA {
+            let last = status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
+            self.has_aged(last, self.options.publish_metadata_age)
+        } else {
+            let pressed = self.is_pressed() && status.unpublished_segments > 0;
+            pressed
+                || status.unpublished_segments >= self.options.publish_segments
+                || status
+                    .first_unpublished_ms
+                    .is_some_and(|since| self.has_aged(since, self.options.publish_age))
+        };
+        if due && self.may_try(JobKind::Publish) {
+            let uid = self.uid();
+            self.act(Action::PublishCheckpoint { uid });
+        }
+    }
+
+    /// Unpressed, the log keeps what a learner or a damaged checkpoint may still want: everything above S of the second
+    /// newest checkpoint in the bucket. Under pressure it is cut as far as is safe (TIERING.md 6).
+    pub(crate) fn cut(&mut self) {
+        let status = self.status;
+        let limit = status.cut_limit;
+        let kept_from = match status.published.as_slice() {
+            [older, _] => Some((older.state_index, older.state_term)),
+            _ => None,
+        };
+        let target = match kept_from {
+            _ if self.is_pressed() => limit,
+            Some(kept) if kept.0 < limit.0 => kept,
+            Some(_) => limit,
+            None => return,
+        };
+        if target.0 > status.truncated.0 {
+            self.act(Action::Cut { index: target.0, term: target.1 });
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! How a node plans.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use varve_common::GroupId;
+
+/// What the log is short of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Pressure {
+    /// The groups that hold the log's oldest file while the log is over its mark; empty while there is room.
+    pub groups: BTreeSet<GroupId>,
+}
+
+/// The node's choices. Those of a topic are in `GroupOptions`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlanOptions {
+    /// A partition's checkpoint is published when so many segments are new in the bucket.
+    pub publish_segments: u32,
+    /// And when the first of them is this old.
+    pub publish_age: Duration,
+    /// The metadata's checkpoint is published at most this long after a change.
+    pub publish_metadata_age: Duration,
+    /// A local checkpoint is taken after so many applied bytes: it bounds what a restart replays.
+    pub checkpoint_bytes: u64,
+    /// And after so many applied commands.
+    pub checkpoint_changes: u64,
+    /// Uploads that one partition has on its way.
+    pub uploads_max: usize,
+    /// After so many failed uploads in a row a pressed group seals its ranges instead of waiting for the store.
+    pub stranded_failures: u32,
+    /// Objects live this long after nothing needs them any more: longer than any upload, clock skew or read takes.
+    pub delete_grace: Duration,
+    /// Producers that were quiet for so long are forgotten (`producer.id.expiration.ms`).
+    pub producer_expiration: Duration,
+    /// How often retention is looked at.
+    pub retention_interval: Duration,
+    /// The state of the log.
+    pub pressure: Pressure,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            publish_segments: 8,
+            publish_age: Duration::from_secs(3_600),
+            publish_metadata_age: Duration::from_secs(60),
+            checkpoint_bytes: 64 << 20,
+            checkpoint_changes: 20_000,
+            uploads_max: 2,
+            stranded_failures: 3,
+            delete_grace: Duration::from_secs(600),
+            producer_expiration: Duration::from_secs(86_400),
+            retention_interval: Duration::from_secs(300),
+            pressure: Pressure::default(),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What may go for good: records beyond their retention, forgotten producers, objects that nothing names.
+
+use std::time::Duration;
+
+use varve_common::Offset;
+use varve_formats::command::TrimCause;
+use varve_replica::{Action, JobKind};
+
+use crate::Planner;
+
+/// A closed range, wherever it lives.
+struct Closed {
+    end: Offset,
+    bytes: u64,
+    max_timestamp: i64,
+}
+
+impl Planner<'_> {
+    pub(crate) fn retain(&mut self) {
+        if !self.status.ready {
+            return;
+        }
+        self.trim();
+        self.delete();
+        self.expire_producers();
+    }
+
+    /// Closed ranges from the oldest on: folded nodes as a whole, then entries, then what is rolled and not tiered.
+    fn closed(&self) -> impl Iterator<Item = Closed> {
+        let root = &self.status.root;
+        let nodes = root.nodes.iter().map(|node| Closed {
+            end: node.last.next(),
+            bytes: node.segment_bytes,
+            max_timestamp: node.max_timestamp,
+        });
+        let entries = root.entries.iter().map(|entry| Closed {
+            end: entry.end(),
+            bytes: entry.length,
+            max_timestamp: entry.max_timestamp,
+        });
+        let rolls = self.status.rolls.iter().map(|roll| Closed {
+            end: roll.end,
+            bytes: roll.bytes,
+            max_timestamp: roll.max_timestamp,
+        });
+        nodes.chain(entries).chain(rolls)
+    }
+
+    fn trim(&mut self) {
+        let options = &self.status.options;
+        if self.status.fence_pending || (options.retention_ms.is_none() && options.retention_bytes.is_none())
+        {
+            return;
+        }
+        let held: u64 = self.closed().map(|range| range.bytes).sum::<u64>() + self.status.open.bytes;
+        let mut excess = options.retention_bytes.map_or(0, |most| held.saturating_sub(most));
+        let oldest_ms = options.retention_ms.map(|ms| self.now.wall_ms.saturating_sub_unsigned(ms));
+        let mut log_start = self.status.log_start;
+        for range in self.closed() {
+            let too_old =
+                oldest_ms.is_some_and(|oldest| range.max_timestamp >= 0 && range.max_timestamp < oldest);
+            if !too_old && range.bytes > excess {
+                break;
+            }
+            excess = excess.saturating_sub(range.bytes);
+            log_start = log_start.max(range.end);
+        }
+        if log_start > self.status.log_start {
+            self.act(Action::Trim { log_start, cause: TrimCause::Retention });
+        } else if self.closed().next().is_some() {
+            self.look_after(self.options.retention_interval);
+        }
+    }
+
+    /// Objects go when both of the newest checkpoints were published without them and the grace has passed.
+    fn delete(&mut self) {
+        let [older, newest] = self.status.published.as_slice() else { return };
+        let (log_start, published_ms) =
+            (older.log_start.min(newest.log_start), older.published_ms.min(newest.published_ms));
+        if self.status.jobs.runs(JobKind::Delete) {
+            return;
+        }
+        let mut uids = Vec::new();
+        for tombstone in self.status.tombstones.iter() {
+            let unnamed = tombstone.log_start <= log_start && tombstone.since_ms < published_ms;
+            if unnamed && self.has_aged(tombstone.since_ms, self.options.delete_grace) {
+                uids.push(tombstone.uid);
+            }
+        }
+        if !uids.is_empty() && self.may_try(JobKind::Delete) {
+            self.act(Action::Delete { uids });
+        }
+    }
+
+    fn expire_producers(&mut self) {
+        let Some(oldest) = self.status.oldest_producer_ms else { return };
+        // A day's worth of ids is forgotten once an hour, not one by one.
+        let slack = Duration::from_secs(3_600).min(self.options.producer_expiration / 2);
+        if self.has_aged(oldest, self.options.producer_expiration + slack) {
+            let expiration_ms = self.options.producer_expiration.as_millis() as i64;
+            self.act(Action::ExpireProducers { unused_since_ms: self.now.wall_ms - expiration_ms });
+        }
+    }
+}

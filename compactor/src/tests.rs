@@ -1,0 +1,272 @@
+use std::{collections::BTreeMap, sync::Arc};
+
+use varve_common::{LogIndex, Monotonic, NodeId, Offset, ReplicaId, Term};
+use varve_formats::{
+    command::{PublishedCheckpoint, TrimCause},
+    state::{Intent, RollEntry, Tombstone},
+};
+use varve_replica::{GroupOptions, JobsStatus, LocalCheckpoint, LocalRetention, OpenRange, Role, RollCause};
+
+use super::*;
+
+const MINUTE: i64 = 60_000;
+const NOW_MS: i64 = 1_000 * MINUTE;
+
+struct Counter;
+
+impl Entropy for Counter {
+    fn next_u64(&self) -> u64 {
+        77
+    }
+}
+
+fn now() -> Now {
+    Now { monotonic: Monotonic(Duration::from_secs(3_600)), wall_ms: NOW_MS }
+}
+
+fn idle() -> GroupStatus {
+    GroupStatus {
+        group: GroupId(5),
+        replica: ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap(),
+        identity: None,
+        options: GroupOptions::default(),
+        role: Role::Leader,
+        term: Term(3),
+        ready: true,
+        applied: (LogIndex(100), Term(3)),
+        truncated: (LogIndex(0), Term(0)),
+        cut_limit: (LogIndex(0), Term(0)),
+        log_bytes: 0,
+        bytes_since_checkpoint: 0,
+        changes_since_checkpoint: 0,
+        log_start: Offset(0),
+        high_watermark: Offset(0),
+        open: OpenRange::default(),
+        rolls: Arc::default(),
+        seals: Arc::default(),
+        tiered_end: Offset(0),
+        root: Arc::default(),
+        manifest_seq: 0,
+        intents: Arc::default(),
+        uploading: Default::default(),
+        uploaded: Default::default(),
+        appendable: false,
+        upload_failed: Default::default(),
+        tombstones: Arc::default(),
+        published: Vec::new(),
+        local_checkpoints: Vec::new(),
+        unpublished_segments: 0,
+        first_unpublished_ms: None,
+        publish_dirty: false,
+        roll_pending: false,
+        fence_pending: false,
+        inflight_bytes: 0,
+        producers: 0,
+        oldest_producer_ms: None,
+        fenced_commands: 0,
+        jobs: JobsStatus::default(),
+    }
+}
+
+fn planned(status: &GroupStatus) -> Plan {
+    plan(status, &PlanOptions::default(), now(), &Counter)
+}
+
+fn pressed(status: &GroupStatus) -> Vec<Action> {
+    let pressure = Pressure { groups: [status.group].into() };
+    plan(status, &PlanOptions { pressure, ..PlanOptions::default() }, now(), &Counter).actions
+}
+
+fn open(bytes: u64, age_ms: i64) -> OpenRange {
+    OpenRange { bytes, first_index: LogIndex(9), first_append_ms: NOW_MS - age_ms, ..OpenRange::default() }
+}
+
+fn roll(base: u64, end: u64) -> RollEntry {
+    RollEntry {
+        base: Offset(base),
+        end: Offset(end),
+        bytes: 100,
+        max_timestamp: NOW_MS,
+        batch_crcs: 0,
+        first_index: LogIndex(base),
+        roll_index: LogIndex(end),
+        roll_term: Term(3),
+        rolled_ms: NOW_MS,
+    }
+}
+
+fn intent(uid: u64, term: u64, base: u64, end: u64) -> Intent {
+    Intent { uid, term: Term(term), base: Offset(base), end: Offset(end), announced_ms: NOW_MS }
+}
+
+fn published(state: u64, log_start: u64, published_ms: i64) -> PublishedCheckpoint {
+    PublishedCheckpoint {
+        uid: state,
+        key_term: Term(3),
+        state_index: LogIndex(state),
+        state_term: Term(3),
+        state_offset: Offset(state),
+        applied_index: LogIndex(state + 1),
+        log_start: Offset(log_start),
+        bytes: 1,
+        sha256: Default::default(),
+        published_ms,
+    }
+}
+
+fn local(index: u64) -> LocalCheckpoint {
+    LocalCheckpoint { index: LogIndex(index), term: Term(3), file: String::new(), sha256: Default::default() }
+}
+
+#[test]
+fn a_group_at_rest_wants_nothing() {
+    assert_eq!(planned(&idle()), Plan::default());
+}
+
+#[test]
+fn a_full_range_is_rolled_once() {
+    let full = GroupStatus { open: open(64 << 20, 0), ..idle() };
+    assert_eq!(planned(&full).actions, [Action::Roll { cause: RollCause::Bytes }]);
+    assert_eq!(planned(&GroupStatus { roll_pending: true, ..full }).actions, []);
+}
+
+#[test]
+fn a_quiet_range_is_rolled_when_its_upload_age_has_passed() {
+    let young = GroupStatus { open: open(1, 9 * MINUTE), ..idle() };
+    assert_eq!(
+        planned(&young),
+        Plan { actions: Vec::new(), look_again_after: Some(Duration::from_secs(60)) }
+    );
+    let old = GroupStatus { open: open(1, 10 * MINUTE), ..idle() };
+    assert_eq!(planned(&old).actions, [Action::Roll { cause: RollCause::Age }]);
+}
+
+#[test]
+fn rolled_ranges_are_announced_in_order_and_bounded() {
+    let rolls = Arc::new(vec![roll(0, 10), roll(10, 20), roll(20, 30)]);
+    let status = GroupStatus { rolls: rolls.clone(), ..idle() };
+    let announce = |base, end| Action::Announce { uid: 77, base: Offset(base), end: Offset(end) };
+    assert_eq!(planned(&status).actions, [announce(0, 10), announce(10, 20)]);
+    let busy =
+        GroupStatus { rolls, intents: Arc::new(vec![intent(1, 3, 0, 10)]), uploading: [1].into(), ..idle() };
+    assert_eq!(planned(&busy).actions, [announce(10, 20)]);
+}
+
+#[test]
+fn intents_without_a_job_are_expired_never_taken_over() {
+    let status = GroupStatus {
+        intents: Arc::new(vec![intent(1, 2, 0, 10), intent(2, 3, 10, 20)]),
+        upload_failed: [2].into(),
+        ..idle()
+    };
+    assert_eq!(planned(&status).actions, [Action::Expire { uids: vec![1, 2] }]);
+}
+
+#[test]
+fn a_failed_upload_backs_off() {
+    let failures: BTreeMap<_, _> = [(JobKind::Upload, (3, Monotonic(Duration::from_secs(3_600))))].into();
+    let jobs = JobsStatus { failures, ..JobsStatus::default() };
+    let status = GroupStatus { rolls: Arc::new(vec![roll(0, 10)]), jobs, ..idle() };
+    let plan = planned(&status);
+    assert_eq!((plan.actions.len(), plan.look_again_after), (0, Some(Duration::from_millis(800))));
+}
+
+#[test]
+fn a_pressed_topic_that_does_not_tier_is_sealed_in_order() {
+    let options = GroupOptions { tiered: false, ..GroupOptions::default() };
+    let status = GroupStatus { rolls: Arc::new(vec![roll(0, 10), roll(10, 20)]), options, ..idle() };
+    assert!(!planned(&status).actions.contains(&Action::Seal { base: Offset(0) }));
+    assert!(pressed(&status).contains(&Action::Seal { base: Offset(0) }));
+    let jobs = JobsStatus { sealing: [Offset(0)].into(), ..JobsStatus::default() };
+    assert!(
+        !pressed(&GroupStatus { jobs, ..status }).iter().any(|action| matches!(action, Action::Seal { .. }))
+    );
+}
+
+#[test]
+fn t38_a_sealed_file_goes_only_when_it_is_tiered_and_not_asked_for() {
+    let seal = varve_replica::SealMark {
+        base: Offset(0),
+        end: Offset(10),
+        first_index: LogIndex(1),
+        last_index: LogIndex(9),
+        last_term: Term(1),
+        bytes: 100,
+        sha256: Default::default(),
+    };
+    let sealed = GroupStatus { seals: Arc::new(vec![seal]), ..idle() };
+    let unseal = Action::Unseal { base: Offset(0) };
+    assert!(!planned(&sealed).actions.contains(&unseal));
+    let tiered = GroupStatus { tiered_end: Offset(10), ..sealed };
+    assert!(planned(&tiered).actions.contains(&unseal));
+    let local_retention = LocalRetention::Explicit { ms: None, bytes: Some(1_000) };
+    let kept = GroupStatus { options: GroupOptions { local_retention, ..GroupOptions::default() }, ..tiered };
+    assert!(!planned(&kept).actions.contains(&unseal));
+}
+
+#[test]
+fn a_checkpoint_is_published_by_segments_or_by_age() {
+    let dirty = GroupStatus { publish_dirty: true, ..idle() };
+    let publish = Action::PublishCheckpoint { uid: 77 };
+    assert_eq!(planned(&dirty).actions, []);
+    let many = GroupStatus { unpublished_segments: 8, ..dirty.clone() };
+    assert!(planned(&many).actions.contains(&publish));
+    let old =
+        GroupStatus { unpublished_segments: 1, first_unpublished_ms: Some(NOW_MS - 60 * MINUTE), ..dirty };
+    assert!(planned(&old).actions.contains(&publish));
+}
+
+#[test]
+fn the_log_is_cut_behind_the_second_newest_checkpoint_and_under_pressure_as_far_as_is_safe() {
+    let status = GroupStatus {
+        cut_limit: (LogIndex(90), Term(3)),
+        published: vec![published(40, 0, 0), published(80, 0, 0)],
+        ..idle()
+    };
+    assert_eq!(planned(&status).actions, [Action::Cut { index: LogIndex(40), term: Term(3) }]);
+    assert!(pressed(&status).contains(&Action::Cut { index: LogIndex(90), term: Term(3) }));
+    let unpublished = GroupStatus { published: Vec::new(), ..status };
+    assert_eq!(planned(&unpublished).actions, []);
+}
+
+#[test]
+fn a_pressed_group_at_rest_moves_on_so_that_its_older_checkpoint_lets_go() {
+    let status = GroupStatus { local_checkpoints: vec![local(50), local(100)], ..idle() };
+    assert_eq!(pressed(&status), [Action::ExpireProducers { unused_since_ms: 0 }]);
+}
+
+#[test]
+fn retention_passes_whole_ranges_from_the_oldest_on() {
+    let old = RollEntry { max_timestamp: NOW_MS, ..roll(0, 10) };
+    let now_ms = NOW_MS + 8 * 24 * 60 * MINUTE;
+    let status = GroupStatus {
+        rolls: Arc::new(vec![old, RollEntry { max_timestamp: now_ms, ..roll(10, 20) }]),
+        ..idle()
+    };
+    let later = Now { wall_ms: now_ms, ..now() };
+    let actions = plan(&status, &PlanOptions::default(), later, &Counter).actions;
+    assert!(actions.contains(&Action::Trim { log_start: Offset(10), cause: TrimCause::Retention }));
+}
+
+#[test]
+fn b8_objects_go_only_when_two_checkpoints_carry_the_log_start_and_the_grace_has_passed() {
+    let dead = Tombstone {
+        uid: 9,
+        node_level: None,
+        incarnation: 1,
+        term: Term(1),
+        base: Offset(0),
+        last: Offset(9),
+        since_ms: NOW_MS - 20 * MINUTE,
+        log_start: Offset(10),
+    };
+    let with = |older: u64, published_ms: i64| GroupStatus {
+        tombstones: Arc::new(vec![dead.clone()]),
+        published: vec![published(1, older, published_ms), published(2, 10, NOW_MS)],
+        ..idle()
+    };
+    let delete = Action::Delete { uids: vec![9] };
+    assert!(planned(&with(10, NOW_MS)).actions.contains(&delete));
+    assert!(!planned(&with(0, NOW_MS)).actions.contains(&delete));
+    assert!(!planned(&with(10, NOW_MS - 30 * MINUTE)).actions.contains(&delete));
+}

@@ -1,0 +1,72 @@
+//! From rolled to tiered: announce, upload, append, fold; and the uploads that came to nothing.
+
+use varve_replica::{Action, JobKind};
+
+use crate::Planner;
+
+impl Planner<'_> {
+    pub(crate) fn tier(&mut self) {
+        if !self.status.ready {
+            return;
+        }
+        self.expire_lost_intents();
+        if self.status.options.tiered {
+            self.announce();
+            self.start_uploads();
+        }
+        if self.status.appendable && !self.status.fence_pending {
+            self.act(Action::Append);
+        }
+        let root = &self.status.root;
+        let fan_out = self.status.options.fan_out.0 as usize;
+        let full = root.entries.len() > fan_out || root.nodes.len() > fan_out;
+        let runs = self.status.jobs.runs(JobKind::Fold);
+        if full && !runs && !self.status.fence_pending && self.may_try(JobKind::Fold) {
+            let uid = self.uid();
+            self.act(Action::Fold { uid });
+        }
+    }
+
+    /// Intents of an earlier term have no job, and a failed upload may or may not have left an object: neither is waited for.
+    fn expire_lost_intents(&mut self) {
+        let lost = self.status.intents.iter().filter(|intent| {
+            intent.term != self.status.term || self.status.upload_failed.contains(&intent.uid)
+        });
+        let uids: Vec<u64> = lost.map(|intent| intent.uid).collect();
+        if !uids.is_empty() {
+            self.act(Action::Expire { uids });
+        }
+    }
+
+    /// Announces the oldest rolled ranges that nobody uploads, up to the bound.
+    fn announce(&mut self) {
+        let free = self.options.uploads_max.saturating_sub(self.status.intents.len());
+        if free == 0 || !self.may_try(JobKind::Upload) {
+            return;
+        }
+        let announced = |base| self.status.intents.iter().any(|intent| intent.base == base);
+        let wanted: Vec<_> =
+            self.status.rolls.iter().filter(|roll| !announced(roll.base)).take(free).cloned().collect();
+        for roll in wanted {
+            let uid = self.uid();
+            self.act(Action::Announce { uid, base: roll.base, end: roll.end });
+        }
+    }
+
+    fn start_uploads(&mut self) {
+        let idle: Vec<u64> = self
+            .status
+            .intents
+            .iter()
+            .filter(|intent| intent.term == self.status.term)
+            .map(|intent| intent.uid)
+            .filter(|uid| {
+                let status = self.status;
+                !status.uploading.contains(uid)
+                    && !status.uploaded.contains(uid)
+                    && !status.upload_failed.contains(uid)
+            })
+            .collect();
+        idle.into_iter().for_each(|uid| self.act(Action::Upload { uid }));
+    }
+}

@@ -1,0 +1,21 @@
+//! The joint between the pure core and everything around it: what goes into [`crate::Shard::step`] and what comes out.
+//!
+//! Inputs and effects are plain values. The driver executes effects in the order in which they stand, may batch the
+//! writes of many groups into one fsync, and answers with inputs. Nothing here reads a clock: [`Now`] is an argument.
+
+mod effect;
+mod input;
+mod job;
+mod options;
+mod reply;
+mod status;
+
+pub use effect::{Effect, LogEntry, Mark, PersistedHardState, SealMark, StopReason};
+pub use input::{
+    Action, BatchMeta, GroupKind, GroupState, Input, LocalCheckpoint, Now, OpenGroup, PartitionIdentity,
+    RollCause, Ticket, Timestamps,
+};
+pub use job::{Job, JobKind, JobOutcome};
+pub use options::{GroupOptions, LocalRetention};
+pub use reply::{Refusal, Reply};
+pub use status::{GroupStatus, JobsStatus, OpenRange, PartitionView, Role};

@@ -1,0 +1,202 @@
+//! Background work: what it is given and how it ends.
+
+use std::sync::Arc;
+
+use varve_common::{GroupId, LogIndex, Offset, Term};
+use varve_formats::{
+    command::PublishedCheckpoint,
+    manifest::{Entry, NodeReference},
+    state::{Intent, RollEntry, Tombstone},
+};
+
+use super::{LocalCheckpoint, PartitionIdentity, SealMark};
+use crate::{checkpoint::Captured, partition::RecordState};
+
+/// A future to run outside the core. A job that cannot succeed ends with `Failed`; the planner starts it anew.
+#[derive(Clone, Debug)]
+pub enum Job {
+    /// Puts a rolled range into the bucket under the intent's key.
+    Upload {
+        /// Which group.
+        group: GroupId,
+        /// What the key and the footer are made of.
+        identity: PartitionIdentity,
+        /// Announced and committed.
+        intent: Intent,
+        /// What the range must contain: bytes, digest of batch CRCs, raft bounds.
+        roll: RollEntry,
+        /// Producers, aborted transactions and epochs as of the range's end, for the segment's sections.
+        frozen: Option<Arc<RecordState>>,
+    },
+    /// Writes a rolled range into a file: temporary file, fsync, rename, directory fsync.
+    Seal {
+        /// Which group.
+        group: GroupId,
+        /// What the footer is made of.
+        identity: PartitionIdentity,
+        /// What the range must contain.
+        roll: RollEntry,
+        /// As in `Upload`.
+        frozen: Option<Arc<RecordState>>,
+    },
+    /// Removes a sealed file whose `Unsealed` mark is fsynced.
+    Unseal {
+        /// Which group.
+        group: GroupId,
+        /// Which file.
+        seal: SealMark,
+    },
+    /// Encodes the state and writes it as `{index:020}-{term:08x}.ckpt`: temporary file, fsync, rename, directory fsync.
+    CheckpointLocal {
+        /// Which group.
+        group: GroupId,
+        /// The applied index.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+        /// The state, shared copy on write: encode it in the job.
+        captured: Captured,
+    },
+    /// Removes a local checkpoint that two newer ones replace.
+    RemoveCheckpoint {
+        /// Which group.
+        group: GroupId,
+        /// Which file.
+        checkpoint: LocalCheckpoint,
+    },
+    /// Encodes the state, puts it into the bucket, reads it back by GET and verifies it whole.
+    Publish {
+        /// Which group.
+        group: GroupId,
+        /// `None` for the metadata group.
+        identity: Option<PartitionIdentity>,
+        /// Part of the key.
+        uid: u64,
+        /// Part of the key: the leader's term.
+        key_term: Term,
+        /// The state: record class as of S, bucket class as of A.
+        captured: Captured,
+    },
+    /// Puts a manifest node.
+    Fold {
+        /// Which group.
+        group: GroupId,
+        /// What the key is made of.
+        identity: PartitionIdentity,
+        /// Part of the key.
+        uid: u64,
+        /// What the node holds.
+        contents: crate::partition::FoldContents,
+    },
+    /// Deletes objects. Missing ones are fine.
+    Delete {
+        /// Which group.
+        group: GroupId,
+        /// What the keys are made of.
+        identity: PartitionIdentity,
+        /// What goes. A node's tombstone stands for the node and all that it names.
+        tombstones: Vec<Tombstone>,
+    },
+}
+
+/// The kind of a job, for status and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(missing_docs)]
+pub enum JobKind {
+    Upload,
+    Seal,
+    Unseal,
+    CheckpointLocal,
+    RemoveCheckpoint,
+    Publish,
+    Fold,
+    Delete,
+}
+
+impl Job {
+    /// Whose job it is.
+    #[must_use]
+    pub const fn group(&self) -> GroupId {
+        match self {
+            Self::Upload { group, .. }
+            | Self::Seal { group, .. }
+            | Self::Unseal { group, .. }
+            | Self::CheckpointLocal { group, .. }
+            | Self::RemoveCheckpoint { group, .. }
+            | Self::Publish { group, .. }
+            | Self::Fold { group, .. }
+            | Self::Delete { group, .. } => *group,
+        }
+    }
+
+    /// Its kind.
+    #[must_use]
+    pub const fn kind(&self) -> JobKind {
+        match self {
+            Self::Upload { .. } => JobKind::Upload,
+            Self::Seal { .. } => JobKind::Seal,
+            Self::Unseal { .. } => JobKind::Unseal,
+            Self::CheckpointLocal { .. } => JobKind::CheckpointLocal,
+            Self::RemoveCheckpoint { .. } => JobKind::RemoveCheckpoint,
+            Self::Publish { .. } => JobKind::Publish,
+            Self::Fold { .. } => JobKind::Fold,
+            Self::Delete { .. } => JobKind::Delete,
+        }
+    }
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobOutcome {
+    /// The segment is in the bucket.
+    Uploaded {
+        /// The intent's.
+        uid: u64,
+        /// What the manifest will say.
+        entry: Entry,
+    },
+    /// The upload did not succeed; whether the object exists is unknown, so the intent is expired and a new uid drawn.
+    UploadFailed {
+        /// The intent's.
+        uid: u64,
+        /// For logs and status.
+        why: String,
+    },
+    /// The file is complete and its name durable: the mark is written next.
+    Sealed(SealMark),
+    /// The file could not be written.
+    SealFailed {
+        /// Start of the range.
+        base: Offset,
+        /// For logs and status.
+        why: String,
+    },
+    /// The sealed file is gone.
+    Unsealed {
+        /// Start of its range.
+        base: Offset,
+    },
+    /// The local checkpoint is complete and its name durable: the mark is written next.
+    CheckpointWritten(LocalCheckpoint),
+    /// The checkpoint was read back whole: `CkptPublished` is proposed next.
+    CheckpointPublished(PublishedCheckpoint),
+    /// The node is in the bucket: `NodeFolded` is proposed next.
+    Folded {
+        /// What the root will say.
+        node: NodeReference,
+    },
+    /// The objects are gone: `TierReaped` is proposed next.
+    Deleted {
+        /// Which tombstones.
+        uids: Vec<u64>,
+    },
+    /// A superseded local checkpoint is gone.
+    CheckpointRemoved,
+    /// Any other failure; nothing changed.
+    Failed {
+        /// Of which job.
+        kind: JobKind,
+        /// For logs and status.
+        why: String,
+    },
+}

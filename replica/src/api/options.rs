@@ -1,0 +1,53 @@
+//! How a partition is run: the topic's configuration, validated and with its defaults.
+
+use varve_formats::manifest::FanOut;
+
+/// What stays on the node beyond the WAL's window (`local.retention.*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LocalRetention {
+    /// -2: what the WAL window and the cache hold.
+    Window,
+    /// Explicit: sealed files stay until either is exceeded; `None` is without limit.
+    Explicit {
+        /// `local.retention.ms`.
+        ms: Option<u64>,
+        /// `local.retention.bytes`.
+        bytes: Option<u64>,
+    },
+}
+
+/// A partition's options.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupOptions {
+    /// `remote.storage.enable`, and the tier of this node is usable.
+    pub tiered: bool,
+    /// `segment.bytes`.
+    pub segment_bytes_max: u64,
+    /// `segment.ms`.
+    pub segment_ms: u64,
+    /// `varve.tier.max.age.ms`: a quiet range of a tiered topic is rolled after this.
+    pub upload_age_ms: u64,
+    /// `retention.ms`; `None` for ever.
+    pub retention_ms: Option<u64>,
+    /// `retention.bytes`; `None` without limit.
+    pub retention_bytes: Option<u64>,
+    /// `local.retention.*`.
+    pub local_retention: LocalRetention,
+    /// The manifest root's fan-out; tests run with 4.
+    pub fan_out: FanOut,
+}
+
+impl Default for GroupOptions {
+    fn default() -> Self {
+        Self {
+            tiered: true,
+            segment_bytes_max: 64 << 20,
+            segment_ms: 7 * 24 * 3_600_000,
+            upload_age_ms: 600_000,
+            retention_ms: Some(7 * 24 * 3_600_000),
+            retention_bytes: None,
+            local_retention: LocalRetention::Window,
+            fan_out: FanOut::DEFAULT,
+        }
+    }
+}

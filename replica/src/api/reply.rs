@@ -1,0 +1,86 @@
+//! Answers to requests.
+
+use varve_common::{Offset, ReplicaId};
+
+use crate::metadata::{MetadataDone, MetadataRejected};
+
+/// The answer to one ticket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// Committed and applied.
+    Produced {
+        /// The first record's offset.
+        base_offset: Offset,
+        /// The leader's time where the topic asks for it, else -1.
+        append_time_ms: i64,
+        /// The partition's log start.
+        log_start: Offset,
+    },
+    /// The batch was stored before; the original is committed and applied.
+    Duplicate {
+        /// The original's first offset.
+        base_offset: Offset,
+        /// The partition's log start.
+        log_start: Offset,
+    },
+    /// The metadata command was applied: done, or rejected without effect.
+    Metadata(Result<MetadataDone, MetadataRejected>),
+    /// The log start is at or above what was asked.
+    Trimmed {
+        /// Where it is.
+        log_start: Offset,
+    },
+    /// Not done; see each case for what is known.
+    Refused(Refusal),
+}
+
+/// Why a request was not done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// No such group on this node. Redirect (UNKNOWN_TOPIC_OR_PARTITION or NOT_LEADER_OR_FOLLOWER).
+    #[error("group is not on this node")]
+    UnknownGroup,
+    /// Not the leader, or not ready to lead yet; nothing was appended. Redirect (NOT_LEADER_OR_FOLLOWER).
+    #[error("not the leader")]
+    NotLeader {
+        /// Who is, if known.
+        leader: Option<ReplicaId>,
+    },
+    /// Leadership was lost after the append: whether it took effect is unknown (NOT_LEADER_OR_FOLLOWER).
+    #[error("leadership was lost before the outcome was known")]
+    Unknown,
+    /// Too much is in flight; nothing was appended. Retry (THROTTLING_QUOTA_EXCEEDED, or REQUEST_TIMED_OUT).
+    #[error("too many bytes in flight")]
+    Throttled,
+    /// The log cannot be written; whether it took effect is unknown. KAFKA_STORAGE_ERROR.
+    #[error("storage error")]
+    StorageError,
+    /// A gap in the producer's sequence. OUT_OF_ORDER_SEQUENCE_NUMBER.
+    #[error("sequence {found} where {expected} was expected")]
+    OutOfOrderSequence {
+        /// What would have been in order.
+        expected: i32,
+        /// What was sent.
+        found: i32,
+    },
+    /// A newer epoch of the producer exists. INVALID_PRODUCER_EPOCH.
+    #[error("producer epoch {found} is fenced by {current}")]
+    InvalidProducerEpoch {
+        /// The current epoch.
+        current: i16,
+        /// What was sent.
+        found: i16,
+    },
+    /// The batch is not one that a client may send here. INVALID_RECORD.
+    #[error("invalid batch: {0}")]
+    InvalidBatch(&'static str),
+    /// Transactions are not supported yet. TRANSACTIONAL_ID_AUTHORIZATION_FAILED is wrong here: INVALID_TXN_STATE.
+    #[error("transactions are not supported")]
+    Transactional,
+    /// DeleteRecords beyond the high watermark. OFFSET_OUT_OF_RANGE.
+    #[error("offset lies beyond the high watermark")]
+    OffsetOutOfRange,
+    /// The request does not fit the kind of group. Invalid.
+    #[error("the group does not hold that")]
+    WrongGroup,
+}

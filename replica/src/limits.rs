@@ -1,0 +1,41 @@
+//! The bounds of this crate, and how they relate.
+
+/// Batches remembered per producer: what Kafka's producers have in flight at most.
+pub const DEDUP_BATCHES: usize = 5;
+
+/// Bytes proposed and not yet applied, per group; above it requests are answered by `Throttled`.
+pub const INFLIGHT_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of requests that wait for the leader's own no-op, per group.
+pub const QUEUED_BYTES_MAX: u64 = 4 << 20;
+
+/// Requests that wait for the leader's own no-op, per group.
+pub const QUEUED_REQUESTS_MAX: usize = 4096;
+
+/// Waiting requests in all: what one group may hold before it refuses.
+pub const PENDING_ENTRIES_MAX: usize = 16 * 1024;
+
+/// States frozen at rolls that one group holds; beyond it the middle is thinned, the ends stay.
+pub const FROZEN_MAX: usize = 64;
+
+/// Verified bucket checkpoints that the state names: the two newest.
+pub const PUBLISHED_KEPT: usize = 2;
+
+/// Local checkpoints that are kept.
+pub const LOCAL_CHECKPOINTS_KEPT: usize = 2;
+
+/// Uploads of one group at a time.
+pub const UPLOADS_MAX: usize = 4;
+
+/// Tombstones that one deletion takes.
+pub const DELETE_BATCH_MAX: usize = 256;
+
+/// Partitions of one topic.
+pub const PARTITIONS_MAX: usize = 100_000;
+
+/// The largest topic name, in bytes, as in Kafka.
+pub const TOPIC_NAME_BYTES_MAX: usize = 249;
+
+const _: () = assert!(QUEUED_BYTES_MAX <= INFLIGHT_BYTES_MAX);
+const _: () = assert!(INFLIGHT_BYTES_MAX <= varve_consensus::limits::UNCOMMITTED_BYTES_MAX);
+const _: () = assert!(FROZEN_MAX >= 4);

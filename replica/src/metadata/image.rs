@@ -1,0 +1,120 @@
+//! What readers see of the metadata.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use varve_common::{ClusterId, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, ReplicaId, TopicId};
+
+/// A registered broker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Broker {
+    /// Its node id.
+    pub node: NodeId,
+    /// Counts its registrations.
+    pub epoch: u64,
+    /// Where clients reach it; empty: at the address they connected to.
+    pub advertised: Vec<String>,
+    /// Its rack.
+    pub rack: Option<String>,
+}
+
+/// One partition's group and replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Partition {
+    /// Its group.
+    pub group: GroupId,
+    /// Its voters.
+    pub replicas: Vec<ReplicaId>,
+}
+
+/// A topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topic {
+    /// For ever.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// When it was created, wall clock.
+    pub created_ms: i64,
+    /// Its partitions, from 0.
+    pub partitions: Vec<Partition>,
+    /// What differs from the defaults.
+    pub configs: BTreeMap<String, String>,
+}
+
+/// A deleted topic whose objects and files are not all gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Deletion {
+    /// What it was.
+    pub topic: Arc<Topic>,
+    /// When it was deleted, wall clock.
+    pub since_ms: i64,
+}
+
+/// The metadata, immutable; a clone shares everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its life on the bucket prefix.
+    pub incarnation: Incarnation,
+    /// The last entry that changed it: a version.
+    pub index: LogIndex,
+    /// Brokers, by node.
+    pub brokers: Arc<BTreeMap<NodeId, Broker>>,
+    /// Topics, by id.
+    pub topics: Arc<BTreeMap<TopicId, Arc<Topic>>>,
+    /// Topic ids, by name.
+    pub names: Arc<BTreeMap<Arc<str>, TopicId>>,
+    /// Which partition a group is.
+    pub groups: Arc<BTreeMap<GroupId, (TopicId, PartitionIndex)>>,
+    /// Deleted topics that are not reaped.
+    pub deletions: Arc<BTreeMap<TopicId, Deletion>>,
+    /// Feature levels, by name.
+    pub features: Arc<BTreeMap<String, u16>>,
+    /// The next replica counter of each node.
+    pub replica_counters: Arc<BTreeMap<NodeId, u64>>,
+    /// The next producer id.
+    pub next_producer_id: i64,
+    /// The next group's number; 0 is the metadata's.
+    pub next_group: u64,
+}
+
+impl Image {
+    pub(crate) fn new(cluster: ClusterId, incarnation: Incarnation) -> Self {
+        Self {
+            cluster,
+            incarnation,
+            index: LogIndex::ZERO,
+            brokers: Arc::default(),
+            topics: Arc::default(),
+            names: Arc::default(),
+            groups: Arc::default(),
+            deletions: Arc::default(),
+            features: Arc::default(),
+            replica_counters: Arc::default(),
+            next_producer_id: 1,
+            next_group: 1,
+        }
+    }
+
+    /// The topic of this name.
+    #[must_use]
+    pub fn topic_by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(name)?)
+    }
+
+    /// The topic with this id.
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+
+    /// The topic, partition number and partition that a group is.
+    #[must_use]
+    pub fn partition_of(&self, group: GroupId) -> Option<(&Arc<Topic>, PartitionIndex, &Partition)> {
+        let (id, number) = self.groups.get(&group)?;
+        let topic = self.topics.get(id)?;
+        let partition = topic.partitions.get(usize::try_from(number.0).ok()?)?;
+        Some((topic, *number, partition))
+    }
+}

@@ -1,0 +1,167 @@
+//! The metadata's state as a section of a checkpoint.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use varve_common::{
+    ClusterId, GroupId, Incarnation, NodeId, PartitionIndex, ReplicaId,
+    codec::{DecodeError, Decoder, Encoder},
+};
+use varve_formats::stored::{decode_list, encode_list};
+
+use super::{Broker, Deletion, Image, MetadataState, Partition, Topic};
+
+/// The section of a metadata checkpoint that holds everything.
+pub type MetadataSections = Bytes;
+
+impl MetadataState {
+    /// The state's bytes: the same on every replica that applied the same index.
+    #[must_use]
+    pub fn encode(&self) -> MetadataSections {
+        let mut encoder = Encoder::new();
+        encoder.frame(|frame| {
+            frame.index(self.index);
+            frame.term(self.term);
+            frame.i64(self.append_time_ms);
+            encode_list(frame, &self.published);
+            encode_image(frame, &self.image);
+        });
+        encoder.finish()
+    }
+
+    /// Reads what [`MetadataState::encode`] wrote.
+    pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
+        let mut decoder = Decoder::new(bytes);
+        let state = decoder.frame(|frame| {
+            Ok(Self {
+                index: frame.index()?,
+                term: frame.term()?,
+                append_time_ms: frame.i64()?,
+                published: decode_list(frame)?,
+                image: decode_image(frame)?,
+            })
+        })?;
+        decoder.finish()?;
+        Ok(state)
+    }
+
+    pub(super) fn hashed_bytes(&self) -> Bytes {
+        self.encode()
+    }
+}
+
+fn encode_image(frame: &mut Encoder, image: &Image) {
+    frame.raw(&image.cluster.0);
+    frame.u32(image.incarnation.0);
+    frame.index(image.index);
+    frame.list(image.brokers.values(), |frame, broker| {
+        frame.frame(|frame| {
+            frame.u32(broker.node.get());
+            frame.u64(broker.epoch);
+            frame.list(broker.advertised.iter(), |frame, address| frame.string(address));
+            frame.bool(broker.rack.is_some());
+            frame.string(broker.rack.as_deref().unwrap_or_default());
+        });
+    });
+    frame.list(image.topics.values(), |frame, topic| encode_topic(frame, topic));
+    frame.list(image.deletions.values(), |frame, deletion| {
+        frame.frame(|frame| {
+            encode_topic(frame, &deletion.topic);
+            frame.i64(deletion.since_ms);
+        });
+    });
+    frame.list(image.features.iter(), |frame, (name, level)| {
+        frame.string(name);
+        frame.u16(*level);
+    });
+    frame.list(image.replica_counters.iter(), |frame, (node, next)| {
+        frame.u32(node.get());
+        frame.u64(*next);
+    });
+    frame.i64(image.next_producer_id);
+    frame.u64(image.next_group);
+}
+
+fn encode_topic(frame: &mut Encoder, topic: &Topic) {
+    frame.frame(|frame| {
+        frame.topic_id(topic.id);
+        frame.string(&topic.name);
+        frame.i64(topic.created_ms);
+        frame.list(topic.partitions.iter(), |frame, partition| {
+            frame.frame(|frame| {
+                frame.u64(partition.group.0);
+                frame.list(partition.replicas.iter(), |frame, replica| frame.u64(replica.get()));
+            });
+        });
+        frame.list(topic.configs.iter(), |frame, (name, value)| {
+            frame.string(name);
+            frame.string(value);
+        });
+    });
+}
+
+fn decode_node(frame: &mut Decoder) -> Result<NodeId, DecodeError> {
+    let id = frame.u32()?;
+    NodeId::new(id).ok_or_else(|| frame.error("node id out of range"))
+}
+
+fn decode_broker(frame: &mut Decoder) -> Result<Broker, DecodeError> {
+    frame.frame(|frame| {
+        let node = decode_node(frame)?;
+        let epoch = frame.u64()?;
+        let advertised = frame.list(4, Decoder::string)?;
+        let has_rack = frame.bool()?;
+        let rack = frame.string()?;
+        Ok(Broker { node, epoch, advertised, rack: has_rack.then_some(rack) })
+    })
+}
+
+fn decode_topic(frame: &mut Decoder) -> Result<Arc<Topic>, DecodeError> {
+    frame.frame(|frame| {
+        Ok(Arc::new(Topic {
+            id: frame.topic_id()?,
+            name: frame.string()?.into(),
+            created_ms: frame.i64()?,
+            partitions: frame.list(16, |frame| {
+                frame.frame(|frame| {
+                    let group = GroupId(frame.u64()?);
+                    let replicas = frame.list(8, |frame| {
+                        let raw = frame.u64()?;
+                        ReplicaId::from_raw(raw).ok_or_else(|| frame.error("replica id out of range"))
+                    })?;
+                    Ok(Partition { group, replicas })
+                })
+            })?,
+            configs: frame.list(8, |frame| Ok((frame.string()?, frame.string()?)))?.into_iter().collect(),
+        }))
+    })
+}
+
+fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
+    let cluster = ClusterId(frame.raw(16)?[..].try_into().expect("sixteen bytes were read"));
+    let mut image = Image::new(cluster, Incarnation(frame.u32()?));
+    image.index = frame.index()?;
+    let brokers = frame.list(4, decode_broker)?;
+    image.brokers = Arc::new(brokers.into_iter().map(|broker| (broker.node, broker)).collect());
+    let topics = frame.list(4, decode_topic)?;
+    image.names = Arc::new(topics.iter().map(|topic| (Arc::clone(&topic.name), topic.id)).collect());
+    image.groups = Arc::new(topics.iter().flat_map(|topic| groups_of(topic)).collect());
+    image.topics = Arc::new(topics.into_iter().map(|topic| (topic.id, topic)).collect());
+    let deletions = frame.list(4, |frame| {
+        frame.frame(|frame| Ok(Deletion { topic: decode_topic(frame)?, since_ms: frame.i64()? }))
+    })?;
+    image.deletions = Arc::new(deletions.into_iter().map(|deletion| (deletion.topic.id, deletion)).collect());
+    image.features =
+        Arc::new(frame.list(6, |frame| Ok((frame.string()?, frame.u16()?)))?.into_iter().collect());
+    let counters = frame.list(12, |frame| Ok((decode_node(frame)?, frame.u64()?)))?;
+    image.replica_counters = Arc::new(counters.into_iter().collect());
+    image.next_producer_id = frame.i64()?;
+    image.next_group = frame.u64()?;
+    Ok(image)
+}
+
+fn groups_of(topic: &Topic) -> impl Iterator<Item = (GroupId, (varve_common::TopicId, PartitionIndex))> + '_ {
+    (0_i32..)
+        .zip(&topic.partitions)
+        .map(|(number, partition)| (partition.group, (topic.id, PartitionIndex(number))))
+}

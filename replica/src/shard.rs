@@ -1,0 +1,191 @@
+//! All groups of a node: one input in, effects out.
+
+mod actions;
+mod apply;
+mod hosted;
+mod outcomes;
+mod pending;
+mod produce;
+mod speculation;
+mod status;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use varve_common::{Digest, GroupId, LogIndex};
+use varve_consensus::GroupConfig;
+
+use crate::api::{Effect, GroupStatus, Input, Mark, Now, PartitionView, Refusal, Reply, StopReason, Ticket};
+use hosted::Hosted;
+
+/// The pure core of a node.
+#[derive(Default)]
+pub struct Shard {
+    config: GroupConfig,
+    groups: BTreeMap<GroupId, Hosted>,
+    /// Groups to which time matters.
+    ticking: BTreeSet<GroupId>,
+    /// Groups that changed since the planner last asked.
+    changed: BTreeSet<GroupId>,
+    /// A write failed: nothing is acknowledged any more.
+    failed: bool,
+}
+
+impl Shard {
+    /// A shard without groups. The seed feeds election time-outs.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self { config: GroupConfig { seed, ..GroupConfig::default() }, ..Self::default() }
+    }
+
+    /// Takes one input; what is to be done is appended to `effects`.
+    pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::PersistFailed => self.fail(effects),
+            Input::Tick => self.tick(now, effects),
+            Input::Open(open) => self.open(now, *open, effects),
+            Input::Close { group } => self.close(group, effects),
+            input if self.failed => refuse(&input, Refusal::StorageError, effects),
+            input => self.route(now, input, effects),
+        }
+    }
+
+    fn route(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        let Some(id) = group_of(&input) else { return };
+        let Some(hosted) = self.groups.get_mut(&id) else {
+            return refuse(&input, Refusal::UnknownGroup, effects);
+        };
+        if hosted.is_stopped() {
+            return refuse(&input, Refusal::StorageError, effects);
+        }
+        match input {
+            Input::Produce { ticket, batch, meta, timestamps, .. } => {
+                hosted.produce(now, produce::Request { ticket, batch, meta, timestamps }, effects);
+            }
+            Input::Propose { ticket, command, .. } => hosted.propose_metadata(now, ticket, command, effects),
+            Input::DeleteRecords { ticket, before, .. } => {
+                hosted.delete_records(now, ticket, before, effects)
+            }
+            Input::Act { action, .. } => hosted.act(now, action, effects),
+            Input::Persisted { ready, .. } => hosted.persisted(ready),
+            Input::Marked { number, .. } => hosted.marked(number, effects),
+            Input::JobDone { outcome, .. } => hosted.job_done(now, outcome, effects),
+            Input::Configure { options, .. } => hosted.configure(options),
+            Input::Open(_) | Input::PersistFailed | Input::Close { .. } | Input::Tick => {}
+        }
+        self.drive(now, id, effects);
+    }
+
+    fn drive(&mut self, now: Now, id: GroupId, effects: &mut Vec<Effect>) {
+        let Some(hosted) = self.groups.get_mut(&id) else { return };
+        if hosted.drive(now, effects) {
+            self.changed.insert(id);
+        }
+        if hosted.wants_tick() {
+            self.ticking.insert(id);
+        } else {
+            self.ticking.remove(&id);
+        }
+    }
+
+    fn open(&mut self, now: Now, open: crate::api::OpenGroup, effects: &mut Vec<Effect>) {
+        let id = open.group;
+        if self.failed || self.groups.contains_key(&id) {
+            return;
+        }
+        match Hosted::open(open, self.config.clone()) {
+            Ok(hosted) => {
+                self.groups.insert(id, hosted);
+                self.changed.insert(id);
+                self.drive(now, id, effects);
+            }
+            Err(why) => effects.push(Effect::Stopped { group: id, why: StopReason::Inconsistent(why) }),
+        }
+    }
+
+    fn close(&mut self, id: GroupId, effects: &mut Vec<Effect>) {
+        let Some(mut hosted) = self.groups.remove(&id) else { return };
+        self.ticking.remove(&id);
+        self.changed.remove(&id);
+        hosted.fail_waiters(&Refusal::Unknown, effects);
+        if !self.failed {
+            hosted.mark(Mark::Destroyed, effects);
+        }
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.failed {
+            return;
+        }
+        for id in self.ticking.clone() {
+            if let Some(hosted) = self.groups.get_mut(&id) {
+                hosted.tick();
+            }
+            self.drive(now, id, effects);
+        }
+    }
+
+    fn fail(&mut self, effects: &mut Vec<Effect>) {
+        self.failed = true;
+        for hosted in self.groups.values_mut() {
+            hosted.fail_waiters(&Refusal::StorageError, effects);
+        }
+    }
+
+    /// What the planner reads, `None` for a group that is not here or has stopped.
+    #[must_use]
+    pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
+        self.groups.get(&group).filter(|hosted| !hosted.is_stopped()).map(Hosted::status)
+    }
+
+    /// What readers see of a partition.
+    #[must_use]
+    pub fn view(&self, group: GroupId) -> Option<PartitionView> {
+        self.groups.get(&group).filter(|hosted| !hosted.is_stopped()).and_then(Hosted::view)
+    }
+
+    /// The groups of this node, in order.
+    #[must_use]
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.groups.keys().copied().collect()
+    }
+
+    /// Groups that changed since this was last asked: those that the planner should look at.
+    #[must_use]
+    pub fn take_changed(&mut self) -> Vec<GroupId> {
+        std::mem::take(&mut self.changed).into_iter().collect()
+    }
+
+    /// The applied index of a group and the hash of its state there (R9), `None` before A is applied.
+    #[must_use]
+    pub fn state_hash(&self, group: GroupId) -> Option<(LogIndex, Digest)> {
+        self.groups.get(&group).and_then(Hosted::state_hash)
+    }
+}
+
+fn group_of(input: &Input) -> Option<GroupId> {
+    match input {
+        Input::Produce { group, .. }
+        | Input::Propose { group, .. }
+        | Input::DeleteRecords { group, .. }
+        | Input::Act { group, .. }
+        | Input::Persisted { group, .. }
+        | Input::Marked { group, .. }
+        | Input::JobDone { group, .. }
+        | Input::Configure { group, .. }
+        | Input::Close { group } => Some(*group),
+        Input::Open(open) => Some(open.group),
+        Input::PersistFailed | Input::Tick => None,
+    }
+}
+
+/// Answers the request in an input, if it holds one.
+fn refuse(input: &Input, refusal: Refusal, effects: &mut Vec<Effect>) {
+    let ticket: Option<Ticket> = match input {
+        Input::Produce { ticket, .. } | Input::DeleteRecords { ticket, .. } => Some(*ticket),
+        Input::Propose { ticket, .. } => *ticket,
+        _ => None,
+    };
+    effects.extend(ticket.map(|ticket| Effect::Reply { ticket, reply: Reply::Refused(refusal) }));
+}

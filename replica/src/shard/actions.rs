@@ -1,0 +1,272 @@
+//! What the planner decided, checked again: it looked at a status that may be old. A stale action is dropped; the
+//! planner will see why in the next status.
+
+use std::sync::Arc;
+
+use varve_common::{LogIndex, Offset, Term};
+use varve_formats::{
+    command::{Command, IntentExpired, ProducerExpired, TierAppend, TierIntent},
+    manifest,
+    state::{Intent, RollEntry},
+};
+
+use super::hosted::{Hosted, Machine, Progress};
+use crate::{
+    api::{Action, Effect, Job, JobKind, Mark, Now},
+    checkpoint::Captured,
+    limits::{DELETE_BATCH_MAX, UPLOADS_MAX},
+    partition::PartitionState,
+};
+
+impl Hosted {
+    pub(super) fn act(&mut self, now: Now, action: Action, effects: &mut Vec<Effect>) {
+        self.touched = true;
+        match action {
+            Action::Roll { cause: _ } => self.roll(now),
+            Action::Announce { uid, base, end } => self.announce(now, uid, base, end),
+            Action::Upload { uid } => self.upload(uid, effects),
+            Action::Append => self.append_uploaded(now),
+            Action::Seal { base } => self.seal(base, effects),
+            Action::Unseal { base } => self.unseal(base, effects),
+            Action::CheckpointLocal => self.checkpoint_local(effects),
+            Action::PublishCheckpoint { uid } => self.publish_checkpoint(uid, effects),
+            Action::Fold { uid } => self.fold(uid, effects),
+            Action::Trim { log_start, cause } => drop(self.propose_trim(now, log_start, cause, None)),
+            Action::Expire { uids } => self.expire(now, uids),
+            Action::ExpireProducers { unused_since_ms } => self.expire_producers(now, unused_since_ms),
+            Action::Delete { uids } => self.delete(&uids, effects),
+            Action::Cut { index, term } => self.cut(index, term, effects),
+        }
+    }
+
+    pub(super) fn partition(&self) -> Option<&PartitionState> {
+        match &self.machine {
+            Machine::Partition(state) => Some(state),
+            Machine::Metadata(_) => None,
+        }
+    }
+
+    pub(super) fn start(&mut self, job: Job, effects: &mut Vec<Effect>) {
+        *self.jobs.running.entry(job.kind()).or_insert(0) += 1;
+        effects.push(Effect::Start(job));
+    }
+
+    fn roll(&mut self, now: Now) {
+        if self.partition().is_none() || self.speculation.roll.is_some() {
+            return;
+        }
+        let Some(roll) = self.speculation.roll_command() else { return };
+        if let Some(index) = self.propose(now, &Command::Roll(roll), None) {
+            self.speculation.rolled(index);
+        }
+    }
+
+    fn announce(&mut self, now: Now, uid: u64, base: Offset, end: Offset) {
+        let Some(state) = self.partition() else { return };
+        let rolled = state.records().rolls.iter().any(|roll| roll.base == base && roll.end == end);
+        let taken = state.bucket().intents.iter().any(|intent| intent.uid == uid || intent.base == base);
+        if rolled && !taken && self.options.tiered {
+            let intent = TierIntent { uid, term: self.raft.term(), base, end };
+            self.propose(now, &Command::TierIntent(intent), None);
+        }
+    }
+
+    fn roll_of(&self, intent: &Intent) -> Option<&RollEntry> {
+        let rolls = &self.partition()?.records().rolls;
+        rolls.iter().find(|roll| roll.base == intent.base && roll.end == intent.end)
+    }
+
+    fn upload(&mut self, uid: u64, effects: &mut Vec<Effect>) {
+        let Some(state) = self.partition() else { return };
+        let Some(intent) = state.bucket().intents.iter().find(|intent| intent.uid == uid) else { return };
+        let known = self.uploading.contains(&uid)
+            || self.uploaded.contains_key(&uid)
+            || self.upload_failed.contains(&uid);
+        let current = intent.term == self.raft.term() && self.is_ready();
+        let Some(roll) = self.roll_of(intent) else { return };
+        if known || !current || self.uploading.len() >= UPLOADS_MAX {
+            return;
+        }
+        let job = Job::Upload {
+            group: self.group,
+            identity: state.identity().clone(),
+            intent: intent.clone(),
+            roll: roll.clone(),
+            frozen: state.frozen_at(roll.end).map(Arc::clone),
+        };
+        self.uploading.insert(uid);
+        self.start(job, effects);
+    }
+
+    /// The done uploads that follow the tiered end without a gap.
+    pub(super) fn appendable(&self) -> Vec<manifest::Entry> {
+        let Some(state) = self.partition() else { return Vec::new() };
+        let mut next = state.bucket().tiered_end;
+        let mut entries = Vec::new();
+        while let Some(entry) = self.uploaded.values().find(|entry| entry.base == next) {
+            entries.push(entry.clone());
+            if !state.bucket().can_append(&entries) {
+                entries.pop();
+                break;
+            }
+            next = entry.end();
+        }
+        entries
+    }
+
+    fn append_uploaded(&mut self, now: Now) {
+        let entries = self.appendable();
+        if entries.is_empty() {
+            return;
+        }
+        if let Some(fence) = self.fence() {
+            self.propose_fenced(now, &Command::TierAppend(TierAppend { fence, entries }), None);
+        }
+    }
+
+    fn seal(&mut self, base: Offset, effects: &mut Vec<Effect>) {
+        let Some(state) = self.partition() else { return };
+        let Some(roll) = state.records().rolls.iter().find(|roll| roll.base == base) else { return };
+        let sealed = self.seals.iter().any(|seal| seal.base == base);
+        if sealed || self.jobs.sealing.contains(&base) {
+            return;
+        }
+        let job = Job::Seal {
+            group: self.group,
+            identity: state.identity().clone(),
+            roll: roll.clone(),
+            frozen: state.frozen_at(roll.end).map(Arc::clone),
+        };
+        self.jobs.sealing.insert(base);
+        self.start(job, effects);
+    }
+
+    fn unseal(&mut self, base: Offset, effects: &mut Vec<Effect>) {
+        let Some(state) = self.partition() else { return };
+        let gone = state.bucket().log_start;
+        let tiered = state.bucket().tiered_end;
+        let Some(seal) = self.seals.iter().find(|seal| seal.base == base).cloned() else { return };
+        if seal.end > tiered && seal.end > gone {
+            return;
+        }
+        Arc::make_mut(&mut self.seals).retain(|kept| kept.base != base);
+        let number = self.mark(Mark::Unsealed { base, end: seal.end }, effects);
+        self.unsealing.insert(number, seal);
+    }
+
+    fn checkpoint_local(&mut self, effects: &mut Vec<Effect>) {
+        let members = self.raft.membership();
+        let (captured, (index, term)) = match &self.machine {
+            Machine::Partition(state) => {
+                (Captured::local(self.group, state, &self.seals, members), state.applied())
+            }
+            Machine::Metadata(state) => (Captured::metadata(state, members), state.applied()),
+        };
+        let newest = self.local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
+        if index <= newest || self.jobs.runs(JobKind::CheckpointLocal) {
+            return;
+        }
+        self.since_checkpoint = Progress::default();
+        let group = self.group;
+        self.start(Job::CheckpointLocal { group, index, term, captured }, effects);
+    }
+
+    fn publish_checkpoint(&mut self, uid: u64, effects: &mut Vec<Effect>) {
+        if !self.is_ready() || self.jobs.runs(JobKind::Publish) {
+            return;
+        }
+        let members = self.raft.membership();
+        let captured = match &self.machine {
+            Machine::Partition(state) => Captured::bucket(self.group, state, self.options.tiered, members),
+            Machine::Metadata(state) => Some(Captured::metadata(state, members)),
+        };
+        let Some(captured) = captured else { return };
+        let identity = self.partition().map(|state| state.identity().clone());
+        self.publish_dirty = false;
+        let (group, key_term) = (self.group, self.raft.term());
+        self.start(Job::Publish { group, identity, uid, key_term, captured }, effects);
+    }
+
+    fn fold(&mut self, uid: u64, effects: &mut Vec<Effect>) {
+        if !self.is_ready() || self.jobs.runs(JobKind::Fold) || self.folded.is_some() {
+            return;
+        }
+        let Some(state) = self.partition() else { return };
+        let Some(contents) = state.bucket().foldable(self.options.fan_out.0 as usize) else { return };
+        let job = Job::Fold { group: self.group, identity: state.identity().clone(), uid, contents };
+        self.start(job, effects);
+    }
+
+    /// Whether an intent may be given up: never while its upload runs here or its append may be on its way.
+    fn is_expirable(&self, intent: &Intent, state: &PartitionState) -> bool {
+        let stale = intent.term < self.raft.term()
+            || self.upload_failed.contains(&intent.uid)
+            || intent.base < state.bucket().tiered_end
+            || !self.options.tiered;
+        let kept = self.uploaded.contains_key(&intent.uid) && intent.base >= state.bucket().tiered_end;
+        stale && !kept && !self.uploading.contains(&intent.uid) && self.speculation.fence.is_none()
+    }
+
+    fn expire(&mut self, now: Now, mut uids: Vec<u64>) {
+        let Some(state) = self.partition() else { return };
+        let intents = &state.bucket().intents;
+        uids.retain(|uid| {
+            intents.iter().any(|intent| intent.uid == *uid && self.is_expirable(intent, state))
+        });
+        if !uids.is_empty() {
+            let command = Command::IntentExpired(IntentExpired { term: self.raft.term(), uids });
+            self.propose(now, &command, None);
+        }
+    }
+
+    fn expire_producers(&mut self, now: Now, unused_since_ms: i64) {
+        let Some(state) = self.partition() else { return };
+        let unused = |last: i64| last < unused_since_ms;
+        // Not while batches are pending: the speculative table would remember what the applied one has forgotten.
+        let any = state.records().producers.values().any(|producer| unused(producer.last_timestamp));
+        if any && self.pending.is_empty() {
+            self.propose(now, &Command::ProducerExpired(ProducerExpired { unused_since_ms }), None);
+        }
+    }
+
+    fn delete(&mut self, uids: &[u64], effects: &mut Vec<Effect>) {
+        let Some(state) = self.partition() else { return };
+        if !self.is_ready() || self.jobs.runs(JobKind::Delete) {
+            return;
+        }
+        let bucket = state.bucket();
+        let may_go = |tombstone: &&_| bucket.may_delete(tombstone);
+        let tombstones: Vec<_> = bucket
+            .tombstones
+            .iter()
+            .filter(|tombstone| uids.contains(&tombstone.uid))
+            .filter(may_go)
+            .take(DELETE_BATCH_MAX)
+            .cloned()
+            .collect();
+        if !tombstones.is_empty() {
+            let job = Job::Delete { group: self.group, identity: state.identity().clone(), tombstones };
+            self.start(job, effects);
+        }
+    }
+
+    /// Cuts the log. The mark need not be durable for the memory to go: a restart reads what is still there.
+    fn cut(&mut self, index: LogIndex, term: Term, effects: &mut Vec<Effect>) {
+        let limit = self.cut_limit();
+        if index <= self.truncated.0 || index > limit.0 || (index == limit.0 && term != limit.1) {
+            return;
+        }
+        if let Some(known) = self.raft.term_at(index)
+            && known != term
+        {
+            return;
+        }
+        self.truncated = (index, term);
+        if index > self.raft.truncated().start {
+            self.raft.compact(index);
+        }
+        self.wal_start = self.wal_start.max(self.offset_after_cut(index));
+        self.log_bytes = self.log_bytes_after_cut();
+        self.mark(Mark::Truncated { index, term }, effects);
+    }
+}

@@ -1,0 +1,154 @@
+//! Jobs that ended and marks that are durable.
+
+use std::sync::Arc;
+
+use varve_formats::{
+    command::{CkptPublished, Command, NodeFolded, TierReaped},
+    manifest,
+};
+
+use super::hosted::{Hosted, Machine};
+use crate::{
+    api::{Effect, Job, JobKind, JobOutcome, Mark, Now},
+    limits::LOCAL_CHECKPOINTS_KEPT,
+};
+
+impl Hosted {
+    pub(super) fn job_done(&mut self, now: Now, outcome: JobOutcome, effects: &mut Vec<Effect>) {
+        self.touched = true;
+        let kind = kind_of(&outcome);
+        self.finish(kind, !is_failure(&outcome));
+        match outcome {
+            JobOutcome::Uploaded { uid, entry } => self.uploaded(uid, entry),
+            JobOutcome::UploadFailed { uid, why } => {
+                self.uploading.remove(&uid);
+                self.upload_failed.insert(uid);
+                self.job_failed(kind, why, now.monotonic);
+            }
+            JobOutcome::Sealed(seal) => {
+                self.mark(Mark::Sealed(seal), effects);
+            }
+            JobOutcome::SealFailed { base, why } => {
+                self.jobs.sealing.remove(&base);
+                self.job_failed(kind, why, now.monotonic);
+            }
+            JobOutcome::CheckpointWritten(checkpoint) => {
+                self.mark(Mark::Snapshot(checkpoint), effects);
+            }
+            JobOutcome::CheckpointPublished(checkpoint) => {
+                let command = CkptPublished { term: self.raft.term(), checkpoint };
+                if self.propose(now, &Command::CkptPublished(command), None).is_none() {
+                    self.publish_dirty = true;
+                }
+            }
+            JobOutcome::Folded { node } => {
+                self.folded = Some(node);
+                self.advance_jobs(now);
+            }
+            JobOutcome::Deleted { uids } => {
+                let command = TierReaped { term: self.raft.term(), uids };
+                self.propose(now, &Command::TierReaped(command), None);
+            }
+            JobOutcome::Unsealed { .. } | JobOutcome::CheckpointRemoved => {}
+            JobOutcome::Failed { kind, why } => {
+                self.publish_dirty |= kind == JobKind::Publish;
+                self.job_failed(kind, why, now.monotonic);
+            }
+        }
+    }
+
+    fn finish(&mut self, kind: JobKind, succeeded: bool) {
+        if let Some(count) = self.jobs.running.get_mut(&kind) {
+            *count -= 1;
+            if *count == 0 {
+                self.jobs.running.remove(&kind);
+            }
+        }
+        if succeeded {
+            self.jobs.failures.remove(&kind);
+        }
+    }
+
+    /// Kept until its append is applied; one whose intent is gone stays an orphan that a tombstone names.
+    fn uploaded(&mut self, uid: u64, entry: manifest::Entry) {
+        self.uploading.remove(&uid);
+        let live = self
+            .partition()
+            .is_some_and(|state| state.bucket().intents.iter().any(|intent| intent.uid == uid));
+        if live {
+            self.uploaded.insert(uid, entry);
+        }
+    }
+
+    /// Proposes what waited for its turn behind another change of the manifest.
+    pub(super) fn advance_jobs(&mut self, now: Now) {
+        let Some(fence) = self.fence() else { return };
+        if let Some(node) = self.folded.take() {
+            self.propose_fenced(now, &Command::NodeFolded(NodeFolded { fence, node }), None);
+        }
+    }
+
+    /// A mark is durable: only now does it count (B4).
+    pub(super) fn marked(&mut self, number: u64, effects: &mut Vec<Effect>) {
+        self.touched = true;
+        match self.take_mark(number) {
+            Some(Mark::Sealed(seal)) => {
+                self.jobs.sealing.remove(&seal.base);
+                let seals = Arc::make_mut(&mut self.seals);
+                let at = seals.partition_point(|kept| kept.base < seal.base);
+                seals.insert(at, seal);
+            }
+            Some(Mark::Snapshot(checkpoint)) => {
+                self.local_checkpoints.push(checkpoint);
+                while self.local_checkpoints.len() > LOCAL_CHECKPOINTS_KEPT {
+                    let checkpoint = self.local_checkpoints.remove(0);
+                    let group = self.group;
+                    self.start(Job::RemoveCheckpoint { group, checkpoint }, effects);
+                }
+            }
+            Some(Mark::Unsealed { .. }) => {
+                if let Some(seal) = self.unsealing.remove(&number) {
+                    let group = self.group;
+                    self.start(Job::Unseal { group, seal }, effects);
+                }
+            }
+            Some(Mark::Truncated { .. } | Mark::Destroyed) | None => {}
+        }
+    }
+
+    /// Whether state changed between the capture of a checkpoint and its publication.
+    pub(super) const fn since_publish_capture(&self) -> bool {
+        self.publish_dirty
+    }
+
+    /// Tiered segments above S of the newest published checkpoint.
+    pub(super) fn unpublished_segments(&self) -> u32 {
+        let Machine::Partition(state) = &self.machine else { return 0 };
+        let published =
+            state.bucket().published.last().map_or(varve_common::Offset::ZERO, |newest| newest.state_offset);
+        let entries = &state.bucket().root.entries;
+        u32::try_from(entries.iter().rev().take_while(|entry| entry.base >= published).count())
+            .unwrap_or(u32::MAX)
+    }
+}
+
+const fn is_failure(outcome: &JobOutcome) -> bool {
+    matches!(
+        outcome,
+        JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. }
+    )
+}
+
+const fn kind_of(outcome: &JobOutcome) -> JobKind {
+    match outcome {
+        JobOutcome::Uploaded { .. } | JobOutcome::UploadFailed { .. } => JobKind::Upload,
+        JobOutcome::Sealed(_) | JobOutcome::SealFailed { .. } => JobKind::Seal,
+        JobOutcome::Unsealed { .. } => JobKind::Unseal,
+        JobOutcome::CheckpointWritten(_) => JobKind::CheckpointLocal,
+        JobOutcome::CheckpointPublished(_) => JobKind::Publish,
+        JobOutcome::Folded { .. } => JobKind::Fold,
+        JobOutcome::Deleted { .. } => JobKind::Delete,
+        JobOutcome::CheckpointRemoved => JobKind::RemoveCheckpoint,
+        JobOutcome::Failed { kind, .. } => *kind,
+    }
+}

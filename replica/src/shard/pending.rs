@@ -1,0 +1,93 @@
+//! What was proposed and is not applied, and who waits for it.
+//!
+//! Waiters are keyed by index *and term*: an entry of another term at that index is somebody else's, and theirs is of
+//! unknown outcome, never a success (RAFT.md 4).
+
+use std::collections::BTreeMap;
+
+use varve_common::{LogIndex, Offset, Term};
+
+use crate::api::{Effect, Refusal, Reply, Ticket};
+
+/// A waiting request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiter {
+    Produce { ticket: Ticket, append_time_ms: i64 },
+    Duplicate(Ticket),
+    Metadata(Ticket),
+    Trim(Ticket),
+}
+
+impl Waiter {
+    pub(super) const fn ticket(self) -> Ticket {
+        match self {
+            Self::Produce { ticket, .. }
+            | Self::Duplicate(ticket)
+            | Self::Metadata(ticket)
+            | Self::Trim(ticket) => ticket,
+        }
+    }
+}
+
+/// A proposal.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    pub(super) term: Term,
+    pub(super) bytes: u64,
+    /// Where its batch begins, for retries that hit it.
+    pub(super) base_offset: Option<Offset>,
+    pub(super) waiters: Vec<Waiter>,
+}
+
+/// Proposals by index.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    proposals: BTreeMap<LogIndex, Proposal>,
+    bytes: u64,
+}
+
+impl Pending {
+    pub(super) fn insert(&mut self, index: LogIndex, proposal: Proposal) {
+        self.bytes += proposal.bytes;
+        let before = self.proposals.insert(index, proposal);
+        assert!(
+            before.is_none(),
+            "an index is proposed once a term, and a term's end clears what it proposed"
+        );
+    }
+
+    /// The proposal at an applied index.
+    pub(super) fn take(&mut self, index: LogIndex) -> Option<Proposal> {
+        let proposal = self.proposals.remove(&index)?;
+        self.bytes -= proposal.bytes;
+        Some(proposal)
+    }
+
+    /// The proposal whose batch begins at `base_offset`.
+    pub(super) fn holding(&mut self, base_offset: Offset) -> Option<&mut Proposal> {
+        self.proposals.values_mut().rev().find(|proposal| proposal.base_offset == Some(base_offset))
+    }
+
+    pub(super) const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.proposals.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.proposals.is_empty()
+    }
+
+    /// Ends everything: whether it takes effect is not known here.
+    pub(super) fn fail(&mut self, refusal: &Refusal, effects: &mut Vec<Effect>) {
+        self.bytes = 0;
+        for (_, proposal) in std::mem::take(&mut self.proposals) {
+            effects.extend(proposal.waiters.iter().map(|waiter| Effect::Reply {
+                ticket: waiter.ticket(),
+                reply: Reply::Refused(refusal.clone()),
+            }));
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! From a client's request to a proposal.
+
+use bytes::Bytes;
+use varve_common::Offset;
+use varve_formats::command::{
+    Command, Fence, HEADER_BYTES, MetadataCommand, TierTrim, TrimCause, encode_records,
+};
+
+use super::{
+    hosted::{Hosted, Machine},
+    pending::Waiter,
+};
+use crate::{
+    api::{BatchMeta, Effect, Now, Refusal, Reply, Ticket, Timestamps},
+    limits::{INFLIGHT_BYTES_MAX, PENDING_ENTRIES_MAX, QUEUED_BYTES_MAX, QUEUED_REQUESTS_MAX},
+    partition::{BATCH_HEADER_BYTES, BatchHeader, Verdict, place, stamp},
+};
+
+/// A produce request for one partition.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) ticket: Ticket,
+    pub(super) batch: Bytes,
+    pub(super) meta: BatchMeta,
+    pub(super) timestamps: Timestamps,
+}
+
+/// What becomes of a request at once.
+enum Outcome {
+    Waits,
+    Replies(Reply),
+}
+
+impl Hosted {
+    /// Proposes a batch, answers it, or lets it wait for the leader's own no-op.
+    pub(super) fn produce(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
+        let ticket = request.ticket;
+        if let Some(refusal) = invalid(&request) {
+            effects.push(refused(ticket, refusal));
+        } else if self.is_ready() {
+            if let Outcome::Replies(reply) = self.append(now, request) {
+                effects.push(Effect::Reply { ticket, reply });
+            }
+        } else if !self.is_leader() {
+            effects.push(refused(ticket, Refusal::NotLeader { leader: self.raft.leader() }));
+        } else {
+            self.enqueue(request, effects);
+        }
+    }
+
+    fn enqueue(&mut self, request: Request, effects: &mut Vec<Effect>) {
+        let bytes = request.batch.len() as u64;
+        if self.queue.len() >= QUEUED_REQUESTS_MAX || self.queued_bytes + bytes > QUEUED_BYTES_MAX {
+            effects.push(refused(request.ticket, Refusal::Throttled));
+            return;
+        }
+        self.queued_bytes += bytes;
+        self.queue.push_back(request);
+    }
+
+    /// The no-op is applied: what waited for it goes first, in order.
+    pub(super) fn drain_queue(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.queued_bytes = 0;
+        for request in std::mem::take(&mut self.queue) {
+            self.produce(now, request, effects);
+        }
+    }
+
+    fn append(&mut self, now: Now, request: Request) -> Outcome {
+        let Machine::Partition(state) = &self.machine else {
+            return Outcome::Replies(Reply::Refused(Refusal::WrongGroup));
+        };
+        let (committed_end, log_start) = (state.records().log_end, state.bucket().log_start);
+        match self.speculation.check(state, &request.meta) {
+            Verdict::Append => self.propose_batch(now, request),
+            Verdict::Duplicate { base_offset } if base_offset < committed_end => {
+                Outcome::Replies(Reply::Duplicate { base_offset, log_start })
+            }
+            Verdict::Duplicate { base_offset } => {
+                // The original is not committed: its retry must not be answered before it is.
+                match self.pending.holding(base_offset) {
+                    Some(original) => {
+                        original.waiters.push(Waiter::Duplicate(request.ticket));
+                        Outcome::Waits
+                    }
+                    None => Outcome::Replies(Reply::Refused(Refusal::Unknown)),
+                }
+            }
+            Verdict::OutOfOrder { expected } => {
+                Outcome::Replies(Reply::Refused(Refusal::OutOfOrderSequence {
+                    expected,
+                    found: request.meta.base_sequence,
+                }))
+            }
+            Verdict::Fenced { current } => Outcome::Replies(Reply::Refused(Refusal::InvalidProducerEpoch {
+                current,
+                found: request.meta.producer_epoch,
+            })),
+        }
+    }
+
+    fn propose_batch(&mut self, now: Now, request: Request) -> Outcome {
+        let bytes = request.batch.len() as u64;
+        let full = self.pending.bytes() + bytes > INFLIGHT_BYTES_MAX && !self.pending.is_empty();
+        if full || self.pending.len() >= PENDING_ENTRIES_MAX {
+            return Outcome::Replies(Reply::Refused(Refusal::Throttled));
+        }
+        let (term, base_offset) = (self.raft.term(), self.speculation.log_end);
+        let mut data = encode_records(&request.batch, term, now.wall_ms);
+        let batch = &mut data[HEADER_BYTES..];
+        place(batch, base_offset, term.leader_epoch());
+        if BatchHeader::parse(batch).is_none_or(|header| header.meta != request.meta) {
+            return Outcome::Replies(Reply::Refused(Refusal::InvalidBatch(
+                "the batch is not what was validated",
+            )));
+        }
+        let mut append_time_ms = -1;
+        if request.timestamps == Timestamps::Append {
+            append_time_ms = now.wall_ms;
+            stamp(batch, append_time_ms);
+        }
+        let header = BatchHeader::parse(batch).expect("it was parsed above, and its length has not changed");
+        let waiter = Waiter::Produce { ticket: request.ticket, append_time_ms };
+        let Some(index) = self.propose_data(data.freeze(), Some(base_offset), Some(waiter)) else {
+            return Outcome::Replies(Reply::Refused(Refusal::Throttled));
+        };
+        if let Machine::Partition(state) = &self.machine {
+            self.speculation.append(state, &header.meta, index, now.wall_ms);
+        }
+        Outcome::Waits
+    }
+
+    /// Proposes a change of the metadata.
+    pub(super) fn propose_metadata(
+        &mut self,
+        now: Now,
+        ticket: Option<Ticket>,
+        command: MetadataCommand,
+        effects: &mut Vec<Effect>,
+    ) {
+        let refusal = if !matches!(self.machine, Machine::Metadata(_)) {
+            Refusal::WrongGroup
+        } else if !self.is_ready() {
+            Refusal::NotLeader { leader: self.raft.leader() }
+        } else if self.propose(now, &Command::Metadata(command), ticket.map(Waiter::Metadata)).is_some() {
+            return;
+        } else {
+            Refusal::Throttled
+        };
+        effects.extend(ticket.map(|ticket| refused(ticket, refusal)));
+    }
+
+    /// DeleteRecords: a fenced trim. While another change of the manifest is in flight it would miss its fence, so the
+    /// client is asked to come again.
+    pub(super) fn delete_records(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        before: Option<Offset>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Machine::Partition(state) = &self.machine else {
+            return effects.push(refused(ticket, Refusal::WrongGroup));
+        };
+        let (log_start, end) = (state.bucket().log_start, state.records().log_end);
+        let before = before.unwrap_or(end);
+        let refusal = if !self.is_ready() {
+            Refusal::NotLeader { leader: self.raft.leader() }
+        } else if before > end {
+            Refusal::OffsetOutOfRange
+        } else if before <= log_start {
+            return effects.push(Effect::Reply { ticket, reply: Reply::Trimmed { log_start } });
+        } else if self.propose_trim(now, before, TrimCause::DeleteRecords, Some(Waiter::Trim(ticket))) {
+            return;
+        } else {
+            Refusal::Throttled
+        };
+        effects.push(refused(ticket, refusal));
+    }
+
+    pub(super) fn propose_trim(
+        &mut self,
+        now: Now,
+        log_start: Offset,
+        cause: TrimCause,
+        waiter: Option<Waiter>,
+    ) -> bool {
+        let Some(fence) = self.fence() else { return false };
+        let command = Command::TierTrim(TierTrim { fence, log_start, cause });
+        self.propose_fenced(now, &command, waiter)
+    }
+
+    /// The fence for the next change of the manifest; `None` while one is in flight.
+    pub(super) fn fence(&self) -> Option<Fence> {
+        let Machine::Partition(state) = &self.machine else { return None };
+        let free = self.speculation.fence.is_none() && self.is_ready();
+        free.then(|| Fence { term: self.raft.term(), manifest_seq: state.bucket().manifest_seq })
+    }
+
+    pub(super) fn propose_fenced(&mut self, now: Now, command: &Command, waiter: Option<Waiter>) -> bool {
+        let index = self.propose(now, command, waiter);
+        if index.is_some() {
+            self.speculation.fence = index;
+        }
+        index.is_some()
+    }
+}
+
+fn refused(ticket: Ticket, refusal: Refusal) -> Effect {
+    Effect::Reply { ticket, reply: Reply::Refused(refusal) }
+}
+
+/// What the handler should have refused: asserted on both sides of the mailbox.
+fn invalid(request: &Request) -> Option<Refusal> {
+    let meta = &request.meta;
+    if meta.is_control {
+        return Some(Refusal::InvalidBatch("clients send no control batches"));
+    }
+    if meta.is_transactional {
+        return Some(Refusal::Transactional);
+    }
+    if request.batch.len() < BATCH_HEADER_BYTES || meta.count == 0 || meta.count - 1 != meta.last_offset_delta
+    {
+        return Some(Refusal::InvalidBatch("the batch's length or count is wrong"));
+    }
+    if meta.producer_id >= 0 && (meta.base_sequence < 0 || meta.producer_epoch < 0) {
+        return Some(Refusal::InvalidBatch("an idempotent batch needs epoch and sequence"));
+    }
+    None
+}

@@ -1,0 +1,265 @@
+//! Aligned chunks of bucket objects, in bounded memory: what is read once is not asked for again soon.
+//!
+//! ```text
+//! object  |0      4 MiB  |4 MiB     8 MiB |8 MiB … |
+//! read             [------------]                       touches chunks 0 and 1
+//! ahead                         [ chunk 2 ][ chunk 3 ]  asked for by a reader that goes on in order
+//! ```
+//! One request is on its way for a chunk at any time (single flight): later readers wait for the same answer. Objects
+//! never change, so a cached chunk is never stale. Bytes here are not verified: every block carries its own CRC and
+//! whoever decodes it checks it.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    future::Future,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt as _, future::Shared};
+use varve_common::{ObjectKey, clock::BoxFuture};
+use varve_objects::{Failure, GetError, Store};
+
+/// The seam to whatever runs futures in the background: tokio in production, the simulator's executor in a simulation.
+pub trait Spawn: Send + Sync + 'static {
+    /// Runs `task` to its end, beside the caller.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+}
+
+/// One object as the manifest promises it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    /// Where it is.
+    pub key: ObjectKey,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+/// What the cache holds and how it asks.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The alignment and size of a chunk.
+    pub chunk_bytes: u64,
+    /// The most that all cached chunks may hold together.
+    pub bytes_max: usize,
+}
+
+type ChunkId = (ObjectKey, u64);
+type Fill = Shared<BoxFuture<'static, Result<Bytes, GetError>>>;
+
+struct Cached {
+    bytes: Bytes,
+    used: u64,
+}
+
+#[derive(Default)]
+struct Inner {
+    cached: HashMap<ChunkId, Cached>,
+    /// By last use: the first is the next to go.
+    order: BTreeMap<u64, ChunkId>,
+    filling: HashMap<ChunkId, Fill>,
+    bytes: usize,
+    uses: u64,
+    hits: u64,
+    misses: u64,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ChunkCounts {
+    /// Chunks found in memory.
+    pub hits: u64,
+    /// Chunks asked of the store.
+    pub misses: u64,
+    /// Bytes held now.
+    pub bytes: usize,
+}
+
+/// A handle to the cache; clones share it.
+#[derive(Clone)]
+pub struct ChunkCache {
+    inner: Arc<Mutex<Inner>>,
+    store: Arc<dyn Store>,
+    spawn: Arc<dyn Spawn>,
+    options: Options,
+}
+
+impl ChunkCache {
+    /// An empty cache over `store`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, spawn: Arc<dyn Spawn>, options: Options) -> Self {
+        Self { inner: Arc::default(), store, spawn, options }
+    }
+
+    /// Reads `range` of an object through its chunks.
+    pub async fn read(&self, object: &Object, range: Range<u64>) -> Result<Bytes, GetError> {
+        if range.is_empty() || range.end > object.bytes {
+            return Err(GetError::OutOfRange(range));
+        }
+        let chunks = self.chunks(&range);
+        if chunks.end - chunks.start == 1 {
+            let start = chunks.start * self.options.chunk_bytes;
+            let chunk = self.chunk(object, chunks.start).await?;
+            return Ok(chunk.slice((range.start - start) as usize..(range.end - start) as usize));
+        }
+        // All chunks are asked for at once; the answers are put together in order.
+        let fills: Vec<_> = chunks.clone().map(|chunk| self.chunk(object, chunk)).collect();
+        let parts = futures_util::future::try_join_all(fills).await?;
+        let mut joined = BytesMut::with_capacity((range.end - range.start) as usize);
+        for (chunk, bytes) in chunks.zip(parts) {
+            let start = chunk * self.options.chunk_bytes;
+            let from = range.start.saturating_sub(start) as usize;
+            let to = ((range.end - start) as usize).min(bytes.len());
+            joined.extend_from_slice(&bytes[from..to]);
+        }
+        Ok(joined.freeze())
+    }
+
+    /// Starts to fetch what `range` touches and is not there, in the background.
+    pub fn read_ahead(&self, object: &Object, range: Range<u64>) {
+        let range = range.start.min(object.bytes)..range.end.min(object.bytes);
+        if range.is_empty() {
+            return;
+        }
+        for chunk in self.chunks(&range) {
+            if !self.lock().knows(&(object.key.clone(), chunk)) {
+                let fill = self.chunk(object, chunk);
+                // A failure is met again, and told, by the read that needs the chunk.
+                self.spawn.spawn(Box::pin(async move { drop(fill.await) }));
+            }
+        }
+    }
+
+    /// Drops what `range` touches, so that it is asked for anew: its bytes were found to be wrong.
+    pub fn forget(&self, object: &Object, range: Range<u64>) {
+        for chunk in self.chunks(&range) {
+            self.lock().forget(&(object.key.clone(), chunk));
+        }
+    }
+
+    /// What the cache was made with.
+    #[must_use]
+    pub const fn options(&self) -> Options {
+        self.options
+    }
+
+    /// What was found and what was asked for.
+    #[must_use]
+    pub fn counts(&self) -> ChunkCounts {
+        let inner = self.lock();
+        ChunkCounts { hits: inner.hits, misses: inner.misses, bytes: inner.bytes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().expect("no holder of this lock panics")
+    }
+
+    fn chunks(&self, range: &Range<u64>) -> Range<u64> {
+        range.start / self.options.chunk_bytes..range.end.div_ceil(self.options.chunk_bytes)
+    }
+
+    fn chunk(
+        &self,
+        object: &Object,
+        chunk: u64,
+    ) -> impl Future<Output = Result<Bytes, GetError>> + Send + use<> {
+        let id = (object.key.clone(), chunk);
+        let mut guard = self.lock();
+        let inner = &mut *guard;
+        if let Some(bytes) = inner.touch(&id) {
+            inner.hits += 1;
+            return futures_util::future::Either::Left(std::future::ready(Ok(bytes)));
+        }
+        let fill = inner.filling.get(&id).cloned().unwrap_or_else(|| {
+            inner.misses += 1;
+            let fill = self.fill(object, id.clone()).boxed().shared();
+            inner.filling.insert(id, fill.clone());
+            fill
+        });
+        futures_util::future::Either::Right(fill)
+    }
+
+    fn fill(
+        &self,
+        object: &Object,
+        id: ChunkId,
+    ) -> impl Future<Output = Result<Bytes, GetError>> + Send + use<> {
+        let start = id.1 * self.options.chunk_bytes;
+        let range = start..(start + self.options.chunk_bytes).min(object.bytes);
+        let cache = self.clone();
+        // A fill that nobody polls to its end must not leave its place taken for ever.
+        let place = FillPlace { cache: cache.clone(), id };
+        async move {
+            let wanted = range.end - range.start;
+            let answer = match cache.store.get_range(&place.id.0, range).await {
+                Ok(bytes) if bytes.len() as u64 != wanted => Err(short(&place.id.0, wanted, bytes.len())),
+                answer => answer,
+            };
+            if let Ok(bytes) = &answer {
+                cache.lock().insert(place.id.clone(), bytes.clone(), cache.options.bytes_max);
+            }
+            drop(place);
+            answer
+        }
+    }
+}
+
+/// A store that breaks its promise must not break a slice (fault row 56).
+fn short(key: &ObjectKey, wanted: u64, found: usize) -> GetError {
+    Failure::Corrupt(format!("object {key}: {found} bytes of {wanted} arrived")).into()
+}
+
+struct FillPlace {
+    cache: ChunkCache,
+    id: ChunkId,
+}
+
+impl Drop for FillPlace {
+    fn drop(&mut self) {
+        let fill = self.cache.inner.lock().ok().and_then(|mut inner| inner.filling.remove(&self.id));
+        // Dropped behind the lock: the last handle of a fill may drop another place.
+        drop(fill);
+    }
+}
+
+impl Inner {
+    fn knows(&self, id: &ChunkId) -> bool {
+        self.cached.contains_key(id) || self.filling.contains_key(id)
+    }
+
+    fn forget(&mut self, id: &ChunkId) {
+        if let Some(gone) = self.cached.remove(id) {
+            self.order.remove(&gone.used);
+            self.bytes -= gone.bytes.len();
+        }
+    }
+
+    fn touch(&mut self, id: &ChunkId) -> Option<Bytes> {
+        let cached = self.cached.get_mut(id)?;
+        self.order.remove(&cached.used);
+        self.uses += 1;
+        cached.used = self.uses;
+        self.order.insert(self.uses, id.clone());
+        Some(cached.bytes.clone())
+    }
+
+    fn insert(&mut self, id: ChunkId, bytes: Bytes, bytes_max: usize) {
+        if bytes.len() > bytes_max || self.cached.contains_key(&id) {
+            return;
+        }
+        self.uses += 1;
+        self.bytes += bytes.len();
+        self.order.insert(self.uses, id.clone());
+        self.cached.insert(id, Cached { bytes, used: self.uses });
+        while self.bytes > bytes_max {
+            let Some((_, oldest)) = self.order.pop_first() else { break };
+            if let Some(gone) = self.cached.remove(&oldest) {
+                self.bytes -= gone.bytes.len();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

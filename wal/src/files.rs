@@ -1,0 +1,303 @@
+//! The directory: names of WAL files, spare files kept preallocated, and the open files that readers share.
+//!
+//! ```text
+//! spare  --header written, fsync-->  spare  --rename, directory fsync-->  0000000000000007.wal  (batches go in)
+//! oldest .wal, nothing live  --rename or remove, directory fsync-->  spare or gone      (one at a time, oldest first)
+//! ```
+//!
+//! A name `.wal` therefore always has an intact header (W5), and removals are durable in order: the directory is
+//! synced between two of them, or a crash could keep the older file and lose the newer (W6).
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, RwLock},
+};
+
+use varve_common::{Access, Disk, DiskFile, WalPosition};
+
+use crate::{
+    errors::Full,
+    frame::FileHeader,
+    index::Index,
+    limits::{RESERVE_FILES, SPARE_FILES_MAX},
+    options::Options,
+};
+
+/// A file that can be read.
+pub(crate) struct OpenFile {
+    pub header: FileHeader,
+    pub path: PathBuf,
+    /// Always through the page cache, which the kernel keeps coherent with direct writes.
+    pub file: Box<dyn DiskFile>,
+}
+
+/// What writer and readers share. A lock is held for a look-up or an update in memory, never across a read or write.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub state: RwLock<State>,
+}
+
+/// Index and files change together.
+#[derive(Default)]
+pub(crate) struct State {
+    pub index: Index,
+    pub files: BTreeMap<WalPosition, Arc<OpenFile>>,
+    #[cfg(feature = "seeded-bugs")]
+    pub crc_ignored: bool,
+}
+
+impl Shared {
+    pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().expect("no holder of this lock panics")
+    }
+
+    pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().expect("no holder of this lock panics")
+    }
+}
+
+/// Who asks for a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Entries: refused early, so that what frees space still fits.
+    Entries,
+    /// Marks, hard states and the forward rewrite.
+    Reserve,
+}
+
+/// Why no file was made.
+pub(crate) enum CreateError {
+    Full(Full),
+    Io(&'static str, io::Error),
+}
+
+/// Names and spare files.
+pub(crate) struct Directory {
+    pub disk: Arc<dyn Disk>,
+    pub path: PathBuf,
+    spares: Vec<(PathBuf, u64)>,
+    spare_counter: u64,
+}
+
+const WAL_SUFFIX: &str = ".wal";
+const SPARE_SUFFIX: &str = ".spare";
+
+impl Directory {
+    /// Opens the directory: its WAL files by number, and its spares.
+    pub(crate) fn open(disk: Arc<dyn Disk>, path: PathBuf) -> io::Result<(Self, Vec<(u64, PathBuf)>)> {
+        disk.create_directory(&path)?;
+        let mut directory = Self { disk, path, spares: Vec::new(), spare_counter: 0 };
+        let mut files = Vec::new();
+        for name in directory.disk.list(&directory.path)? {
+            let path = directory.path.join(&name);
+            if let Some(number) = number_of(&name, WAL_SUFFIX) {
+                files.push((number, path));
+            } else if let Some(number) = number_of(&name, SPARE_SUFFIX) {
+                let bytes = directory.disk.open(&path, Access::Buffered)?.len()?;
+                directory.spares.push((path, bytes));
+                directory.spare_counter = directory.spare_counter.max(number);
+            }
+        }
+        files.sort();
+        Ok((directory, files))
+    }
+
+    /// Bytes held by spare files.
+    pub(crate) fn spare_bytes(&self) -> u64 {
+        self.spares.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    fn spare_path(&mut self) -> PathBuf {
+        self.spare_counter += 1;
+        self.path.join(format!("{:016x}{SPARE_SUFFIX}", self.spare_counter))
+    }
+
+    /// Sees to it that `count` spare files of the usual length are ready; whether there was room for them.
+    pub(crate) fn prepare(&mut self, options: &Options, used: u64, count: usize) -> Result<(), CreateError> {
+        while self.spares.len() < count {
+            if used + self.spare_bytes() + options.file_bytes > options.bytes_max {
+                return Err(CreateError::Full(Full::Budget));
+            }
+            self.add_spare(options.file_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn add_spare(&mut self, bytes: u64) -> Result<(), CreateError> {
+        let path = self.spare_path();
+        let made = self.disk.create(&path, Access::Buffered).and_then(|file| file.allocate(bytes));
+        match made {
+            Ok(()) => {
+                self.spares.push((path, bytes));
+                Ok(())
+            }
+            Err(error) if is_full(&error) => {
+                // What was reserved of it goes back; a name that stays behind is found again as a short spare.
+                let _ = self.disk.remove(&path);
+                Err(CreateError::Full(Full::Disk))
+            }
+            Err(error) => Err(CreateError::Io("preallocation", error)),
+        }
+    }
+
+    /// Takes a file of at least `bytes` out of the spares, or makes one.
+    fn take(
+        &mut self,
+        options: &Options,
+        used: u64,
+        bytes: u64,
+        class: Class,
+    ) -> Result<(PathBuf, u64), CreateError> {
+        let (kept, margin) = match class {
+            Class::Entries => (1, RESERVE_FILES * options.file_bytes),
+            Class::Reserve => (0, 0),
+        };
+        // A spare of another length (file_bytes was changed, or its preallocation was cut short) is of no use.
+        while let Some(odd) = self.spares.iter().position(|(_, bytes)| *bytes != options.file_bytes) {
+            let (path, _) = self.spares.swap_remove(odd);
+            self.disk.remove(&path).map_err(|error| CreateError::Io("remove", error))?;
+        }
+        if used + bytes + margin > options.bytes_max {
+            return Err(CreateError::Full(Full::Budget));
+        }
+        if bytes > options.file_bytes {
+            self.add_spare(bytes)?;
+            return Ok(self.spares.pop().expect("one was just added"));
+        }
+        while self.spares.len() <= kept && used + self.spare_bytes() + options.file_bytes <= options.bytes_max
+        {
+            self.add_spare(options.file_bytes)?;
+        }
+        if self.spares.len() <= kept {
+            return Err(CreateError::Full(Full::Budget));
+        }
+        Ok(self.spares.remove(0))
+    }
+
+    /// Makes the file that `header` describes, durable under its name, and opens it for writing and for reading.
+    pub(crate) fn create(
+        &mut self,
+        options: &Options,
+        used: u64,
+        mut header: FileHeader,
+        class: Class,
+    ) -> Result<(Box<dyn DiskFile>, OpenFile), CreateError> {
+        let (spare, bytes) = self.take(options, used, header.capacity, class)?;
+        header.capacity = bytes;
+        let path = self.path.join(format!("{:016x}{WAL_SUFFIX}", header.sequence));
+        let made = (|| {
+            let file = self.disk.open(&spare, options.access)?;
+            file.write_at(&aligned(&header.encode()), 0)?;
+            file.sync_data()?;
+            self.disk.rename_new(&spare, &path)?;
+            self.disk.sync_directory(&self.path)?;
+            let reading = self.disk.open(&path, Access::Buffered)?;
+            Ok((file, OpenFile { header, path: path.clone(), file: reading }))
+        })();
+        made.map_err(|error| CreateError::Io("create", error))
+    }
+
+    /// Lets the oldest file go, durably: into the spares while they are few and nobody reads it, else for good.
+    pub(crate) fn free(&mut self, file: Arc<OpenFile>, options: &Options) -> io::Result<()> {
+        let unread = Arc::strong_count(&file) == 1;
+        let fits = file.header.capacity == options.file_bytes && self.spares.len() < SPARE_FILES_MAX;
+        if unread && fits {
+            let spare = self.spare_path();
+            self.disk.rename_new(&file.path, &spare)?;
+            self.spares.push((spare, file.header.capacity));
+        } else {
+            self.disk.remove(&file.path)?;
+        }
+        self.disk.sync_directory(&self.path)
+    }
+}
+
+fn number_of(name: &str, suffix: &str) -> Option<u64> {
+    let digits = name.strip_suffix(suffix)?;
+    (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+/// Whether the file system, or this user's share of it, is full.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
+}
+
+/// A copy of `bytes` whose memory starts on a block boundary, as `O_DIRECT` wants it.
+pub(crate) fn aligned(bytes: &[u8]) -> AlignedBytes {
+    let mut buffer = AlignedBytes::default();
+    buffer.extend(bytes);
+    buffer
+}
+
+/// A growing buffer whose memory starts on a block boundary, without unsafe code: some room before it is left unused.
+#[derive(Default)]
+pub(crate) struct AlignedBytes {
+    memory: Vec<u8>,
+    start: usize,
+    length: usize,
+}
+
+impl AlignedBytes {
+    const BLOCK: usize = crate::limits::BLOCK_BYTES as usize;
+
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.length = 0;
+    }
+
+    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+        self.reserve(bytes.len());
+        let end = self.start + self.length;
+        self.memory[end..end + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    /// Zeros up to a length that is a multiple of `alignment`.
+    pub(crate) fn pad(&mut self, alignment: u64) {
+        let zeros = self.length.next_multiple_of(alignment as usize) - self.length;
+        self.reserve(zeros);
+        let end = self.start + self.length;
+        self.memory[end..end + zeros].fill(0);
+        self.length += zeros;
+    }
+
+    fn reserve(&mut self, more: usize) {
+        if self.start + self.length + more <= self.memory.len() {
+            return;
+        }
+        let capacity = (self.length + more).max(16 * Self::BLOCK).next_power_of_two();
+        let mut memory = vec![0; capacity + Self::BLOCK];
+        // `align_offset` may decline (usize::MAX) in principle only: then direct writes would be refused by the kernel.
+        let start = memory.as_ptr().align_offset(Self::BLOCK).min(Self::BLOCK);
+        memory[start..start + self.length].copy_from_slice(&self[..]);
+        self.memory = memory;
+        self.start = start;
+    }
+}
+
+impl std::ops::Deref for AlignedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.length]
+    }
+}
+
+impl std::ops::DerefMut for AlignedBytes {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.length]
+    }
+}
+
+/// Opens an existing WAL file for reading.
+pub(crate) fn open_for_reading(disk: &dyn Disk, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+    disk.open(path, Access::Buffered)
+}

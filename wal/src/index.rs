@@ -1,0 +1,458 @@
+//! The in-memory index: where each group's live records lie. Appending, scanning and loading a closed file's index
+//! all go through [`Index::apply`], so that a restart sees what the running process saw.
+//!
+//! A group costs a few hundred bytes, and 40 more for each *run*: neighbouring records of contiguous entries of one
+//! term. Bytes that are live are counted per file; a file without any can go once it is the oldest.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition};
+
+use crate::{
+    errors::{Damage, DamageCause},
+    frame::{BATCH_HEADER_BYTES, FLAG_MOVED, FLAG_RESET, Summary},
+    limits::RUN_BYTES_MAX,
+    record::{Content, EntriesHead, HardState, SealMark, SnapshotMark},
+};
+
+/// Where a record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub position: WalPosition,
+    pub bytes: u32,
+}
+
+impl Place {
+    pub(crate) fn end(self) -> WalPosition {
+        self.position.plus(u64::from(self.bytes))
+    }
+}
+
+/// Contiguous entries of one term in neighbouring records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub first_index: LogIndex,
+    pub first_offset: Offset,
+    pub term: Term,
+    pub position: WalPosition,
+    pub count: u32,
+    pub bytes: u32,
+}
+
+impl Run {
+    fn new(head: EntriesHead, place: Place) -> Self {
+        Self {
+            first_index: head.first_index,
+            first_offset: head.first_offset,
+            term: head.term,
+            position: place.position,
+            count: head.count,
+            bytes: place.bytes,
+        }
+    }
+
+    /// The index behind the last entry.
+    pub(crate) fn end_index(&self) -> LogIndex {
+        self.first_index.plus(u64::from(self.count))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        Place { position: self.position, bytes: self.bytes }
+    }
+
+    /// Whether `next` lies directly behind, at most with a batch's header between.
+    fn takes(&self, next: &Self) -> bool {
+        let gap = next.position.since(self.place().end());
+        let near = next.position >= self.place().end() && (gap == 0 || gap == BATCH_HEADER_BYTES as u64);
+        let bytes = u64::from(self.bytes) + gap + u64::from(next.bytes);
+        near && self.term == next.term && self.end_index() == next.first_index && bytes <= RUN_BYTES_MAX
+    }
+
+    fn join(&mut self, next: &Self) {
+        self.count += next.count;
+        self.bytes = next.place().end().since(self.position) as u32;
+    }
+}
+
+/// One group's live records.
+#[derive(Clone, Debug)]
+pub(crate) struct Group {
+    pub replica: ReplicaId,
+    pub hard_state: Option<(HardState, Place)>,
+    pub truncated: Option<(LogIndex, Term, Place)>,
+    /// Sorted by index; contiguous except while recovery still meets moved records.
+    pub runs: VecDeque<Run>,
+    pub seals: BTreeMap<Offset, (SealMark, Place)>,
+    /// The newest two, oldest first.
+    pub snapshots: Vec<(SnapshotMark, Place)>,
+    pub damage: Option<Damage>,
+}
+
+impl Group {
+    fn new(replica: ReplicaId) -> Self {
+        Self {
+            replica,
+            hard_state: None,
+            truncated: None,
+            runs: VecDeque::new(),
+            seals: BTreeMap::new(),
+            snapshots: Vec::new(),
+            damage: None,
+        }
+    }
+
+    /// The first index that is or would be in the log.
+    pub(crate) fn first_index(&self) -> LogIndex {
+        self.truncated.map_or(LogIndex(1), |(index, ..)| index.next())
+    }
+
+    /// The index behind the last entry.
+    pub(crate) fn end_index(&self) -> LogIndex {
+        self.runs.back().map_or(self.first_index(), |run| run.end_index().max(self.first_index()))
+    }
+
+    /// The last entry and its term; the truncation point where there is none.
+    pub(crate) fn last(&self) -> (LogIndex, Term) {
+        let truncated = self.truncated.map_or((LogIndex::ZERO, Term::ZERO), |(index, term, _)| (index, term));
+        self.runs.back().map_or(truncated, |run| (LogIndex(run.end_index().0 - 1), run.term))
+    }
+
+    /// The term of an entry, or of the truncation point.
+    pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
+        if let Some((truncated, term, _)) = self.truncated
+            && index <= truncated
+        {
+            return (index == truncated).then_some(term);
+        }
+        self.run_at(index).map(|place| self.runs[place].term)
+    }
+
+    /// The run that holds an entry.
+    pub(crate) fn run_at(&self, index: LogIndex) -> Option<usize> {
+        let place = self.runs.partition_point(|run| run.end_index() <= index);
+        self.runs
+            .get(place)
+            .filter(|run| run.first_index <= index && index >= self.first_index())
+            .map(|_| place)
+    }
+
+    /// Every place that is live, for the counts and for whoever asks what pins a file.
+    pub(crate) fn places(&self) -> impl Iterator<Item = Place> + '_ {
+        let marks = self.hard_state.iter().map(|(_, place)| *place);
+        let marks = marks.chain(self.truncated.iter().map(|(.., place)| *place));
+        let marks = marks.chain(self.seals.values().map(|(_, place)| *place));
+        let marks = marks.chain(self.snapshots.iter().map(|(_, place)| *place));
+        marks.chain(self.runs.iter().map(Run::place))
+    }
+}
+
+/// Live bytes of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileUse {
+    pub end: WalPosition,
+    pub live_bytes: u64,
+}
+
+/// All groups of the log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
+    pub groups: BTreeMap<GroupId, Group>,
+    /// By base position.
+    pub files: BTreeMap<WalPosition, FileUse>,
+    /// Destroyed replicas and where the mark lies; forgotten with its file, which goes after what it destroyed.
+    pub destroyed: BTreeMap<GroupId, (ReplicaId, WalPosition)>,
+}
+
+/// Whether the applied record comes from the running writer or from disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    Live,
+    Recovery,
+}
+
+impl Index {
+    fn count(files: &mut BTreeMap<WalPosition, FileUse>, place: Place) {
+        if let Some((_, file)) = files.range_mut(..=place.position).next_back() {
+            file.live_bytes += u64::from(place.bytes);
+        }
+    }
+
+    fn uncount(files: &mut BTreeMap<WalPosition, FileUse>, place: Place) {
+        if let Some((_, file)) = files.range_mut(..=place.position).next_back() {
+            file.live_bytes = file.live_bytes.saturating_sub(u64::from(place.bytes));
+        }
+    }
+
+    /// Bytes that are live in all files.
+    pub(crate) fn live_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.live_bytes).sum()
+    }
+
+    /// Drops a group with all it holds.
+    fn forget(&mut self, group: GroupId) {
+        if let Some(gone) = self.groups.remove(&group) {
+            gone.places().for_each(|place| Self::uncount(&mut self.files, place));
+        }
+    }
+
+    /// Takes in one record; whether it had any effect. A record of an earlier incarnation never has.
+    pub(crate) fn apply(&mut self, summary: &Summary, origin: Origin) -> bool {
+        let Summary { group: id, replica, flags, .. } = *summary;
+        let place = Place { position: summary.position, bytes: summary.bytes };
+        let moved = flags & FLAG_MOVED != 0;
+        if self.destroyed.get(&id).is_some_and(|(destroyed, _)| replica <= *destroyed) {
+            return false;
+        }
+        match self.groups.get(&id).map(|group| group.replica) {
+            Some(known) if known > replica => return false,
+            // A new incarnation owns nothing of the one before.
+            Some(known) if known < replica => self.forget(id),
+            _ => {}
+        }
+        if summary.content == Content::Destroyed {
+            self.forget(id);
+            self.destroyed.insert(id, (replica, place.position));
+            return true;
+        }
+        let files = &mut self.files;
+        let group = self.groups.entry(id).or_insert_with(|| Group::new(replica));
+        match &summary.content {
+            Content::Entries(head) => {
+                let run = Run::new(*head, place);
+                match (moved, origin) {
+                    (false, _) => group.append(files, run),
+                    (true, Origin::Live) => group.relocate(files, run),
+                    (true, Origin::Recovery) => group.restore(files, run),
+                }
+            }
+            Content::Truncated { index, term } if group.damage.is_none() => {
+                group.truncate(files, *index, *term, place, flags);
+            }
+            mark => group.mark(files, mark, place, moved && origin == Origin::Recovery),
+        }
+        true
+    }
+
+    /// Notes that a group has lost something at `position`.
+    pub(crate) fn damage(
+        &mut self,
+        id: GroupId,
+        replica: ReplicaId,
+        position: WalPosition,
+        cause: DamageCause,
+    ) {
+        if self.destroyed.get(&id).is_some_and(|(destroyed, _)| replica <= *destroyed) {
+            return;
+        }
+        if self.groups.get(&id).is_some_and(|group| group.replica < replica) {
+            self.forget(id);
+        }
+        let group = self.groups.entry(id).or_insert_with(|| Group::new(replica));
+        if group.replica == replica && group.damage.is_none() {
+            let (last_index, last_term) = group.last();
+            group.damage = Some(Damage { replica, position, last_index, last_term, cause });
+        }
+    }
+
+    /// Notes that any group may have lost something at `position`.
+    pub(crate) fn damage_all(&mut self, position: WalPosition, cause: DamageCause) {
+        let known: Vec<_> = self.groups.iter().map(|(id, group)| (*id, group.replica)).collect();
+        known.into_iter().for_each(|(id, replica)| self.damage(id, replica, position, cause));
+    }
+
+    /// The lowest position that a damaged group still needs as evidence.
+    pub(crate) fn damage_floor(&self) -> Option<WalPosition> {
+        self.groups.values().filter_map(|group| group.damage.as_ref()).map(|damage| damage.position).min()
+    }
+
+    /// Forgets the oldest file.
+    pub(crate) fn remove_file(&mut self, base: WalPosition) {
+        if let Some(file) = self.files.remove(&base) {
+            self.destroyed.retain(|_, (_, position)| !(base..file.end).contains(position));
+        }
+    }
+}
+
+impl Group {
+    fn append(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, mut run: Run) {
+        if self.damage.is_some() {
+            return;
+        }
+        if run.first_index < self.first_index() {
+            // Entries at or below the truncation point are dead, whoever wrote them.
+            if run.end_index() <= self.first_index() {
+                return;
+            }
+        }
+        self.cut_suffix(files, run.first_index);
+        if let Some(last) = self.runs.back_mut()
+            && last.takes(&run)
+        {
+            Index::uncount(files, last.place());
+            last.join(&run);
+            Index::count(files, last.place());
+            return;
+        }
+        run.count = run.count.max(1);
+        Index::count(files, run.place());
+        self.runs.push_back(run);
+    }
+
+    /// Drops entries from `index` on.
+    fn cut_suffix(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, index: LogIndex) {
+        let first_index = self.first_index();
+        while let Some(last) = self.runs.back_mut() {
+            if last.end_index() <= index {
+                return;
+            }
+            // A run whose front is dead already may lose all that lived.
+            if last.first_index.max(first_index) < index {
+                last.count = index.since(last.first_index) as u32;
+                return;
+            }
+            Index::uncount(files, last.place());
+            self.runs.pop_back();
+        }
+    }
+
+    fn truncate(
+        &mut self,
+        files: &mut BTreeMap<WalPosition, FileUse>,
+        index: LogIndex,
+        term: Term,
+        place: Place,
+        flags: u16,
+    ) {
+        let moved = flags & FLAG_MOVED != 0;
+        if let Some((old, _, old_place)) = self.truncated {
+            // A copy moved forward is of the newest value when it was made, never newer than what was met already.
+            if moved && old > index || !moved && old >= index && flags & FLAG_RESET == 0 {
+                return;
+            }
+            Index::uncount(files, old_place);
+        }
+        Index::count(files, place);
+        self.truncated = Some((index, term, place));
+        if flags & FLAG_RESET != 0 && !moved {
+            self.cut_suffix(files, LogIndex::ZERO);
+        }
+        while let Some(first) = self.runs.front()
+            && first.end_index() <= index.next()
+        {
+            Index::uncount(files, first.place());
+            self.runs.pop_front();
+        }
+    }
+
+    /// The writer has copied the live part of one run forward.
+    fn relocate(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, run: Run) {
+        let Some(at) = self.run_at(run.first_index) else { return };
+        let old = self.runs[at];
+        debug_assert!(old.term == run.term && old.end_index() == run.end_index(), "a run moves whole");
+        Index::uncount(files, old.place());
+        Index::count(files, run.place());
+        self.runs[at] = run;
+    }
+
+    /// Recovery meets a copy that was moved forward: it fills what is absent and truncates nothing. What is there
+    /// already, in part even (runs are cut differently from one start to the next), is of the same term and so the
+    /// same (log matching); an entry of another term would be newer and stays.
+    fn restore(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, mut run: Run) {
+        let mut at = self.runs.partition_point(|known| known.end_index() <= run.first_index);
+        let whole =
+            |known: &Run| known.first_index <= run.first_index && known.end_index() >= run.end_index();
+        let mut overlap = self.runs.range(at..).take_while(|known| known.first_index < run.end_index());
+        if overlap.any(|known| known.term != run.term || whole(known)) {
+            return;
+        }
+        if self.damage.is_some() && at == self.runs.len() || run.end_index() <= self.first_index() {
+            return;
+        }
+        if let Some(left) = self.runs.get_mut(at)
+            && left.first_index < run.first_index
+        {
+            left.count = run.first_index.since(left.first_index) as u32;
+            at += 1;
+        }
+        while let Some(inside) = self.runs.get(at)
+            && inside.end_index() <= run.end_index()
+        {
+            Index::uncount(files, inside.place());
+            self.runs.remove(at);
+        }
+        if let Some(right) = self.runs.get(at) {
+            run.count = run.count.min(right.first_index.since(run.first_index) as u32);
+        }
+        Index::count(files, run.place());
+        self.runs.insert(at, run);
+    }
+
+    /// Takes in anything that is not an entry or a truncation; `only_absent` never replaces.
+    fn mark(
+        &mut self,
+        files: &mut BTreeMap<WalPosition, FileUse>,
+        mark: &Content,
+        place: Place,
+        only_absent: bool,
+    ) {
+        let mut replaced = None;
+        match mark {
+            Content::HardState(state) => {
+                if only_absent && self.hard_state.is_some() {
+                    return;
+                }
+                replaced = self.hard_state.replace((*state, place)).map(|(_, place)| place);
+                Index::count(files, place);
+            }
+            Content::Sealed(mark) => {
+                if only_absent && self.seals.contains_key(&mark.base) {
+                    return;
+                }
+                replaced = self.seals.insert(mark.base, (mark.clone(), place)).map(|(_, place)| place);
+                Index::count(files, place);
+            }
+            Content::Unsealed { base, .. } => replaced = self.seals.remove(base).map(|(_, place)| place),
+            Content::Snapshot(mark) => {
+                if let Some(known) = self.snapshots.iter_mut().find(|(known, _)| known == mark) {
+                    replaced = Some(std::mem::replace(&mut known.1, place));
+                } else {
+                    self.snapshots.push((mark.clone(), place));
+                    self.snapshots.sort_by_key(|(mark, _)| mark.index);
+                    if self.snapshots.len() > 2 {
+                        replaced = Some(self.snapshots.remove(0).1);
+                    }
+                }
+                Index::count(files, place);
+            }
+            Content::LossAccepted { last_index } => {
+                self.damage = None;
+                self.cut_suffix(files, last_index.next());
+            }
+            Content::Entries(_) | Content::Truncated { .. } | Content::Destroyed => {}
+        }
+        if let Some(place) = replaced {
+            Index::uncount(files, place);
+        }
+    }
+
+    /// Finds the first gap; entries behind it are unreachable and dropped. Called once recovery has read everything.
+    pub(crate) fn check_contiguous(
+        &mut self,
+        files: &mut BTreeMap<WalPosition, FileUse>,
+    ) -> Option<WalPosition> {
+        let mut expected = self.first_index();
+        let mut gap = None;
+        for (at, run) in self.runs.iter().enumerate() {
+            if run.first_index > expected || at > 0 && run.first_index < expected {
+                gap = Some((at, run.position));
+                break;
+            }
+            expected = run.end_index();
+        }
+        let (at, position) = gap?;
+        for run in self.runs.drain(at..) {
+            Index::uncount(files, run.place());
+        }
+        Some(position)
+    }
+}

@@ -1,0 +1,35 @@
+//! The bounds of this room, and how they relate.
+
+/// The alignment of everything that `O_DIRECT` writes, and the size of a file's header and trailer.
+pub const BLOCK_BYTES: u64 = 4096;
+/// The alignment of batches and records in a buffered file.
+pub const ALIGNMENT: u64 = 8;
+/// The smallest WAL file; production uses 64 MiB.
+pub const FILE_BYTES_MIN: u64 = 8 * BLOCK_BYTES;
+/// The largest WAL file, also after it was widened for one large batch: places in a file are 32-bit numbers.
+pub const FILE_BYTES_MAX: u64 = 1 << 30;
+/// The largest batch that one append writes.
+pub const BATCH_BYTES_MAX: u64 = 256 << 20;
+/// Entries are split into records of about this size, so that a read of one entry checks no more than this.
+pub const RECORD_BYTES_TARGET: usize = 256 << 10;
+/// Neighbouring records of a group are one run in the index up to this many bytes.
+pub const RUN_BYTES_MAX: u64 = 64 << 10;
+/// Two reads closer than this become one.
+pub const COALESCE_GAP_BYTES: u64 = 8 << 10;
+/// One read is at most this long, unless one record is longer.
+pub const READ_BYTES_MAX: u64 = 1 << 20;
+/// The forward rewrite copies about this much per batch.
+pub const REWRITE_BATCH_BYTES: u64 = 1 << 20;
+/// Files below `bytes_max` that only marks, hard states and the forward rewrite may still take: what frees space
+/// must not need space that is gone.
+pub const RESERVE_FILES: u64 = 2;
+/// Files kept preallocated for reuse, the reserve among them.
+pub const SPARE_FILES_MAX: usize = 3;
+/// The production thread's queue, in bytes; whoever submits beyond it waits.
+pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
+/// The production thread writes at most this much per batch.
+pub const GROUP_COMMIT_BYTES_MAX: u64 = 8 << 20;
+
+const _: () = assert!(GROUP_COMMIT_BYTES_MAX < QUEUE_BYTES_MAX && QUEUE_BYTES_MAX < BATCH_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES_MAX < FILE_BYTES_MAX && FILE_BYTES_MAX <= u32::MAX as u64);
+const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGNMENT) && RECORD_BYTES_TARGET as u64 <= READ_BYTES_MAX);

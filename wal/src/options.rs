@@ -1,0 +1,64 @@
+//! What the caller chooses.
+
+use std::path::PathBuf;
+
+use varve_common::Access;
+
+use crate::{
+    errors::OpenError,
+    limits::{BLOCK_BYTES, FILE_BYTES_MAX, FILE_BYTES_MIN, RESERVE_FILES},
+};
+
+/// How the log lives on its disk.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The directory that holds the log's files and nothing else.
+    pub directory: PathBuf,
+    /// The length of one file; larger files mean fewer closes, and more to scan after a crash. 64 MiB.
+    pub file_bytes: u64,
+    /// What all files together may take. Entries are refused two files earlier than marks.
+    pub bytes_max: u64,
+    /// Through the page cache or past it.
+    pub access: Access,
+    /// A random number of this start, drawn by the caller: makes salts that nobody who writes records can guess.
+    pub salt_seed: u64,
+    /// Bugs for tests to find.
+    #[cfg(feature = "seeded-bugs")]
+    pub bugs: crate::bugs::Bugs,
+}
+
+impl Options {
+    /// Production's choices for a directory, with a budget and this start's random number.
+    #[must_use]
+    pub fn new(directory: PathBuf, bytes_max: u64, salt_seed: u64) -> Self {
+        Self {
+            directory,
+            file_bytes: 64 << 20,
+            bytes_max,
+            access: Access::Buffered,
+            salt_seed,
+            #[cfg(feature = "seeded-bugs")]
+            bugs: crate::bugs::Bugs::default(),
+        }
+    }
+
+    pub(crate) fn check(&self) -> Result<(), OpenError> {
+        if !(FILE_BYTES_MIN..=FILE_BYTES_MAX).contains(&self.file_bytes)
+            || !self.file_bytes.is_multiple_of(BLOCK_BYTES)
+        {
+            return Err(OpenError::Options("file_bytes must be a multiple of 4096 from 32 KiB to 1 GiB"));
+        }
+        if self.bytes_max < self.file_bytes * (RESERVE_FILES + 2) {
+            return Err(OpenError::Options("bytes_max must hold at least four files"));
+        }
+        Ok(())
+    }
+
+    /// The alignment of batches.
+    pub(crate) fn alignment(&self) -> u64 {
+        match self.access {
+            Access::Buffered => crate::limits::ALIGNMENT,
+            Access::Direct => BLOCK_BYTES,
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! Reads while the writer runs: entries by index, and what the in-memory index knows.
+//!
+//! Runs that lie close to each other are read with one call, so that a partition that shares the log with a thousand
+//! others does not pay one call per record. Every record that is read is checked against its CRC.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, codec::Decoder};
+
+use crate::{
+    errors::ReadError,
+    files::{OpenFile, Shared},
+    frame::{BATCH_HEADER_BYTES, BatchHeader, RECORD_HEADER_BYTES, RecordHeader, padded},
+    index::{Group, Run},
+    limits::{COALESCE_GAP_BYTES, READ_BYTES_MAX},
+    record::{Content, Entry, Kind, decode_entries},
+};
+
+/// Reads the log. Cheap to clone; any thread.
+#[derive(Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+/// The log of one group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The incarnation.
+    pub replica: ReplicaId,
+    /// The truncation point, `(0, 0)` for none.
+    pub truncated: (LogIndex, Term),
+    /// The last entry, or the truncation point.
+    pub last: (LogIndex, Term),
+}
+
+/// What the log takes, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// All WAL files, without spares.
+    pub bytes: u64,
+    /// Of that, records that are live.
+    pub live_bytes: u64,
+    /// Live bytes by group.
+    pub groups: BTreeMap<GroupId, u64>,
+    /// The groups with something live in the oldest file: they keep it from going.
+    pub oldest_pinned_by: Vec<GroupId>,
+}
+
+/// Runs that one call reads.
+struct Fetch {
+    file: Arc<OpenFile>,
+    position: WalPosition,
+    end: WalPosition,
+    runs: Vec<Run>,
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// Entries from `from` on, about `bytes_max` of data, at least one; none where `from` is just behind the last.
+    pub fn entries(&self, group: GroupId, from: LogIndex, bytes_max: u64) -> Result<Vec<Entry>, ReadError> {
+        let missing = ReadError::Missing { group, index: from };
+        let fetches = {
+            let state = self.shared.read();
+            let Some(known) = state.index.groups.get(&group) else { return Err(missing) };
+            if from == known.end_index() {
+                return Ok(Vec::new());
+            }
+            let Some(first) = known.run_at(from) else { return Err(missing) };
+            plan(known, first, bytes_max, &state.files)
+        };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for fetch in fetches {
+            let buffer = self.load(group, &fetch)?;
+            for run in &fetch.runs {
+                for entry in self.read_run(group, &fetch, run, &buffer)? {
+                    if entry.index < from {
+                        continue;
+                    }
+                    bytes += entry.data.len() as u64;
+                    if bytes > bytes_max && !entries.is_empty() {
+                        return Ok(entries);
+                    }
+                    entries.push(entry);
+                }
+            }
+        }
+        Ok(entries)
+    }
+
+    fn load(&self, group: GroupId, fetch: &Fetch) -> Result<Bytes, ReadError> {
+        let io = |source| ReadError::Io { group, index: fetch.runs[0].first_index, source };
+        let mut buffer = vec![0; fetch.end.since(fetch.position) as usize];
+        let read =
+            fetch.file.file.read_at(&mut buffer, fetch.position.since(fetch.file.header.base)).map_err(io)?;
+        buffer.truncate(read);
+        Ok(buffer.into())
+    }
+
+    /// The entries of one run out of a buffer that holds it, each record checked.
+    fn read_run(
+        &self,
+        group: GroupId,
+        fetch: &Fetch,
+        run: &Run,
+        buffer: &Bytes,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let mut entries: Vec<Entry> = Vec::with_capacity(run.count as usize);
+        let mut at = run.position;
+        let end = run.place().end();
+        let next = |entries: &Vec<Entry>| entries.last().map_or(run.first_index, |entry| entry.index.next());
+        while at < end && next(&entries) < run.end_index() {
+            let bytes = buffer.get(at.since(fetch.position) as usize..).unwrap_or(&[]);
+            if BatchHeader::looks_like(bytes)
+                && BatchHeader::decode(bytes, fetch.file.header.salt, at).is_some()
+            {
+                at = at.plus(BATCH_HEADER_BYTES as u64);
+                continue;
+            }
+            let corrupt = ReadError::Corrupt { group, index: next(&entries), position: at };
+            let Some((record, found)) = self.read_record(fetch, at, bytes, buffer) else {
+                return Err(corrupt);
+            };
+            if record.group != group || found.first().is_none_or(|first| first.index > next(&entries)) {
+                return Err(corrupt);
+            }
+            let expected = next(&entries);
+            let live =
+                found.into_iter().filter(|entry| entry.index >= expected && entry.index < run.end_index());
+            entries.extend(live);
+            at = at.plus(padded(RECORD_HEADER_BYTES as u64 + u64::from(record.length)));
+        }
+        if next(&entries) < run.end_index() {
+            return Err(ReadError::Corrupt { group, index: next(&entries), position: at });
+        }
+        Ok(entries)
+    }
+
+    fn read_record(
+        &self,
+        fetch: &Fetch,
+        at: WalPosition,
+        bytes: &[u8],
+        buffer: &Bytes,
+    ) -> Option<(RecordHeader, Vec<Entry>)> {
+        let salt = fetch.file.header.salt;
+        #[cfg(feature = "seeded-bugs")]
+        let check = !self.shared.read().crc_ignored;
+        #[cfg(not(feature = "seeded-bugs"))]
+        let check = true;
+        let record = if check {
+            RecordHeader::decode(bytes, salt, at)?
+        } else {
+            RecordHeader::decode_unchecked(bytes)?
+        };
+        let payload = bytes.get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + record.length as usize)?;
+        if check && !record.payload_is_intact(salt, at, payload) || record.kind != Kind::Entries {
+            return None;
+        }
+        let mut decoder = Decoder::new(buffer.slice_ref(payload));
+        let Content::Entries(head) = Content::decode(Kind::Entries, &mut decoder).ok()? else { return None };
+        Some((record, decode_entries(head, &mut decoder).ok()?))
+    }
+
+    /// The entry that holds an offset: the last one whose offset is not above it. `None` where that entry is not here.
+    pub fn find_offset(&self, group: GroupId, offset: Offset) -> Result<Option<LogIndex>, ReadError> {
+        let run = {
+            let state = self.shared.read();
+            let Some(known) = state.index.groups.get(&group) else { return Ok(None) };
+            let behind = known.runs.partition_point(|run| run.first_offset <= offset);
+            let Some(run) = behind.checked_sub(1).map(|at| known.runs[at]) else { return Ok(None) };
+            if run.count == 1 {
+                return Ok((run.first_index >= known.first_index()).then_some(run.first_index));
+            }
+            run
+        };
+        let first = self
+            .bounds(group)
+            .map_or(run.first_index, |bounds| bounds.truncated.0.next())
+            .max(run.first_index);
+        // The read of a whole run is bounded by limits::RUN_BYTES_MAX, or by one record.
+        let entries = self.entries(group, first, u64::from(run.bytes))?;
+        Ok(entries.iter().rev().find(|entry| entry.offset <= offset).map(|entry| entry.index))
+    }
+
+    /// The term of an entry, or of the truncation point.
+    #[must_use]
+    pub fn term(&self, group: GroupId, index: LogIndex) -> Option<Term> {
+        self.shared.read().index.groups.get(&group)?.term(index)
+    }
+
+    /// Where a group's log begins and ends.
+    #[must_use]
+    pub fn bounds(&self, group: GroupId) -> Option<Bounds> {
+        let state = self.shared.read();
+        let group = state.index.groups.get(&group)?;
+        let truncated =
+            group.truncated.map_or((LogIndex::ZERO, Term::ZERO), |(index, term, _)| (index, term));
+        Some(Bounds { replica: group.replica, truncated, last: group.last() })
+    }
+
+    /// What the log takes. Walks the whole index: for ticks and operators, not for requests.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let state = self.shared.read();
+        let oldest = state.index.files.first_key_value().map(|(base, file)| *base..file.end);
+        let mut usage = Usage {
+            bytes: state.files.values().map(|file| file.header.capacity).sum(),
+            live_bytes: state.index.live_bytes(),
+            ..Usage::default()
+        };
+        for (id, group) in &state.index.groups {
+            usage.groups.insert(*id, group.places().map(|place| u64::from(place.bytes)).sum());
+            let pins = |place: crate::index::Place| {
+                oldest.as_ref().is_some_and(|file| file.contains(&place.position))
+            };
+            if group.places().any(pins) {
+                usage.oldest_pinned_by.push(*id);
+            }
+        }
+        usage
+    }
+}
+
+/// Which runs to read for about `bytes_max`, close ones together.
+fn plan(
+    group: &Group,
+    first: usize,
+    bytes_max: u64,
+    files: &BTreeMap<WalPosition, Arc<OpenFile>>,
+) -> Vec<Fetch> {
+    let mut fetches: Vec<Fetch> = Vec::new();
+    let mut bytes = 0;
+    for run in group.runs.range(first..) {
+        // The first run may begin with entries that were not asked for, so it does not count.
+        if bytes > bytes_max {
+            break;
+        }
+        if !fetches.is_empty() {
+            bytes += u64::from(run.bytes);
+        }
+        let Some((_, file)) = files.range(..=run.position).next_back() else { break };
+        let end = run.place().end();
+        match fetches.last_mut() {
+            Some(last)
+                if Arc::ptr_eq(&last.file, file)
+                    && run.position >= last.end
+                    && run.position.since(last.end) <= COALESCE_GAP_BYTES
+                    && end.since(last.position) <= READ_BYTES_MAX =>
+            {
+                last.end = end;
+                last.runs.push(*run);
+            }
+            _ => {
+                fetches.push(Fetch { file: Arc::clone(file), position: run.position, end, runs: vec![*run] })
+            }
+        }
+    }
+    fetches
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").finish_non_exhaustive()
+    }
+}
