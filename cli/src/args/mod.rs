@@ -7,7 +7,7 @@ mod tests;
 use clap::{Parser, Subcommand, ValueEnum};
 use varve_protocol::batch::Codec;
 
-pub use self::server::ServerFlags;
+pub use self::server::{ServerFlags, StoreFlags};
 use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
 
 const EXIT_CODES: &str =
@@ -51,8 +51,11 @@ pub enum Command {
         /// Which shell
         shell: Shell,
     },
-    /// Print the manual page (roff)
-    Man,
+    /// Print the manual page (roff) of varve, or of one of its commands
+    Man {
+        /// Which command, as: topic create
+        command: Vec<String>,
+    },
     /// Print a generated page of the documentation
     #[command(hide = true)]
     Docs {
@@ -276,13 +279,6 @@ pub enum SnapshotCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
-}
-
-/// The object store, as `serve` is told it.
-#[derive(Debug, clap::Args)]
-pub struct StoreFlags {
-    #[command(flatten)]
-    pub server: ServerFlags,
 }
 
 #[derive(Debug, Subcommand)]

@@ -31,33 +31,65 @@ const FILE: &str = "config";
 const SET: &str = "set";
 const HEADING: &str = "Configuration";
 
+/// The flags of the object store alone, for commands that read it without a broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoreFlags(pub ServerFlags);
+
+impl StoreFlags {
+    /// As [`ServerFlags::load`]. Where the broker listens does not matter to who listens nowhere.
+    pub fn load(&self, sources: Sources) -> Result<Config, ConfigError> {
+        let mut flags = self.0.clone();
+        flags.values.push(("insecure".to_owned(), "true".to_owned()));
+        flags.load(sources)
+    }
+}
+
 fn flags() -> impl Iterator<Item = (&'static Key, String)> {
     KEYS.iter().filter_map(|key| key.flag().map(|flag| (key, flag)))
 }
 
+fn is_of_store(key: &Key) -> bool {
+    key.name == "data.dir" || key.name == "object.store" || key.name.starts_with("s3.")
+}
+
 impl clap::Args for ServerFlags {
     fn augment_args(command: Command) -> Command {
-        let file = Arg::new(FILE)
-            .short('c')
-            .long(FILE)
-            .value_name("FILE")
-            .value_parser(clap::value_parser!(PathBuf))
-            .value_hint(clap::ValueHint::FilePath)
-            .help("TOML file with any key of `varve config reference` [env: VARVE_CONFIG]")
-            .help_heading(HEADING);
-        let set = Arg::new(SET)
-            .long(SET)
-            .value_name("KEY=VALUE")
-            .action(ArgAction::Append)
-            .value_parser(super::key_value)
-            .help("Any key of `varve config reference`, as --set log.segment.bytes=1MiB; may be repeated")
-            .help_heading(HEADING);
-        flags().fold(command.arg(file).arg(set), |command, (key, flag)| command.arg(argument(key, flag)))
+        flags().fold(with_general(command), |command, (key, flag)| command.arg(argument(key, flag)))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
         Self::augment_args(command)
     }
+}
+
+impl clap::Args for StoreFlags {
+    fn augment_args(command: Command) -> Command {
+        let of_store = flags().filter(|(key, _)| is_of_store(key));
+        of_store.fold(with_general(command), |command, (key, flag)| command.arg(argument(key, flag)))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+fn with_general(command: Command) -> Command {
+    let file = Arg::new(FILE)
+        .short('c')
+        .long(FILE)
+        .value_name("FILE")
+        .value_parser(clap::value_parser!(PathBuf))
+        .value_hint(clap::ValueHint::FilePath)
+        .help("TOML file with any key of `varve config reference` [env: VARVE_CONFIG]")
+        .help_heading(HEADING);
+    let set = Arg::new(SET)
+        .long(SET)
+        .value_name("KEY=VALUE")
+        .action(ArgAction::Append)
+        .value_parser(super::key_value)
+        .help("Any key of `varve config reference`, as --set log.segment.bytes=1MiB; may be repeated")
+        .help_heading(HEADING);
+    command.arg(file).arg(set)
 }
 
 fn argument(key: &'static Key, flag: String) -> Arg {
@@ -86,7 +118,7 @@ impl FromArgMatches for ServerFlags {
         self.file = matches.get_one::<PathBuf>(FILE).cloned();
         self.values.clear();
         for (key, _) in flags() {
-            if let Some(text) = matches.get_one::<String>(key.name) {
+            if let Ok(Some(text)) = matches.try_get_one::<String>(key.name) {
                 self.values.push((key.name.to_owned(), text.clone()));
             }
         }
@@ -94,5 +126,15 @@ impl FromArgMatches for ServerFlags {
             self.values.extend(set.cloned());
         }
         Ok(())
+    }
+}
+
+impl FromArgMatches for StoreFlags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        ServerFlags::from_arg_matches(matches).map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        self.0.update_from_arg_matches(matches)
     }
 }

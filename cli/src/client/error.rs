@@ -99,6 +99,7 @@ impl ClientError {
             Self::Protocol { .. } => "check that -b names a Kafka listener without TLS",
             Self::Version { .. } => "the broker is too old or too new for this client",
             Self::NoTopic { .. } => "create it with `varve topic create`",
+            Self::Refused { code, .. } if *code == ErrorCode::UnknownTopicOrPartition => return None,
             Self::Refused { code, .. } if code.is_retriable() => "try again later",
             Self::Corrupt { .. } => "check the broker's disk; `varve snapshot verify` checks its snapshots",
             Self::Refused { .. } | Self::NoBroker { .. } | Self::NoPartition { .. } => return None,

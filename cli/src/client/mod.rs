@@ -49,6 +49,15 @@ pub struct Broker {
     pub address: String,
 }
 
+/// What a broker does about a topic that is not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Makes it, if it may.
+    Create,
+    /// Says so.
+    Report,
+}
+
 /// What Metadata says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
@@ -79,7 +88,7 @@ pub struct Partition {
 }
 
 impl Client {
-    /// Over the first of `seeds` that answers. Connects when something is asked.
+    /// Over the first of `seeds` that answers, later over any broker that they named. Connects when something is asked.
     pub fn new(seeds: Vec<String>) -> Self {
         Self { seeds, brokers: BTreeMap::new(), connections: BTreeMap::new(), seed: None }
     }
@@ -121,7 +130,7 @@ impl Client {
 
     fn connect_any(&self) -> Result<Connection, ClientError> {
         let mut refused = None;
-        for seed in &self.seeds {
+        for seed in self.seeds.iter().chain(self.brokers.values()) {
             match Connection::open(seed) {
                 Ok(connection) => return Ok(connection),
                 Err(cause) => refused = Some(cause),
@@ -130,10 +139,10 @@ impl Client {
         Err(refused.unwrap_or(ClientError::NoSeeds))
     }
 
-    /// Brokers and the named topics, all where `topics` is `None`. `create` lets the broker make what is missing.
-    pub fn metadata(&mut self, topics: Option<&[&str]>, create: bool) -> Result<Cluster, ClientError> {
+    /// Brokers and the named topics, all where `topics` is `None`. `missing` says what is done about others.
+    pub fn metadata(&mut self, topics: Option<&[&str]>, missing: Missing) -> Result<Cluster, ClientError> {
         let mut request = MetadataRequest::default();
-        request.allow_auto_topic_creation = create;
+        request.allow_auto_topic_creation = missing == Missing::Create;
         request.topics = topics.map(|names| names.iter().map(|name| by_name(name)).collect());
         let Response::Metadata(response) = self.ask(&Request::Metadata(request))? else {
             unreachable!("a response is of its request's key");
@@ -145,10 +154,10 @@ impl Client {
     }
 
     /// One topic, once all of its partitions have leaders.
-    pub fn topic(&mut self, name: &str, create: bool) -> Result<Topic, ClientError> {
+    pub fn topic(&mut self, name: &str, missing: Missing) -> Result<Topic, ClientError> {
         let deadline = Instant::now() + limits::METADATA_WAIT_MAX;
         loop {
-            let cluster = self.metadata(Some(&[name]), create)?;
+            let cluster = self.metadata(Some(&[name]), missing)?;
             let topic = cluster.topics.into_iter().find(|topic| topic.name == name);
             let topic = topic.ok_or_else(|| ClientError::NoTopic { topic: name.to_owned() })?;
             let code = match topic.error {
@@ -156,11 +165,11 @@ impl Client {
                 None => Code(ErrorCode::LeaderNotAvailable.number()),
                 Some(code) => code,
             };
-            let is_missing = code == ErrorCode::UnknownTopicOrPartition && !create;
-            if is_missing {
+            let is_late = Instant::now() >= deadline;
+            if code == ErrorCode::UnknownTopicOrPartition && (is_late || missing == Missing::Report) {
                 return Err(ClientError::NoTopic { topic: name.to_owned() });
             }
-            if !code.is_retriable() || Instant::now() >= deadline {
+            if is_late || !code.is_retriable() {
                 return Err(ClientError::refused(format!("topic {name}"), code, None));
             }
             thread::sleep(limits::RETRY_BACKOFF);

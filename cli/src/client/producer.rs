@@ -12,7 +12,7 @@ use varve_protocol::{
     messages::{InitProducerIdRequest, ProduceRequest, produce_request, produce_response},
 };
 
-use super::{Client, ClientError, Code, Topic, error, partitioner::partition_of};
+use super::{Client, ClientError, Code, Missing, Topic, error, partitioner::partition_of};
 use crate::limits;
 
 /// When a batch counts as written.
@@ -90,7 +90,7 @@ struct Sealed {
 impl<'a> Producer<'a> {
     /// For `topic`, which the broker makes where it is missing and allows that. Idempotent with acks from all.
     pub fn open(client: &'a mut Client, topic: &str, options: Options) -> Result<Self, ClientError> {
-        let topic = client.topic(topic, true)?;
+        let topic = client.topic(topic, Missing::Create)?;
         if let Some(partition) = options.partition {
             topic.leader(partition)?;
         }
@@ -151,7 +151,7 @@ impl<'a> Producer<'a> {
                 return Err(error);
             }
             thread::sleep(limits::RETRY_BACKOFF);
-            match self.client.topic(&self.topic.name, false) {
+            match self.client.topic(&self.topic.name, Missing::Report) {
                 Ok(topic) => self.topic = topic,
                 Err(error) if error.is_retriable() => {}
                 Err(error) => return Err(error),

@@ -3,14 +3,17 @@ use std::collections::BTreeMap;
 use varve_protocol::{ApiKey, ErrorCode, batch::Codec};
 
 use super::{
-    ClientError,
+    ClientError, Missing,
     offsets::Place,
     producer::{Acks, NewRecord, Options, Producer, Written},
     test_server::{State, TestServer, logs, stored},
-    topics::NewTopic,
+    topics::{NewTopic, Run},
 };
 use crate::{
-    commands::{consume::Plan, storage},
+    commands::{
+        consume::{Plan, Stop},
+        storage,
+    },
     place,
     record::Record,
 };
@@ -33,9 +36,9 @@ fn write(server: &TestServer, options: Options, texts: &[&str]) -> Vec<Written> 
 /// What a consumer with this `-o` prints before the end, by partition and offset.
 fn read(server: &TestServer, offset: &str) -> Vec<Record> {
     let mut client = server.client();
-    let topic = client.topic("t", false).unwrap();
+    let topic = client.topic("t", Missing::Report).unwrap();
     let range = place::parse(offset, 0).unwrap();
-    let plan = Plan::resolve(&mut client, &topic, &[], range, true).unwrap();
+    let plan = Plan::resolve(&mut client, &topic, &[], range, Stop::AtEnd).unwrap();
     let fetched = client.fetch(&topic, &plan.positions).unwrap();
     let mut records: Vec<Record> = fetched.into_iter().flat_map(|partition| partition.records).collect();
     records.retain(|record| record.offset < plan.ends[&record.partition]);
@@ -148,9 +151,9 @@ fn consumers_start_and_stop_where_they_are_told() {
 
 fn plan_is_empty(server: &TestServer, offset: &str) -> Vec<Record> {
     let mut client = server.client();
-    let topic = client.topic("t", false).unwrap();
+    let topic = client.topic("t", Missing::Report).unwrap();
     let range = place::parse(offset, 0).unwrap();
-    let plan = Plan::resolve(&mut client, &topic, &[], range, true).unwrap();
+    let plan = Plan::resolve(&mut client, &topic, &[], range, Stop::AtEnd).unwrap();
     assert_eq!(plan.positions, BTreeMap::new(), "{offset}");
     Vec::new()
 }
@@ -160,7 +163,7 @@ fn an_offset_outside_the_log_is_told_with_where_it_starts() {
     let server = TestServer::with_topic("t", 1);
     server.state.lock().unwrap().topics.get_mut("t").unwrap()[0].start = 5;
     let mut client = server.client();
-    let topic = client.topic("t", false).unwrap();
+    let topic = client.topic("t", Missing::Report).unwrap();
     let error = client.fetch(&topic, &BTreeMap::from([(0, 1)])).err().unwrap();
     assert_eq!(error.to_string(), "fetch of t/0: OFFSET_OUT_OF_RANGE (offset 1; the log starts at 5)");
     assert!(!error.is_retriable());
@@ -178,7 +181,7 @@ fn damage_between_broker_and_client_is_noticed() {
         *batch = bytes.into();
     }
     let mut client = server.client();
-    let topic = client.topic("t", false).unwrap();
+    let topic = client.topic("t", Missing::Report).unwrap();
     let error = client.fetch(&topic, &BTreeMap::from([(0, 0)])).err().unwrap();
     assert!(matches!(error, ClientError::Corrupt { offset: 0, .. }), "{error}");
 }
@@ -186,10 +189,14 @@ fn damage_between_broker_and_client_is_noticed() {
 #[test]
 fn a_missing_topic_is_named_and_not_created_by_readers() {
     let server = TestServer::start(State::default());
-    let error = server.client().topic("nowhere", false).unwrap_err();
+    let error = server.client().topic("nowhere", Missing::Report).unwrap_err();
     assert_eq!(error.to_string(), "topic nowhere does not exist");
     assert!(server.state.lock().unwrap().topics.is_empty());
-    assert_eq!(server.client().topic("nowhere", true).unwrap().partitions.len(), 1, "writers create it");
+    assert_eq!(
+        server.client().topic("nowhere", Missing::Create).unwrap().partitions.len(),
+        1,
+        "writers create it"
+    );
 }
 
 #[test]
@@ -197,12 +204,12 @@ fn topics_are_created_once_and_deleted_once() {
     let server = TestServer::start(State::default());
     let mut client = server.client();
     let topic = NewTopic { name: "n".into(), partitions: 3, replication_factor: -1, configs: Vec::new() };
-    let mut create = |is_dry| client.create_topics(std::slice::from_ref(&topic), is_dry).unwrap().remove(0).1;
-    assert!(create(true).is_ok());
-    assert!(create(false).is_ok(), "a dry run creates nothing");
-    let again = create(false).unwrap_err();
+    let mut create = |run| client.create_topics(std::slice::from_ref(&topic), run).unwrap().remove(0).1;
+    assert!(create(Run::Dry).is_ok());
+    assert!(create(Run::Real).is_ok(), "a dry run creates nothing");
+    let again = create(Run::Real).unwrap_err();
     assert!(matches!(again, ClientError::Refused { code, .. } if code == ErrorCode::TopicAlreadyExists));
-    assert_eq!(client.metadata(None, false).unwrap().topics[0].partitions.len(), 3);
+    assert_eq!(client.metadata(None, Missing::Report).unwrap().topics[0].partitions.len(), 3);
     assert!(client.delete_topics(&["n".into()]).unwrap().remove(0).1.is_ok());
     assert!(client.delete_topics(&["n".into()]).unwrap().remove(0).1.is_err());
 }
@@ -217,7 +224,7 @@ fn storage_is_told_by_the_special_offsets() {
         (log.local_start, log.tiered_last) = (1, 2);
     }
     let mut client = server.client();
-    let topic = client.topic("t", false).unwrap();
+    let topic = client.topic("t", Missing::Report).unwrap();
     let partition = storage::gather(&mut client, &topic).unwrap()[&0];
     assert_eq!((partition.tiered_only(), partition.both(), partition.pending()), (Some(1), Some(2), Some(1)));
 }
@@ -233,7 +240,7 @@ fn an_old_broker_is_asked_in_its_own_versions() {
     write(&server, PLAIN, &["a"]);
     assert_eq!(values(&read(&server, "start")), ["a"]);
     let mut client = server.client();
-    let topic = client.topic("t", false).unwrap();
+    let topic = client.topic("t", Missing::Report).unwrap();
     assert_eq!(client.offsets_if_known(&topic, Place::LatestTiered).unwrap(), BTreeMap::from([(0, None)]));
 }
 
@@ -241,13 +248,13 @@ fn an_old_broker_is_asked_in_its_own_versions() {
 fn no_version_in_common_is_said_so() {
     let mut state = State::default();
     state.offered.insert(ApiKey::Metadata.number(), (90, 99));
-    let error = TestServer::start(state).client().metadata(None, false).unwrap_err();
+    let error = TestServer::start(state).client().metadata(None, Missing::Report).unwrap_err();
     assert!(matches!(error, ClientError::Version { key: ApiKey::Metadata, .. }), "{error}");
 }
 
 #[test]
 fn nobody_there_says_what_to_do() {
-    let error = super::Client::new(vec!["127.0.0.1:1".into()]).metadata(None, false).unwrap_err();
+    let error = super::Client::new(vec!["127.0.0.1:1".into()]).metadata(None, Missing::Report).unwrap_err();
     assert!(matches!(error, ClientError::Unreachable { .. }), "{error}");
     assert!(error.advice().unwrap().contains("varve serve"));
 }

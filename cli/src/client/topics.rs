@@ -8,7 +8,7 @@ use varve_protocol::{
     },
 };
 
-use super::{Client, ClientError, error};
+use super::{Client, ClientError, Missing, error};
 use crate::limits;
 
 /// A topic to make.
@@ -20,6 +20,15 @@ pub struct NewTopic {
     /// -1: as the broker is configured.
     pub replication_factor: i16,
     pub configs: Vec<(String, String)>,
+}
+
+/// Whether something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// It does.
+    Real,
+    /// The broker only says whether it would.
+    Dry,
 }
 
 /// What became of one topic.
@@ -49,11 +58,11 @@ impl Client {
     pub fn create_topics(
         &mut self,
         topics: &[NewTopic],
-        is_dry: bool,
+        run: Run,
     ) -> Result<Vec<Outcome<Created>>, ClientError> {
         let mut request = CreateTopicsRequest::default();
         request.timeout_ms = limits::BROKER_TIMEOUT_MS;
-        request.validate_only = is_dry;
+        request.validate_only = run == Run::Dry;
         request.topics = topics.iter().map(creatable).collect();
         let Response::CreateTopics(response) = self.ask_controller(&Request::CreateTopics(request))? else {
             unreachable!("a response is of its request's key");
@@ -116,7 +125,7 @@ impl Client {
 
     /// Old clusters change topics on one broker only; on others any broker hands the request on.
     fn ask_controller(&mut self, request: &Request) -> Result<Response, ClientError> {
-        let controller = self.metadata(Some(&[]), false)?.controller;
+        let controller = self.metadata(Some(&[]), Missing::Report)?.controller;
         if self.brokers.contains_key(&controller) {
             self.ask_node(controller, request)
         } else {

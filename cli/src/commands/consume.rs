@@ -11,7 +11,7 @@ use varve_broker::config::Sources;
 
 use crate::{
     args::Consume,
-    client::{Client, ClientError, Topic, offsets::Place},
+    client::{Client, ClientError, Missing, Topic, offsets::Place},
     failure::Failure,
     limits,
     pattern::Pattern,
@@ -50,10 +50,20 @@ pub fn run(flags: &Consume, sources: &Sources) -> Result<(), Failure> {
     let range =
         place::parse(&flags.offset, super::now_ms()).map_err(|why| Failure::usage(format!("-o {why}")))?;
     let mut client = super::client(&flags.brokers, sources);
-    let topic = client.topic(&flags.topic, false)?;
-    let plan = Plan::resolve(&mut client, &topic, &flags.partitions, range, flags.exit)?;
+    let topic = client.topic(&flags.topic, Missing::Report)?;
+    let stop = if flags.exit { Stop::AtEnd } else { Stop::Never };
+    let plan = Plan::resolve(&mut client, &topic, &flags.partitions, range, stop)?;
     let left = flags.count.unwrap_or(u64::MAX);
     Reader { client, topic, plan, printed, left }.run()
+}
+
+/// When reading ends, beside `-n` and the end of `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// At what is the end now.
+    AtEnd,
+    /// Not by itself.
+    Never,
 }
 
 /// Per partition the next offset to read, and where to stop.
@@ -64,20 +74,20 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Turns points into offsets. `exits` stops at what is the end now.
+    /// Turns points into offsets.
     pub fn resolve(
         client: &mut Client,
         topic: &Topic,
         chosen: &[i32],
         range: Range,
-        exits: bool,
+        stop: Stop,
     ) -> Result<Self, ClientError> {
         let positions = resolve(client, topic, chosen, range.from)?;
         let mut ends = match range.to {
             Some(to) => resolve(client, topic, chosen, to)?,
             None => BTreeMap::new(),
         };
-        if exits {
+        if stop == Stop::AtEnd {
             for (partition, end) in client.offsets(topic, chosen, Place::Latest)? {
                 let end = ends.get(&partition).map_or(end, |asked| end.min(*asked));
                 ends.insert(partition, end);
@@ -166,7 +176,7 @@ impl Reader {
     /// Leaders move and brokers restart: looks for the leaders again.
     fn recover(&mut self) -> Result<(), Failure> {
         thread::sleep(limits::RETRY_BACKOFF);
-        match self.client.topic(&self.topic.name, false) {
+        match self.client.topic(&self.topic.name, Missing::Report) {
             Ok(topic) => self.topic = topic,
             Err(error) if error.is_retriable() => {}
             Err(error) => return Err(error.into()),

@@ -38,7 +38,7 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Config(command)) => config::run(command, sources),
         Some(Command::Version(flags)) => version(flags),
         Some(Command::Completion { shell }) => completion(shell),
-        Some(Command::Man) => man(),
+        Some(Command::Man { command }) => man(&command),
         Some(Command::Docs { page }) => Ok(output::text(&docs::page(page))?),
     }
 }
@@ -93,10 +93,20 @@ pub fn completion_script(shell: clap_complete::Shell) -> String {
     String::from_utf8_lossy(&script).into_owned()
 }
 
-fn man() -> Result<(), Failure> {
+fn man(path: &[String]) -> Result<(), Failure> {
+    Ok(output::text(&man_page(path)?)?)
+}
+
+fn man_page(path: &[String]) -> Result<String, Failure> {
+    let mut command = Cli::command();
+    command.build();
+    for name in path {
+        let found = command.find_subcommand(name).cloned();
+        command = found.ok_or_else(|| Failure::usage(format!("no command {}", path.join(" "))))?;
+    }
     let mut page = Vec::new();
-    clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-    Ok(output::text(&String::from_utf8_lossy(&page))?)
+    clap_mangen::Man::new(command).render(&mut page)?;
+    Ok(String::from_utf8_lossy(&page).into_owned())
 }
 
 #[cfg(test)]
@@ -124,8 +134,10 @@ mod tests {
 
     #[test]
     fn the_manual_page_renders() {
-        let mut page = Vec::new();
-        clap_mangen::Man::new(Cli::command()).render(&mut page).unwrap();
-        assert!(String::from_utf8(page).unwrap().contains("varve"));
+        let path = ["topic".to_owned(), "create".to_owned()];
+        for page in [man_page(&[]).unwrap(), man_page(&path).unwrap()] {
+            assert!(page.contains(".SH SYNOPSIS"), "{page}");
+        }
+        assert_eq!(man_page(&["bogus".into()]).unwrap_err().exit_code(), 2);
     }
 }

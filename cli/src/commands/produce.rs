@@ -1,6 +1,7 @@
 //! `produce`.
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufRead as _, IsTerminal as _, Read as _},
     sync::mpsc::{self, Receiver},
     thread,
@@ -56,6 +57,7 @@ pub fn run(flags: Produce, sources: &Sources) -> Result<(), Failure> {
         format: flags.output.format(),
         line: 0,
         count: 0,
+        waiting: Vec::new(),
     };
     let from_lines = flags.values.is_empty() || flags.values == ["-"];
     if from_lines {
@@ -81,6 +83,8 @@ struct Session<'a> {
     format: Format,
     line: u64,
     count: u64,
+    /// Partitions of the records that are not written yet, for `-o json`.
+    waiting: Vec<i32>,
 }
 
 impl Session<'_> {
@@ -123,8 +127,12 @@ impl Session<'_> {
         };
         record.key = record.key.or_else(|| self.key.clone());
         record.headers.extend(self.headers.iter().cloned());
-        let (_, written) = self.producer.push(&record, super::now_ms())?;
-        self.report(&written)
+        let (partition, written) = self.producer.push(&record, super::now_ms())?;
+        self.report(&written)?;
+        if self.format == Format::Json {
+            self.waiting.push(partition);
+        }
+        Ok(())
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -132,20 +140,25 @@ impl Session<'_> {
         self.report(&written)
     }
 
+    /// Counts, and prints a line per record in the order in which they came: all that waited are written at once.
     fn report(&mut self, written: &[Written]) -> Result<(), Failure> {
-        let mut lines = String::new();
-        for batch in written {
-            self.count += u64::from(batch.count);
-            if self.format == Format::Table {
-                continue;
-            }
-            for place in 0..i64::from(batch.count) {
-                let offset = batch.base_offset.map(|base| base + place);
-                let row = json!({"topic": self.topic, "partition": batch.partition, "offset": offset});
-                lines.push_str(&format!("{row}\n"));
-            }
+        self.count += written.iter().map(|batch| u64::from(batch.count)).sum::<u64>();
+        if written.is_empty() || self.format == Format::Table {
+            return Ok(());
         }
-        if lines.is_empty() { Ok(()) } else { Ok(output::text(&lines)?) }
+        let mut next: BTreeMap<i32, Option<i64>> =
+            written.iter().map(|batch| (batch.partition, batch.base_offset)).collect();
+        let mut lines = String::new();
+        for partition in std::mem::take(&mut self.waiting) {
+            let offset = next.get_mut(&partition).and_then(|next| {
+                let offset = *next;
+                *next = next.map(|offset| offset + 1);
+                offset
+            });
+            let row = json!({"topic": self.topic, "partition": partition, "offset": offset});
+            lines.push_str(&format!("{row}\n"));
+        }
+        Ok(output::text(&lines)?)
     }
 }
 

@@ -14,7 +14,7 @@ use varve_broker::config::Sources;
 
 use crate::{
     args::TopicDescribeStorage,
-    client::{Client, ClientError, Topic, offsets::Place},
+    client::{Client, ClientError, Missing, Topic, offsets::Place},
     failure::Failure,
     output::{self, Table},
 };
@@ -32,7 +32,7 @@ pub struct Storage {
 
 pub fn run(flags: &TopicDescribeStorage, sources: &Sources) -> Result<(), Failure> {
     let mut client = super::client(&flags.brokers, sources);
-    let topic = client.topic(&flags.topic, false)?;
+    let topic = client.topic(&flags.topic, Missing::Report)?;
     let partitions = gather(&mut client, &topic)?;
     let json = || json!({"topic": topic.name, "partitions": rows_json(&partitions)});
     Ok(output::print(flags.output.format(), || table(&partitions), json)?)

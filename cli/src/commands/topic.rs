@@ -9,9 +9,9 @@ use varve_protocol::{ErrorCode, messages::Uuid};
 use crate::{
     args::{TopicCommand, TopicCreate, TopicDelete, TopicDescribe, TopicList},
     client::{
-        Client, ClientError, Topic,
+        Client, ClientError, Missing, Topic,
         offsets::Place,
-        topics::{Created, NewTopic, Outcome, TopicConfig},
+        topics::{Created, NewTopic, Outcome, Run, TopicConfig},
     },
     failure::Failure,
     output::{self, Format, Table},
@@ -41,7 +41,7 @@ fn create(flags: TopicCreate, sources: &Sources) -> Result<(), Failure> {
         configs: flags.configs.clone(),
     };
     let topics: Vec<NewTopic> = flags.topics.iter().map(topic).collect();
-    let outcomes = client.create_topics(&topics, flags.dry_run)?;
+    let outcomes = client.create_topics(&topics, if flags.dry_run { Run::Dry } else { Run::Real })?;
     let forgiven = flags.if_not_exists.then_some((ErrorCode::TopicAlreadyExists, "exists"));
     let done = if flags.dry_run { "would be created" } else { "created" };
     report(flags.output.format(), outcomes, forgiven, |created| match created {
@@ -103,7 +103,7 @@ fn text_of(value: &Value) -> &str {
 }
 
 fn list(flags: &TopicList, sources: &Sources) -> Result<(), Failure> {
-    let mut topics = super::client(&flags.brokers, sources).metadata(None, false)?.topics;
+    let mut topics = super::client(&flags.brokers, sources).metadata(None, Missing::Report)?.topics;
     topics.retain(|topic| flags.internal || !topic.is_internal);
     let replicas = |topic: &Topic| topic.partitions.values().map(|p| p.replicas.len()).max().unwrap_or(0);
     let table = || {
@@ -131,6 +131,13 @@ fn list(flags: &TopicList, sources: &Sources) -> Result<(), Failure> {
     Ok(output::print(flags.output.format(), table, json)?)
 }
 
+/// What of a topic is printed as text, beside its configurations.
+#[derive(Clone, Copy)]
+struct Parts {
+    summary: bool,
+    partitions: bool,
+}
+
 /// A topic with what else was asked for.
 struct Described {
     topic: Topic,
@@ -142,31 +149,35 @@ struct Described {
 fn describe(flags: &TopicDescribe, sources: &Sources) -> Result<(), Failure> {
     let mut client = super::client(&flags.brokers, sources);
     let all = !flags.summary && !flags.partitions && !flags.configs;
+    let parts = Parts { summary: flags.summary || all, partitions: flags.partitions || all };
     let mut described = Vec::new();
     for name in &flags.topics {
-        described.push(gather(&mut client, name, flags.configs)?);
+        let mut gathered = gather(&mut client, name)?;
+        if flags.configs {
+            gathered.configs = Some(client.topic_configs(name)?);
+        }
+        described.push(gathered);
     }
     let table = || {
         let mut text = String::new();
         for (place, topic) in described.iter().enumerate() {
             text.push_str(if place == 0 { "" } else { "\n" });
-            topic.write(&mut text, flags.summary || all, flags.partitions || all);
+            topic.write(&mut text, parts);
         }
         text
     };
     Ok(output::print(flags.output.format(), table, || described.iter().map(Described::to_json).collect())?)
 }
 
-fn gather(client: &mut Client, name: &str, with_configs: bool) -> Result<Described, Failure> {
-    let topic = client.topic(name, false)?;
+fn gather(client: &mut Client, name: &str) -> Result<Described, Failure> {
+    let topic = client.topic(name, Missing::Report)?;
     let start = client.offsets(&topic, &[], Place::Earliest)?;
     let end = client.offsets(&topic, &[], Place::Latest)?;
-    let configs = if with_configs { Some(client.topic_configs(name)?) } else { None };
-    Ok(Described { topic, start, end, configs })
+    Ok(Described { topic, start, end, configs: None })
 }
 
 impl Described {
-    fn write(&self, text: &mut String, summary: bool, partitions: bool) {
+    fn write(&self, text: &mut String, Parts { summary, partitions }: Parts) {
         if summary {
             let id = self.topic.id.map_or_else(|| "-".to_owned(), uuid_text);
             let _ = writeln!(text, "NAME        {}\nID          {id}", self.topic.name);

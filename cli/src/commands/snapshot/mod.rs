@@ -37,7 +37,7 @@ pub fn run(command: SnapshotCommand, sources: Sources) -> Result<(), Failure> {
 }
 
 async fn open(store: &StoreFlags, sources: Sources) -> Result<Catalog, Failure> {
-    Catalog::open(&store.server.load(sources)?).await
+    Catalog::open(&store.load(sources)?).await
 }
 
 /// A snapshot with what it says of itself, where that can be read.
@@ -152,7 +152,8 @@ fn report_text(snapshot: &Snapshot, report: &Report) -> String {
         );
         let _ = writeln!(text, "APPLIED (A)  index {}, term {}", applied.index.0, applied.term.0);
         let _ = writeln!(text, "MANIFEST     sequence {}", header.manifest_seq);
-        let _ = writeln!(text, "WRITTEN      {} ms since 1970", header.append_time_ms);
+        let age = human_age(super::now_ms() - header.append_time_ms);
+        let _ = writeln!(text, "WRITTEN      {} ms since 1970, {age} ago", header.append_time_ms);
     }
     if let Some(counts) = &report.counts {
         text.push('\n');

@@ -10,7 +10,7 @@ use varve_formats::{
     claim::{Claim, FORMAT},
     compression::Codec,
     identity::PartitionIdentity,
-    keys::{CheckpointName, Key, PartitionKeys, Prefix},
+    keys::{CheckpointName, Key, PartitionKeys, Prefix, SegmentName},
     manifest::Root,
     state::{BucketState, ConfState},
 };
@@ -100,7 +100,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn run_verify(data: &Path) -> Result<(), Failure> {
-    let store = StoreFlags { server: flags(data) };
+    let store = StoreFlags(flags(data));
     run(SnapshotCommand::Verify { id: None, store, output: OutputFlags::default() }, Sources::default())
 }
 
@@ -118,6 +118,21 @@ fn snapshots_are_listed_by_partition_newest_first() {
     assert!(
         row.is_of("orders") && row.is_of(&TopicId::from_random(TOPIC).to_string()) && !row.is_of("other")
     );
+}
+
+#[test]
+fn a_partition_with_many_segments_is_stepped_over() {
+    let directory = data_directory();
+    let keys = Prefix::default().cluster(ClusterId::from_random(CLUSTER));
+    let (topic_id, partition) = (TopicId::from_random(TOPIC), PartitionIndex(0));
+    let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(1) };
+    for base in 0..2 * varve_objects::limits::LIST_PAGE_MAX as u64 {
+        let (base, last) = (Offset(base), Offset(base));
+        let name = SegmentName { base, last, term: Term(1), uid: base.0 };
+        put(directory.path(), &keys.build(&Key::Segment(at, name)), &Bytes::from_static(b"segment"));
+    }
+    let snapshots = block_on(catalog(directory.path()).unwrap().snapshots()).unwrap();
+    assert_eq!(snapshots.len(), 4, "both partitions' snapshots, each once");
 }
 
 #[test]
