@@ -16,8 +16,11 @@ pub mod config;
 pub mod driver;
 pub mod handlers;
 pub mod http;
+pub mod jobs;
 pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod runtime;
 pub mod telemetry;
+
+pub use runtime::process::{RunError, run};

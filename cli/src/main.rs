@@ -1,3 +1,5 @@
-//! `varve`: the broker and its command line.
+//! `varve`: the broker and its command line. See the library.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    varve_cli::main()
+}

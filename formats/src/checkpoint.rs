@@ -293,7 +293,8 @@ fn encode_section(encoder: &mut Encoder, id: SectionId, raw: &Bytes, codec: Code
 
 fn read(bytes: &Bytes) -> Result<(Checkpoint, Vec<SectionSummary>), DecodeError> {
     let error = |what, position| DecodeError { what, position };
-    let above_end = bytes.len().checked_sub(FOOTER_BYTES - 4).ok_or_else(|| error("bytes missing", bytes.len()))?;
+    let above_end =
+        bytes.len().checked_sub(FOOTER_BYTES - 4).ok_or_else(|| error("bytes missing", bytes.len()))?;
     if !bytes.starts_with(&MAGIC) {
         return Err(error("not a checkpoint", 0));
     }

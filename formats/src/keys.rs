@@ -43,27 +43,27 @@ impl Prefix {
         Self(prefix.trim_matches('/').to_owned())
     }
 
-    /// The prefix as text, with a slash at its end unless it is empty.
-    fn root(&self) -> String {
-        if self.0.is_empty() { String::new() } else { format!("{}/", self.0) }
+    /// What lies below the prefix.
+    fn join(&self, name: impl fmt::Display) -> String {
+        if self.0.is_empty() { name.to_string() } else { format!("{}/{name}", self.0) }
     }
 
-    /// What the keys of all claims and their completions begin with.
+    /// The folder of all claims and their completions.
     #[must_use]
     pub fn claims(&self) -> String {
-        format!("{}claim/", self.root())
+        self.join("claim")
     }
 
     /// The claim of an incarnation.
     #[must_use]
     pub fn claim(&self, incarnation: Incarnation) -> ObjectKey {
-        ObjectKey::new(format!("{}{:010}", self.claims(), incarnation.0))
+        ObjectKey::new(format!("{}/{:010}", self.claims(), incarnation.0))
     }
 
     /// The marker of a complete incarnation.
     #[must_use]
     pub fn complete(&self, incarnation: Incarnation) -> ObjectKey {
-        ObjectKey::new(format!("{}{:010}.complete", self.claims(), incarnation.0))
+        ObjectKey::new(format!("{}/{:010}.complete", self.claims(), incarnation.0))
     }
 
     /// The cluster's keys below this prefix.
@@ -187,47 +187,48 @@ impl Keys {
         self.cluster
     }
 
-    /// What all keys of the cluster but the claims begin with.
+    /// The folder of all the cluster's objects but the claims. Folders have no slash at their ends: so `Store::list`
+    /// takes them.
     #[must_use]
     pub fn root(&self) -> String {
-        format!("{}{}/", self.prefix.root(), self.cluster)
+        self.prefix.join(self.cluster)
     }
 
-    /// What the keys of the metadata group's checkpoints begin with, of all incarnations.
+    /// The folder of the metadata group's checkpoints, of all incarnations.
     #[must_use]
     pub fn metadata(&self) -> String {
-        format!("{}meta/", self.root())
+        format!("{}/meta", self.root())
     }
 
-    /// What the keys of the metadata group's checkpoints in an incarnation begin with.
+    /// The folder of the metadata group's checkpoints in an incarnation.
     #[must_use]
     pub fn metadata_checkpoints(&self, incarnation: Incarnation) -> String {
-        format!("{}i{:010}/", self.metadata(), incarnation.0)
+        format!("{}/i{:010}", self.metadata(), incarnation.0)
     }
 
-    /// What all keys of a partition begin with, of all incarnations.
+    /// The folder of all objects of a partition, of all incarnations.
     #[must_use]
     pub fn partition(&self, topic_id: TopicId, partition: PartitionIndex) -> String {
         let hash = hash_byte(topic_id, partition);
-        format!("{}p/{hash:02x}/{topic_id}/{:05}/", self.root(), partition.0)
+        format!("{}/p/{hash:02x}/{topic_id}/{:05}", self.root(), partition.0)
     }
 
-    /// What all keys of a partition in an incarnation begin with.
+    /// The folder of all objects of a partition in an incarnation.
     #[must_use]
     pub fn directory(&self, at: PartitionKeys) -> String {
-        format!("{}i{:010}/", self.partition(at.topic_id, at.partition), at.incarnation.0)
+        format!("{}/i{:010}", self.partition(at.topic_id, at.partition), at.incarnation.0)
     }
 
-    /// What the keys of a partition's rolled segments in an incarnation begin with: tail discovery lists here.
+    /// The folder of a partition's rolled segments in an incarnation: tail discovery lists here.
     #[must_use]
     pub fn segments(&self, at: PartitionKeys) -> String {
-        format!("{}seg/", self.directory(at))
+        format!("{}/seg", self.directory(at))
     }
 
-    /// What the keys of a partition's checkpoints in an incarnation begin with.
+    /// The folder of a partition's checkpoints in an incarnation.
     #[must_use]
     pub fn checkpoints(&self, at: PartitionKeys) -> String {
-        format!("{}ckpt/", self.directory(at))
+        format!("{}/ckpt", self.directory(at))
     }
 
     /// The key of an object.
@@ -237,14 +238,14 @@ impl Keys {
             Key::Claim(incarnation) => return self.prefix.claim(*incarnation),
             Key::Complete(incarnation) => return self.prefix.complete(*incarnation),
             Key::MetadataCheckpoint(incarnation, name) => {
-                format!("{}{name}", self.metadata_checkpoints(*incarnation))
+                format!("{}/{name}", self.metadata_checkpoints(*incarnation))
             }
-            Key::Segment(at, name) => format!("{}{name}", self.segments(*at)),
-            Key::MergedSegment(at, name) => format!("{}mseg/{name}", self.directory(*at)),
-            Key::Node(at, name) => format!("{}node/{name}", self.directory(*at)),
-            Key::Checkpoint(at, name) => format!("{}{name}", self.checkpoints(*at)),
-            Key::Archive(name) => format!("{}archive/v1/{name}", self.root()),
-            Key::ArchiveMeta(name) => format!("{}archive-meta/v1/{name}", self.root()),
+            Key::Segment(at, name) => format!("{}/{name}", self.segments(*at)),
+            Key::MergedSegment(at, name) => format!("{}/mseg/{name}", self.directory(*at)),
+            Key::Node(at, name) => format!("{}/node/{name}", self.directory(*at)),
+            Key::Checkpoint(at, name) => format!("{}/{name}", self.checkpoints(*at)),
+            Key::Archive(name) => format!("{}/archive/v1/{name}", self.root()),
+            Key::ArchiveMeta(name) => format!("{}/archive-meta/v1/{name}", self.root()),
         };
         ObjectKey::new(text)
     }
@@ -271,7 +272,12 @@ impl Keys {
 
     /// The key of what must be deleted: a rolled segment or a manifest node.
     #[must_use]
-    pub fn tombstone(&self, topic_id: TopicId, partition: PartitionIndex, tombstone: &Tombstone) -> ObjectKey {
+    pub fn tombstone(
+        &self,
+        topic_id: TopicId,
+        partition: PartitionIndex,
+        tombstone: &Tombstone,
+    ) -> ObjectKey {
         let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(tombstone.incarnation) };
         let Tombstone { base, last, term, uid, node_level, .. } = *tombstone;
         match node_level {
@@ -288,7 +294,11 @@ impl Keys {
 
     /// The key of a checkpoint of the metadata group.
     #[must_use]
-    pub fn metadata_checkpoint(&self, incarnation: Incarnation, checkpoint: &PublishedCheckpoint) -> ObjectKey {
+    pub fn metadata_checkpoint(
+        &self,
+        incarnation: Incarnation,
+        checkpoint: &PublishedCheckpoint,
+    ) -> ObjectKey {
         self.build(&Key::MetadataCheckpoint(incarnation, checkpoint.name()))
     }
 }

@@ -24,6 +24,17 @@ mod seeded {
 
     thread_local! {
         static SEEDED: Cell<Option<Bug>> = const { Cell::new(None) };
+        static ROLL_BYTES: Cell<u64> = const { Cell::new(4096) };
+    }
+
+    /// The number of bytes at which [`Bug::RollByLocalRule`] strikes: as a configuration would, it may differ from one
+    /// life of a node to the next.
+    pub fn set_roll_bytes(bytes: u64) {
+        ROLL_BYTES.set(bytes);
+    }
+
+    pub(crate) fn roll_bytes() -> u64 {
+        ROLL_BYTES.get()
     }
 
     /// Plants a bug in this thread, or with `None` removes it.
@@ -37,11 +48,16 @@ mod seeded {
 }
 
 #[cfg(feature = "seeded-bugs")]
-pub(crate) use seeded::is_seeded;
+pub(crate) use seeded::{is_seeded, roll_bytes};
 #[cfg(feature = "seeded-bugs")]
-pub use seeded::seed;
+pub use seeded::{seed, set_roll_bytes};
 
 #[cfg(not(feature = "seeded-bugs"))]
 pub(crate) const fn is_seeded(_: Bug) -> bool {
     false
+}
+
+#[cfg(not(feature = "seeded-bugs"))]
+pub(crate) const fn roll_bytes() -> u64 {
+    u64::MAX
 }

@@ -36,9 +36,6 @@ pub const PARTITIONS_MAX: usize = 100_000;
 /// The largest topic name, in bytes, as in Kafka.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
-/// Bytes after which [`crate::bugs::Bug::RollByLocalRule`] strikes.
-pub const BUG_ROLL_BYTES: u64 = 4096;
-
 const _: () = assert!(QUEUED_BYTES_MAX <= INFLIGHT_BYTES_MAX);
 const _: () = assert!(INFLIGHT_BYTES_MAX <= varve_consensus::limits::UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(FROZEN_MAX >= 4);

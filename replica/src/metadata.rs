@@ -11,7 +11,9 @@ mod tests;
 
 use std::sync::Arc;
 
-use varve_common::{ClusterId, Digest, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, Term, TopicId};
+use varve_common::{
+    ClusterId, Digest, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, Term, TopicId,
+};
 use varve_consensus::EntryKind;
 use varve_formats::command::{
     BrokerRegistration, Command, CreateTopic, MetadataCommand, PublishedCheckpoint,
@@ -197,7 +199,10 @@ impl MetadataState {
         let node = NodeId::new(registration.node).ok_or(MetadataRejected::InvalidNode(registration.node))?;
         let brokers = Arc::make_mut(&mut self.image.brokers);
         let epoch = brokers.get(&node).map_or(1, |broker| broker.epoch + 1);
-        brokers.insert(node, Broker { node, epoch, advertised: registration.advertised, rack: registration.rack });
+        brokers.insert(
+            node,
+            Broker { node, epoch, advertised: registration.advertised, rack: registration.rack },
+        );
         Ok(MetadataDone::BrokerRegistered { node, epoch })
     }
 
@@ -230,12 +235,16 @@ impl MetadataState {
         if let Some(&id) = self.image.names.get(command.name.as_str()) {
             return Err(MetadataRejected::TopicExists { id });
         }
-        let used = self.image.topics.contains_key(&command.id) || self.image.deletions.contains_key(&command.id);
+        let used =
+            self.image.topics.contains_key(&command.id) || self.image.deletions.contains_key(&command.id);
         if used || command.id == TopicId::ZERO {
             return Err(MetadataRejected::TopicIdTaken);
         }
         let count = command.partitions.len();
-        if count == 0 || count > PARTITIONS_MAX || command.partitions.iter().any(|each| each.replicas.is_empty()) {
+        if count == 0
+            || count > PARTITIONS_MAX
+            || command.partitions.iter().any(|each| each.replicas.is_empty())
+        {
             return Err(MetadataRejected::InvalidPartitions);
         }
         Ok(())
@@ -245,7 +254,8 @@ impl MetadataState {
         if !self.image.topics.contains_key(&id) {
             return Err(MetadataRejected::UnknownTopic);
         }
-        let topic = Arc::make_mut(&mut self.image.topics).remove(&id).ok_or(MetadataRejected::UnknownTopic)?;
+        let topic =
+            Arc::make_mut(&mut self.image.topics).remove(&id).ok_or(MetadataRejected::UnknownTopic)?;
         Arc::make_mut(&mut self.image.names).remove(&topic.name);
         let groups = Arc::make_mut(&mut self.image.groups);
         for partition in &topic.partitions {
@@ -275,7 +285,10 @@ impl MetadataState {
 
     fn allocate_producer_ids(&mut self, count: u32) -> Result<MetadataDone, MetadataRejected> {
         let first = self.image.next_producer_id;
-        let next = first.checked_add(i64::from(count)).filter(|_| count > 0).ok_or(MetadataRejected::InvalidCount)?;
+        let next = first
+            .checked_add(i64::from(count))
+            .filter(|_| count > 0)
+            .ok_or(MetadataRejected::InvalidCount)?;
         self.image.next_producer_id = next;
         Ok(MetadataDone::ProducerIds { first, count })
     }

@@ -32,12 +32,12 @@ pub use batch::{BATCH_HEADER_BYTES, BatchHeader, place, stamp};
 pub use bucket::{BucketState, FoldContents};
 pub use producers::{Producers, Verdict, check, remember, sequence_plus};
 pub use records::{Place, RecordState};
-pub use stored::PartitionSections;
+pub use stored::{POSITION, PartitionSections};
 
 use crate::{
     api::{LogEntry, PartitionIdentity},
-    bugs::{Bug, is_seeded},
-    limits::{BUG_ROLL_BYTES, FROZEN_MAX, PUBLISHED_KEPT},
+    bugs::{Bug, is_seeded, roll_bytes},
+    limits::{FROZEN_MAX, PUBLISHED_KEPT},
 };
 
 /// A partition's state as of its applied entry.
@@ -186,7 +186,7 @@ impl PartitionState {
         match command {
             Command::Records(batch) => {
                 let header = self.records.apply_records(place, &batch)?;
-                if is_seeded(Bug::RollByLocalRule) && self.records.open.bytes >= BUG_ROLL_BYTES {
+                if is_seeded(Bug::RollByLocalRule) && self.records.open.bytes >= roll_bytes() {
                     let roll = self.records.open.roll(self.records.log_end);
                     self.records.apply_roll(place, &roll)?;
                 }

@@ -64,7 +64,9 @@ impl Shard {
                 hosted.produce(now, produce::Request { ticket, batch, meta, timestamps }, effects);
             }
             Input::Propose { ticket, command, .. } => hosted.propose_metadata(now, ticket, command, effects),
-            Input::DeleteRecords { ticket, before, .. } => hosted.delete_records(now, ticket, before, effects),
+            Input::DeleteRecords { ticket, before, .. } => {
+                hosted.delete_records(now, ticket, before, effects)
+            }
             Input::Act { action, .. } => hosted.act(now, action, effects),
             Input::Persisted { ready, .. } => hosted.persisted(ready),
             Input::Marked { number, .. } => hosted.marked(number, effects),

@@ -1,1 +1,37 @@
-//! Black-box tests: real processes, real clients.
+//! What black-box tests stand on: real processes of the release binary, stock clients, raw sockets, power cuts.
+//!
+//! - [`node`]: one `varve serve` in a folder of its own: started, killed, stopped, restarted on the same data and ports; its log is printed
+//!   when the test fails. Processes end by pid, always.
+//! - [`tool`]: what must be on the machine, and running it. In CI a missing tool is a failure, elsewhere the test says `skipped: …`.
+//! - [`clients`]: kcat, the scripts of `clients/` (Python, Node) and Kafka's own Java tools, as calls that return what they printed.
+//! - [`ledger`]: what writers sent and were acknowledged, held against what readers saw: every acknowledged record once, in order, byte for
+//!   byte; nothing that nobody sent.
+//! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
+//! - [`s3`]: an S3 server that can be stopped and started in the middle of a test.
+//! - [`power`]: a file system whose power can be cut.
+//!
+//! It knows Varve only by its command line, its ports and its files' sizes: it imports no room, so that a mistake in one cannot hide itself.
+
+pub mod batch;
+pub mod clients;
+pub mod ledger;
+pub mod node;
+pub mod power;
+pub mod raw;
+pub mod s3;
+pub mod tool;
+
+/// A number from the environment, so that a person can run more than CI does.
+#[must_use]
+pub fn scale(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Asks `condition` until it holds; panics with `what` after `seconds`.
+pub fn wait_for(what: &str, seconds: u64, mut condition: impl FnMut() -> bool) {
+    let begin = std::time::Instant::now();
+    while !condition() {
+        assert!(begin.elapsed().as_secs() < seconds, "waited {seconds} s for {what}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}

@@ -19,7 +19,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, future::Shared};
 use varve_common::{ObjectKey, clock::BoxFuture};
-use varve_objects::{GetError, Store};
+use varve_objects::{Failure, GetError, Store};
 
 /// The seam to whatever runs futures in the background: tokio in production, the simulator's executor in a simulation.
 pub trait Spawn: Send + Sync + 'static {
@@ -123,12 +123,25 @@ impl ChunkCache {
             return;
         }
         for chunk in self.chunks(&range) {
-            if !self.lock().cached.contains_key(&(object.key.clone(), chunk)) {
+            if !self.lock().knows(&(object.key.clone(), chunk)) {
                 let fill = self.chunk(object, chunk);
                 // A failure is met again, and told, by the read that needs the chunk.
                 self.spawn.spawn(Box::pin(async move { drop(fill.await) }));
             }
         }
+    }
+
+    /// Drops what `range` touches, so that it is asked for anew: its bytes were found to be wrong.
+    pub fn forget(&self, object: &Object, range: Range<u64>) {
+        for chunk in self.chunks(&range) {
+            self.lock().forget(&(object.key.clone(), chunk));
+        }
+    }
+
+    /// What the cache was made with.
+    #[must_use]
+    pub const fn options(&self) -> Options {
+        self.options
     }
 
     /// What was found and what was asked for.
@@ -178,7 +191,11 @@ impl ChunkCache {
         // A fill that nobody polls to its end must not leave its place taken for ever.
         let place = FillPlace { cache: cache.clone(), id };
         async move {
-            let answer = cache.store.get_range(&place.id.0, range).await;
+            let wanted = range.end - range.start;
+            let answer = match cache.store.get_range(&place.id.0, range).await {
+                Ok(bytes) if bytes.len() as u64 != wanted => Err(short(&place.id.0, wanted, bytes.len())),
+                answer => answer,
+            };
             if let Ok(bytes) = &answer {
                 cache.lock().insert(place.id.clone(), bytes.clone(), cache.options.bytes_max);
             }
@@ -186,6 +203,11 @@ impl ChunkCache {
             answer
         }
     }
+}
+
+/// A store that breaks its promise must not break a slice (fault row 56).
+fn short(key: &ObjectKey, wanted: u64, found: usize) -> GetError {
+    Failure::Corrupt(format!("object {key}: {found} bytes of {wanted} arrived")).into()
 }
 
 struct FillPlace {
@@ -202,6 +224,17 @@ impl Drop for FillPlace {
 }
 
 impl Inner {
+    fn knows(&self, id: &ChunkId) -> bool {
+        self.cached.contains_key(id) || self.filling.contains_key(id)
+    }
+
+    fn forget(&mut self, id: &ChunkId) {
+        if let Some(gone) = self.cached.remove(id) {
+            self.order.remove(&gone.used);
+            self.bytes -= gone.bytes.len();
+        }
+    }
+
     fn touch(&mut self, id: &ChunkId) -> Option<Bytes> {
         let cached = self.cached.get_mut(id)?;
         self.order.remove(&cached.used);

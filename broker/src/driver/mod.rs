@@ -182,14 +182,10 @@ impl Driver {
         self.looks.first().map(|(due, _)| *due)
     }
 
-    /// Marks these groups for the planner: the log is short of room and they hold its oldest file.
+    /// Tells the planner which groups hold the log's oldest file while it is short of room; none while there is room.
     pub fn press(&mut self, groups: impl IntoIterator<Item = GroupId>) {
-        self.touched.extend(groups);
-    }
-
-    /// How the planner is run; pressure of the log is told through it.
-    pub fn plan_options_mut(&mut self) -> &mut PlanOptions {
-        &mut self.plan_options
+        self.plan_options.pressure.groups = groups.into_iter().collect();
+        self.touched.extend(&self.plan_options.pressure.groups);
     }
 
     /// The core, to look at.

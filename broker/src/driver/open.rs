@@ -239,7 +239,7 @@ impl Groups {
         let first =
             self.wal.entries(group, found.truncated.0.next(), 0).ok().and_then(|read| read.first().cloned());
         first.map(|entry| entry.offset).unwrap_or_else(|| match state {
-            GroupState::Partition(state) => state.records.log_end,
+            GroupState::Partition(state) => state.records().log_end,
             GroupState::New | GroupState::Metadata(_) => Offset::ZERO,
         })
     }

@@ -10,6 +10,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 use varve_common::{Clock, GroupId, Offset};
+use varve_common::Monotonic;
 use varve_replica::{Input, Job, Now, PartitionView, Reply, Ticket, metadata::Image};
 use varve_tiering::tail::TailCache;
 
@@ -26,6 +27,9 @@ const TICK: Duration = Duration::from_millis(100);
 pub trait StartJob: Send + 'static {
     /// Runs the job in the background; `Mail::JobDone` follows.
     fn start(&self, job: Job);
+
+    /// Removes the files of a group that has left this node, in the background.
+    fn remove(&self, group: GroupId);
 }
 
 /// What the thread is made of.
@@ -61,6 +65,7 @@ impl<J: StartJob> ShardThread<J> {
         let mut ports = ThreadPorts { mailbox, wal, jobs, views, tail, waiting: HashMap::new() };
         let mut failed = Some(failed);
         let mut stopping = false;
+        let mut ticked = Monotonic::default();
         while !stopping {
             let now = Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() };
             let patience = driver.next_look().map_or(TICK, |due| due.since(now.monotonic).min(TICK));
@@ -85,7 +90,10 @@ impl<J: StartJob> ShardThread<J> {
                     Mail::Stop => stopping = true,
                 }
             }
-            inputs.push(Input::Tick);
+            if now.monotonic.since(ticked) >= TICK {
+                ticked = now.monotonic;
+                inputs.push(Input::Tick);
+            }
             driver.turn(now, inputs, &mut ports);
         }
     }
@@ -135,12 +143,18 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
     }
 
     fn metadata(&mut self, image: Arc<Image>) {
-        self.views.set_image(image);
+        self.views.set_image(&image);
     }
 
     fn stopped(&mut self, group: GroupId, why: &str) {
         tracing::error!(%group, why, "group stopped; the others go on");
         self.views.remove(group);
         self.tail.remove(group);
+    }
+
+    fn gone(&mut self, group: GroupId) {
+        self.views.remove(group);
+        self.tail.remove(group);
+        self.jobs.remove(group);
     }
 }

@@ -1,38 +1,52 @@
-//! What readers see of each partition: the newest view, and a way to wait for the next.
+//! What readers see of the node: the newest view of each partition and of the metadata, and ways to wait for the next.
+//!
+//! The core's types come in, the handlers' types go out: the conversion is done once per change, by the shard's thread.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, RwLock},
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, RwLock},
 };
 
 use tokio::sync::watch;
-use varve_common::GroupId;
-use varve_replica::{PartitionView, metadata::Image};
+use varve_common::{GroupId, TopicId};
+use varve_replica::{PartitionView, metadata};
 
-type Cell = watch::Sender<Arc<PartitionView>>;
+use crate::node::{self, Image};
+
+struct Cell {
+    whole: Mutex<Arc<PartitionView>>,
+    seen: watch::Sender<Arc<node::PartitionView>>,
+}
+
+type Topics = BTreeMap<TopicId, (Arc<metadata::Topic>, Arc<node::Topic>)>;
 
 /// Published state; clones share it. The shard's thread writes, handlers read.
 #[derive(Clone)]
 pub struct Views {
     partitions: Arc<RwLock<HashMap<GroupId, Cell>>>,
+    /// Topics as they were converted last, so that a change converts only what it touched.
+    topics: Arc<Mutex<Topics>>,
     image: watch::Sender<Arc<Image>>,
 }
 
 impl Views {
-    /// No partition, and the metadata as of `image`.
+    /// No partition, and this metadata.
     #[must_use]
-    pub fn new(image: Arc<Image>) -> Self {
-        Self { partitions: Arc::default(), image: watch::Sender::new(image) }
+    pub fn new(image: Image) -> Self {
+        Self { partitions: Arc::default(), topics: Arc::default(), image: watch::Sender::new(Arc::new(image)) }
     }
 
     /// Replaces a partition's view and wakes who waits for it.
     pub fn publish(&self, group: GroupId, view: Arc<PartitionView>) {
         if let Some(cell) = self.partitions.read().expect("no holder of this lock panics").get(&group) {
-            cell.send_replace(view);
+            let seen = Arc::new(seen(&view, Some(&cell.seen.borrow())));
+            *cell.whole.lock().expect("no holder of this lock panics") = view;
+            cell.seen.send_replace(seen);
             return;
         }
-        let mut partitions = self.partitions.write().expect("no holder of this lock panics");
-        partitions.entry(group).or_insert_with(|| watch::Sender::new(view));
+        let seen = watch::Sender::new(Arc::new(seen(&view, None)));
+        let cell = Cell { whole: Mutex::new(view), seen };
+        self.partitions.write().expect("no holder of this lock panics").insert(group, cell);
     }
 
     /// Takes a partition away: those who wait for it learn that it is gone.
@@ -40,31 +54,48 @@ impl Views {
         self.partitions.write().expect("no holder of this lock panics").remove(&group);
     }
 
-    /// The newest view of a partition.
+    /// A partition as the core published it.
     #[must_use]
     pub fn partition(&self, group: GroupId) -> Option<Arc<PartitionView>> {
         let partitions = self.partitions.read().expect("no holder of this lock panics");
-        partitions.get(&group).map(|cell| cell.borrow().clone())
+        partitions.get(&group).map(|cell| cell.whole.lock().expect("no holder of this lock panics").clone())
     }
 
-    /// Follows a partition's views.
+    /// How many partitions are known and not served yet.
     #[must_use]
-    pub fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {
-        self.partitions.read().expect("no holder of this lock panics").get(&group).map(watch::Sender::subscribe)
-    }
-
-    /// Every partition's newest view, by group.
-    #[must_use]
-    pub fn all(&self) -> Vec<(GroupId, Arc<PartitionView>)> {
+    pub fn waiting(&self) -> usize {
         let partitions = self.partitions.read().expect("no holder of this lock panics");
-        let mut all: Vec<_> = partitions.iter().map(|(group, cell)| (*group, cell.borrow().clone())).collect();
-        all.sort_by_key(|(group, _)| *group);
-        all
+        let known: usize = self.image().topics.values().map(|topic| topic.partitions.len()).sum();
+        let ready = partitions.values().filter(|cell| cell.seen.borrow().ready).count();
+        known.saturating_sub(ready)
+    }
+
+    /// Follows a partition.
+    #[must_use]
+    pub fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<node::PartitionView>>> {
+        let partitions = self.partitions.read().expect("no holder of this lock panics");
+        partitions.get(&group).map(|cell| cell.seen.subscribe())
     }
 
     /// Replaces the metadata and wakes who waits for it.
-    pub fn set_image(&self, image: Arc<Image>) {
-        self.image.send_replace(image);
+    pub fn set_image(&self, image: &metadata::Image) {
+        let mut topics = self.topics.lock().expect("no holder of this lock panics");
+        let known = std::mem::take(&mut *topics);
+        for (id, topic) in image.topics.iter() {
+            let converted = known
+                .get(id)
+                .filter(|(old, _)| Arc::ptr_eq(old, topic))
+                .map_or_else(|| Arc::new(seen_topic(topic)), |(_, converted)| Arc::clone(converted));
+            topics.insert(*id, (Arc::clone(topic), converted));
+        }
+        let brokers = image.brokers.values().map(seen_broker).collect();
+        self.image.send_replace(Arc::new(Image {
+            cluster: image.cluster,
+            controller: image.brokers.keys().next().copied(),
+            brokers,
+            topics: topics.values().map(|(_, topic)| (topic.name.clone(), Arc::clone(topic))).collect(),
+            names: topics.iter().map(|(id, (_, topic))| (*id, topic.name.clone())).collect(),
+        }));
     }
 
     /// The metadata.
@@ -72,10 +103,47 @@ impl Views {
     pub fn image(&self) -> Arc<Image> {
         self.image.borrow().clone()
     }
+}
 
-    /// Follows the metadata.
-    #[must_use]
-    pub fn watch_image(&self) -> watch::Receiver<Arc<Image>> {
-        self.image.subscribe()
+fn seen(view: &PartitionView, before: Option<&node::PartitionView>) -> node::PartitionView {
+    let same = before.filter(|before| before.epochs.len() == view.epochs.len());
+    let epochs = same.map_or_else(
+        || Arc::new(view.epochs.iter().map(|epoch| (epoch.term, epoch.start)).collect()),
+        |before| Arc::clone(&before.epochs),
+    );
+    let sealed = view.seals.first().map_or(view.local_start, |seal| seal.base.min(view.local_start));
+    node::PartitionView {
+        leader: view.leader.map(varve_common::ReplicaId::node),
+        leader_epoch: view.leader_epoch,
+        ready: view.ready,
+        log_start: view.log_start,
+        local_start: sealed.max(view.log_start),
+        tiered_end: view.tiered_end,
+        high_watermark: view.high_watermark,
+        last_stable_offset: view.last_stable_offset,
+        log_end: view.log_end,
+        epochs,
     }
+}
+
+fn seen_topic(topic: &metadata::Topic) -> node::Topic {
+    node::Topic {
+        id: topic.id,
+        name: topic.name.to_string(),
+        partitions: topic
+            .partitions
+            .iter()
+            .map(|partition| node::Partition { group: partition.group, replicas: partition.replicas.clone() })
+            .collect(),
+        configs: topic.configs.clone(),
+    }
+}
+
+fn seen_broker(broker: &metadata::Broker) -> (u32, node::Broker) {
+    let advertised = broker.advertised.iter().filter_map(|text| {
+        let (name, address) = text.split_once('=')?;
+        let (host, port) = address.rsplit_once(':')?;
+        Some((name.to_owned(), (host.to_owned(), port.parse().ok()?)))
+    });
+    (broker.node.get(), node::Broker { advertised: advertised.collect(), rack: broker.rack.clone() })
 }

@@ -8,8 +8,8 @@ use crate::{
     command::PublishedCheckpoint,
     manifest::Root,
     state::{
-        AbortedTransaction, BucketState, EpochStart, FrozenRoll, Intent, OpenTransaction, ProducerEntry, RollEntry,
-        SealEntry, Tombstone,
+        AbortedTransaction, BucketState, EpochStart, FrozenRoll, Intent, OpenTransaction, ProducerEntry,
+        RollEntry, SealEntry, Tombstone,
     },
 };
 

@@ -18,7 +18,11 @@ fn header() -> CheckpointHeader {
         identity: identity(),
         state: StatePoint { index: LogIndex(40), term: Term(6), offset: Offset(200) },
         applied: AppliedPoint { index: LogIndex(55), term: Term(7) },
-        conf_state: ConfState { voters: vec![replica(1)], learners: vec![replica(2)], ..ConfState::default() },
+        conf_state: ConfState {
+            voters: vec![replica(1)],
+            learners: vec![replica(2)],
+            ..ConfState::default()
+        },
         manifest_seq: 3,
         feature_level: 1,
         append_time_ms: 1_700_000_000_000,

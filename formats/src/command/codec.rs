@@ -7,9 +7,9 @@ use varve_common::{
 };
 
 use super::{
-    BrokerRegistration, CkptPublished, Command, CreateTopic, Fence, HEADER_BYTES, Header, IntentExpired, Kind,
-    MetadataCommand, NodeFolded, PartitionAssignment, ProducerExpired, PublishedCheckpoint, Roll, TierAppend,
-    TierIntent, TierReaped, TierReplace, TierTrim, TrimCause,
+    BrokerRegistration, CkptPublished, Command, CreateTopic, Fence, HEADER_BYTES, Header, IntentExpired,
+    Kind, MetadataCommand, NodeFolded, PartitionAssignment, ProducerExpired, PublishedCheckpoint, Roll,
+    TierAppend, TierIntent, TierReaped, TierReplace, TierTrim, TrimCause,
 };
 use crate::{
     manifest::NodeReference,
@@ -147,7 +147,9 @@ impl Command {
             Kind::IntentExpired => {
                 Self::IntentExpired(IntentExpired { term: frame.term()?, uids: decode_uids(frame)? })
             }
-            Kind::TierReaped => Self::TierReaped(TierReaped { term: frame.term()?, uids: decode_uids(frame)? }),
+            Kind::TierReaped => {
+                Self::TierReaped(TierReaped { term: frame.term()?, uids: decode_uids(frame)? })
+            }
             Kind::Metadata => Self::Metadata(MetadataCommand::decode(frame)?),
         })
     }
@@ -393,7 +395,9 @@ impl MetadataCommand {
                 Self::SetTopicConfigs { id, configs }
             }
             Self::ALLOCATE_PRODUCER_IDS => Self::AllocateProducerIds { count: frame.u32()? },
-            Self::ALLOCATE_REPLICA_IDS => Self::AllocateReplicaIds { node: frame.u32()?, count: frame.u32()? },
+            Self::ALLOCATE_REPLICA_IDS => {
+                Self::AllocateReplicaIds { node: frame.u32()?, count: frame.u32()? }
+            }
             Self::SET_FEATURE => Self::SetFeature { name: frame.string()?, level: frame.u16()? },
             _ => return Err(frame.error("unknown kind of metadata command")),
         })

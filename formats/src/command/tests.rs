@@ -30,7 +30,13 @@ fn samples() -> Vec<(&'static str, Command)> {
         ("records", Command::Records(Bytes::from_static(b"not looked at"))),
         (
             "roll",
-            Command::Roll(Roll { base: Offset(1), end: Offset(9), bytes: 5, max_timestamp: -1, batch_crcs: 8 }),
+            Command::Roll(Roll {
+                base: Offset(1),
+                end: Offset(9),
+                bytes: 5,
+                max_timestamp: -1,
+                batch_crcs: 8,
+            }),
         ),
         ("producer_expired", Command::ProducerExpired(ProducerExpired { unused_since_ms: 5 })),
         (
@@ -48,7 +54,10 @@ fn samples() -> Vec<(&'static str, Command)> {
         ),
         (
             "node_folded",
-            Command::NodeFolded(NodeFolded { fence, node: crate::manifest::tests_support::node(0, 100, 199) }),
+            Command::NodeFolded(NodeFolded {
+                fence,
+                node: crate::manifest::tests_support::node(0, 100, 199),
+            }),
         ),
         ("ckpt_published", Command::CkptPublished(CkptPublished { term: Term(7), checkpoint })),
         ("intent_expired", Command::IntentExpired(IntentExpired { term: Term(7), uids: vec![4, 5] })),
@@ -112,9 +121,11 @@ fn a_records_payload_is_a_slice_of_the_entry() {
 #[test]
 fn unknown_kinds_versions_and_flags_are_refused_never_skipped() {
     let entry = Command::ProducerExpired(ProducerExpired { unused_since_ms: 5 }).encode(Term(1), 2);
-    for (position, what) in
-        [(0, "unknown kind of command"), (1, "unknown version of a command"), (2, "unknown flags of a command")]
-    {
+    for (position, what) in [
+        (0, "unknown kind of command"),
+        (1, "unknown version of a command"),
+        (2, "unknown flags of a command"),
+    ] {
         let mut bytes = entry.to_vec();
         bytes[position] = 0xee;
         assert_eq!(Command::decode(bytes.into()).unwrap_err().what, what);

@@ -2,9 +2,7 @@
 
 use std::str::FromStr;
 
-use varve_common::{
-    Incarnation, LogIndex, Offset, PartitionIndex, Term, TopicId, object_key::ObjectKey,
-};
+use varve_common::{Incarnation, LogIndex, Offset, PartitionIndex, Term, TopicId, object_key::ObjectKey};
 
 use super::{ArchiveName, CheckpointName, Key, Keys, NodeName, PartitionKeys, Prefix, SegmentName};
 
@@ -31,7 +29,7 @@ impl Prefix {
     /// Reads the key of a claim or of its completion: what a node can read before it knows the cluster.
     pub fn parse_claim(&self, key: &ObjectKey) -> Result<Key, ParseKeyError> {
         let root = self.claims();
-        let Some(rest) = key.as_str().strip_prefix(&root) else {
+        let Some(rest) = below(key, &root) else {
             return Err(ParseKeyError::Foreign { key: key.clone(), root });
         };
         let (number, complete) = match rest.strip_suffix(".complete") {
@@ -39,8 +37,11 @@ impl Prefix {
             None => (rest, false),
         };
         let parsed = number.parse().ok().map(Incarnation).map(|incarnation| {
-            if complete { (Key::Complete(incarnation), self.complete(incarnation)) }
-            else { (Key::Claim(incarnation), self.claim(incarnation)) }
+            if complete {
+                (Key::Complete(incarnation), self.complete(incarnation))
+            } else {
+                (Key::Claim(incarnation), self.claim(incarnation))
+            }
         });
         match parsed {
             Some((parsed, built)) if built == *key => Ok(parsed),
@@ -52,11 +53,11 @@ impl Prefix {
 impl Keys {
     /// Reads a key of this cluster, or a claim on its prefix.
     pub fn parse(&self, key: &ObjectKey) -> Result<Key, ParseKeyError> {
-        if key.as_str().starts_with(&self.prefix.claims()) {
+        if below(key, &self.prefix.claims()).is_some() {
             return self.prefix.parse_claim(key);
         }
         let root = self.root();
-        let Some(rest) = key.as_str().strip_prefix(&root) else {
+        let Some(rest) = below(key, &root) else {
             return Err(ParseKeyError::Foreign { key: key.clone(), root });
         };
         match parse_below(rest) {
@@ -64,6 +65,11 @@ impl Keys {
             _ => Err(ParseKeyError::Unknown { key: key.clone() }),
         }
     }
+}
+
+/// What of a key lies below a folder.
+fn below<'a>(key: &'a ObjectKey, folder: &str) -> Option<&'a str> {
+    key.as_str().strip_prefix(folder)?.strip_prefix('/')
 }
 
 fn parse_below(rest: &str) -> Option<Key> {

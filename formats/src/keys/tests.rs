@@ -84,7 +84,9 @@ fn an_empty_prefix_leaves_no_slash() {
 #[test]
 fn keys_of_another_cluster_or_prefix_are_foreign() {
     let (key, _) = &samples()[3];
-    for other in [Prefix::new("team").cluster(keys().cluster()), Prefix::new("team/varve").cluster(ClusterId([1; 16]))] {
+    for other in
+        [Prefix::new("team").cluster(keys().cluster()), Prefix::new("team/varve").cluster(ClusterId([1; 16]))]
+    {
         assert!(matches!(keys().parse(&other.build(key)), Err(ParseKeyError::Foreign { .. })));
     }
 }
@@ -102,7 +104,7 @@ fn an_object_has_exactly_one_name() {
         "other/1",
         "",
     ] {
-        let key = ObjectKey::new(format!("{root}{below}"));
+        let key = ObjectKey::new(format!("{root}/{below}"));
         assert!(matches!(keys().parse(&key), Err(ParseKeyError::Unknown { .. })), "{below}");
     }
 }
@@ -133,7 +135,7 @@ proptest! {
 
     #[test]
     fn arbitrary_keys_never_panic(text in ".{0,80}") {
-        let key = ObjectKey::new(format!("{}{text}", keys().root()));
+        let key = ObjectKey::new(format!("{}/{text}", keys().root()));
         if let Ok(parsed) = keys().parse(&key) {
             prop_assert_eq!(keys().build(&parsed), key);
         }

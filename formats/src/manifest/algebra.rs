@@ -200,7 +200,8 @@ impl Root {
     /// Puts `added` in the place of the root's entries with the uids `removed`, which it gives back.
     pub fn replace(&mut self, removed: &[u64], added: Vec<Entry>) -> Result<Vec<Entry>, ReplaceError> {
         let first = removed.first().ok_or(ReplaceError::NotAdjacent)?;
-        let start = self.entries.iter().position(|entry| entry.uid == *first).ok_or(ReplaceError::NotAdjacent)?;
+        let start =
+            self.entries.iter().position(|entry| entry.uid == *first).ok_or(ReplaceError::NotAdjacent)?;
         let run = self.entries.get(start..start + removed.len()).ok_or(ReplaceError::NotAdjacent)?;
         if !run.iter().map(|entry| entry.uid).eq(removed.iter().copied()) {
             return Err(ReplaceError::NotAdjacent);
@@ -304,7 +305,10 @@ impl Root {
         self.start = self.end().min(log_start).max(self.start);
         let nodes = self.nodes.partition_point(|node| node.end() <= log_start);
         let entries = self.entries.partition_point(|entry| entry.end() <= log_start);
-        Trimmed { nodes: self.nodes.drain(..nodes).collect(), entries: self.entries.drain(..entries).collect() }
+        Trimmed {
+            nodes: self.nodes.drain(..nodes).collect(),
+            entries: self.entries.drain(..entries).collect(),
+        }
     }
 }
 
@@ -322,7 +326,8 @@ impl FoldPlan {
     /// timestamp.
     #[must_use]
     pub fn sums(&self) -> Sums {
-        let mut sums = Sums { base: Offset(u64::MAX), last: Offset(0), entries: 0, segment_bytes: 0, max_timestamp: -1 };
+        let mut sums =
+            Sums { base: Offset(u64::MAX), last: Offset(0), entries: 0, segment_bytes: 0, max_timestamp: -1 };
         let mut add = |base: Offset, last: Offset, entries, bytes, timestamp| {
             sums.base = sums.base.min(base);
             sums.last = sums.last.max(last);
@@ -332,7 +337,9 @@ impl FoldPlan {
         };
         match self {
             Self::Leaf(entries) => {
-                entries.iter().for_each(|entry| add(entry.base, entry.last, 1, entry.length, entry.max_timestamp));
+                entries
+                    .iter()
+                    .for_each(|entry| add(entry.base, entry.last, 1, entry.length, entry.max_timestamp));
             }
             Self::Inner { references, .. } => references.iter().for_each(|node| {
                 add(node.base, node.last, node.entries, node.segment_bytes, node.max_timestamp);

@@ -140,11 +140,7 @@ impl Stored for Root {
 }
 
 /// A range holds at least one offset, and its end is an offset too.
-fn checked_range(
-    frame: &Decoder,
-    base: Offset,
-    last: Offset,
-) -> Result<(), DecodeError> {
+fn checked_range(frame: &Decoder, base: Offset, last: Offset) -> Result<(), DecodeError> {
     if base > last || last.0 > i64::MAX as u64 {
         return Err(frame.error("a range ends before it begins or beyond the last offset"));
     }

@@ -42,7 +42,16 @@ impl Model {
             let (level, uid) = (plan.level(), self.next_uid);
             let (length, sha256) = (1, Digest::default());
             let node = NodeReference {
-                level, incarnation: 1, uid, base, last, entries, segment_bytes, max_timestamp, length, sha256,
+                level,
+                incarnation: 1,
+                uid,
+                base,
+                last,
+                entries,
+                segment_bytes,
+                max_timestamp,
+                length,
+                sha256,
             };
             self.root.fold(&node).unwrap();
             self.objects.insert(uid, plan);
@@ -58,7 +67,9 @@ impl Model {
     fn below(&self, node: &NodeReference) -> Vec<Entry> {
         match &self.objects[&node.uid] {
             FoldPlan::Leaf(entries) => entries.clone(),
-            FoldPlan::Inner { references, .. } => references.iter().flat_map(|node| self.below(node)).collect(),
+            FoldPlan::Inner { references, .. } => {
+                references.iter().flat_map(|node| self.below(node)).collect()
+            }
         }
     }
 
@@ -139,10 +150,7 @@ fn gaps_and_overlaps_are_refused_and_change_nothing() {
     let before = root.clone();
     let (end, gap, overlap) = (Offset(10), Offset(11), Offset(9));
     let both = vec![entry(10, 10), entry(12, 13)];
-    assert_eq!(
-        root.append(both, Offset(0)),
-        Err(AppendError::Gap { end: Offset(11), base: Offset(12) })
-    );
+    assert_eq!(root.append(both, Offset(0)), Err(AppendError::Gap { end: Offset(11), base: Offset(12) }));
     assert_eq!(root.append(vec![entry(11, 20)], Offset(0)), Err(AppendError::Gap { end, base: gap }));
     assert_eq!(root.append(vec![entry(9, 20)], Offset(0)), Err(AppendError::Overlap { end, base: overlap }));
     assert_eq!(root, before);
@@ -203,11 +211,8 @@ fn a_node_that_lies_about_what_it_covers_is_refused() {
 
 #[test]
 fn a_root_round_trips_and_matches_its_fixture() {
-    let root = Root {
-        start: Offset(5),
-        nodes: vec![tests_support::node(1, 0, 99)],
-        entries: vec![entry(100, 199)],
-    };
+    let root =
+        Root { start: Offset(5), nodes: vec![tests_support::node(1, 0, 99)], entries: vec![entry(100, 199)] };
     let bytes = fixtures::check("manifest_root", Form::Exact, &root.to_bytes());
     assert_eq!(Root::from_bytes(bytes), Ok(root));
 }

@@ -3,8 +3,8 @@
 use varve_common::codec::{DecodeError, Decoder, Encoder};
 
 use super::{
-    AbortedTransaction, BucketState, ConfState, EpochStart, FrozenRoll, Intent, OpenTransaction, ProducerBatch,
-    ProducerEntry, RollEntry, SealEntry, Tombstone,
+    AbortedTransaction, BucketState, ConfState, EpochStart, FrozenRoll, Intent, OpenTransaction,
+    ProducerBatch, ProducerEntry, RollEntry, SealEntry, Tombstone,
 };
 use crate::{
     command::decode_replica,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use varve_common::{Digest, GroupId, LogIndex, Offset, ReplicaId, Term};
+use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
 use super::{Job, LocalCheckpoint, PartitionView, Reply, Ticket};
 use crate::{metadata::Image, partition::ApplyError};
@@ -35,23 +35,7 @@ pub struct PersistedHardState {
 }
 
 /// A rolled range in a file of this node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SealMark {
-    /// Start of the range.
-    pub base: Offset,
-    /// End of the range.
-    pub end: Offset,
-    /// Raft index of the first entry of the range.
-    pub first_index: LogIndex,
-    /// Raft index of the roll that closed it.
-    pub last_index: LogIndex,
-    /// Its term.
-    pub last_term: Term,
-    /// The file's length in bytes.
-    pub bytes: u64,
-    /// The file's SHA-256.
-    pub sha256: Digest,
-}
+pub use varve_formats::state::SealEntry as SealMark;
 
 /// A fact for the WAL.
 #[derive(Clone, Debug, PartialEq, Eq)]

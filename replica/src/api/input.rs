@@ -1,9 +1,7 @@
 //! What the driver tells the shard.
 
 use bytes::Bytes;
-use varve_common::{
-    ClusterId, Digest, GroupId, Incarnation, LogIndex, Monotonic, Offset, PartitionIndex, ReplicaId, Term, TopicId,
-};
+use varve_common::{ClusterId, Digest, GroupId, Incarnation, LogIndex, Monotonic, Offset, ReplicaId, Term};
 use varve_formats::command::{MetadataCommand, TrimCause};
 
 use super::{GroupOptions, JobOutcome, LogEntry, PersistedHardState, SealMark};
@@ -152,20 +150,7 @@ pub enum GroupKind {
     },
 }
 
-/// Names a partition for ever: what keys and headers are made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionIdentity {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The cluster's life on its bucket prefix.
-    pub incarnation: Incarnation,
-    /// The topic.
-    pub topic_id: TopicId,
-    /// The topic's name when the group was opened.
-    pub topic: String,
-    /// The partition's number in the topic.
-    pub partition: PartitionIndex,
-}
+pub use varve_formats::identity::PartitionIdentity;
 
 /// The state that a group starts from.
 #[derive(Debug)]

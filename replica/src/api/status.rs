@@ -51,7 +51,14 @@ impl OpenRange {
     /// An empty range.
     #[must_use]
     pub const fn starting_at(base: Offset) -> Self {
-        Self { base, first_index: LogIndex::ZERO, bytes: 0, max_timestamp: -1, batch_crcs: 0, first_append_ms: -1 }
+        Self {
+            base,
+            first_index: LogIndex::ZERO,
+            bytes: 0,
+            max_timestamp: -1,
+            batch_crcs: 0,
+            first_append_ms: -1,
+        }
     }
 
     /// Whether nothing was appended since the last roll.

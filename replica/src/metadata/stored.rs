@@ -151,7 +151,8 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
         frame.frame(|frame| Ok(Deletion { topic: decode_topic(frame)?, since_ms: frame.i64()? }))
     })?;
     image.deletions = Arc::new(deletions.into_iter().map(|deletion| (deletion.topic.id, deletion)).collect());
-    image.features = Arc::new(frame.list(6, |frame| Ok((frame.string()?, frame.u16()?)))?.into_iter().collect());
+    image.features =
+        Arc::new(frame.list(6, |frame| Ok((frame.string()?, frame.u16()?)))?.into_iter().collect());
     let counters = frame.list(12, |frame| Ok((decode_node(frame)?, frame.u64()?)))?;
     image.replica_counters = Arc::new(counters.into_iter().collect());
     image.next_producer_id = frame.i64()?;
@@ -160,5 +161,7 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
 }
 
 fn groups_of(topic: &Topic) -> impl Iterator<Item = (GroupId, (varve_common::TopicId, PartitionIndex))> + '_ {
-    (0_i32..).zip(&topic.partitions).map(|(number, partition)| (partition.group, (topic.id, PartitionIndex(number))))
+    (0_i32..)
+        .zip(&topic.partitions)
+        .map(|(number, partition)| (partition.group, (topic.id, PartitionIndex(number))))
 }

@@ -122,7 +122,10 @@ mod tests {
         let before = BatchHeader::parse(&batch).unwrap();
         place(&mut batch, Offset(41), LeaderEpoch(9));
         let placed = BatchHeader::parse(&batch).unwrap();
-        assert_eq!((placed.base_offset, placed.leader_epoch, placed.end()), (Offset(41), LeaderEpoch(9), Offset(44)));
+        assert_eq!(
+            (placed.base_offset, placed.leader_epoch, placed.end()),
+            (Offset(41), LeaderEpoch(9), Offset(44))
+        );
         assert_eq!(placed.meta, before.meta);
         assert_eq!(placed.meta.crc, crc32c(&batch[ATTRIBUTES_AT..]));
     }

@@ -9,8 +9,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use varve_common::{Incarnation, LogIndex, Offset, Term};
 use varve_formats::{
     command::{
-        CkptPublished, Command, Fence, IntentExpired, NodeFolded, PublishedCheckpoint, TierAppend, TierIntent,
-        TierReaped, TierReplace, TierTrim,
+        CkptPublished, Command, Fence, IntentExpired, NodeFolded, PublishedCheckpoint, TierAppend,
+        TierIntent, TierReaped, TierReplace, TierTrim,
     },
     manifest::{Entry, NodeReference, Root},
     state::{Intent, Tombstone},
@@ -98,13 +98,16 @@ impl BucketState {
         }
         let intents = Arc::make_mut(&mut self.intents);
         let at = intents.partition_point(|live| live.base < intent.base);
-        intents.insert(at, Intent {
-            uid: intent.uid,
-            term: intent.term,
-            base: intent.base,
-            end: intent.end,
-            announced_ms: place.append_time_ms,
-        });
+        intents.insert(
+            at,
+            Intent {
+                uid: intent.uid,
+                term: intent.term,
+                base: intent.base,
+                end: intent.end,
+                announced_ms: place.append_time_ms,
+            },
+        );
         true
     }
 
@@ -114,7 +117,8 @@ impl BucketState {
         let mut next = self.tiered_end;
         let follows = |entry: &Entry| {
             let announced = self.intents.iter().any(|intent| {
-                (intent.uid, intent.term, intent.base, intent.end) == (entry.uid, entry.term, entry.base, entry.end())
+                (intent.uid, intent.term, intent.base, intent.end)
+                    == (entry.uid, entry.term, entry.base, entry.end())
             });
             let fits = entry.base == next && entry.base <= entry.last;
             next = entry.end();
@@ -124,7 +128,8 @@ impl BucketState {
     }
 
     fn append(&mut self, place: Place, append: &TierAppend) -> bool {
-        let legal = self.can_append(&append.entries) || (is_seeded(Bug::FenceIgnored) && !append.entries.is_empty());
+        let legal =
+            self.can_append(&append.entries) || (is_seeded(Bug::FenceIgnored) && !append.entries.is_empty());
         if !self.passes(place, append.fence) || !legal {
             return false;
         }
@@ -144,7 +149,8 @@ impl BucketState {
         let Some(start) = start else { return false };
         let end = start + replace.removed.len();
         let run = entries.get(start..end).unwrap_or_default();
-        let named = run.len() == replace.removed.len() && run.iter().map(|entry| &entry.uid).eq(&replace.removed);
+        let named =
+            run.len() == replace.removed.len() && run.iter().map(|entry| &entry.uid).eq(&replace.removed);
         if !self.passes(place, replace.fence) || !named || !covers_the_same(run, &replace.added) {
             return false;
         }
@@ -185,10 +191,14 @@ impl BucketState {
         if self.log_start <= self.tiered_end {
             return;
         }
-        let tiered_end = self.tiered_end;
-        for roll in records.rolls.iter().filter(|roll| roll.end <= self.log_start && roll.base >= tiered_end) {
+        let passed = records.rolls.iter().rfind(|roll| roll.end <= self.log_start);
+        if let Some(roll) = passed {
             self.tiered_end = roll.end;
             self.tiered_roll = (roll.roll_index, roll.roll_term);
+        }
+        let root = Arc::make_mut(&mut self.root);
+        if root.nodes.is_empty() && root.entries.is_empty() {
+            root.start = self.tiered_end;
         }
     }
 
@@ -233,16 +243,21 @@ impl BucketState {
         if !Self::in_term(place, expired.term) || !self.intents.iter().any(|intent| named(&intent)) {
             return false;
         }
-        let gone: Vec<Tombstone> = self.intents.iter().filter(named).map(|intent| Tombstone {
-            uid: intent.uid,
-            node_level: None,
-            incarnation: incarnation.0,
-            term: intent.term,
-            base: intent.base,
-            last: Offset(intent.end.0.saturating_sub(1)),
-            since_ms: place.append_time_ms,
-            log_start: self.log_start,
-        }).collect();
+        let gone: Vec<Tombstone> = self
+            .intents
+            .iter()
+            .filter(named)
+            .map(|intent| Tombstone {
+                uid: intent.uid,
+                node_level: None,
+                incarnation: incarnation.0,
+                term: intent.term,
+                base: intent.base,
+                last: Offset(intent.end.0.saturating_sub(1)),
+                since_ms: place.append_time_ms,
+                log_start: self.log_start,
+            })
+            .collect();
         Arc::make_mut(&mut self.intents).retain(|intent| !named(&intent));
         Arc::make_mut(&mut self.tombstones).extend(gone);
         true
@@ -308,14 +323,19 @@ impl BucketState {
         let level_of = |node: &NodeReference| node.level;
         let lowest = self.root.nodes.iter().map(level_of).min()?;
         (lowest..=self.root.nodes[0].level).find_map(|level| {
-            let nodes: Vec<_> = self.root.nodes.iter().filter(|node| node.level == level).take(fan_out).cloned().collect();
+            let nodes: Vec<_> =
+                self.root.nodes.iter().filter(|node| node.level == level).take(fan_out).cloned().collect();
             (nodes.len() == fan_out).then_some(FoldContents::Nodes { level: level + 1, nodes })
         })
     }
 }
 
 /// The run of `items` that begins and ends where `node` does.
-fn run<T>(items: &[T], node: &NodeReference, range: impl Fn(&T) -> (Offset, Offset)) -> Option<std::ops::Range<usize>> {
+fn run<T>(
+    items: &[T],
+    node: &NodeReference,
+    range: impl Fn(&T) -> (Offset, Offset),
+) -> Option<std::ops::Range<usize>> {
     let start = items.iter().position(|item| range(item).0 == node.base)?;
     let length = items[start..].iter().position(|item| range(item).1 == node.last)? + 1;
     Some(start..start + length)

@@ -72,7 +72,12 @@ pub fn check(known: Option<&ProducerEntry>, meta: &BatchMeta) -> Verdict {
 
 /// Remembers a batch at `base_offset`; `known` is the producer's entry before it.
 #[must_use]
-pub fn remember(known: Option<&ProducerEntry>, meta: &BatchMeta, base_offset: Offset, append_time_ms: i64) -> ProducerEntry {
+pub fn remember(
+    known: Option<&ProducerEntry>,
+    meta: &BatchMeta,
+    base_offset: Offset,
+    append_time_ms: i64,
+) -> ProducerEntry {
     let mut entry = match known {
         Some(entry) if entry.epoch == meta.producer_epoch => entry.clone(),
         // A new epoch starts its sequences anew: nothing of the old one may answer for it (T29).
@@ -156,7 +161,10 @@ mod tests {
         let entry = after(&[(0, i32::MAX - 1, 3)]);
         assert_eq!(entry.batches[0].last_sequence, 0);
         assert_eq!(check(Some(&entry), &meta(0, 1, 1)), Verdict::Append);
-        assert_eq!(check(Some(&entry), &meta(0, i32::MAX - 1, 3)), Verdict::Duplicate { base_offset: Offset(100) });
+        assert_eq!(
+            check(Some(&entry), &meta(0, i32::MAX - 1, 3)),
+            Verdict::Duplicate { base_offset: Offset(100) }
+        );
         let entry = after(&[(0, i32::MAX, 1)]);
         assert_eq!(check(Some(&entry), &meta(0, 0, 1)), Verdict::Append);
     }

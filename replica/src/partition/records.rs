@@ -31,7 +31,7 @@ pub struct RecordState {
     pub index: LogIndex,
     /// Its term.
     pub term: Term,
-    /// The append time of the last command of record class.
+    /// The append time of the last command of record class; not compared (R9), as frozen rolls do not keep it.
     pub append_time_ms: i64,
     /// The end of the log.
     pub log_end: Offset,
@@ -94,7 +94,10 @@ impl RecordState {
             return Err(ApplyError::OffsetMismatch { expected: self.log_end, found: header.base_offset });
         }
         if header.leader_epoch != place.term.leader_epoch() {
-            return Err(ApplyError::EpochMismatch { expected: place.term.leader_epoch(), found: header.leader_epoch });
+            return Err(ApplyError::EpochMismatch {
+                expected: place.term.leader_epoch(),
+                found: header.leader_epoch,
+            });
         }
         let meta = &header.meta;
         if meta.producer_id >= 0 {
@@ -117,7 +120,10 @@ impl RecordState {
     pub(crate) fn apply_roll(&mut self, place: Place, roll: &Roll) -> Result<RollEntry, ApplyError> {
         let expected = self.open.roll(self.log_end);
         if *roll != expected || self.open.is_empty() {
-            return Err(ApplyError::RollMismatch { expected: Box::new(expected), found: Box::new(roll.clone()) });
+            return Err(ApplyError::RollMismatch {
+                expected: Box::new(expected),
+                found: Box::new(roll.clone()),
+            });
         }
         let entry = RollEntry {
             base: roll.base,

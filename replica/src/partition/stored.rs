@@ -1,69 +1,110 @@
-//! A partition's state as sections of a checkpoint.
+//! A partition's state as sections of a checkpoint (`formats::checkpoint`), and as the bytes that replicas compare.
+//!
+//! The standard sections hold what every reader of a checkpoint knows. One more, [`POSITION`], holds what only a
+//! replica needs: the open range (a local checkpoint may be taken inside one), the tiered end, and A.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    LogIndex,
+    LogIndex, Offset, Term,
     codec::{DecodeError, Decoder, Encoder},
 };
-use varve_formats::stored::{Stored, decode_list, encode_list};
+use varve_formats::{
+    checkpoint::{PartitionCheckpoint, SectionId},
+    state::{self, ConfState, FrozenRoll},
+    stored::{Stored, encode_list},
+};
 
 use super::{BucketState, PartitionState, RecordState};
 use crate::{
-    api::{OpenRange, PartitionIdentity},
+    api::{OpenRange, PartitionIdentity, SealMark},
     bugs::{Bug, is_seeded},
 };
 
-/// The sections of a partition's checkpoint.
+/// The section of what only a replica needs.
+pub const POSITION: SectionId = SectionId(15);
+
+/// The content of a partition's checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartitionSections {
-    /// Record class as of S.
-    pub records: Bytes,
-    /// Bucket class as of A.
-    pub bucket: Bytes,
-    /// Local checkpoints only: record class as of every roll that a bucket checkpoint may still need.
-    pub frozen: Option<Bytes>,
+    /// The standard sections.
+    pub standard: PartitionCheckpoint,
+    /// The section [`POSITION`].
+    pub position: Bytes,
 }
 
 impl PartitionState {
-    /// The sections of a local checkpoint: record class as of the applied index, bucket class as of A.
+    /// The content of a local checkpoint: record class as of the applied index, bucket class as of A.
     #[must_use]
-    pub fn encode(&self) -> PartitionSections {
-        let mut frozen = Encoder::new();
-        frozen.list(self.frozen.values(), |encoder, state| encode_records(encoder, state));
-        PartitionSections { frozen: Some(frozen.finish()), ..self.encode_as_of(&self.records) }
+    pub fn encode(&self, seals: &[SealMark], members: &ConfState) -> PartitionSections {
+        let mut sections = self.encode_as_of(&self.records);
+        sections.standard.seals = seals.to_vec();
+        sections.standard.frozen = self.frozen.values().map(|state| freeze(state, members)).collect();
+        sections
     }
 
-    /// The sections of a bucket checkpoint: `records` as frozen at S, bucket class as of A.
+    /// The content of a bucket checkpoint: `records` as frozen at S, bucket class as of A.
     #[must_use]
     pub fn encode_as_of(&self, records: &RecordState) -> PartitionSections {
+        let bucket = &self.bucket;
         let mut pruned = records.clone();
-        pruned.prune_rolls(self.bucket.tiered_end.max(self.bucket.log_start));
-        let mut first = Encoder::new();
-        encode_records(&mut first, &pruned);
-        let mut second = Encoder::new();
-        second.frame(|frame| {
+        pruned.prune_rolls(bucket.tiered_end.max(bucket.log_start));
+        let mut position = Encoder::new();
+        position.frame(|frame| {
+            encode_place(frame, records);
+            frame.i64(records.append_time_ms);
             frame.index(self.bucket_index.max(self.records.index));
-            encode_bucket(frame, &self.bucket);
+            frame.offset(bucket.tiered_end);
+            frame.index(bucket.tiered_roll.0);
+            frame.term(bucket.tiered_roll.1);
         });
-        PartitionSections { records: first.finish(), bucket: second.finish(), frozen: None }
+        let standard = PartitionCheckpoint {
+            root: bucket.root.as_ref().clone(),
+            producers: producers_of(records),
+            aborted: records.aborted.as_ref().clone(),
+            epochs: records.epochs.as_ref().clone(),
+            bucket: state::BucketState { log_start: bucket.log_start, manifest_seq: bucket.manifest_seq },
+            intents: bucket.intents.as_ref().clone(),
+            tombstones: bucket.tombstones.as_ref().clone(),
+            rolls: pruned.rolls.as_ref().clone(),
+            published: bucket.published.as_ref().clone(),
+            ..PartitionCheckpoint::default()
+        };
+        PartitionSections { standard, position: position.finish() }
     }
 
-    /// The state that sections hold.
-    pub fn decode(identity: PartitionIdentity, sections: &PartitionSections) -> Result<Self, DecodeError> {
-        let records = whole(sections.records.clone(), decode_records)?;
-        let (bucket_index, bucket) = whole(sections.bucket.clone(), |decoder| {
-            decoder.frame(|frame| Ok((frame.index()?, decode_bucket(frame)?)))
+    /// The state that a checkpoint holds.
+    pub fn decode(identity: PartitionIdentity, sections: PartitionSections) -> Result<Self, DecodeError> {
+        let PartitionSections { standard, position } = sections;
+        let mut decoder = Decoder::new(position);
+        let (records, bucket_index, tiered_end, tiered_roll) = decoder.frame(|frame| {
+            let mut records = decode_place(frame)?;
+            records.append_time_ms = frame.i64()?;
+            Ok((records, frame.index()?, frame.offset()?, (frame.index()?, frame.term()?)))
         })?;
-        let frozen = match &sections.frozen {
-            Some(bytes) => whole(bytes.clone(), |decoder| decoder.list(4, decode_records))?,
-            None => Vec::new(),
+        decoder.finish()?;
+        let records = RecordState {
+            producers: Arc::new(by_id(standard.producers)),
+            epochs: Arc::new(standard.epochs),
+            aborted: Arc::new(standard.aborted),
+            rolls: Arc::new(standard.rolls),
+            ..records
         };
-        let mut frozen: BTreeMap<_, _> =
-            frozen.into_iter().map(|state| (state.open.base, Arc::new(state))).collect();
-        if records.open.is_empty() && records.log_end > bucket.log_start {
-            // A bucket checkpoint is as of a roll: what it holds is what was frozen there.
+        let bucket = BucketState {
+            log_start: standard.bucket.log_start,
+            tiered_end,
+            tiered_roll,
+            manifest_seq: standard.bucket.manifest_seq,
+            root: Arc::new(standard.root),
+            intents: Arc::new(standard.intents),
+            tombstones: Arc::new(standard.tombstones),
+            published: Arc::new(standard.published),
+        };
+        let mut frozen: BTreeMap<Offset, Arc<RecordState>> =
+            standard.frozen.into_iter().map(|roll| (roll.end, Arc::new(thaw(roll)))).collect();
+        if records.open.is_empty() && records.log_end > Offset::ZERO && records.log_end <= bucket.tiered_end {
+            // A bucket checkpoint is as of a tiered roll: what it holds is what was frozen there.
             frozen.entry(records.log_end).or_insert_with(|| Arc::new(records.clone()));
         }
         Ok(Self { identity, records, bucket, bucket_index, frozen, fenced: 0 })
@@ -71,94 +112,86 @@ impl PartitionState {
 
     /// What R9 compares.
     pub(super) fn hashed_bytes(&self) -> Bytes {
+        let (records, bucket) = (&self.records, &self.bucket);
         let mut encoder = Encoder::new();
-        encode_records(&mut encoder, &self.records);
-        encode_bucket(&mut encoder, &self.bucket);
+        encode_place(&mut encoder, records);
+        encode_list(&mut encoder, &records.epochs);
+        encode_list(&mut encoder, &records.aborted);
+        encode_list(&mut encoder, &records.producers.values().cloned().collect::<Vec<_>>());
+        encode_list(&mut encoder, &records.rolls);
+        encoder.offset(bucket.log_start);
+        encoder.offset(bucket.tiered_end);
+        encoder.index(bucket.tiered_roll.0);
+        encoder.term(bucket.tiered_roll.1);
+        encoder.u64(bucket.manifest_seq);
+        bucket.root.encode(&mut encoder);
+        encode_list(&mut encoder, &bucket.intents);
+        encode_list(&mut encoder, &bucket.tombstones);
+        encode_list(&mut encoder, &bucket.published);
         encoder.finish()
     }
 }
 
-fn whole<T>(
-    bytes: Bytes,
-    read: impl FnOnce(&mut Decoder) -> Result<T, DecodeError>,
-) -> Result<T, DecodeError> {
-    let mut decoder = Decoder::new(bytes);
-    let value = read(&mut decoder)?;
-    decoder.finish()?;
-    Ok(value)
+fn producers_of(records: &RecordState) -> Vec<state::ProducerEntry> {
+    if is_seeded(Bug::DedupDroppedFromCheckpoint) {
+        return Vec::new();
+    }
+    records.producers.values().cloned().collect()
 }
 
-fn encode_records(encoder: &mut Encoder, state: &RecordState) {
-    encoder.frame(|frame| {
-        frame.index(state.index);
-        frame.term(state.term);
-        frame.i64(state.append_time_ms);
-        frame.offset(state.log_end);
-        frame.offset(state.open.base);
-        frame.index(state.open.first_index);
-        frame.u64(state.open.bytes);
-        frame.i64(state.open.max_timestamp);
-        frame.u32(state.open.batch_crcs);
-        frame.i64(state.open.first_append_ms);
-        encode_list(frame, &state.epochs);
-        encode_list(frame, &state.aborted);
-        if is_seeded(Bug::DedupDroppedFromCheckpoint) {
-            frame.u32(0);
-        } else {
-            frame.list(state.producers.values(), |frame, producer| producer.encode(frame));
-        }
-        encode_list(frame, &state.rolls);
-    });
+fn by_id(producers: Vec<state::ProducerEntry>) -> super::Producers {
+    producers.into_iter().map(|producer| (producer.producer_id, producer)).collect()
 }
 
-fn decode_records(decoder: &mut Decoder) -> Result<RecordState, DecodeError> {
-    decoder.frame(|frame| {
-        Ok(RecordState {
-            index: frame.index()?,
-            term: frame.term()?,
-            append_time_ms: frame.i64()?,
-            log_end: frame.offset()?,
-            open: OpenRange {
-                base: frame.offset()?,
-                first_index: frame.index()?,
-                bytes: frame.u64()?,
-                max_timestamp: frame.i64()?,
-                batch_crcs: frame.u32()?,
-                first_append_ms: frame.i64()?,
-            },
-            epochs: Arc::new(decode_list(frame)?),
-            aborted: Arc::new(decode_list(frame)?),
-            producers: {
-                let entries: Vec<varve_formats::state::ProducerEntry> = decode_list(frame)?;
-                Arc::new(entries.into_iter().map(|entry| (entry.producer_id, entry)).collect())
-            },
-            rolls: Arc::new(decode_list(frame)?),
-        })
-    })
+fn encode_place(frame: &mut Encoder, records: &RecordState) {
+    frame.index(records.index);
+    frame.term(records.term);
+    frame.offset(records.log_end);
+    frame.offset(records.open.base);
+    frame.index(records.open.first_index);
+    frame.u64(records.open.bytes);
+    frame.i64(records.open.max_timestamp);
+    frame.u32(records.open.batch_crcs);
+    frame.i64(records.open.first_append_ms);
 }
 
-fn encode_bucket(frame: &mut Encoder, bucket: &BucketState) {
-    frame.offset(bucket.log_start);
-    frame.offset(bucket.tiered_end);
-    frame.index(bucket.tiered_roll.0);
-    frame.term(bucket.tiered_roll.1);
-    frame.u64(bucket.manifest_seq);
-    bucket.root.encode(frame);
-    encode_list(frame, &bucket.intents);
-    encode_list(frame, &bucket.tombstones);
-    encode_list(frame, &bucket.published);
+fn decode_place(frame: &mut Decoder) -> Result<RecordState, DecodeError> {
+    let (index, term, log_end): (LogIndex, Term, Offset) = (frame.index()?, frame.term()?, frame.offset()?);
+    let open = OpenRange {
+        base: frame.offset()?,
+        first_index: frame.index()?,
+        bytes: frame.u64()?,
+        max_timestamp: frame.i64()?,
+        batch_crcs: frame.u32()?,
+        first_append_ms: frame.i64()?,
+    };
+    Ok(RecordState { index, term, log_end, open, ..RecordState::default() })
 }
 
-fn decode_bucket(frame: &mut Decoder) -> Result<BucketState, DecodeError> {
-    Ok(BucketState {
-        log_start: frame.offset()?,
-        tiered_end: frame.offset()?,
-        tiered_roll: (frame.index()?, frame.term()?),
-        manifest_seq: frame.u64()?,
-        root: Arc::new(varve_formats::manifest::Root::decode(frame)?),
-        intents: Arc::new(decode_list(frame)?),
-        tombstones: Arc::new(decode_list(frame)?),
-        published: Arc::new(decode_list(frame)?),
-    })
+fn freeze(records: &RecordState, members: &ConfState) -> FrozenRoll {
+    FrozenRoll {
+        end: records.log_end,
+        roll_index: records.index,
+        roll_term: records.term,
+        conf_state: members.clone(),
+        producers: producers_of(records),
+        open_transactions: Vec::new(),
+        aborted: records.aborted.as_ref().clone(),
+        epochs: records.epochs.as_ref().clone(),
+    }
 }
 
+/// The roll table as of a roll is pruned away whenever a checkpoint as of it is made: all in it is tiered then.
+fn thaw(roll: FrozenRoll) -> RecordState {
+    RecordState {
+        index: roll.roll_index,
+        term: roll.roll_term,
+        append_time_ms: 0,
+        log_end: roll.end,
+        open: OpenRange::starting_at(roll.end),
+        producers: Arc::new(by_id(roll.producers)),
+        epochs: Arc::new(roll.epochs),
+        aborted: Arc::new(roll.aborted),
+        rolls: Arc::default(),
+    }
+}

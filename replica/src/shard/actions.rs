@@ -79,7 +79,9 @@ impl Hosted {
     fn upload(&mut self, uid: u64, effects: &mut Vec<Effect>) {
         let Some(state) = self.partition() else { return };
         let Some(intent) = state.bucket().intents.iter().find(|intent| intent.uid == uid) else { return };
-        let known = self.uploading.contains(&uid) || self.uploaded.contains_key(&uid) || self.upload_failed.contains(&uid);
+        let known = self.uploading.contains(&uid)
+            || self.uploaded.contains_key(&uid)
+            || self.upload_failed.contains(&uid);
         let current = intent.term == self.raft.term() && self.is_ready();
         let Some(roll) = self.roll_of(intent) else { return };
         if known || !current || self.uploading.len() >= UPLOADS_MAX {
@@ -153,10 +155,12 @@ impl Hosted {
     }
 
     fn checkpoint_local(&mut self, effects: &mut Vec<Effect>) {
-        let voters = self.raft.membership().voters.clone();
+        let members = self.raft.membership();
         let (captured, (index, term)) = match &self.machine {
-            Machine::Partition(state) => (Captured::local(state, &self.seals, voters), state.applied()),
-            Machine::Metadata(state) => (Captured::metadata(state, voters), state.applied()),
+            Machine::Partition(state) => {
+                (Captured::local(self.group, state, &self.seals, members), state.applied())
+            }
+            Machine::Metadata(state) => (Captured::metadata(state, members), state.applied()),
         };
         let newest = self.local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
         if index <= newest || self.jobs.runs(JobKind::CheckpointLocal) {
@@ -171,10 +175,10 @@ impl Hosted {
         if !self.is_ready() || self.jobs.runs(JobKind::Publish) {
             return;
         }
-        let voters = self.raft.membership().voters.clone();
+        let members = self.raft.membership();
         let captured = match &self.machine {
-            Machine::Partition(state) => Captured::bucket(state, self.options.tiered, voters),
-            Machine::Metadata(state) => Some(Captured::metadata(state, voters)),
+            Machine::Partition(state) => Captured::bucket(self.group, state, self.options.tiered, members),
+            Machine::Metadata(state) => Some(Captured::metadata(state, members)),
         };
         let Some(captured) = captured else { return };
         let identity = self.partition().map(|state| state.identity().clone());

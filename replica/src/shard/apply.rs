@@ -27,7 +27,9 @@ impl Hosted {
             if let Some(persist) = ready.persist {
                 self.persist(ready.number, persist, effects);
             }
-            effects.extend(ready.messages.into_iter().map(|message| Effect::Send { group: self.group, message }));
+            effects.extend(
+                ready.messages.into_iter().map(|message| Effect::Send { group: self.group, message }),
+            );
             self.apply_all(&ready.committed, effects);
             if self.is_ready() {
                 self.drain_queue(now, effects);
@@ -79,14 +81,17 @@ impl Hosted {
                 Some(proposal) if proposal.term == entry.term => (Some(proposal), None),
                 other => (None, other),
             };
-            effects.extend(others.into_iter().flat_map(|proposal| proposal.waiters).map(|waiter| Effect::Reply {
-                ticket: waiter.ticket(),
-                reply: Reply::Refused(Refusal::Unknown),
+            effects.extend(others.into_iter().flat_map(|proposal| proposal.waiters).map(|waiter| {
+                Effect::Reply { ticket: waiter.ticket(), reply: Reply::Refused(Refusal::Unknown) }
             }));
             let waiters = ours.map_or_else(Vec::new, |proposal| proposal.waiters);
             if let Err(cause) = self.apply_one(entry, &waiters, effects) {
                 let refusal = Reply::Refused(Refusal::StorageError);
-                effects.extend(waiters.iter().map(|waiter| Effect::Reply { ticket: waiter.ticket(), reply: refusal.clone() }));
+                effects.extend(
+                    waiters
+                        .iter()
+                        .map(|waiter| Effect::Reply { ticket: waiter.ticket(), reply: refusal.clone() }),
+                );
                 return self.stop(StopReason::Apply { index: entry.index, cause }, effects);
             }
             self.speculation.applied(entry.index);
@@ -196,7 +201,8 @@ impl Hosted {
                 for entry in &append.entries {
                     self.uploaded.remove(&entry.uid);
                 }
-                self.first_unpublished_ms = self.first_unpublished_ms.or(Some(state.records().append_time_ms));
+                self.first_unpublished_ms =
+                    self.first_unpublished_ms.or(Some(state.records().append_time_ms));
             }
             Command::IntentExpired(expired) => {
                 for uid in &expired.uids {

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     api::{
-        Effect, GroupKind, GroupOptions, GroupState, JobsStatus, LocalCheckpoint, LogEntry, Mark, Now, OpenGroup,
-        PartitionView, Refusal, Reply, SealMark, StopReason,
+        Effect, GroupKind, GroupOptions, GroupState, JobsStatus, LocalCheckpoint, LogEntry, Mark, Now,
+        OpenGroup, PartitionView, Refusal, Reply, SealMark, StopReason,
     },
     metadata::MetadataState,
     partition::{BatchHeader, PartitionState},
@@ -132,7 +132,9 @@ impl Hosted {
             Machine::Partition(state) => {
                 (state.applied().0, state.bucket().published.last().cloned(), state.records().append_time_ms)
             }
-            Machine::Metadata(state) => (state.applied().0, state.published().last().cloned(), state.append_time_ms),
+            Machine::Metadata(state) => {
+                (state.applied().0, state.published().last().cloned(), state.append_time_ms)
+            }
         };
         self.publish_dirty = match published {
             Some(newest) => applied > newest.applied_index.plus(2),
@@ -208,7 +210,12 @@ impl Hosted {
     }
 
     /// Proposes a command; `None` where raft refuses it: then nothing was appended.
-    pub(super) fn propose(&mut self, now: Now, command: &Command, waiter: Option<Waiter>) -> Option<LogIndex> {
+    pub(super) fn propose(
+        &mut self,
+        now: Now,
+        command: &Command,
+        waiter: Option<Waiter>,
+    ) -> Option<LogIndex> {
         if !self.is_ready() {
             return None;
         }
@@ -224,7 +231,8 @@ impl Hosted {
         let bytes = data.len() as u64;
         let index = self.raft.propose(data).ok()?;
         let term = self.raft.term();
-        self.pending.insert(index, Proposal { term, bytes, base_offset, waiters: waiter.into_iter().collect() });
+        self.pending
+            .insert(index, Proposal { term, bytes, base_offset, waiters: waiter.into_iter().collect() });
         Some(index)
     }
 
@@ -273,14 +281,17 @@ fn machine_of(open: &OpenGroup) -> Result<(Machine, GroupOptions), String> {
         (GroupKind::Metadata { cluster, incarnation }, GroupState::New) => {
             Ok((Machine::Metadata(MetadataState::new(*cluster, *incarnation)), GroupOptions::default()))
         }
-        (GroupKind::Metadata { cluster, .. }, GroupState::Metadata(state)) if state.image().cluster == *cluster => {
+        (GroupKind::Metadata { cluster, .. }, GroupState::Metadata(state))
+            if state.image().cluster == *cluster =>
+        {
             Ok((Machine::Metadata(state.as_ref().clone()), GroupOptions::default()))
         }
         (GroupKind::Partition { identity, options }, GroupState::New) => {
             Ok((Machine::Partition(PartitionState::new(identity.clone())), options.clone()))
         }
         (GroupKind::Partition { identity, options }, GroupState::Partition(state))
-            if (state.identity().topic_id, state.identity().partition) == (identity.topic_id, identity.partition) =>
+            if (state.identity().topic_id, state.identity().partition)
+                == (identity.topic_id, identity.partition) =>
         {
             Ok((Machine::Partition(state.as_ref().clone()), options.clone()))
         }
@@ -291,7 +302,8 @@ fn machine_of(open: &OpenGroup) -> Result<(Machine, GroupOptions), String> {
 fn recovered(open: &OpenGroup, applied: (LogIndex, Term)) -> Result<Recovered, String> {
     let mut entries = Vec::with_capacity(open.entries.len());
     for entry in &open.entries {
-        let kind = EntryKind::from_u8(entry.kind).ok_or_else(|| format!("unknown kind of entry {}", entry.kind))?;
+        let kind =
+            EntryKind::from_u8(entry.kind).ok_or_else(|| format!("unknown kind of entry {}", entry.kind))?;
         entries.push(Entry { index: entry.index, term: entry.term, kind, data: entry.data.clone() });
     }
     // The WAL may hold no commit as high as what a checkpoint proves to be committed and applied.

@@ -72,7 +72,9 @@ impl Hosted {
     /// Kept until its append is applied; one whose intent is gone stays an orphan that a tombstone names.
     fn uploaded(&mut self, uid: u64, entry: manifest::Entry) {
         self.uploading.remove(&uid);
-        let live = self.partition().is_some_and(|state| state.bucket().intents.iter().any(|intent| intent.uid == uid));
+        let live = self
+            .partition()
+            .is_some_and(|state| state.bucket().intents.iter().any(|intent| intent.uid == uid));
         if live {
             self.uploaded.insert(uid, entry);
         }
@@ -122,14 +124,19 @@ impl Hosted {
     /// Tiered segments above S of the newest published checkpoint.
     pub(super) fn unpublished_segments(&self) -> u32 {
         let Machine::Partition(state) = &self.machine else { return 0 };
-        let published = state.bucket().published.last().map_or(varve_common::Offset::ZERO, |newest| newest.state_offset);
+        let published =
+            state.bucket().published.last().map_or(varve_common::Offset::ZERO, |newest| newest.state_offset);
         let entries = &state.bucket().root.entries;
-        u32::try_from(entries.iter().rev().take_while(|entry| entry.base >= published).count()).unwrap_or(u32::MAX)
+        u32::try_from(entries.iter().rev().take_while(|entry| entry.base >= published).count())
+            .unwrap_or(u32::MAX)
     }
 }
 
 const fn is_failure(outcome: &JobOutcome) -> bool {
-    matches!(outcome, JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. })
+    matches!(
+        outcome,
+        JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. }
+    )
 }
 
 const fn kind_of(outcome: &JobOutcome) -> JobKind {

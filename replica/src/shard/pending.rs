@@ -21,9 +21,10 @@ pub(super) enum Waiter {
 impl Waiter {
     pub(super) const fn ticket(self) -> Ticket {
         match self {
-            Self::Produce { ticket, .. } | Self::Duplicate(ticket) | Self::Metadata(ticket) | Self::Trim(ticket) => {
-                ticket
-            }
+            Self::Produce { ticket, .. }
+            | Self::Duplicate(ticket)
+            | Self::Metadata(ticket)
+            | Self::Trim(ticket) => ticket,
         }
     }
 }
@@ -49,7 +50,10 @@ impl Pending {
     pub(super) fn insert(&mut self, index: LogIndex, proposal: Proposal) {
         self.bytes += proposal.bytes;
         let before = self.proposals.insert(index, proposal);
-        assert!(before.is_none(), "an index is proposed once a term, and a term's end clears what it proposed");
+        assert!(
+            before.is_none(),
+            "an index is proposed once a term, and a term's end clears what it proposed"
+        );
     }
 
     /// The proposal at an applied index.

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use varve_common::Offset;
-use varve_formats::command::{Command, Fence, HEADER_BYTES, MetadataCommand, TierTrim, TrimCause, encode_records};
+use varve_formats::command::{
+    Command, Fence, HEADER_BYTES, MetadataCommand, TierTrim, TrimCause, encode_records,
+};
 
 use super::{
     hosted::{Hosted, Machine},
@@ -84,10 +86,12 @@ impl Hosted {
                     None => Outcome::Replies(Reply::Refused(Refusal::Unknown)),
                 }
             }
-            Verdict::OutOfOrder { expected } => Outcome::Replies(Reply::Refused(Refusal::OutOfOrderSequence {
-                expected,
-                found: request.meta.base_sequence,
-            })),
+            Verdict::OutOfOrder { expected } => {
+                Outcome::Replies(Reply::Refused(Refusal::OutOfOrderSequence {
+                    expected,
+                    found: request.meta.base_sequence,
+                }))
+            }
             Verdict::Fenced { current } => Outcome::Replies(Reply::Refused(Refusal::InvalidProducerEpoch {
                 current,
                 found: request.meta.producer_epoch,
@@ -106,7 +110,9 @@ impl Hosted {
         let batch = &mut data[HEADER_BYTES..];
         place(batch, base_offset, term.leader_epoch());
         if BatchHeader::parse(batch).is_none_or(|header| header.meta != request.meta) {
-            return Outcome::Replies(Reply::Refused(Refusal::InvalidBatch("the batch is not what was validated")));
+            return Outcome::Replies(Reply::Refused(Refusal::InvalidBatch(
+                "the batch is not what was validated",
+            )));
         }
         let mut append_time_ms = -1;
         if request.timestamps == Timestamps::Append {
@@ -213,7 +219,8 @@ fn invalid(request: &Request) -> Option<Refusal> {
     if meta.is_transactional {
         return Some(Refusal::Transactional);
     }
-    if request.batch.len() < BATCH_HEADER_BYTES || meta.count == 0 || meta.count - 1 != meta.last_offset_delta {
+    if request.batch.len() < BATCH_HEADER_BYTES || meta.count == 0 || meta.count - 1 != meta.last_offset_delta
+    {
         return Some(Refusal::InvalidBatch("the batch's length or count is wrong"));
     }
     if meta.producer_id >= 0 && (meta.base_sequence < 0 || meta.producer_epoch < 0) {

@@ -39,7 +39,13 @@ impl Speculation {
     }
 
     /// A batch was proposed at `index`.
-    pub(super) fn append(&mut self, state: &PartitionState, meta: &BatchMeta, index: LogIndex, append_time_ms: i64) {
+    pub(super) fn append(
+        &mut self,
+        state: &PartitionState,
+        meta: &BatchMeta,
+        index: LogIndex,
+        append_time_ms: i64,
+    ) {
         if meta.producer_id >= 0 {
             let entry = remember(self.known(state, meta.producer_id), meta, self.log_end, append_time_ms);
             self.producers.insert(meta.producer_id, entry);

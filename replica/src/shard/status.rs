@@ -135,7 +135,13 @@ impl Hosted {
     /// What is left after a cut, as a share: the WAL's own accounting is exact, this is for the planner's order only.
     pub(super) fn log_bytes_after_cut(&self) -> u64 {
         let Some(state) = self.partition() else { return self.since_checkpoint.bytes };
-        let rolls: u64 = state.records().rolls.iter().filter(|roll| roll.roll_index > self.truncated.0).map(|roll| roll.bytes).sum();
+        let rolls: u64 = state
+            .records()
+            .rolls
+            .iter()
+            .filter(|roll| roll.roll_index > self.truncated.0)
+            .map(|roll| roll.bytes)
+            .sum();
         (rolls + state.records().open.bytes).min(self.log_bytes)
     }
 
@@ -184,9 +190,8 @@ impl Hosted {
             fence_pending: self.speculation.fence.is_some(),
             inflight_bytes: self.pending.bytes(),
             producers: records.map_or(0, |records| records.producers.len()),
-            oldest_producer_ms: records.and_then(|records| {
-                records.producers.values().map(|producer| producer.last_timestamp).min()
-            }),
+            oldest_producer_ms: records
+                .and_then(|records| records.producers.values().map(|producer| producer.last_timestamp).min()),
             fenced_commands: partition.map_or(0, PartitionState::fenced),
             jobs: self.jobs.clone(),
         }

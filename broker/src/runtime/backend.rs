@@ -1,0 +1,288 @@
+//! What handlers ask of the node, answered by the shard's thread, the published views and the log view.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{runtime::Handle, sync::watch};
+use varve_common::{Clock, GroupId, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
+use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
+use varve_replica::{
+    BatchMeta, Input, Refusal, Reply, Timestamps,
+    metadata::{MetadataDone, MetadataRejected},
+};
+use varve_tiering::{LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits, TimestampOffset};
+
+use super::{
+    blocks::Block,
+    mailbox::{Mailbox, Stopped},
+    views::Views,
+};
+use crate::node::{
+    Append, AppendRefusal, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, PartitionView, ReadBatches,
+    ReadError, ReadLimits,
+};
+
+/// Ids that are allocated at once: what a crash leaves unused is never missed.
+const ID_BLOCK: u32 = 1_000;
+/// How long a new topic is given until its partitions lead.
+const LEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long a producer is kept waiting before it is told that there is no room: the client's own retries follow.
+const FULL_PAUSE: Duration = Duration::from_millis(200);
+
+/// The node behind its handlers. Clones share everything.
+#[derive(Clone)]
+pub struct NodeBackend {
+    /// This node.
+    pub node: NodeId,
+    /// The shard's thread.
+    pub mailbox: Mailbox,
+    /// What it published.
+    pub views: Views,
+    /// Records, wherever they are.
+    pub log: Arc<LogView>,
+    /// Where reads that may block run.
+    pub cold: Handle,
+    /// Whether there is room in the log.
+    pub wal: varve_wal::Handle,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Producer ids that are allocated and not handed out.
+    pub producer_ids: Arc<Block>,
+    /// Replica counters that are allocated and not used.
+    pub replica_ids: Arc<Block>,
+}
+
+impl NodeBackend {
+    /// Proposes a change of the metadata and waits until it is applied.
+    pub async fn change(&self, command: MetadataCommand) -> Result<MetadataDone, MetadataRefusal> {
+        let propose =
+            |ticket| Input::Propose { ticket: Some(ticket), group: GroupId::METADATA, command };
+        match self.mailbox.request(propose).await {
+            Ok(Reply::Metadata(Ok(done))) => Ok(done),
+            Ok(Reply::Metadata(Err(rejected))) => Err(refusal_of(&rejected)),
+            Ok(Reply::Refused(Refusal::StorageError)) | Err(Stopped) => Err(MetadataRefusal::Storage),
+            Ok(_) => Err(MetadataRefusal::NotController),
+        }
+    }
+
+    async fn replica_ids(&self, count: u32) -> Result<Vec<ReplicaId>, MetadataRefusal> {
+        let node = self.node.get();
+        let first = self
+            .replica_ids
+            .take(count, |wanted| async move {
+                match self.change(MetadataCommand::AllocateReplicaIds { node, count: wanted.max(ID_BLOCK) }).await? {
+                    MetadataDone::ReplicaIds { first, count, .. } => Ok((first, u64::from(count))),
+                    _ => Err(MetadataRefusal::NotController),
+                }
+            })
+            .await?;
+        (first..first + u64::from(count))
+            .map(|counter| ReplicaId::new(self.node, counter).ok_or(MetadataRefusal::Limit("replica ids are used up")))
+            .collect()
+    }
+
+    async fn create(self, topic: NewTopic) -> Result<(), MetadataRefusal> {
+        let count = u32::try_from(topic.partitions).map_err(|_| MetadataRefusal::Limit("invalid partitions"))?;
+        let replicas = self.replica_ids(count).await?;
+        let partitions =
+            replicas.into_iter().map(|replica| PartitionAssignment { group: 0, replicas: vec![replica] }).collect();
+        let command =
+            CreateTopic { id: topic.id, name: topic.name, partitions, configs: topic.configs };
+        let MetadataDone::TopicCreated(created) = self.change(MetadataCommand::CreateTopic(command)).await? else {
+            return Err(MetadataRefusal::NotController);
+        };
+        // Clients that create a topic use it at once: give its partitions a moment to lead.
+        let lead = async {
+            for partition in &created.partitions {
+                if let Some(mut view) = self.views.watch(partition.group) {
+                    // An error means that the partition is gone again: nothing to wait for.
+                    drop(view.wait_for(|view| view.ready).await);
+                }
+            }
+        };
+        let limit = self.clock.sleep(LEAD_LIMIT);
+        tokio::select! { () = lead => {}, () = limit => {} }
+        Ok(())
+    }
+
+    async fn read_log(self, group: GroupId, from: Offset, limits: ReadLimits) -> Result<ReadBatches, ReadError> {
+        let view = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
+        if from < view.log_start {
+            return Err(ReadError::OutOfRange);
+        }
+        let extent = extent(group, &view);
+        let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
+        let batches = self.log.read(&extent, from, bounds).await.map_err(|error| error_of(group, &error))?;
+        if !limits.one_batch_at_least && batches.bytes > limits.bytes_max {
+            return Ok(ReadBatches { chunks: Vec::new(), next: from });
+        }
+        Ok(ReadBatches { chunks: batches.chunks, next: batches.next })
+    }
+}
+
+fn extent(group: GroupId, view: &varve_replica::PartitionView) -> PartitionExtent<'_> {
+    PartitionExtent {
+        group,
+        identity: &view.identity,
+        log_start: view.log_start,
+        root: &view.root,
+        rolls: &view.rolls,
+        seals: &view.seals,
+    }
+}
+
+fn error_of(group: GroupId, error: &ViewError) -> ReadError {
+    tracing::warn!(%group, %error, "read failed");
+    match error {
+        ViewError::BelowLogStart { .. } => ReadError::OutOfRange,
+        ViewError::Cold(_) => ReadError::Unavailable,
+        ViewError::Nowhere { .. } | ViewError::Wal(_) | ViewError::Local(_) => ReadError::Storage,
+        ViewError::Records { .. } => ReadError::Corrupt,
+    }
+}
+
+fn refusal_of(rejected: &MetadataRejected) -> MetadataRefusal {
+    match rejected {
+        MetadataRejected::TopicExists { .. } | MetadataRejected::TopicIdTaken => MetadataRefusal::Exists,
+        MetadataRejected::UnknownTopic => MetadataRefusal::UnknownTopic,
+        MetadataRejected::InvalidName => MetadataRefusal::Limit("invalid topic name"),
+        MetadataRejected::InvalidPartitions => MetadataRefusal::Limit("too many partitions"),
+        MetadataRejected::InvalidNode(_) => MetadataRefusal::Limit("invalid node id"),
+        MetadataRejected::InvalidCount => MetadataRefusal::Limit("ids are used up"),
+        MetadataRejected::FeatureDowngrade { .. } => MetadataRefusal::Limit("feature levels only rise"),
+    }
+}
+
+fn append_refusal_of(refusal: Refusal) -> AppendRefusal {
+    match refusal {
+        Refusal::UnknownGroup | Refusal::WrongGroup => AppendRefusal::UnknownGroup,
+        Refusal::NotLeader { .. } => AppendRefusal::NotLeader,
+        Refusal::Unknown | Refusal::OffsetOutOfRange => AppendRefusal::Unknown,
+        Refusal::Throttled => AppendRefusal::Throttled,
+        Refusal::StorageError => AppendRefusal::Storage,
+        Refusal::OutOfOrderSequence { expected, found } => AppendRefusal::OutOfOrderSequence { expected, found },
+        Refusal::InvalidProducerEpoch { current, found } => AppendRefusal::InvalidProducerEpoch { current, found },
+        Refusal::InvalidBatch(why) => AppendRefusal::InvalidBatch(why),
+        Refusal::Transactional => AppendRefusal::Transactional,
+    }
+}
+
+fn meta_of(meta: &varve_protocol::batch::BatchMeta) -> BatchMeta {
+    BatchMeta {
+        count: meta.count,
+        last_offset_delta: meta.last_offset_delta,
+        producer_id: meta.producer_id,
+        producer_epoch: meta.producer_epoch,
+        base_sequence: meta.base_sequence,
+        base_timestamp: meta.base_timestamp,
+        max_timestamp: meta.max_timestamp,
+        is_transactional: meta.is_transactional,
+        is_control: meta.is_control,
+        crc: meta.crc,
+        bytes: meta.bytes,
+    }
+}
+
+fn appended_of(reply: Reply) -> Result<Appended, AppendRefusal> {
+    match reply {
+        Reply::Produced { base_offset, append_time_ms, log_start } => {
+            Ok(Appended { base_offset, append_time_ms, log_start, duplicate: false })
+        }
+        Reply::Duplicate { base_offset, log_start } => {
+            Ok(Appended { base_offset, append_time_ms: -1, log_start, duplicate: true })
+        }
+        Reply::Refused(refusal) => Err(append_refusal_of(refusal)),
+        Reply::Metadata(_) | Reply::Trimmed { .. } => Err(AppendRefusal::Unknown),
+    }
+}
+
+impl Backend for NodeBackend {
+    fn image(&self) -> Arc<Image> {
+        self.views.image()
+    }
+
+    fn create_topic(&self, topic: NewTopic) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        Box::pin(self.clone().create(topic))
+    }
+
+    fn delete_topic(&self, id: TopicId) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let node = self.clone();
+        Box::pin(async move { node.change(MetadataCommand::DeleteTopic { id }).await.map(drop) })
+    }
+
+    fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>> {
+        let node = self.clone();
+        Box::pin(async move {
+            let allocate = |wanted: u32| {
+                let node = node.clone();
+                async move {
+                    let count = wanted.max(ID_BLOCK);
+                    match node.change(MetadataCommand::AllocateProducerIds { count }).await? {
+                        MetadataDone::ProducerIds { first, count } => Ok((first as u64, u64::from(count))),
+                        _ => Err(MetadataRefusal::NotController),
+                    }
+                }
+            };
+            node.producer_ids.take(1, allocate).await.map(|id| id as i64)
+        })
+    }
+
+    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, AppendRefusal>> {
+        if matches!(self.wal.pressure(), varve_wal::Pressure::Full(_)) {
+            let pause = self.clock.sleep(FULL_PAUSE);
+            return Box::pin(async move {
+                pause.await;
+                Err(AppendRefusal::Throttled)
+            });
+        }
+        let meta = meta_of(&append.meta);
+        let timestamps = if append.log_append_time { Timestamps::Append } else { Timestamps::Create };
+        let answer =
+            self.mailbox.ask(|ticket| Input::Produce { ticket, group, batch: append.batch, meta, timestamps });
+        Box::pin(async move { appended_of(answer.await.map_err(|_| AppendRefusal::Storage)?) })
+    }
+
+    fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {
+        self.views.watch(group)
+    }
+
+    fn read(
+        &self,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> BoxFuture<'static, Result<ReadBatches, ReadError>> {
+        let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
+        if limits.one_batch_at_least
+            && let Some(batches) = self.log.read_tail(group, from, bounds)
+        {
+            return Box::pin(std::future::ready(Ok(ReadBatches { chunks: batches.chunks, next: batches.next })));
+        }
+        // The read goes on and fills the caches even where the client stops waiting for it.
+        let read = self.cold.spawn(self.clone().read_log(group, from, limits));
+        Box::pin(async move { read.await.unwrap_or(Err(ReadError::Storage)) })
+    }
+
+    fn find_timestamp(&self, group: GroupId, timestamp: i64) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
+        let node = self.clone();
+        let found = self.cold.spawn(async move {
+            let view = node.views.partition(group).ok_or(ReadError::UnknownGroup)?;
+            let found = node.log.find_timestamp(&extent(group, &view), timestamp, view.high_watermark).await;
+            found.map_err(|error| error_of(group, &error))
+        });
+        Box::pin(async move { Ok(found.await.unwrap_or(Err(ReadError::Storage))?.map(found_of)) })
+    }
+
+    fn find_max_timestamp(&self, group: GroupId) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
+        let node = self.clone();
+        let found = self.cold.spawn(async move {
+            let view = node.views.partition(group).ok_or(ReadError::UnknownGroup)?;
+            let found = node.log.max_timestamp(&extent(group, &view), view.high_watermark).await;
+            found.map_err(|error| error_of(group, &error))
+        });
+        Box::pin(async move { Ok(found.await.unwrap_or(Err(ReadError::Storage))?.map(found_of)) })
+    }
+}
+
+fn found_of(found: TimestampOffset) -> Found {
+    Found { offset: found.offset, timestamp: found.timestamp }
+}

@@ -1,0 +1,96 @@
+//! Whose the prefix is: asked at the start, and every 30 seconds after (TIERING.md 8).
+
+use std::{sync::Arc, time::Duration};
+
+use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation};
+use varve_formats::{
+    claim::{Claim, FORMAT},
+    keys::Prefix,
+};
+use varve_objects::Store;
+use varve_snapshot::claim::{self, ClaimError, DataDirectory};
+
+use super::{
+    data::Layout,
+    identity::{Identity, IdentityError},
+};
+use crate::config::Config;
+
+/// How often the claim is read again.
+const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Why this node must not run here.
+#[derive(Debug, thiserror::Error)]
+pub enum FoundError {
+    /// The data directory is another's, or damaged.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The data directory is of another node.
+    #[error("the data directory is of node {found}, this is node {mine}")]
+    OtherNode {
+        /// Whose it is.
+        found: varve_common::NodeId,
+        /// Who this is.
+        mine: varve_common::NodeId,
+    },
+    /// The prefix is another's, or a wiped node found its own.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+/// The identity of the data directory; where it has none, a new cluster is founded, if nobody has claimed the prefix.
+pub async fn found(
+    config: &Config,
+    layout: &Layout,
+    disk: &dyn Disk,
+    store: &dyn Store,
+    prefix: &Prefix,
+    clock: &dyn Clock,
+    entropy: &dyn Entropy,
+) -> Result<Identity, FoundError> {
+    if let Some(identity) = Identity::load(disk, &layout.root)? {
+        if identity.node != config.node {
+            return Err(FoundError::OtherNode { found: identity.node, mine: config.node });
+        }
+        return Ok(identity);
+    }
+    if let Some(lives) = claim::lives(store, prefix).await? {
+        return Err(ClaimError::Existing(lives.newest).into());
+    }
+    let identity = Identity {
+        cluster: ClusterId::from_random(entropy.next_u128()),
+        incarnation: Incarnation(1),
+        node: config.node,
+    };
+    // Durable before the claim: a crash in between leaves an identity that claims at the next start.
+    identity.store(disk, &layout.root)?;
+    confirm(store, prefix, identity, clock).await?;
+    Ok(identity)
+}
+
+/// Confirms the claim, or makes the one that a crash kept this cluster from making.
+async fn confirm(store: &dyn Store, prefix: &Prefix, identity: Identity, clock: &dyn Clock) -> Result<(), ClaimError> {
+    let mine = Claim {
+        cluster: identity.cluster,
+        incarnation: identity.incarnation,
+        created_ms: clock.wall_ms(),
+        node: identity.node,
+        format: FORMAT,
+    };
+    let data = DataDirectory::Of(identity.cluster, identity.incarnation);
+    claim::establish(store, prefix, mine, data).await.map(drop)
+}
+
+/// Watches the claim until it is certain that the prefix is not ours any more; says why then. A store that does not
+/// answer is no reason to stop: hot data is served and nothing is deleted.
+pub async fn watch(store: Arc<dyn Store>, prefix: Prefix, identity: Identity, clock: Arc<dyn Clock>) -> ClaimError {
+    loop {
+        match confirm(&*store, &prefix, identity, &*clock).await {
+            Ok(()) => {}
+            Err(ClaimError::Store(failure)) => tracing::warn!(%failure, "the claim could not be read"),
+            Err(ClaimError::Vanished(key)) => tracing::warn!(%key, "the claim was listed and is not there"),
+            Err(error) => return error,
+        }
+        clock.sleep(CHECK_INTERVAL).await;
+    }
+}

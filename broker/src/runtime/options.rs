@@ -1,0 +1,54 @@
+//! Configuration turned into what the rooms below want.
+
+use varve_compactor::PlanOptions;
+use varve_formats::manifest::FanOut;
+use varve_replica::{GroupOptions, LocalRetention, metadata::Topic};
+
+use crate::{
+    config::{Config, topic::Effective},
+    driver::OptionsOf,
+};
+
+/// How a topic's partitions are run.
+#[must_use]
+pub fn options_of(config: &Config) -> OptionsOf {
+    let defaults = config.topic_defaults.clone();
+    let upload_age_ms = config.tier_age_max.as_millis() as u64;
+    let fan_out = FanOut(config.manifest_fan_out);
+    std::sync::Arc::new(move |topic: &Topic| {
+        let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        group_options(&Effective::new(&defaults, own), upload_age_ms, fan_out)
+    })
+}
+
+fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> GroupOptions {
+    // -1 is "without limit" in all of Kafka's retention keys.
+    let limit = |name| u64::try_from(effective.number(name)).ok();
+    // What is compacted is never deleted by age or size; compaction itself is not there yet.
+    let deletes = effective.holds("cleanup.policy", "delete");
+    let local = match (effective.number("local.retention.ms"), effective.number("local.retention.bytes")) {
+        (-2, -2) => LocalRetention::Window,
+        (ms, bytes) => LocalRetention::Explicit { ms: u64::try_from(ms).ok(), bytes: u64::try_from(bytes).ok() },
+    };
+    GroupOptions {
+        tiered: effective.switch("remote.storage.enable") && !effective.switch("remote.log.copy.disable"),
+        segment_bytes_max: limit("segment.bytes").unwrap_or(u64::MAX),
+        segment_ms: limit("segment.ms").unwrap_or(u64::MAX),
+        upload_age_ms,
+        retention_ms: limit("retention.ms").filter(|_| deletes),
+        retention_bytes: limit("retention.bytes").filter(|_| deletes),
+        local_retention: local,
+        fan_out,
+    }
+}
+
+/// How the node plans.
+#[must_use]
+pub fn plan_options(config: &Config) -> PlanOptions {
+    PlanOptions {
+        publish_segments: config.snapshot.segments,
+        publish_age: config.snapshot.age_max,
+        producer_expiration: config.producer_expiration,
+        ..PlanOptions::default()
+    }
+}

@@ -1,0 +1,385 @@
+//! The process: what is started in which order, what ends it, and how it ends.
+//!
+//! ```text
+//! data directory, lock -> identity and claim -> log recovery -> shard thread -> metadata leads -> listeners -> banner
+//! signal, lost claim or failed log -> listeners drain -> shard thread -> log settles
+//! ```
+
+use std::{io, sync::Arc};
+
+use tokio::{
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::oneshot,
+};
+use varve_common::{Clock, Disk, Entropy, ReplicaId};
+use varve_formats::{
+    command::{BrokerRegistration, MetadataCommand},
+    compression::Codec,
+    keys::Keys,
+};
+use varve_replica::Shard;
+use varve_snapshot::claim::ClaimError;
+use varve_tiering::{
+    ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, TailCache, UploadBudget, Uploader, chunks,
+};
+use varve_wal::NativeDisk;
+
+use super::{
+    backend::NodeBackend,
+    background::{self, Background, JobRunner},
+    banner,
+    clock::{SystemClock, SystemEntropy},
+    data::{Layout, Lock, LockError},
+    guard::{self, FoundError},
+    identity::Identity,
+    mailbox::{Mail, Mailbox, mailbox},
+    options,
+    pressure,
+    shard::ShardThread,
+    store::{self, Tier, TierError},
+    views::Views,
+};
+use crate::{
+    config::Config,
+    driver::{Driver, Groups, OpenError, Placement},
+    handlers::Handlers,
+    http::{Admin, Check},
+    jobs::Surroundings,
+    metrics::{Metrics, NetObserver},
+    net::{BindError, Bound, Limits, Server},
+    node::{Image, Node},
+    telemetry,
+};
+
+/// Bytes of newest batches that are kept in memory for consumers at the tail.
+const TAIL_BYTES_MAX: usize = 64 << 20;
+/// The size of a chunk of a cold object.
+const CHUNK_BYTES: u64 = 4 << 20;
+/// Memory that uploads hold together.
+const UPLOAD_BYTES_MAX: u64 = 256 << 20;
+/// Threads for connections and handlers.
+const NET_THREADS: usize = 2;
+
+/// Why the broker does not run, or not any more.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The operating system refuses something basic.
+    #[error("{what}: {source}")]
+    System {
+        /// What was wanted.
+        what: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The data directory is in use.
+    #[error("data directory {path}: {source}")]
+    Lock {
+        /// Which.
+        path: String,
+        /// Why.
+        source: LockError,
+    },
+    /// Logging cannot be set up.
+    #[error(transparent)]
+    Telemetry(#[from] telemetry::TelemetryError),
+    /// The object store cannot be used.
+    #[error(transparent)]
+    Tier(#[from] TierError),
+    /// The directory or the prefix is another's.
+    #[error(transparent)]
+    Found(#[from] FoundError),
+    /// The log cannot be opened.
+    #[error("write-ahead log: {0}")]
+    Wal(#[from] varve_wal::OpenError),
+    /// The metadata cannot be opened: without it nothing can be served.
+    #[error(transparent)]
+    Metadata(#[from] OpenError),
+    /// The metadata group did not come up.
+    #[error("the metadata group does not lead: {0}")]
+    Register(crate::node::MetadataRefusal),
+    /// A listener is taken.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The log has failed: nothing was acknowledged after that. A restart recovers.
+    #[error("the write-ahead log failed: {0}")]
+    LogFailed(String),
+    /// The prefix is not ours any more.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+}
+
+fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
+    move |source| RunError::System { what, source }
+}
+
+/// Runs a broker until it is told to stop (SIGTERM, SIGINT), or until it must.
+pub fn run(config: Config) -> Result<(), RunError> {
+    telemetry::start(telemetry::Format::from_config(&config.log_format), &config.log_filter)?;
+    let cold = background::runtime().map_err(system("start threads"))?;
+    let net = Builder::new_multi_thread()
+        .worker_threads(NET_THREADS)
+        .thread_name("net")
+        .enable_all()
+        .build()
+        .map_err(system("start threads"))?;
+    let outcome = net.block_on(serve(config, cold.handle().clone()));
+    // Reads that hang in a dead store must not keep the process.
+    cold.shutdown_background();
+    outcome
+}
+
+/// What every part of the process stands on.
+struct Base {
+    config: Config,
+    layout: Layout,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    tier: Tier,
+    identity: Identity,
+    metrics: Arc<Metrics>,
+    cold: tokio::runtime::Handle,
+    _lock: Lock,
+}
+
+/// What runs below the handlers.
+struct Core {
+    backend: NodeBackend,
+    wal: varve_wal::Handle,
+    reader: varve_wal::Reader,
+    thread: std::thread::JoinHandle<()>,
+    failed: oneshot::Receiver<String>,
+    recovery: banner::Recovered,
+}
+
+async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunError> {
+    let base = prepare(config, cold).await?;
+    let mut core = start_core(&base)?;
+    let advertised = base.config.listeners.iter().filter_map(|listener| {
+        listener.advertised.as_ref().map(|(host, port)| format!("{}={host}:{port}", listener.name))
+    });
+    let registration =
+        BrokerRegistration { node: base.identity.node.get(), advertised: advertised.collect(), rack: None };
+    core.backend.change(MetadataCommand::RegisterBroker(registration)).await.map_err(RunError::Register)?;
+
+    let server = listen(&base, &core)?;
+    let admin = Admin::start(base.config.admin_listen, Arc::clone(&base.metrics), checks(&core))
+        .await
+        .map_err(system("listen on the admin address"))?;
+    banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
+
+    let pressure = tokio::spawn(pressure::watch(
+        core.reader.clone(),
+        core.wal.clone(),
+        core.backend.mailbox.clone(),
+        Arc::clone(&base.clock),
+        wal_bytes_max(&base)?,
+    ));
+    let claim = guard::watch(
+        Arc::clone(&base.tier.store),
+        base.tier.prefix.clone(),
+        base.identity,
+        Arc::clone(&base.clock),
+    );
+    let ended = tokio::select! {
+        stopped = until_signal() => stopped,
+        why = &mut core.failed => Err(RunError::LogFailed(why.unwrap_or_else(|_| "its thread ended".to_owned()))),
+        why = claim => Err(why.into()),
+    };
+    if let Err(error) = &ended {
+        tracing::error!(%error, "stopping");
+    }
+    pressure.abort();
+    server.shutdown().await;
+    admin.shutdown().await;
+    stop_core(core, ended)
+}
+
+async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, RunError> {
+    let disk: Arc<dyn Disk> = Arc::new(NativeDisk);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
+    let layout = Layout::below(&config.data_directory);
+    layout.create(&*disk).map_err(system("make the data directory"))?;
+    let lock = Lock::take(&layout.root)
+        .map_err(|source| RunError::Lock { path: layout.root.display().to_string(), source })?;
+    let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
+    let identity =
+        guard::found(&config, &layout, &*disk, &*tier.store, &tier.prefix, &*clock, &*entropy).await?;
+    let metrics = Arc::new(Metrics::new());
+    Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, _lock: lock })
+}
+
+fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
+    let space = base.disk.space(&base.layout.root).map_err(system("measure the disk"))?;
+    Ok(base.config.wal_bytes_max(space.total_bytes))
+}
+
+fn start_core(base: &Base) -> Result<Core, RunError> {
+    let mut wal_options =
+        varve_wal::Options::new(base.layout.wal.clone(), wal_bytes_max(base)?, base.entropy.next_u64());
+    wal_options.file_bytes = base.config.wal_file_bytes;
+    let (writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), wal_options)?;
+    let recovered = banner::Recovered::of(&recovery);
+    let placement = Placement {
+        node: base.identity.node,
+        cluster: base.identity.cluster,
+        incarnation: base.identity.incarnation,
+        groups: base.layout.groups.clone(),
+        options_of: options::options_of(&base.config),
+    };
+    let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement);
+    // The metadata group of a new cluster is founded by this node's first replica.
+    let founder = ReplicaId::new(base.identity.node, 1).expect("1 is a counter");
+    let first = groups.metadata(founder)?;
+    let driver = Driver::new(
+        Shard::new(base.entropy.next_u64()),
+        groups,
+        options::plan_options(&base.config),
+        Arc::clone(&base.entropy),
+    );
+    let wal = varve_wal::spawn(writer).map_err(system("start threads"))?;
+    let (post, inbox) = mailbox();
+    let tail = TailCache::new(TAIL_BYTES_MAX);
+    let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
+    let keys = base.tier.prefix.cluster(base.identity.cluster);
+    let log = log_view(base, &keys, &tail, &reader, &local);
+    let views = Views::new(no_metadata(base.identity));
+    let (failed_sender, failed) = oneshot::channel();
+    let thread = ShardThread {
+        driver,
+        inbox,
+        mailbox: post.clone(),
+        wal: wal.clone(),
+        jobs: job_runner(base, keys, local, reader.clone(), post.clone()),
+        views: views.clone(),
+        tail,
+        clock: Arc::clone(&base.clock),
+        failed: failed_sender,
+    };
+    let thread = thread.spawn().map_err(system("start threads"))?;
+    post.send(Mail::Input(Box::new(first)));
+    let backend = NodeBackend {
+        node: base.identity.node,
+        mailbox: post,
+        views,
+        log: Arc::new(log),
+        cold: base.cold.clone(),
+        wal: wal.clone(),
+        clock: Arc::clone(&base.clock),
+        producer_ids: Arc::default(),
+        replica_ids: Arc::default(),
+    };
+    Ok(Core { backend, wal, reader, thread, failed, recovery: recovered })
+}
+
+fn no_metadata(identity: Identity) -> Image {
+    Image {
+        cluster: identity.cluster,
+        controller: None,
+        brokers: Default::default(),
+        topics: Default::default(),
+        names: Default::default(),
+    }
+}
+
+fn log_view(
+    base: &Base,
+    keys: &Keys,
+    tail: &TailCache,
+    reader: &varve_wal::Reader,
+    local: &LocalSegments,
+) -> LogView {
+    let options =
+        chunks::Options { chunk_bytes: CHUNK_BYTES, bytes_max: base.config.cold_cache_bytes as usize };
+    let store = &base.tier.store;
+    let chunks = ChunkCache::new(Arc::clone(store), Arc::new(Background(base.cold.clone())), options);
+    let cold = ColdReader::new(Arc::clone(store), keys.clone(), chunks, ColdOptions::default());
+    LogView::new(tail.clone(), reader.clone(), local.clone(), cold)
+}
+
+fn job_runner(
+    base: &Base,
+    keys: Keys,
+    local: LocalSegments,
+    wal: varve_wal::Reader,
+    mailbox: Mailbox,
+) -> JobRunner {
+    let store = Arc::clone(&base.tier.store);
+    let surroundings = Surroundings {
+        disk: Arc::clone(&base.disk),
+        uploader: Uploader::new(Arc::clone(&store), keys.clone(), UploadBudget::new(UPLOAD_BYTES_MAX)),
+        store,
+        keys,
+        local,
+        wal,
+        groups: base.layout.groups.clone(),
+        codec: if base.config.snapshot.gzip { Codec::Gzip } else { Codec::Zstd },
+        clock: Arc::clone(&base.clock),
+    };
+    JobRunner {
+        runtime: base.cold.clone(),
+        surroundings: Arc::new(surroundings),
+        mailbox,
+        metrics: Arc::clone(&base.metrics),
+    }
+}
+
+fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
+    let node = Node {
+        id: base.identity.node,
+        backend: Arc::new(core.backend.clone()),
+        listeners: base.config.listeners.clone(),
+        creation: base.config.topics,
+        topic_defaults: base.config.topic_defaults.clone(),
+        layers: base.config.layers.clone(),
+        fetch: base.config.fetch,
+        entropy: Arc::clone(&base.entropy),
+        clock: Arc::clone(&base.clock),
+        metrics: Arc::clone(&base.metrics),
+    };
+    let listeners = base.config.listeners.iter();
+    let bound = listeners
+        .map(|listener| Bound::bind(&listener.name, listener.address))
+        .collect::<Result<Vec<_>, _>>()?;
+    let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));
+    let limits = Limits::from_config(&base.config.connections);
+    Ok(Server::start(bound, Arc::new(Handlers::new(node)), observer, limits))
+}
+
+fn checks(core: &Core) -> Vec<Check> {
+    let wal = core.wal.clone();
+    let views = core.backend.views.clone();
+    vec![
+        Check::new("log", move || match wal.pressure() {
+            varve_wal::Pressure::None => Ok(()),
+            varve_wal::Pressure::Full(full) => Err(format!("no room for records: {full}")),
+            varve_wal::Pressure::Failed => Err("the log has failed".to_owned()),
+        }),
+        Check::new("partitions", move || {
+            let waiting = views.waiting();
+            if waiting == 0 { Ok(()) } else { Err(format!("{waiting} partitions have no leader yet")) }
+        }),
+    ]
+}
+
+async fn until_signal() -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(system("listen for signals"))?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(system("listen for signals"))?;
+    tokio::select! {
+        _ = terminate.recv() => tracing::info!("SIGTERM: stopping"),
+        _ = interrupt.recv() => tracing::info!("SIGINT: stopping"),
+    }
+    Ok(())
+}
+
+/// The shard's thread finishes what it was told, then the log is settled: the next start scans nothing.
+fn stop_core(core: Core, ended: Result<(), RunError>) -> Result<(), RunError> {
+    core.backend.mailbox.send(Mail::Stop);
+    if core.thread.join().is_err() {
+        return ended.and(Err(RunError::LogFailed("the shard thread panicked".to_owned())));
+    }
+    let settled = core.wal.shutdown().map_err(|poisoned| RunError::LogFailed(poisoned.to_string()));
+    ended.and(settled)
+}

@@ -1,0 +1,96 @@
+//! The object store that the configuration names.
+
+use std::{path::Path, sync::Arc};
+
+use varve_common::{Clock, Disk, Entropy};
+use varve_formats::keys::Prefix;
+use varve_objects::{
+    Counters, Counting, Directory, OpenError, ReadBack, RetryOptions, Retrying, S3, Store,
+    probe::{ProbeError, probe},
+    s3::{ConfigureError, Credentials, Options},
+};
+
+use crate::config::{Config, ObjectStore};
+
+/// A store, what it counts, and where in it this cluster lives.
+pub struct Tier {
+    /// With retries and counters.
+    pub store: Arc<dyn Store>,
+    /// Requests and bytes, by operation.
+    pub counters: Arc<Counters>,
+    /// What all keys begin with.
+    pub prefix: Prefix,
+    /// For the banner.
+    pub name: String,
+}
+
+/// Why there is no store.
+#[derive(Debug, thiserror::Error)]
+pub enum TierError {
+    /// The directory cannot be opened.
+    #[error("object store directory: {0}")]
+    Directory(#[from] OpenError),
+    /// The bucket's options do not make a client.
+    #[error("object store: {0}")]
+    Bucket(#[from] ConfigureError),
+    /// The bucket lies about something that durability rests on.
+    #[error(transparent)]
+    Unsafe(ProbeError),
+}
+
+/// Opens the store. A bucket is probed first: one that breaks a promise is refused with the reason (TIERING.md 8). One
+/// that does not answer is not: hot data must be served without it, and until it was probed every PUT is read back.
+pub async fn open(
+    config: &Config,
+    embedded: &Path,
+    disk: &Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<Tier, TierError> {
+    let (store, prefix, name): (Arc<dyn Store>, _, _) = match &config.object_store {
+        ObjectStore::Embedded => {
+            let name = format!("embedded ({})", embedded.display());
+            (Arc::new(Directory::open(Arc::clone(disk), embedded)?), Prefix::new(""), name)
+        }
+        ObjectStore::Directory(path) => {
+            let name = format!("directory {}", path.display());
+            (Arc::new(Directory::open(Arc::clone(disk), path)?), Prefix::new(""), name)
+        }
+        ObjectStore::S3 { bucket, prefix } => {
+            let store = Arc::new(S3::new(options(config, bucket))?);
+            let name = match &config.s3.endpoint {
+                Some(endpoint) => format!("s3://{bucket}/{prefix} at {endpoint}"),
+                None => format!("s3://{bucket}/{prefix}"),
+            };
+            (probed(store, prefix, &*entropy).await?, Prefix::new(prefix), name)
+        }
+    };
+    let counting = Counting::new(store);
+    let counters = counting.counters();
+    let store = Arc::new(Retrying::new(counting, clock, entropy, RetryOptions::default()));
+    Ok(Tier { store, counters, prefix, name })
+}
+
+fn options(config: &Config, bucket: &str) -> Options {
+    Options {
+        bucket: bucket.to_owned(),
+        region: Some(config.s3.region.clone()),
+        endpoint: config.s3.endpoint.clone(),
+        credentials: Credentials::Chain,
+    }
+}
+
+async fn probed(store: Arc<S3>, prefix: &str, entropy: &dyn Entropy) -> Result<Arc<dyn Store>, TierError> {
+    match probe(&*store, prefix, entropy.next_u128()).await {
+        Ok(report) if report.warnings.is_empty() => Ok(store),
+        Ok(report) => {
+            tracing::warn!(warnings = ?report.warnings, "the object store is used with care: every put is read back");
+            Ok(Arc::new(ReadBack::new(store)))
+        }
+        Err(error @ ProbeError::Unsafe { .. }) => Err(TierError::Unsafe(error)),
+        Err(error) => {
+            tracing::warn!(%error, "the object store does not answer; hot data is served, uploads wait");
+            Ok(Arc::new(ReadBack::new(store)))
+        }
+    }
+}

@@ -1,0 +1,373 @@
+//! The grammar. One struct per command, with its words for `--help`; what they do is in `commands`.
+
+mod server;
+#[cfg(test)]
+mod tests;
+
+use clap::{Parser, Subcommand, ValueEnum};
+use varve_protocol::batch::Codec;
+
+pub use self::server::ServerFlags;
+use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
+
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the command line is wrong.";
+
+/// A Kafka-compatible broker, and the commands to use and inspect it.
+///
+/// Without a command, `varve` is `varve serve`: it needs no configuration, no format step and no bucket.
+#[derive(Debug, Parser)]
+#[command(name = "varve", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub server: ServerFlags,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the broker
+    Serve(ServerFlags),
+    /// Run the broker in a temporary directory that is removed at the end
+    Dev(ServerFlags),
+    /// Create, list, describe and delete topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Write records: from the arguments, or one per line from standard input
+    Produce(Produce),
+    /// Read records and print them
+    Consume(Consume),
+    /// List, show and verify the snapshots in the object store; never writes there
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Show the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version
+    Version(OutputFlags),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: Shell,
+    },
+    /// Print the manual page (roff)
+    Man,
+    /// Print a generated page of the documentation
+    #[command(hide = true)]
+    Docs {
+        /// Which page
+        page: Page,
+    },
+}
+
+/// Where brokers are.
+#[derive(Clone, Debug, clap::Args)]
+pub struct BrokerFlags {
+    /// Brokers to start from, host:port separated by commas [default: VARVE_BROKERS, else 127.0.0.1:9092]
+    #[arg(
+        short = 'b',
+        long = "bootstrap-server",
+        visible_alias = "brokers",
+        value_delimiter = ',',
+        value_name = "HOST:PORT"
+    )]
+    pub brokers: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum TopicCommand {
+    /// Create topics
+    Create(TopicCreate),
+    /// List topics
+    List(TopicList),
+    /// Describe topics: partitions, leaders, offsets, configurations
+    Describe(TopicDescribe),
+    /// Show per partition what is local, in the object store, in both, and not yet uploaded
+    DescribeStorage(TopicDescribeStorage),
+    /// Delete topics and all their records
+    Delete(TopicDelete),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TopicCreate {
+    /// Their names
+    #[arg(required = true, value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// Partitions of each [default: as the broker is configured]
+    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
+    pub partitions: Option<i32>,
+    /// Replicas of each partition [default: as the broker is configured]
+    #[arg(short, long, visible_alias = "replicas", value_name = "COUNT", value_parser = clap::value_parser!(i16).range(1..))]
+    pub replication_factor: Option<i16>,
+    /// A topic configuration under Kafka's name; may be repeated
+    #[arg(short = 'c', long = "config", visible_alias = "topic-config", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub configs: Vec<(String, String)>,
+    /// Only check whether the topics could be created
+    #[arg(long, visible_alias = "dry")]
+    pub dry_run: bool,
+    /// A topic that exists is no error
+    #[arg(long, visible_alias = "if-not-exist")]
+    pub if_not_exists: bool,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TopicList {
+    /// Internal topics too
+    #[arg(short = 'i', long)]
+    pub internal: bool,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TopicDescribe {
+    /// Their names
+    #[arg(required = true, value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// The summary only, unless -p or -c ask for more
+    #[arg(short = 's', long)]
+    pub summary: bool,
+    /// The partitions only, unless -s or -c ask for more
+    #[arg(short = 'p', long)]
+    pub partitions: bool,
+    /// The configurations too
+    #[arg(short = 'c', long)]
+    pub configs: bool,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TopicDescribeStorage {
+    /// Its name
+    pub topic: String,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct TopicDelete {
+    /// Their names
+    #[arg(required = true, value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// A topic that does not exist is no error
+    #[arg(long)]
+    pub if_exists: bool,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Produce {
+    /// Where to write; the broker creates it if it may
+    pub topic: String,
+    /// Values to write, one record each; none, or a single -: lines of standard input
+    #[arg(value_name = "VALUE", allow_hyphen_values = false)]
+    pub values: Vec<String>,
+    /// Key of every record [default: none]
+    #[arg(short, long)]
+    pub key: Option<String>,
+    /// A header of every record; may be repeated
+    #[arg(short = 'H', long = "header", value_name = "KEY=VALUE", value_parser = header)]
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// How batches are compressed
+    #[arg(
+        short = 'z',
+        long = "compression",
+        visible_alias = "compression-codec",
+        value_enum,
+        default_value = "none"
+    )]
+    pub codec: CodecName,
+    /// Who must have a record before it counts: all in-sync replicas, the leader (1), nobody (0). All is idempotent: a batch sent twice is stored once
+    #[arg(
+        long,
+        visible_alias = "request-required-acks",
+        value_enum,
+        default_value = "all",
+        allow_hyphen_values = true
+    )]
+    pub acks: AcksName,
+    /// Partition of every record [default: by key as Java's client chooses, else in turn per batch]
+    #[arg(short, long)]
+    pub partition: Option<i32>,
+    /// How a line is read: %k key, %v value, %h headers as a=b,c=d, %p partition, %d milliseconds, \t; or json, as consume writes it
+    #[arg(short = 'f', long, value_name = "FORMAT", default_value = "%v\\n")]
+    pub format: String,
+    /// json prints partition and offset of every record
+    #[command(flatten)]
+    pub output: OutputFlags,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Consume {
+    /// What to read
+    pub topic: String,
+    /// Where to start: start, end, an offset, +n after the start, -n before the end, @time (milliseconds, seconds, 2006-01-02, 2006-01-02T15:04:05Z, -1h); :to behind it stops before that
+    #[arg(short = 'o', long, value_name = "FROM[:TO]", default_value = "start", allow_hyphen_values = true)]
+    pub offset: String,
+    /// The same as -o start
+    #[arg(long, conflicts_with = "offset")]
+    pub from_beginning: bool,
+    /// Partitions to read, separated by commas [default: all]
+    #[arg(
+        short,
+        long = "partitions",
+        visible_alias = "partition",
+        value_delimiter = ',',
+        value_name = "PARTITION"
+    )]
+    pub partitions: Vec<i32>,
+    /// Stop after so many records [default: no limit]
+    #[arg(short = 'n', long = "num", visible_alias = "max-messages", value_name = "COUNT")]
+    pub count: Option<u64>,
+    /// json prints one object per line; else %k key, %v value, %h headers, %t topic, %p partition, %o offset, %d milliseconds, %K %V bytes, %H count of headers, \n \t
+    #[arg(short = 'f', long, value_name = "FORMAT", default_value = "%v\\n")]
+    pub format: String,
+    /// Stop at what was the end when the command began
+    #[arg(short = 'e', long)]
+    pub exit: bool,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// List snapshots of the metadata and of partitions, newest first
+    List {
+        #[command(flatten)]
+        store: StoreFlags,
+        /// Only of this topic: its name or id
+        #[arg(short, long)]
+        topic: Option<String>,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Show what one snapshot holds
+    Show {
+        /// Its key, or the uid that `list` prints
+        id: String,
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Read snapshots whole and check every checksum; exit code 1 when one is damaged
+    Verify {
+        /// A key or uid [default: all]
+        id: Option<String>,
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+}
+
+/// The object store, as `serve` is told it.
+#[derive(Debug, clap::Args)]
+pub struct StoreFlags {
+    #[command(flatten)]
+    pub server: ServerFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Every key with its value, and whether that came from the default, the file, the environment or a flag
+    Print {
+        #[command(flatten)]
+        server: ServerFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// A configuration file with every key, its meaning and its default, commented out
+    Reference,
+    /// Check the configuration without running it
+    Validate {
+        #[command(flatten)]
+        server: ServerFlags,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+    Powershell,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Page {
+    Cli,
+    Config,
+    Metrics,
+    ApiVersions,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CodecName {
+    None,
+    Gzip,
+    Snappy,
+    Lz4,
+    Zstd,
+}
+
+impl From<CodecName> for Codec {
+    fn from(name: CodecName) -> Self {
+        match name {
+            CodecName::None => Self::None,
+            CodecName::Gzip => Self::Gzip,
+            CodecName::Snappy => Self::Snappy,
+            CodecName::Lz4 => Self::Lz4,
+            CodecName::Zstd => Self::Zstd,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum AcksName {
+    /// Every in-sync replica
+    #[value(alias = "-1")]
+    All,
+    /// The leader
+    #[value(name = "1", alias = "leader")]
+    One,
+    /// Nobody
+    #[value(name = "0", alias = "none")]
+    None,
+}
+
+impl From<AcksName> for Acks {
+    fn from(name: AcksName) -> Self {
+        match name {
+            AcksName::All => Self::All,
+            AcksName::One => Self::Leader,
+            AcksName::None => Self::None,
+        }
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected key=value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn header(text: &str) -> Result<(String, Option<Vec<u8>>), String> {
+    parse_header(text)
+}

@@ -1,0 +1,153 @@
+//! Creating, deleting and describing topics.
+
+use varve_protocol::{
+    Request, Response,
+    messages::{
+        CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, Uuid, create_topics_request,
+        describe_configs_request,
+    },
+};
+
+use super::{Client, ClientError, error};
+use crate::limits;
+
+/// A topic to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTopic {
+    pub name: String,
+    /// -1: as the broker is configured.
+    pub partitions: i32,
+    /// -1: as the broker is configured.
+    pub replication_factor: i16,
+    pub configs: Vec<(String, String)>,
+}
+
+/// What became of one topic.
+pub type Outcome<T> = (String, Result<T, ClientError>);
+
+/// A topic that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Created {
+    /// Absent below CreateTopics 7.
+    pub id: Option<Uuid>,
+    /// -1 below CreateTopics 5.
+    pub partitions: i32,
+    /// -1 below CreateTopics 5.
+    pub replication_factor: i16,
+}
+
+/// A configuration of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicConfig {
+    pub name: String,
+    pub value: Option<String>,
+    pub source: &'static str,
+}
+
+impl Client {
+    /// Makes topics, or only says whether it would.
+    pub fn create_topics(
+        &mut self,
+        topics: &[NewTopic],
+        is_dry: bool,
+    ) -> Result<Vec<Outcome<Created>>, ClientError> {
+        let mut request = CreateTopicsRequest::default();
+        request.timeout_ms = limits::BROKER_TIMEOUT_MS;
+        request.validate_only = is_dry;
+        request.topics = topics.iter().map(creatable).collect();
+        let Response::CreateTopics(response) = self.ask_controller(&Request::CreateTopics(request))? else {
+            unreachable!("a response is of its request's key");
+        };
+        let outcome = |result: varve_protocol::messages::create_topics_response::CreatableTopicResult| {
+            let name = result.name.to_string();
+            let created = Created {
+                id: Some(result.topic_id).filter(|id| !id.is_zero()),
+                partitions: result.num_partitions,
+                replication_factor: result.replication_factor,
+            };
+            let message = result.error_message.as_deref().filter(|text| !text.is_empty());
+            let checked = error::check(&format!("topic {name}"), result.error_code, message);
+            (name, checked.map(|()| created))
+        };
+        Ok(response.topics.into_iter().map(outcome).collect())
+    }
+
+    /// Deletes topics by name.
+    pub fn delete_topics(&mut self, names: &[String]) -> Result<Vec<Outcome<()>>, ClientError> {
+        let mut request = DeleteTopicsRequest::default();
+        request.timeout_ms = limits::BROKER_TIMEOUT_MS;
+        request.topic_names = names.iter().map(|name| name.as_str().into()).collect();
+        let Response::DeleteTopics(response) = self.ask_controller(&Request::DeleteTopics(request))? else {
+            unreachable!("a response is of its request's key");
+        };
+        let outcome = |result: varve_protocol::messages::delete_topics_response::DeletableTopicResult| {
+            let name = result.name.map(|name| name.to_string()).unwrap_or_default();
+            let message = result.error_message.as_deref().filter(|text| !text.is_empty());
+            let checked = error::check(&format!("topic {name}"), result.error_code, message);
+            (name, checked)
+        };
+        Ok(response.responses.into_iter().map(outcome).collect())
+    }
+
+    /// Every configuration of a topic, by name.
+    pub fn topic_configs(&mut self, topic: &str) -> Result<Vec<TopicConfig>, ClientError> {
+        let mut resource = describe_configs_request::DescribeConfigsResource::default();
+        resource.resource_type = 2;
+        resource.resource_name = topic.into();
+        resource.configuration_keys = None;
+        let mut request = DescribeConfigsRequest::default();
+        request.resources = vec![resource];
+        let Response::DescribeConfigs(response) = self.ask(&Request::DescribeConfigs(request))? else {
+            unreachable!("a response is of its request's key");
+        };
+        let mut configs = Vec::new();
+        for result in response.results {
+            let message = result.error_message.as_deref();
+            error::check(&format!("configuration of {topic}"), result.error_code, message)?;
+            configs.extend(result.configs.into_iter().map(|config| TopicConfig {
+                name: config.name.to_string(),
+                value: config.value.map(|value| value.to_string()),
+                source: source_name(config.config_source),
+            }));
+        }
+        configs.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(configs)
+    }
+
+    /// Old clusters change topics on one broker only; on others any broker hands the request on.
+    fn ask_controller(&mut self, request: &Request) -> Result<Response, ClientError> {
+        let controller = self.metadata(Some(&[]), false)?.controller;
+        if self.brokers.contains_key(&controller) {
+            self.ask_node(controller, request)
+        } else {
+            self.ask(request)
+        }
+    }
+}
+
+fn creatable(topic: &NewTopic) -> create_topics_request::CreatableTopic {
+    let config = |(name, value): &(String, String)| {
+        let mut config = create_topics_request::CreatableTopicConfig::default();
+        config.name = name.as_str().into();
+        config.value = Some(value.as_str().into());
+        config
+    };
+    let mut creatable = create_topics_request::CreatableTopic::default();
+    creatable.name = topic.name.as_str().into();
+    creatable.num_partitions = topic.partitions;
+    creatable.replication_factor = topic.replication_factor;
+    creatable.configs = topic.configs.iter().map(config).collect();
+    creatable
+}
+
+/// Kafka's names of where a value comes from.
+fn source_name(source: i8) -> &'static str {
+    match source {
+        1 => "DYNAMIC_TOPIC_CONFIG",
+        2 => "DYNAMIC_BROKER_CONFIG",
+        3 => "DYNAMIC_DEFAULT_BROKER_CONFIG",
+        4 => "STATIC_BROKER_CONFIG",
+        5 => "DEFAULT_CONFIG",
+        _ => "UNKNOWN",
+    }
+}

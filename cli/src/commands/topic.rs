@@ -1,0 +1,235 @@
+//! `topic create|list|describe|delete`.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use serde_json::{Value, json};
+use varve_broker::config::Sources;
+use varve_protocol::{ErrorCode, messages::Uuid};
+
+use crate::{
+    args::{TopicCommand, TopicCreate, TopicDelete, TopicDescribe, TopicList},
+    client::{
+        Client, ClientError, Topic,
+        offsets::Place,
+        topics::{Created, NewTopic, Outcome, TopicConfig},
+    },
+    failure::Failure,
+    output::{self, Format, Table},
+};
+
+pub fn run(command: TopicCommand, sources: &Sources) -> Result<(), Failure> {
+    match command {
+        TopicCommand::Create(flags) => create(flags, sources),
+        TopicCommand::List(flags) => list(&flags, sources),
+        TopicCommand::Describe(flags) => describe(&flags, sources),
+        TopicCommand::DescribeStorage(flags) => super::storage::run(&flags, sources),
+        TopicCommand::Delete(flags) => delete(&flags, sources),
+    }
+}
+
+/// A topic's id as Kafka writes it: URL-safe base64 without padding.
+pub fn uuid_text(id: Uuid) -> String {
+    crate::base64::encode(&id.to_bytes()).trim_end_matches('=').replace('+', "-").replace('/', "_")
+}
+
+fn create(flags: TopicCreate, sources: &Sources) -> Result<(), Failure> {
+    let mut client = super::client(&flags.brokers, sources);
+    let topic = |name: &String| NewTopic {
+        name: name.clone(),
+        partitions: flags.partitions.unwrap_or(-1),
+        replication_factor: flags.replication_factor.unwrap_or(-1),
+        configs: flags.configs.clone(),
+    };
+    let topics: Vec<NewTopic> = flags.topics.iter().map(topic).collect();
+    let outcomes = client.create_topics(&topics, flags.dry_run)?;
+    let forgiven = flags.if_not_exists.then_some((ErrorCode::TopicAlreadyExists, "exists"));
+    let done = if flags.dry_run { "would be created" } else { "created" };
+    report(flags.output.format(), outcomes, forgiven, |created| match created {
+        None => json!({"status": done}),
+        Some(Created { id, partitions, replication_factor }) => json!({
+            "status": done,
+            "topic_id": id.map(uuid_text),
+            "partitions": known(partitions),
+            "replication_factor": known(replication_factor.into()),
+        }),
+    })
+}
+
+fn known(count: i32) -> Option<i32> {
+    (count >= 0).then_some(count)
+}
+
+fn delete(flags: &TopicDelete, sources: &Sources) -> Result<(), Failure> {
+    let outcomes = super::client(&flags.brokers, sources).delete_topics(&flags.topics)?;
+    let forgiven = flags.if_exists.then_some((ErrorCode::UnknownTopicOrPartition, "did not exist"));
+    report(flags.output.format(), outcomes, forgiven, |_| json!({"status": "deleted"}))
+}
+
+/// One line or object per topic. Fails where one failed, after all are told.
+fn report<T>(
+    format: Format,
+    outcomes: Vec<Outcome<T>>,
+    forgiven: Option<(ErrorCode, &str)>,
+    done: impl Fn(Option<T>) -> Value,
+) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    let mut failed = false;
+    for (name, outcome) in outcomes {
+        let mut row = match (outcome, forgiven) {
+            (Ok(value), _) => done(Some(value)),
+            (Err(ClientError::Refused { code, .. }), Some((forgiven, status))) if code == forgiven => {
+                json!({"status": status})
+            }
+            (Err(error), _) => {
+                failed = true;
+                if format == Format::Table {
+                    eprintln!("{}", Failure::from(error).line().unwrap_or_default());
+                    continue;
+                }
+                json!({"status": "failed", "error": error.to_string()})
+            }
+        };
+        row["topic"] = json!(name);
+        rows.push(row);
+    }
+    let text = |row: &Value| format!("topic {} {}\n", text_of(&row["topic"]), text_of(&row["status"]));
+    let lines: String = rows.iter().map(text).collect();
+    output::print(format, || lines, || Value::Array(rows))?;
+    if failed { Err(Failure::Reported) } else { Ok(()) }
+}
+
+fn text_of(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn list(flags: &TopicList, sources: &Sources) -> Result<(), Failure> {
+    let mut topics = super::client(&flags.brokers, sources).metadata(None, false)?.topics;
+    topics.retain(|topic| flags.internal || !topic.is_internal);
+    let replicas = |topic: &Topic| topic.partitions.values().map(|p| p.replicas.len()).max().unwrap_or(0);
+    let table = || {
+        let mut table = Table::new(&["NAME", "PARTITIONS", "REPLICAS"]);
+        for topic in &topics {
+            let counts = [topic.partitions.len().to_string(), replicas(topic).to_string()];
+            table.row(std::iter::once(topic.name.clone()).chain(counts));
+        }
+        table.render()
+    };
+    let json = || {
+        topics
+            .iter()
+            .map(|topic| {
+                json!({
+                    "name": topic.name,
+                    "topic_id": topic.id.map(uuid_text),
+                    "partitions": topic.partitions.len(),
+                    "replicas": replicas(topic),
+                    "internal": topic.is_internal,
+                })
+            })
+            .collect()
+    };
+    Ok(output::print(flags.output.format(), table, json)?)
+}
+
+/// A topic with what else was asked for.
+struct Described {
+    topic: Topic,
+    start: BTreeMap<i32, i64>,
+    end: BTreeMap<i32, i64>,
+    configs: Option<Vec<TopicConfig>>,
+}
+
+fn describe(flags: &TopicDescribe, sources: &Sources) -> Result<(), Failure> {
+    let mut client = super::client(&flags.brokers, sources);
+    let all = !flags.summary && !flags.partitions && !flags.configs;
+    let mut described = Vec::new();
+    for name in &flags.topics {
+        described.push(gather(&mut client, name, flags.configs)?);
+    }
+    let table = || {
+        let mut text = String::new();
+        for (place, topic) in described.iter().enumerate() {
+            text.push_str(if place == 0 { "" } else { "\n" });
+            topic.write(&mut text, flags.summary || all, flags.partitions || all);
+        }
+        text
+    };
+    Ok(output::print(flags.output.format(), table, || described.iter().map(Described::to_json).collect())?)
+}
+
+fn gather(client: &mut Client, name: &str, with_configs: bool) -> Result<Described, Failure> {
+    let topic = client.topic(name, false)?;
+    let start = client.offsets(&topic, &[], Place::Earliest)?;
+    let end = client.offsets(&topic, &[], Place::Latest)?;
+    let configs = if with_configs { Some(client.topic_configs(name)?) } else { None };
+    Ok(Described { topic, start, end, configs })
+}
+
+impl Described {
+    fn write(&self, text: &mut String, summary: bool, partitions: bool) {
+        if summary {
+            let id = self.topic.id.map_or_else(|| "-".to_owned(), uuid_text);
+            let _ = writeln!(text, "NAME        {}\nID          {id}", self.topic.name);
+            let _ = writeln!(text, "INTERNAL    {}", self.topic.is_internal);
+            let _ = writeln!(text, "PARTITIONS  {}", self.topic.partitions.len());
+        }
+        if partitions {
+            text.push_str(if summary { "\n" } else { "" });
+            text.push_str(&self.partition_table());
+        }
+        if let Some(configs) = &self.configs {
+            text.push_str(if summary || partitions { "\n" } else { "" });
+            let mut table = Table::new(&["KEY", "VALUE", "SOURCE"]);
+            for config in configs {
+                let value = config.value.clone().unwrap_or_else(|| "-".to_owned());
+                table.row([config.name.clone(), value, config.source.to_owned()]);
+            }
+            text.push_str(&table.render());
+        }
+    }
+
+    fn partition_table(&self) -> String {
+        let head =
+            ["PARTITION", "LEADER", "EPOCH", "REPLICAS", "IN-SYNC", "LOG-START-OFFSET", "HIGH-WATERMARK"];
+        let mut table = Table::new(&head);
+        let offset =
+            |offsets: &BTreeMap<i32, i64>, index| offsets.get(index).map_or("-".into(), i64::to_string);
+        for (index, partition) in &self.topic.partitions {
+            table.row([
+                index.to_string(),
+                partition.leader.to_string(),
+                partition.leader_epoch.to_string(),
+                format!("{:?}", partition.replicas),
+                format!("{:?}", partition.in_sync),
+                offset(&self.start, index),
+                offset(&self.end, index),
+            ]);
+        }
+        table.render()
+    }
+
+    fn to_json(&self) -> Value {
+        let partition = |(index, partition): (&i32, &crate::client::Partition)| {
+            json!({
+                "partition": index,
+                "leader": partition.leader,
+                "leader_epoch": partition.leader_epoch,
+                "replicas": partition.replicas,
+                "in_sync": partition.in_sync,
+                "log_start_offset": self.start.get(index),
+                "high_watermark": self.end.get(index),
+            })
+        };
+        let mut object = json!({
+            "name": self.topic.name,
+            "topic_id": self.topic.id.map(uuid_text),
+            "internal": self.topic.is_internal,
+            "partitions": self.topic.partitions.iter().map(partition).collect::<Vec<_>>(),
+        });
+        if let Some(configs) = &self.configs {
+            let config = |config: &TopicConfig| json!({"name": config.name, "value": config.value, "source": config.source});
+            object["configs"] = configs.iter().map(config).collect();
+        }
+        object
+    }
+}

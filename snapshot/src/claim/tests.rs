@@ -1,0 +1,157 @@
+use std::sync::Arc;
+
+use varve_common::NodeId;
+use varve_objects::{
+    Operation,
+    testing::{Fault, FaultyStore, InstantClock, MemoryStore, SeededEntropy},
+};
+
+use super::*;
+use crate::testing::{block_on, cluster, prefix};
+
+type TestStore = FaultyStore<MemoryStore>;
+
+fn store() -> TestStore {
+    let (clock, entropy) = (Arc::new(InstantClock::default()), Arc::new(SeededEntropy::new(1)));
+    FaultyStore::new(MemoryStore::default(), clock, entropy)
+}
+
+fn claim(cluster: ClusterId, incarnation: u32) -> Claim {
+    let node = NodeId::new(1).unwrap();
+    Claim { cluster, incarnation: Incarnation(incarnation), created_ms: 5, node, format: FORMAT }
+}
+
+fn mine() -> Claim {
+    claim(cluster(), 1)
+}
+
+fn other() -> ClusterId {
+    ClusterId::from_random(10)
+}
+
+fn run(store: &TestStore, mine: Claim, data: DataDirectory) -> Result<Established, ClaimError> {
+    block_on(establish(store, &prefix(), mine, data))
+}
+
+fn of(incarnation: u32) -> DataDirectory {
+    DataDirectory::Of(cluster(), Incarnation(incarnation))
+}
+
+#[test]
+fn a_prefix_without_claims_is_claimed_and_then_confirmed() {
+    let store = store();
+    assert_eq!(run(&store, mine(), DataDirectory::Empty), Ok(Established::Created(mine())));
+    assert_eq!(run(&store, mine(), of(1)), Ok(Established::Confirmed(mine())));
+    assert_eq!(block_on(check(&store, &prefix(), cluster(), Incarnation(1))), Ok(mine()));
+}
+
+#[test]
+fn s5_an_empty_data_directory_refuses_a_claimed_prefix_and_names_restore() {
+    let store = store();
+    run(&store, mine(), DataDirectory::Empty).unwrap();
+    let error = run(&store, claim(other(), 1), DataDirectory::Empty).unwrap_err();
+    assert_eq!(error, ClaimError::Existing(mine()));
+    assert!(error.to_string().contains("varve restore"), "{error}");
+}
+
+#[test]
+fn s5_another_clusters_prefix_is_refused() {
+    let store = store();
+    run(&store, claim(other(), 1), DataDirectory::Empty).unwrap();
+    let error = ClaimError::Foreign { claim: claim(other(), 1), mine: cluster() };
+    assert_eq!(run(&store, mine(), of(1)), Err(error.clone()));
+    assert_eq!(block_on(check(&store, &prefix(), cluster(), Incarnation(1))), Err(error));
+}
+
+#[test]
+fn s5_a_superseded_incarnation_is_told() {
+    let store = store();
+    run(&store, mine(), DataDirectory::Empty).unwrap();
+    let next = claim(cluster(), 2);
+    assert_eq!(block_on(begin(&store, &prefix(), next)), Ok(Established::Created(next)));
+    let superseded = ClaimError::Superseded { claim: next, mine: Incarnation(1) };
+    assert_eq!(block_on(check(&store, &prefix(), cluster(), Incarnation(1))), Err(superseded));
+    assert_eq!(block_on(begin(&store, &prefix(), next)), Ok(Established::Confirmed(next)));
+    let rival = Claim { created_ms: 6, ..next };
+    let lost = ClaimError::Superseded { claim: next, mine: Incarnation(2) };
+    assert_eq!(block_on(begin(&store, &prefix(), rival)), Err(lost));
+}
+
+#[test]
+fn of_two_that_claim_at_once_one_gets_it() {
+    let store = store();
+    store.script(Operation::List, Fault::Missing);
+    run(&store, claim(other(), 1), DataDirectory::Empty).unwrap();
+    store.script(Operation::List, Fault::Missing);
+    let error = run(&store, mine(), DataDirectory::Empty).unwrap_err();
+    assert_eq!(error, ClaimError::Existing(claim(other(), 1)));
+}
+
+#[test]
+fn a_lost_answer_is_our_own_claim_on_the_next_try() {
+    let store = store();
+    store.script(Operation::Put, Fault::ErrorAfter);
+    assert!(matches!(run(&store, mine(), DataDirectory::Empty), Err(ClaimError::Store(_))));
+    assert_eq!(run(&store, mine(), DataDirectory::Empty), Ok(Established::Confirmed(mine())));
+}
+
+#[test]
+fn s4_a_claim_that_cannot_be_read_is_never_taken_for_nobodys() {
+    let store = store();
+    run(&store, mine(), DataDirectory::Empty).unwrap();
+    for operation in [Operation::List, Operation::Get] {
+        store.script(operation, Fault::ErrorBefore);
+        assert!(matches!(run(&store, mine(), of(1)), Err(ClaimError::Store(_))));
+    }
+    store.script(Operation::Get, Fault::Missing);
+    assert!(matches!(run(&store, mine(), of(1)), Err(ClaimError::Vanished(_))));
+    store.inner().tamper(&prefix().claim(Incarnation(1)), Bytes::from_static(b"rot"));
+    assert!(matches!(run(&store, mine(), of(1)), Err(ClaimError::Damaged { .. })));
+    assert!(matches!(run(&store, mine(), DataDirectory::Empty), Err(ClaimError::Damaged { .. })));
+}
+
+#[test]
+fn a_checked_claim_is_never_made() {
+    let store = store();
+    let missing = ClaimError::Missing(Incarnation(1));
+    assert_eq!(block_on(check(&store, &prefix(), cluster(), Incarnation(1))), Err(missing));
+    assert!(store.inner().objects().is_empty());
+}
+
+#[test]
+fn the_newest_complete_life_is_restored_and_its_incomplete_successor_resumed() {
+    let store = store();
+    let lives = || block_on(lives(&store, &prefix())).unwrap();
+    assert_eq!(lives(), None);
+    run(&store, mine(), DataDirectory::Empty).unwrap();
+    assert_eq!(lives().unwrap().to_resume(), None);
+    let marker = |incarnation| Complete {
+        cluster: cluster(),
+        incarnation: Incarnation(incarnation),
+        completed_ms: 1,
+        groups: 2,
+    };
+    block_on(complete(&store, &prefix(), marker(1))).unwrap();
+    block_on(complete(&store, &prefix(), marker(1))).unwrap();
+    assert_eq!(lives().unwrap(), Lives { newest: mine(), complete: Some(Incarnation(1)) });
+    block_on(begin(&store, &prefix(), claim(cluster(), 2))).unwrap();
+    let begun = lives().unwrap();
+    assert_eq!((begun.complete, begun.to_resume()), (Some(Incarnation(1)), Some(Incarnation(2))));
+    block_on(complete(&store, &prefix(), marker(2))).unwrap();
+    let done = lives().unwrap();
+    assert_eq!((done.complete, done.to_resume()), (Some(Incarnation(2)), None));
+}
+
+#[test]
+fn s5_a_completion_of_another_cluster_or_without_its_claim_is_refused() {
+    let store = store();
+    let marker = |cluster, incarnation| Complete { cluster, incarnation, completed_ms: 1, groups: 2 };
+    block_on(complete(&store, &prefix(), marker(cluster(), Incarnation(1)))).unwrap();
+    assert_eq!(block_on(lives(&store, &prefix())), Err(ClaimError::Missing(Incarnation(1))));
+    let error = run(&store, mine(), DataDirectory::Empty).unwrap_err();
+    assert_eq!(error, ClaimError::Missing(Incarnation(1)));
+    let store = self::store();
+    run(&store, mine(), DataDirectory::Empty).unwrap();
+    block_on(complete(&store, &prefix(), marker(other(), Incarnation(1)))).unwrap();
+    assert!(matches!(block_on(lives(&store, &prefix())), Err(ClaimError::Contradiction(_))));
+}

@@ -1,0 +1,105 @@
+//! Record batches written by hand, right by default and wrong where a test says so.
+
+use crate::raw::{Answer, Request, Socket};
+use std::net::SocketAddr;
+
+/// A batch of format 2 with everything that a client could get wrong.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// The format's version.
+    pub magic: i8,
+    /// Codec, timestamp type, transactional and control flags.
+    pub attributes: i16,
+    /// The offset delta that the header claims for the last record.
+    pub last_offset_delta: i32,
+    /// Producer id.
+    pub producer_id: i64,
+    /// Producer epoch.
+    pub producer_epoch: i16,
+    /// Sequence of the first record.
+    pub base_sequence: i32,
+    /// The count that the header claims.
+    pub count: i32,
+    /// The records' bytes, compressed as the attributes say.
+    pub records: Vec<u8>,
+    /// Is xored to the right checksum.
+    pub crc_damage: u32,
+}
+
+impl Batch {
+    /// A right batch of `values`, as a producer without idempotence writes it.
+    #[must_use]
+    pub fn of(values: &[&[u8]]) -> Self {
+        let records =
+            values.iter().enumerate().flat_map(|(delta, value)| record(delta as i64, value)).collect();
+        let count = i32::try_from(values.len()).expect("test batches are small");
+        Self {
+            magic: 2,
+            attributes: 0,
+            last_offset_delta: count - 1,
+            producer_id: -1,
+            producer_epoch: -1,
+            base_sequence: -1,
+            count,
+            records,
+            crc_damage: 0,
+        }
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let now_ms = 1_700_000_000_000;
+        let checked =
+            Request::default().i16(self.attributes).i32(self.last_offset_delta).i64(now_ms).i64(now_ms);
+        let checked =
+            checked.i64(self.producer_id).i16(self.producer_epoch).i32(self.base_sequence).i32(self.count);
+        let checked = checked.raw(&self.records).0;
+        let crc = crc32c::crc32c(&checked) ^ self.crc_damage;
+        let length = i32::try_from(checked.len() + 9).expect("test batches are small");
+        Request::default().i64(0).i32(length).i32(-1).i8(self.magic).raw(&crc.to_be_bytes()).raw(&checked).0
+    }
+}
+
+/// One record of a batch, without key and headers.
+#[must_use]
+pub fn record(offset_delta: i64, value: &[u8]) -> Vec<u8> {
+    let mut body = vec![0];
+    for number in [0, offset_delta, -1, value.len() as i64] {
+        varint(number, &mut body);
+    }
+    body.extend_from_slice(value);
+    varint(0, &mut body);
+    let mut bytes = Vec::new();
+    varint(body.len() as i64, &mut bytes);
+    bytes.extend(body);
+    bytes
+}
+
+/// Appends a zigzag varint.
+pub fn varint(number: i64, bytes: &mut Vec<u8>) {
+    let mut rest = ((number << 1) ^ (number >> 63)) as u64;
+    while rest >= 0x80 {
+        bytes.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    bytes.push(rest as u8);
+}
+
+/// A Produce request of version 7 with `records` as they are.
+#[must_use]
+pub fn produce(topic: &str, acks: i16, records: &[u8]) -> Request {
+    let length = i32::try_from(records.len()).expect("test batches are small");
+    let request = Request::new(0, 7).i16(-1).i16(acks).i32(10_000).i32(1).string(topic);
+    request.i32(1).i32(0).i32(length).raw(records)
+}
+
+/// Sends the request and returns the partition's error code; nothing where the connection was closed.
+#[must_use]
+pub fn produce_code(address: SocketAddr, topic: &str, acks: i16, records: &[u8]) -> Option<i16> {
+    let mut socket = Socket::connect(address);
+    socket.send_frame(&produce(topic, acks, records).0);
+    let Answer::Frame(frame) = socket.answer() else { return None };
+    let at = 4 + 4 + 2 + topic.len() + 4 + 4; // correlation id, topics, name, partitions, index
+    Some(i16::from_be_bytes(frame[at..at + 2].try_into().expect("two bytes")))
+}

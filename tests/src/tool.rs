@@ -1,0 +1,116 @@
+//! Tools of the machine: found, or their test is skipped; in CI never skipped.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+/// A tool that a test needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// The binary under test.
+    Varve,
+    /// kcat.
+    Kcat,
+    /// The Python environment with confluent-kafka, kafka-python and aiokafka.
+    Python,
+    /// Node with kafkajs.
+    Node,
+    /// Java with Apache Kafka's jars.
+    Java,
+    /// A file system whose power can be cut: root, loop devices and `../shared/tools/power_loss.sh`.
+    PowerLoss,
+    /// The `MinIO` server.
+    Minio,
+}
+
+impl Tool {
+    /// Whether the test can go on. Without the tool: panics in CI, says `skipped: …` elsewhere.
+    #[must_use]
+    pub fn need(tools: &[Self]) -> bool {
+        // Until the binary serves there is nothing to test from outside, in CI too. To be removed with the first binary that does.
+        if !Self::Varve.is_there() {
+            println!("skipped: {} does not serve yet", varve().display());
+            return false;
+        }
+        let missing: Vec<_> = tools.iter().filter(|tool| !tool.is_there()).collect();
+        assert!(
+            missing.is_empty() || !in_ci(),
+            "{missing:?} missing, and CI skips nothing: cargo xtask setup"
+        );
+        if !missing.is_empty() {
+            println!("skipped: {missing:?} missing: cargo xtask setup");
+        }
+        missing.is_empty()
+    }
+
+    fn is_there(self) -> bool {
+        match self {
+            Self::Varve => {
+                let version = Command::new(varve()).arg("version").stdin(Stdio::null()).output();
+                version.is_ok_and(|version| version.status.success() && version.stdout.starts_with(b"varve"))
+            }
+            Self::Kcat => runs(Command::new("kcat").arg("-V")),
+            Self::Python => {
+                runs(Command::new(python()).args(["-c", "import confluent_kafka, kafka, aiokafka"]))
+            }
+            Self::Node => {
+                runs(Command::new("node").arg("--version"))
+                    && cache().join("node/node_modules/kafkajs").exists()
+            }
+            Self::Java => {
+                runs(Command::new("java").arg("-version")) && cache().join("kafka/libs/log4j2.xml").exists()
+            }
+            Self::PowerLoss => power_loss().exists() && runs(Command::new("losetup").arg("-f")),
+            Self::Minio => cache().join("bin/minio").exists(),
+        }
+    }
+}
+
+/// The binary under test: `VARVE_BIN`, else the release build.
+#[must_use]
+pub fn varve() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
+    std::env::var_os("VARVE_BIN").map_or_else(|| target.join("release/varve"), PathBuf::from)
+}
+
+/// The Python of the tools' environment.
+#[must_use]
+pub fn python() -> PathBuf {
+    cache().join("venv/bin/python")
+}
+
+/// The folder of client scripts.
+#[must_use]
+pub fn scripts() -> PathBuf {
+    root().join("tests/clients")
+}
+
+/// The script that cuts power, beside the checkout.
+#[must_use]
+pub fn power_loss() -> PathBuf {
+    let named = std::env::var_os("VARVE_SHARED").map(PathBuf::from);
+    named.unwrap_or_else(|| root().join("../shared")).join("tools/power_loss.sh")
+}
+
+/// Where `cargo xtask setup` keeps tools.
+#[must_use]
+pub fn cache() -> PathBuf {
+    let home = std::env::var_os("HOME").map_or_else(|| PathBuf::from("/root"), PathBuf::from);
+    std::env::var_os("VARVE_TOOLS").map_or_else(|| home.join(".cache/varve-tools"), PathBuf::from)
+}
+
+/// Whether this run is the gate.
+#[must_use]
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| !value.is_empty() && value != "false")
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests lies one folder below the root").to_owned()
+}
+
+fn runs(command: &mut Command) -> bool {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    quiet.status().is_ok_and(|status| status.success())
+}

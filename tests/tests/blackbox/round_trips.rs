@@ -1,0 +1,199 @@
+//! Every stock client writes and reads, with every codec, keys, headers, nulls, with idempotence and without; and what one wrote the others
+//! read.
+
+use varve_tests::{
+    clients::{create_topic, java, kcat, read_with_confluent, script},
+    ledger::{KCAT_FORMAT, Ledger, Repeats, Seen},
+    node::{Node, Options},
+    tool::Tool,
+};
+
+const CODECS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
+
+/// Reads a topic with kcat and with confluent-kafka, which must agree, and holds it against the ledger.
+fn check(node: &Node, topic: &str, ledger: &Ledger) {
+    let by_kcat = Seen::of_kcat(
+        topic,
+        &kcat(node, &["-C", "-q", "-e", "-t", topic, "-o", "beginning", "-f", KCAT_FORMAT], b""),
+    );
+    let out = node.folder().join("read");
+    read_with_confluent(node, &[topic], &out);
+    assert!(Seen::load(&out) == by_kcat, "kcat and confluent-kafka read {topic} differently");
+    ledger.check(&by_kcat, Repeats::Never);
+    assert_eq!(by_kcat.0.len(), ledger.acknowledged());
+}
+
+/// `client` writes one topic per codec and idempotence; returns the topics.
+fn write_matrix(node: &Node, client: &str, codecs: &[&str], records: &str) -> Vec<String> {
+    let mut topics = Vec::new();
+    for codec in codecs {
+        for idempotence in ["true", "false"] {
+            let topic = format!("{}-{codec}-{idempotence}", client.split('.').next().unwrap());
+            create_topic(node, &topic, 3, &[]);
+            let path = node.folder().join(&topic);
+            let _ = script(
+                client,
+                node,
+                &["produce", path.to_str().unwrap(), &topic, &topic, records, codec, idempotence],
+            );
+            let mut ledger = Ledger::default();
+            ledger.add(&topic, &path);
+            assert_eq!(ledger.acknowledged(), records.parse::<usize>().unwrap(), "{topic}");
+            check(node, &topic, &ledger);
+            topics.push(topic);
+        }
+    }
+    topics
+}
+
+/// `client` reads what confluent-kafka reads.
+fn read_back(node: &Node, client: &str, topic: &str) {
+    let (theirs, ours) = (node.folder().join("theirs"), node.folder().join("ours"));
+    let _ = script(client, node, &["consume", theirs.to_str().unwrap(), topic]);
+    read_with_confluent(node, &[topic], &ours);
+    assert!(
+        Seen::load(&theirs) == Seen::load(&ours),
+        "{client} and confluent-kafka read {topic} differently"
+    );
+}
+
+#[test]
+fn confluent_kafka_writes_and_reads_every_codec() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    for codec in CODECS {
+        for (idempotence, acks) in [("true", "all"), ("false", "all"), ("false", "1")] {
+            let topic = format!("confluent-{codec}-{idempotence}-{acks}");
+            create_topic(&node, &topic, 3, &[]);
+            let path = node.folder().join(&topic);
+            let arguments = [
+                path.to_str().unwrap(),
+                &topic,
+                &topic,
+                "1000",
+                "--codec",
+                codec,
+                "--idempotence",
+                idempotence,
+                "--acks",
+                acks,
+            ];
+            let _ = script("writer.py", &node, &arguments);
+            let mut ledger = Ledger::default();
+            ledger.add(&topic, &path);
+            check(&node, &topic, &ledger);
+        }
+    }
+}
+
+#[test]
+fn kafka_python_writes_and_reads_every_codec() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    for topic in write_matrix(&node, "kafka_python.py", CODECS, "500") {
+        read_back(&node, "kafka_python.py", &topic);
+    }
+}
+
+#[test]
+fn aiokafka_writes_and_reads_every_codec() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    for topic in write_matrix(&node, "aiokafka_client.py", CODECS, "500") {
+        read_back(&node, "aiokafka_client.py", &topic);
+    }
+}
+
+#[test]
+fn kafkajs_writes_with_and_without_idempotence() {
+    if !Tool::need(&[Tool::Node, Tool::Python, Tool::Kcat]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    let _ = write_matrix(&node, "kafkajs.js", &["none", "gzip"], "500");
+}
+
+#[test]
+fn kcat_writes_every_codec_and_lists() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    for codec in CODECS {
+        let topic = format!("kcat-{codec}");
+        let lines: Vec<String> =
+            (0..500).map(|line| format!("key{line}:value {line} {}", "x".repeat(line))).collect();
+        let input = lines.join("\n") + "\n";
+        let _ =
+            kcat(&node, &["-P", "-t", &topic, "-K", ":", "-z", codec, "-H", "source=kcat"], input.as_bytes());
+        let read = kcat(&node, &["-C", "-q", "-e", "-t", &topic, "-o", "beginning", "-f", "%k:%s %h\n"], b"");
+        let expected: Vec<String> = lines.iter().map(|line| format!("{line} source=kcat")).collect();
+        assert_eq!(String::from_utf8(read).unwrap().trim_end(), expected.join("\n"), "{topic}");
+    }
+    let listed = String::from_utf8(kcat(&node, &["-L", "-J"], b"")).unwrap();
+    let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+    assert_eq!(listed["topics"].as_array().unwrap().len(), CODECS.len());
+    let first = String::from_utf8(kcat(&node, &["-Q", "-t", "kcat-none:0:-1"], b"")).unwrap();
+    assert!(first.contains("offset 500"), "{first}");
+}
+
+#[test]
+fn kafkas_own_tools_create_write_read_and_list_offsets() {
+    if !Tool::need(&[Tool::Java]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    let _ = java(
+        &node,
+        "TopicCommand",
+        &["--create", "--topic", "java", "--partitions", "1", "--config", "segment.bytes=1048576"],
+        b"",
+    );
+    let described = java(&node, "TopicCommand", &["--describe", "--topic", "java"], b"");
+    assert!(
+        described.contains("PartitionCount: 1") && described.contains("segment.bytes=1048576"),
+        "{described}"
+    );
+    let lines: Vec<String> = (0..1000).map(|line| format!("line {line}")).collect();
+    let input = lines.join("\n") + "\n";
+    let _ =
+        java(&node, "ConsoleProducer", &["--topic", "java", "--compression-codec", "zstd"], input.as_bytes());
+    let reading = [
+        "--topic",
+        "java",
+        "--partition",
+        "0",
+        "--offset",
+        "earliest",
+        "--max-messages",
+        "1000",
+        "--timeout-ms",
+        "30000",
+    ];
+    let read = java(&node, "consumer.ConsoleConsumer", &reading, b"");
+    assert_eq!(read.trim_end(), lines.join("\n"));
+    let offsets = java(&node, "GetOffsetShell", &["--topic", "java", "--time", "-1"], b"");
+    assert_eq!(offsets.trim(), "java:0:1000");
+    let _ = java(&node, "TopicCommand", &["--delete", "--topic", "java"], b"");
+    assert!(!java(&node, "TopicCommand", &["--list"], b"").contains("java"));
+}
+
+#[test]
+fn every_api_that_is_advertised_is_understood_by_kafkas_own_client() {
+    if !Tool::need(&[Tool::Java]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    let versions = java(&node, "BrokerApiVersionsCommand", &[], b"");
+    for line in
+        ["Produce(0): 0 to 13", "Fetch(1): 4 to ", "ListOffsets(2): 1 to 11", "InitProducerId(22): 0 to "]
+    {
+        assert!(versions.contains(line), "{line:?} is not in\n{versions}");
+    }
+}

@@ -1,0 +1,111 @@
+//! The tier in S3: the same proof, outages in the middle, and a start while nobody answers; and the claim on a prefix.
+
+use std::{fs, thread, time::Duration};
+
+use varve_tests::{
+    clients::{create_topic, kcat, try_script},
+    node::{Node, Options},
+    raw::list_offset,
+    s3::Store,
+    scale,
+    tool::Tool,
+    wait_for,
+};
+
+use crate::proof::{Chance, check_all, create_topics, finish_writers, start_writers, wait_until_tiered};
+
+#[test]
+fn nothing_is_lost_through_outages_of_s3_and_kills() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat, Tool::Minio]) {
+        return;
+    }
+    let mut chance = Chance::from_environment();
+    let mut store = Store::start();
+    let mut node = Node::start(store.options(Options::small(), "outage"));
+    create_topics(&node);
+    let writers = start_writers(&node, scale("VARVE_PROOF_RECORDS", 120_000), 30);
+    for round in 0..3 {
+        thread::sleep(Duration::from_millis(1500 + chance.below(1500)));
+        store.stop();
+        thread::sleep(Duration::from_secs(3)); // the outage itself: producing goes on, which the ledgers show
+        if round == 1 {
+            node.kill();
+            node.restart();
+        }
+        assert_eq!(node.http("/livez").map(|(status, _)| status), Some(200), "liveness depends on the store");
+        store.resume();
+    }
+    let ledgers = finish_writers(&node, writers);
+    assert!(
+        ledgers.iter().all(|(_, ledger)| ledger.failed() == 0),
+        "an outage of the store failed produce requests"
+    );
+    wait_until_tiered(&node);
+    check_all(&node, &ledgers);
+    node.kill();
+    node.restart();
+    check_all(&node, &ledgers);
+}
+
+#[test]
+fn started_without_its_store_it_serves_hot_data_and_refuses_cold_data_for_now() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat, Tool::Minio]) {
+        return;
+    }
+    let mut store = Store::start();
+    let mut node = Node::start(store.options(Options::small(), "unreachable"));
+    create_topics(&node);
+    let writers = start_writers(&node, 30_000, 3);
+    let ledgers = finish_writers(&node, writers);
+    wait_until_tiered(&node);
+    node.kill();
+    store.stop();
+    node.restart();
+
+    let topic = ledgers[0].0.topic;
+    let newest = kcat(&node, &["-C", "-q", "-t", topic, "-p", "0", "-o", "-1", "-c", "1", "-f", "%o"], b"");
+    let latest = list_offset(node.kafka(), topic, 0, -1).unwrap();
+    assert_eq!(String::from_utf8(newest).unwrap(), (latest - 1).to_string());
+    create_topic(&node, "new-while-down", 1, &[]);
+    let _ = kcat(&node, &["-P", "-t", "new-while-down"], b"written while the store is away\n");
+
+    let (is_read, why) = try_script("cold_reader.py", &node, &[topic, "0", "0"]);
+    assert!(!is_read, "cold data was served without a store");
+    assert!(why.contains("retriable"), "{why}");
+    store.resume();
+    check_all(&node, &ledgers);
+}
+
+#[test]
+fn a_wiped_data_directory_that_finds_a_claim_does_not_start_as_empty() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat]) {
+        return;
+    }
+    let objects = tempfile::tempdir().unwrap();
+    let mut node = Node::start(Options::small().args(&["--object-store", objects.path().to_str().unwrap()]));
+    let _ = kcat(&node, &["-P", "-t", "claimed"], b"one\n");
+    node.kill();
+    fs::remove_dir_all(node.data()).unwrap();
+    node.launch();
+    assert!(!node.wait_exit(30).success());
+    assert!(node.log().contains("claim"), "the refusal does not say why: {}", node.log());
+}
+
+#[test]
+fn two_nodes_do_not_share_a_prefix_or_a_data_directory() {
+    if !Tool::need(&[]) {
+        return;
+    }
+    let objects = tempfile::tempdir().unwrap();
+    let arguments = ["--object-store", objects.path().to_str().unwrap()];
+    let first = Node::start(Options::default().args(&arguments));
+    let mut second = Node::stopped(Options::default().args(&arguments));
+    second.launch();
+    assert!(!second.wait_exit(30).success(), "two nodes share a prefix");
+    let mut third = Node::stopped(Options { data: Some(first.data()), ..Options::default() });
+    third.launch();
+    assert!(!third.wait_exit(30).success(), "two processes share a data directory");
+    wait_for("the first to be untouched", 5, || {
+        first.http("/readyz").is_some_and(|(status, _)| status == 200)
+    });
+}

