@@ -91,6 +91,7 @@ fn check_real_time(group: GroupId, history: &History, places: &BTreeMap<SendId, 
 /// H3, H8, B6, B7: what a reader got from `from` on is exactly the log up to the high watermark, once and in order.
 pub fn check_read(group: GroupId, from: Offset, end: Offset, read: &[Bytes], model: &GroupModel) -> Checked {
     let wanted = model.batches().filter(|(base, batch)| *base < end && end_of(*base, batch) > from);
+    let read: Vec<Bytes> = read.iter().flat_map(split).collect();
     let mut found = read.iter();
     for (base, batch) in wanted {
         let Some(next) = found.next() else {
@@ -105,6 +106,17 @@ pub fn check_read(group: GroupId, from: Offset, end: Offset, read: &[Bytes], mod
         Some(_) => Err(violation("B7", format!("{group}: read more than the log holds below {end}"))),
         None => Ok(()),
     }
+}
+
+/// The batches of a chunk.
+fn split(chunk: &Bytes) -> Vec<Bytes> {
+    let mut rest = chunk.clone();
+    let mut batches = Vec::new();
+    while !rest.is_empty() {
+        let bytes = BatchHeader::read(&rest).map_or(rest.len(), |header| header.bytes().len());
+        batches.push(rest.split_to(bytes));
+    }
+    batches
 }
 
 fn end_of(base: Offset, batch: &Bytes) -> Offset {

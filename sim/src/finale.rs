@@ -4,11 +4,14 @@
 use std::time::Duration;
 
 use rand::RngExt;
-use varve_common::{Clock, GroupId};
+use varve_common::{Clock, GroupId, ObjectKey};
 use varve_replica::Input;
 
 use crate::{
-    checkers::check_read,
+    bucket::{Objects, Scan},
+    bugs::Bug,
+    jobs::{embedded_path, rates},
+    plan::StoreKind,
     violation::{Checked, violation},
     world::World,
 };
@@ -20,6 +23,8 @@ impl World {
     /// Heals, drains, reads everything; cuts the power, reads everything again.
     pub fn finale(&mut self) -> Checked {
         self.clients.quiet = true;
+        self.healed = true;
+        self.remote.1.set_rates(rates(0));
         for round in 0..2 {
             self.disk.forget_faults();
             if self.node.is_none() && !self.start()? {
@@ -28,6 +33,7 @@ impl World {
             self.drain()?;
             self.check_logs()?;
             self.read_all()?;
+            self.scan()?;
             let power = round == 0 || self.random.random_bool(0.5);
             self.crash(power);
         }
@@ -63,20 +69,51 @@ impl World {
     fn read_all(&mut self) -> Checked {
         let views: Vec<_> = self.views.iter().map(|(group, view)| (*group, view.clone())).collect();
         for (group, view) in views {
-            if self.offline.contains(&group) || self.clients.deleted.contains(&group) {
+            let lost = self.offline.contains(&group) || self.clients.deleted.contains(&group);
+            if !lost && view.ready {
+                self.spawn_reader(group, view.log_start, view);
+            }
+        }
+        for _ in 0..PATIENCE {
+            if self.reading == 0 {
+                return Ok(());
+            }
+            self.step()?;
+        }
+        Err(violation("L", "readers never end"))
+    }
+
+    /// The bucket against the committed state.
+    fn scan(&mut self) -> Checked {
+        let objects = self.objects();
+        let groups: Vec<_> = self.model.durable.0.iter().filter(|(_, model)| !model.destroyed).map(|(id, _)| *id).collect();
+        for group in groups {
+            let lost = self.model.damaged.contains(&group) || self.clients.deleted.contains(&group);
+            if group == GroupId::METADATA || lost {
                 continue;
             }
-            let Some(model) = self.model.durable.0.get(&group) else { continue };
-            let Some(node) = &self.node else { return Ok(()) };
-            let read = crate::read::read_local(&node.reader, group, view.local_start, view.high_watermark);
-            let read = match read {
-                Ok(read) => read,
-                Err(_) if self.rotten => continue,
-                Err(error) => return Err(violation("H3", format!("{group}: {error}"))),
-            };
-            check_read(group, view.local_start, view.high_watermark, &read, model)?;
+            let (shadow, durable) = (&mut self.shadow, &self.model.durable);
+            let state = Bug::without(self.bug, || shadow.partition(durable, group))?;
+            if let (Some(state), Some(model)) = (state, durable.0.get(&group)) {
+                Bug::without(self.bug, || Scan { group, state, model, objects: &objects }.check())?;
+            }
         }
         Ok(())
+    }
+
+    fn objects(&self) -> Objects {
+        match self.plan.store {
+            StoreKind::Remote => self.remote.0.objects().into_iter().collect(),
+            StoreKind::Embedded => {
+                let root = embedded_path().join("data");
+                let files = self.disk.files().into_iter();
+                let named = files.filter_map(|(path, bytes)| {
+                    let key = path.strip_prefix(&root).ok()?.to_str()?.to_owned();
+                    Some((ObjectKey::new(key), bytes.into()))
+                });
+                named.collect()
+            }
+        }
     }
 
     /// Nothing happens for a while.

@@ -17,8 +17,10 @@
 //!   failure. W5 [`world`]: each mark's file is whole.
 //! - R6, R9, S1, S3 [`shadow`]: states hash alike at equal indexes, whatever crashes and checkpoints lie between. R8
 //!   [`world`] at every checkpoint mark. S4: a group that stops without injected damage is a violation.
-//! - B4 [`cut`] at every cut of a log.
+//! - B4 [`cut`] at every cut of a log. B1, B2, B5, B6, S1-S3 [`bucket`]: a scan after everything healed. B3 is a part of the
+//!   state that the shadow compares. B7: readers run between all other steps.
 
+pub mod bucket;
 pub mod bugs;
 pub mod checkers;
 pub mod client;
@@ -32,7 +34,6 @@ pub mod model;
 pub mod node;
 pub mod plan;
 pub mod ports;
-pub mod read;
 pub mod run;
 pub mod shadow;
 pub mod trace;

@@ -12,18 +12,19 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
 use varve_common::{
-    Access, Clock, ClusterId, Disk, Entropy, GroupId, Incarnation, NodeId, ReplicaId,
+    Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId,
 };
-use varve_compactor::{PlanOptions, Pressure};
+use varve_compactor::PlanOptions;
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
-use varve_replica::{GroupOptions, Input, JobOutcome, Now, Shard, metadata::Topic};
+use varve_replica::{GroupOptions, Input, Now, Shard, metadata::Topic};
 use varve_wal::{self as wal, AppendError, Reader, Recovery, Writer, testing::MemoryDisk};
 
 use crate::{
     bugs::Bug,
     clock::SimClock,
     executor::Executor,
+    jobs::{Cold, Done, RemoteStore},
     model::Model,
     plan::Plan,
     ports::SimPorts,
@@ -64,13 +65,17 @@ pub struct Node {
     /// Its log, to read.
     pub reader: Reader,
     /// Its jobs.
-    pub executor: Executor<(GroupId, JobOutcome)>,
+    pub executor: Executor<Done>,
+    /// What its jobs and readers stand on.
+    pub cold: Cold,
     /// Written, not yet synced.
     unsynced: Vec<Ack>,
     /// Found no room.
     parked: Vec<Writes>,
     clock: SimClock,
     wal_bytes_max: u64,
+    /// The planner was told that the log is short of room.
+    pressed: bool,
     /// The log failed: the core was told.
     pub failed: bool,
 }
@@ -85,6 +90,8 @@ pub struct Start<'a> {
     pub plan: &'a Plan,
     /// The seeded bug.
     pub bug: Option<Bug>,
+    /// The bucket that outlives nodes.
+    pub remote: &'a Arc<RemoteStore>,
 }
 
 /// The log's options.
@@ -145,9 +152,11 @@ pub fn open_log(disk: &MemoryDisk, start: &Start<'_>) -> Result<OpenedLog, wal::
 }
 
 impl Node {
-    /// Starts the groups over an opened log; `None` where the metadata cannot be read.
-    pub fn start(disk: &MemoryDisk, log: OpenedLog, start: &Start<'_>) -> Option<Self> {
+    /// Starts the groups over an opened log.
+    pub fn start(disk: &MemoryDisk, log: OpenedLog, start: &Start<'_>) -> Result<Self, String> {
         let OpenedLog { writer, reader, recovery } = log;
+        let cold = Cold::open(start.plan.store, start.remote, disk, &reader, start.clock, start.seed);
+        let cold = cold.map_err(|error| error.to_string())?;
         let upload_age = start.plan.upload_age;
         let placement = Placement {
             node: node_id(),
@@ -158,7 +167,7 @@ impl Node {
         };
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
-        let metadata = groups.metadata(replica(FOUNDER_COUNTER)).ok()?;
+        let metadata = groups.metadata(replica(FOUNDER_COUNTER)).map_err(|error| error.to_string())?;
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(start.seed));
         let driver = Driver::new(Shard::new(start.seed), groups, plan_options(), entropy);
         let mut node = Self {
@@ -168,14 +177,17 @@ impl Node {
             writer,
             reader,
             executor: Executor::default(),
+            cold,
             unsynced: Vec::new(),
             parked: Vec::new(),
             clock: start.clock.clone(),
             wal_bytes_max: start.plan.wal_bytes_max,
+            pressed: false,
             failed: false,
         };
+        node.ports.tail = Some(node.cold.tail.clone());
         node.turn([metadata]);
-        Some(node)
+        Ok(node)
     }
 
     /// One turn of the driver.
@@ -277,12 +289,12 @@ impl Node {
     /// Tells the planner how full the log is.
     pub fn press(&mut self) {
         let usage = self.reader.usage();
-        let pressed = usage.bytes > self.wal_bytes_max / 2;
-        let groups: std::collections::BTreeSet<_> =
-            if pressed { usage.oldest_pinned_by.into_iter().collect() } else { Default::default() };
-        self.driver.plan_options_mut().pressure = Pressure { groups: groups.clone() };
-        self.driver.press(groups);
-        self.turn([Input::Tick]);
+        let short = usage.bytes > self.wal_bytes_max / 2 || self.is_parked();
+        if short || self.pressed {
+            self.pressed = short;
+            self.driver.press(if short { usage.oldest_pinned_by } else { Vec::new() });
+            self.turn([Input::Tick]);
+        }
     }
 
     /// W4: whatever waits fails, nothing more is acknowledged.

@@ -1,14 +1,12 @@
 //! The driver's surroundings in a simulation: queues that the scheduler empties when it likes.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use varve_broker::driver::{Ports, Writes};
 use varve_common::{GroupId, Offset};
 use varve_replica::{Job, PartitionView, Reply, Ticket, metadata::Image};
+use varve_tiering::TailCache;
 
 /// What the outside sees, in order.
 #[derive(Debug)]
@@ -34,6 +32,8 @@ pub struct SimPorts {
     pub seen: Vec<Seen>,
     /// The newest metadata.
     pub image: Option<Arc<Image>>,
+    /// The newest batches.
+    pub tail: Option<TailCache>,
 }
 
 impl Ports for SimPorts {
@@ -49,7 +49,11 @@ impl Ports for SimPorts {
         self.seen.push(Seen::Reply(ticket, reply));
     }
 
-    fn tail(&mut self, _group: GroupId, _base: Offset, _end: Offset, _batch: Bytes) {}
+    fn tail(&mut self, group: GroupId, base: Offset, end: Offset, batch: Bytes) {
+        if let Some(tail) = &self.tail {
+            tail.push(group, base, end, batch);
+        }
+    }
 
     fn publish(&mut self, group: GroupId, view: Arc<PartitionView>) {
         self.seen.push(Seen::View(group, view));
@@ -60,14 +64,16 @@ impl Ports for SimPorts {
     }
 
     fn stopped(&mut self, group: GroupId, why: &str) {
+        if let Some(tail) = &self.tail {
+            tail.remove(group);
+        }
         self.seen.push(Seen::Stopped(group, why.to_owned()));
     }
 
     fn gone(&mut self, group: GroupId) {
+        if let Some(tail) = &self.tail {
+            tail.remove(group);
+        }
         self.seen.push(Seen::Gone(group));
     }
 }
-
-/// The newest view of each partition, held against everything that was shown before (H10).
-#[derive(Default)]
-pub struct Views(pub BTreeMap<GroupId, Arc<PartitionView>>);

@@ -1,19 +1,25 @@
 //! The scheduler: a seed decides what happens next.
 
-use std::{panic::AssertUnwindSafe, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use rand::RngExt;
-use varve_common::{Clock, Offset};
-use varve_replica::Input;
+use varve_common::{Clock, GroupId, Offset};
+use varve_replica::{Input, PartitionView};
+use varve_tiering::ReadError;
 use varve_wal::testing::Injected;
 
 use crate::{
     bugs::Bug,
+    checkers::check_read,
+    jobs::{Done, ReadDone, is_failure, rates},
     plan::Length,
     trace::Trace,
     violation::{Checked, Violation, violation},
     world::{Counts, World},
 };
+
+/// Readers at a time.
+const READERS_MAX: usize = 3;
 
 /// How a run ended.
 #[derive(Clone, Debug)]
@@ -86,6 +92,7 @@ impl World {
             let after = self.random.random_range(1..300);
             self.disk.inject(now + after, Injected::Eio);
         }
+        self.remote.1.set_rates(rates(self.plan.store_faults / 7));
     }
 
     fn live(&mut self) -> Checked {
@@ -142,7 +149,8 @@ impl World {
             30..34 => self.operate(),
             34..52 => self.append()?,
             52..68 => self.sync(),
-            68..84 => self.work(),
+            68..82 => self.work()?,
+            82..84 => self.read(),
             84..92 => self.pass_time(),
             92..95 => self.with_node(crate::node::Node::maintain),
             95..97 => self.with_node(crate::node::Node::press),
@@ -166,6 +174,9 @@ impl World {
     /// A client asks for something.
     pub fn ask(&mut self) {
         let (now, time_ms) = (self.trace.events(), self.wall_ms());
+        if self.node.as_ref().is_none_or(crate::node::Node::is_parked) {
+            return;
+        }
         if let Some(input) = self.clients.produce(&mut self.random, time_ms, now) {
             if let Input::Produce { ticket, group, meta, .. } = &input {
                 self.trace.note(format_args!("{ticket:?}: {group} crc {:08x}", meta.crc));
@@ -213,19 +224,82 @@ impl World {
         }
     }
 
-    /// A background job goes one step further.
-    fn work(&mut self) {
-        let Some(node) = &mut self.node else { return };
+    /// A background job or a reader goes one step further.
+    fn work(&mut self) -> Checked {
+        let Some(node) = &mut self.node else { return Ok(()) };
         for job in std::mem::take(&mut node.ports.jobs) {
             self.trace.note(format_args!("job {:?} of {}", job.kind(), job.group()));
-            node.executor.spawn(crate::jobs::start(job));
+            let task = node.cold.job(job);
+            node.executor.spawn(task);
         }
-        if let Some(Some((group, outcome))) = node.executor.step() {
-            let failed = crate::jobs::is_failure(&outcome);
-            self.counts.failed_jobs += u64::from(failed);
-            self.counts.jobs += u64::from(!failed);
-            self.trace.note(format_args!("{group}: {outcome:?}"));
-            node.turn([Input::JobDone { group, outcome }]);
+        for task in node.cold.spawned.take() {
+            node.executor.spawn(Box::pin(async move {
+                task.await;
+                Done::Nothing
+            }));
+        }
+        match node.executor.step() {
+            Some(Some(Done::Job(group, outcome))) => {
+                let failed = is_failure(&outcome);
+                self.counts.failed_jobs += u64::from(failed);
+                self.counts.jobs += u64::from(!failed);
+                self.trace.note(format_args!("{group}: {outcome:?}"));
+                node.turn([Input::JobDone { group, outcome }]);
+                Ok(())
+            }
+            Some(Some(Done::Read(read))) => {
+                self.reading -= 1;
+                self.check_reader(*read)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Somebody begins to read some partition from somewhere.
+    fn read(&mut self) {
+        let ready: Vec<_> = self.views.iter().filter(|(_, view)| view.ready).collect();
+        if self.reading >= READERS_MAX || ready.is_empty() {
+            return;
+        }
+        let (group, view) = ready[self.random.random_range(0..ready.len())];
+        let span = view.high_watermark.since(view.log_start);
+        let from = Offset(view.log_start.0 + self.random.random_range(0..=span));
+        self.spawn_reader(*group, from, view.clone());
+    }
+
+    /// Begins to read.
+    pub fn spawn_reader(&mut self, group: GroupId, from: Offset, view: Arc<PartitionView>) {
+        let Some(node) = &mut self.node else { return };
+        let task = node.cold.read(group, from, view);
+        node.executor.spawn(task);
+        self.reading += 1;
+    }
+
+    /// H3, H8, B6, B7 at whatever instant it was.
+    fn check_reader(&mut self, read: ReadDone) -> Checked {
+        let ReadDone { group, from, view, result } = read;
+        let Some(model) = self.model.durable.0.get(&group) else { return Ok(()) };
+        let stale = !self.views.get(&group).is_some_and(|newest| Arc::ptr_eq(newest, &view));
+        match result {
+            Ok((chunks, next)) => {
+                self.counts.reads += 1;
+                self.trace.note(format_args!("{group}: read {from}..{next}"));
+                if next != view.high_watermark {
+                    return Err(violation("B7", format!("{group}: read {from}..{next} of {}", view.high_watermark)));
+                }
+                check_read(group, from, next, &chunks, model)
+            }
+            Err(error) => {
+                self.trace.note(format_args!("{group}: read from {from}: {error}"));
+                let excused = match &error {
+                    ReadError::Cold(_) => !self.healed,
+                    _ => stale,
+                };
+                if excused || stale || self.rotten || self.disk.is_dead() {
+                    return Ok(());
+                }
+                Err(violation("B7", format!("{group}: {from} of {}..{} cannot be read: {error}", view.log_start, view.high_watermark)))
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_broker::driver::group_directory;
 use varve_common::{Clock, Digest, GroupId};
+use varve_objects::testing::MemoryStore;
 use varve_replica::{PartitionView, Reply, metadata::Image};
 use varve_wal::{Record, RecoveredGroup, testing::MemoryDisk};
 
@@ -19,6 +20,7 @@ use crate::{
     client::Clients,
     clock::SimClock,
     cut::check_cut,
+    jobs::{RemoteStore, remote_store},
     model::Model,
     node::{CLUSTER, INCARNATION, Node, OpenedLog, Start, open_log},
     plan::{Length, Plan},
@@ -47,6 +49,8 @@ pub struct Counts {
     pub jobs: u64,
     /// Jobs that failed.
     pub failed_jobs: u64,
+    /// Reads that were checked.
+    pub reads: u64,
     /// Cuts of logs.
     pub cuts: u64,
     /// Commands that a zombie left in a log.
@@ -81,6 +85,12 @@ pub struct World {
     pub offline: BTreeSet<GroupId>,
     /// Bytes were damaged on purpose, ever.
     pub rotten: bool,
+    /// The bucket that outlives nodes, and its objects.
+    pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
+    /// Readers under way.
+    pub reading: usize,
+    /// Everything heals: nothing but damage excuses an error.
+    pub healed: bool,
     /// All that happened.
     pub trace: Trace,
     /// For the summary.
@@ -93,9 +103,13 @@ impl World {
     /// Before the first start.
     #[must_use]
     pub fn new(seed: u64, length: Length, bug: Option<Bug>, trace: Trace) -> Self {
+        let clock = SimClock::default();
         Self {
             random: ChaCha8Rng::seed_from_u64(seed),
-            clock: SimClock::default(),
+            remote: remote_store(seed, &clock),
+            reading: 0,
+            healed: false,
+            clock,
             plan: Plan::of(seed, length),
             bug,
             disk: MemoryDisk::default(),
@@ -118,7 +132,8 @@ impl World {
         let seed = self.random.random();
         self.disk.forget_faults();
         let (plan, clock) = (self.plan.clone(), self.clock.clone());
-        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug };
+        let remote = Arc::clone(&self.remote.1);
+        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote };
         let log = match open_log(&self.disk, &start) {
             Ok(log) => log,
             Err(error) if self.disk.is_dead() || self.rotten => {
@@ -133,9 +148,10 @@ impl World {
             log.recovery.groups.len(),
             log.recovery.torn_bytes
         ));
-        self.node = Node::start(&self.disk, log, &start);
-        if self.node.is_none() && !self.rotten {
-            return Err(violation("S4", "the metadata group does not open, and nothing was damaged"));
+        match Node::start(&self.disk, log, &start) {
+            Ok(node) => self.node = Some(node),
+            Err(why) if self.disk.is_dead() || self.rotten => self.trace.note(format_args!("start fails: {why}")),
+            Err(why) => return Err(violation("S4", format!("the node does not start: {why}"))),
         }
         self.offline = self.model.damaged.clone();
         self.absorb()?;
@@ -181,6 +197,7 @@ impl World {
         };
         self.clients.disconnected(&mut self.random);
         self.views.clear();
+        self.reading = 0;
     }
 
     /// Looks at everything that the node showed, in order.
@@ -231,6 +248,10 @@ impl World {
             Seen::Gone(group) => {
                 self.trace.note(format_args!("{group} is gone"));
                 self.views.remove(&group);
+                if let Some(node) = &mut self.node {
+                    let removal = node.cold.remove(group);
+                    node.executor.spawn(removal);
+                }
             }
         }
         Ok(())
