@@ -71,8 +71,8 @@ impl Driver {
     /// Takes in what happened, carries out what follows, and leaves one batch of writes with the ports.
     pub fn turn<P: Ports>(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>, ports: &mut P) {
         let mut queue: VecDeque<Input> = inputs.into_iter().collect();
-        while let Some(input) = queue.pop_front() {
-            self.note(&input);
+        while let Some(mut input) = queue.pop_front() {
+            self.note(&mut input);
             self.shard.step(now, input, &mut self.effects);
             let effects = std::mem::take(&mut self.effects);
             effects.into_iter().for_each(|effect| self.perform(effect, &mut queue, ports));
@@ -113,8 +113,9 @@ impl Driver {
         }
     }
 
-    fn note(&mut self, input: &Input) {
+    fn note(&mut self, input: &mut Input) {
         match input {
+            Input::Persisted { group, ready } => *ready = self.writes.persisted(*group, *ready),
             Input::JobDone { group, .. } | Input::Marked { group, .. } | Input::Configure { group, .. } => {
                 self.touched.insert(*group);
             }
