@@ -41,7 +41,12 @@ impl Scan<'_> {
     /// Everything that the manifest and the published checkpoints name is there, whole, and says what the log says.
     pub fn check(&self) -> Checked {
         let bucket = self.state.bucket();
-        let mut next = bucket.root.start;
+        let first = bucket.root.nodes.first().map(|node| node.base);
+        let first = first.or_else(|| bucket.root.entries.first().map(|entry| entry.base));
+        let mut next = first.unwrap_or(bucket.tiered_end);
+        if next > bucket.log_start.min(bucket.tiered_end) {
+            return Err(self.wrong("B2", format!("the manifest begins at {next}, the log at {}", bucket.log_start)));
+        }
         for node in &bucket.root.nodes {
             self.node(node, &mut next)?;
         }

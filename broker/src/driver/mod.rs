@@ -46,7 +46,10 @@ pub struct Driver {
     looks: BTreeSet<(Monotonic, GroupId)>,
     look_of: BTreeMap<GroupId, Monotonic>,
     failed: bool,
-    orphans_gone: bool,
+    /// The metadata leads with all that it ever committed applied: from then on its changes are acted on at once.
+    metadata_complete: bool,
+    /// The newest metadata of the replay before that.
+    replayed: Option<Arc<Image>>,
 }
 
 impl Driver {
@@ -64,7 +67,8 @@ impl Driver {
             looks: BTreeSet::new(),
             look_of: BTreeMap::new(),
             failed: false,
-            orphans_gone: false,
+            metadata_complete: false,
+            replayed: None,
         }
     }
 
@@ -76,11 +80,11 @@ impl Driver {
             self.shard.step(now, input, &mut self.effects);
             let effects = std::mem::take(&mut self.effects);
             effects.into_iter().for_each(|effect| self.perform(effect, &mut queue, ports));
+            self.complete_metadata(&mut queue, ports);
             if queue.is_empty() {
                 self.plan(now, &mut queue);
             }
         }
-        self.destroy_orphans(ports);
         if let Some(writes) = self.writes.take() {
             ports.write(writes);
         }
@@ -101,6 +105,7 @@ impl Driver {
                 ports.publish(group, view);
             }
             Effect::Start(job) => ports.start(job),
+            Effect::MetadataChanged(image) if !self.metadata_complete => self.replayed = Some(image),
             Effect::MetadataChanged(image) => {
                 self.reconcile(&image, queue, ports);
                 self.touched.insert(GroupId::METADATA);
@@ -135,12 +140,16 @@ impl Driver {
         }
     }
 
-    /// Once the metadata is complete, replicas that it does not know are those of deleted topics: the log lets them go.
-    fn destroy_orphans<P: Ports>(&mut self, ports: &mut P) {
-        if self.orphans_gone || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
+    /// Until the metadata is complete its replay shows topics that were deleted since: nothing is opened for them, and
+    /// nothing closed. Once it is, replicas that it does not know are those of deleted topics: the log lets them go.
+    fn complete_metadata<P: Ports>(&mut self, queue: &mut VecDeque<Input>, ports: &mut P) {
+        if self.metadata_complete || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
             return;
         }
-        self.orphans_gone = true;
+        self.metadata_complete = true;
+        if let Some(image) = self.replayed.take() {
+            self.perform(Effect::MetadataChanged(image), queue, ports);
+        }
         for (group, replica) in self.groups.take_orphans() {
             self.writes.mark(group, replica, 0, Mark::Destroyed);
             ports.gone(group);
