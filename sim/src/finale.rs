@@ -53,7 +53,16 @@ impl World {
             }
         }
         let waiting: Vec<_> = self.views.iter().filter(|(_, view)| !view.ready).map(|(group, _)| group).collect();
-        Err(violation("L", format!("not settled after {PATIENCE} steps at {:?}; not ready: {waiting:?}", self.clock.monotonic())))
+        let node = self.node.as_ref().expect("it was started");
+        let usage = node.reader.usage();
+        let detail = format!(
+            "not settled after {PATIENCE} steps; parked {}, not ready {waiting:?}, log {} of {} bytes live, pinned by {:?}",
+            node.is_parked(),
+            usage.live_bytes,
+            usage.bytes,
+            usage.oldest_pinned_by
+        );
+        Err(violation("L", detail))
     }
 
     fn is_settled(&self) -> bool {

@@ -246,6 +246,11 @@ impl Node {
                     blocked.extend(writes.records.iter().map(|record| record.group));
                     self.parked.push(writes);
                 }
+                // Rot that was found while the node runs: as in production the process ends, and the next start knows.
+                Err(AppendError::Invalid { what, .. }) if what.starts_with("replica is damaged") => {
+                    self.fail();
+                    return Ok(());
+                }
                 Err(error @ AppendError::Invalid { .. }) => {
                     return Err(violation("W6", format!("the log refuses a batch: {error}")));
                 }

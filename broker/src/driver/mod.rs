@@ -133,6 +133,8 @@ impl Driver {
     fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
         for change in self.groups.reconcile(image) {
             match change {
+                // First of all: nothing of a group is shown once it is gone.
+                Change::Feed(close @ Input::Close { .. }) => queue.push_front(close),
                 Change::Feed(input) => queue.push_back(input),
                 Change::Offline(error) => ports.stopped(error.group(), &error.to_string()),
                 Change::Gone(group) => ports.gone(group),
