@@ -11,7 +11,10 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use varve_common::{Digest, GroupId, LogIndex};
 use varve_consensus::GroupConfig;
@@ -96,6 +99,8 @@ impl Shard {
         }
         match Hosted::open(open, self.config.clone()) {
             Ok(hosted) => {
+                // What a checkpoint holds is not replayed: it is shown now, or never.
+                effects.extend(hosted.image().map(|image| Effect::MetadataChanged(Arc::new(image))));
                 self.groups.insert(id, hosted);
                 self.changed.insert(id);
                 self.drive(now, id, effects);

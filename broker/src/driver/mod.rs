@@ -46,6 +46,10 @@ pub struct Driver {
     looks: BTreeSet<(Monotonic, GroupId)>,
     look_of: BTreeMap<GroupId, Monotonic>,
     failed: bool,
+    /// The metadata leads with all that it ever committed applied: from then on its changes are acted on at once.
+    metadata_complete: bool,
+    /// The newest metadata of the replay before that.
+    replayed: Option<Arc<Image>>,
 }
 
 impl Driver {
@@ -63,17 +67,20 @@ impl Driver {
             looks: BTreeSet::new(),
             look_of: BTreeMap::new(),
             failed: false,
+            metadata_complete: false,
+            replayed: None,
         }
     }
 
     /// Takes in what happened, carries out what follows, and leaves one batch of writes with the ports.
     pub fn turn<P: Ports>(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>, ports: &mut P) {
         let mut queue: VecDeque<Input> = inputs.into_iter().collect();
-        while let Some(input) = queue.pop_front() {
-            self.note(&input);
+        while let Some(mut input) = queue.pop_front() {
+            self.note(&mut input);
             self.shard.step(now, input, &mut self.effects);
             let effects = std::mem::take(&mut self.effects);
             effects.into_iter().for_each(|effect| self.perform(effect, &mut queue, ports));
+            self.complete_metadata(&mut queue, ports);
             if queue.is_empty() {
                 self.plan(now, &mut queue);
             }
@@ -98,8 +105,9 @@ impl Driver {
                 ports.publish(group, view);
             }
             Effect::Start(job) => ports.start(job),
+            Effect::MetadataChanged(image) if !self.metadata_complete => self.replayed = Some(image),
             Effect::MetadataChanged(image) => {
-                self.on_metadata(&image, queue, ports);
+                self.reconcile(&image, queue, ports);
                 self.touched.insert(GroupId::METADATA);
                 ports.metadata(image);
             }
@@ -110,8 +118,9 @@ impl Driver {
         }
     }
 
-    fn note(&mut self, input: &Input) {
+    fn note(&mut self, input: &mut Input) {
         match input {
+            Input::Persisted { group, ready } => *ready = self.writes.persisted(*group, *ready),
             Input::JobDone { group, .. } | Input::Marked { group, .. } | Input::Configure { group, .. } => {
                 self.touched.insert(*group);
             }
@@ -121,22 +130,28 @@ impl Driver {
     }
 
     /// Opens, configures and closes groups so that they are those which the metadata places on this node.
-    ///
-    /// Not before the metadata group leads with its own entry applied: an image on the way there, while old entries are
-    /// applied again, shows topics that were deleted later and lacks those that were created later. Groups of the one
-    /// are destroyed in the log already, and data of the other would be taken for an orphan's.
-    fn on_metadata<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
-        if !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
-            return;
-        }
+    fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
         for change in self.groups.reconcile(image) {
             match change {
+                // First of all: nothing of a group is shown once it is gone.
+                Change::Feed(close @ Input::Close { .. }) => queue.push_front(close),
                 Change::Feed(input) => queue.push_back(input),
                 Change::Offline(error) => ports.stopped(error.group(), &error.to_string()),
                 Change::Gone(group) => ports.gone(group),
             }
         }
-        // Replicas that a complete image does not know are those of topics whose deletion a crash cut short.
+    }
+
+    /// Until the metadata is complete its replay shows topics that were deleted since: nothing is opened for them, and
+    /// nothing closed. Once it is, replicas that it does not know are those of deleted topics: the log lets them go.
+    fn complete_metadata<P: Ports>(&mut self, queue: &mut VecDeque<Input>, ports: &mut P) {
+        if self.metadata_complete || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
+            return;
+        }
+        self.metadata_complete = true;
+        if let Some(image) = self.replayed.take() {
+            self.perform(Effect::MetadataChanged(image), queue, ports);
+        }
         for (group, replica) in self.groups.take_orphans() {
             self.writes.mark(group, replica, 0, Mark::Destroyed);
             ports.gone(group);

@@ -44,10 +44,21 @@ pub struct Writes {
     /// Commit indexes that moved alone: they ride with the next batch. Losing them costs nothing, because a leader
     /// finds its commit index anew, so no fsync is spent on them.
     riders: BTreeMap<GroupId, GroupRecord>,
+    /// Readies that wait for an fsync, by group.
+    waiting: BTreeMap<GroupId, Waiting>,
+}
+
+/// A group's readies that are not answered.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    /// The newest that waits for an fsync.
+    synced_with: u64,
+    /// The newest behind that, which needs none. An answer speaks for all readies before it, so it must not overtake.
+    behind: u64,
 }
 
 impl Writes {
-    /// Adds a ready of a group. Where it needs no fsync its answer comes at once.
+    /// Adds a ready of a group. Where neither it nor one before it needs an fsync, its answer comes at once.
     pub(super) fn persist(
         &mut self,
         group: GroupId,
@@ -63,8 +74,15 @@ impl Writes {
             if let Some(state) = hard_state {
                 self.riders.insert(group, state);
             }
-            return Some(Input::Persisted { group, ready });
+            return match self.waiting.get_mut(&group) {
+                Some(waiting) => {
+                    waiting.behind = ready;
+                    None
+                }
+                None => Some(Input::Persisted { group, ready }),
+            };
         }
+        self.waiting.insert(group, Waiting { synced_with: ready, behind: ready });
         self.riders.remove(&group);
         // Term and vote stand before the entries that were made under them.
         self.records.extend(hard_state);
@@ -75,10 +93,23 @@ impl Writes {
         None
     }
 
+    /// The log says that a ready is fsynced: up to which one that is an answer.
+    pub(super) fn persisted(&mut self, group: GroupId, ready: u64) -> u64 {
+        match self.waiting.get(&group) {
+            Some(waiting) if waiting.synced_with <= ready => {
+                let behind = waiting.behind;
+                self.waiting.remove(&group);
+                behind.max(ready)
+            }
+            _ => ready,
+        }
+    }
+
     /// Adds a mark.
     pub(super) fn mark(&mut self, group: GroupId, replica: ReplicaId, number: u64, mark: Mark) {
         if mark == Mark::Destroyed {
             self.riders.remove(&group);
+            self.waiting.remove(&group);
         }
         self.records.push(GroupRecord { group, replica, record: mark_record(mark) });
         self.acks.push(Ack::Marked { group, number });
@@ -89,7 +120,8 @@ impl Writes {
         if self.acks.is_empty() {
             return None;
         }
-        let mut taken = std::mem::take(self);
+        let waiting = std::mem::take(&mut self.waiting);
+        let mut taken = std::mem::replace(self, Self { waiting, ..Self::default() });
         taken.records.extend(std::mem::take(&mut taken.riders).into_values());
         Some(taken)
     }
@@ -158,6 +190,24 @@ mod tests {
         let taken = writes.take().expect("a mark waits");
         assert_eq!(taken.acks, [Ack::Marked { group: GroupId(5), number: 1 }]);
         assert_eq!(taken.records[1].record, Record::HardState(hard_state_record(state(9))));
+    }
+
+    #[test]
+    fn w1_a_ready_without_fsync_does_not_answer_for_one_that_waits() {
+        let mut writes = Writes::default();
+        let entry = |index| LogEntry {
+            index: LogIndex(index),
+            term: Term(1),
+            kind: 0,
+            offset: Default::default(),
+            data: Default::default(),
+        };
+        assert!(writes.persist(GROUP, replica(), 1, None, vec![entry(1)], true).is_none());
+        assert!(writes.persist(GROUP, replica(), 2, None, vec![entry(2)], true).is_none());
+        assert_eq!(writes.persisted(GROUP, 1), 1);
+        assert!(writes.persist(GROUP, replica(), 3, Some(state(1)), Vec::new(), false).is_none());
+        assert_eq!(writes.persisted(GROUP, 2), 3);
+        assert!(writes.persist(GROUP, replica(), 4, Some(state(2)), Vec::new(), false).is_some());
     }
 
     #[test]

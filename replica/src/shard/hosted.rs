@@ -145,6 +145,14 @@ impl Hosted {
         }
     }
 
+    /// The metadata as it is applied; `None` for partitions.
+    pub(super) fn image(&self) -> Option<crate::metadata::Image> {
+        match &self.machine {
+            Machine::Metadata(state) => Some(state.image().clone()),
+            Machine::Partition(_) => None,
+        }
+    }
+
     pub(super) fn tick(&mut self) {
         if self.stopped.is_none() {
             self.raft.tick();

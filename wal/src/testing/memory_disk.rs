@@ -27,6 +27,8 @@ pub enum Injected {
     Enospc,
     /// It says that all is well and does nothing: for syncs, a lying disk.
     Lie,
+    /// The machine dies in it: nothing of it is done, and nothing later is.
+    Dies,
 }
 
 /// A disk in memory; clones share it.
@@ -166,6 +168,24 @@ impl MemoryDisk {
         self.lock().plan.insert(operation, what);
     }
 
+    /// Forgets what was to go wrong.
+    pub fn forget_faults(&self) {
+        self.lock().plan.clear();
+    }
+
+    /// Whether it lost its power, or its process was killed.
+    #[must_use]
+    pub fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
+    /// Every file with its bytes as a process sees them.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let tree = self.lock();
+        tree.names.iter().map(|(path, id)| (path.clone(), tree.inodes[id].bytes.clone())).collect()
+    }
+
     /// How many operations that change something were made.
     #[must_use]
     pub fn operations(&self) -> u64 {
@@ -238,6 +258,10 @@ impl Tree {
         self.operations += 1;
         match self.plan.remove(&self.operations) {
             Some(Injected::Enospc) => Err(io::ErrorKind::StorageFull.into()),
+            Some(Injected::Dies) => {
+                self.dead = true;
+                self.operate()
+            }
             other => Ok(other),
         }
     }

@@ -1,0 +1,136 @@
+//! The end of a run: everything heals, every client is content, and every acknowledged record is read back; then the
+//! power is cut once more, and all of it is read again (W1).
+
+use std::time::Duration;
+
+use rand::RngExt;
+use varve_common::{Clock, GroupId, ObjectKey};
+use varve_replica::Input;
+
+use crate::{
+    bucket::{Objects, Scan},
+    bugs::Bug,
+    jobs::{embedded_path, rates},
+    plan::StoreKind,
+    violation::{Checked, violation},
+    world::World,
+};
+
+/// Steps after which a healthy node must have answered everybody.
+const PATIENCE: usize = 20_000;
+
+impl World {
+    /// Heals, drains, reads everything; cuts the power, reads everything again.
+    pub fn finale(&mut self) -> Checked {
+        self.clients.quiet = true;
+        self.healed = true;
+        self.remote.1.set_rates(rates(0));
+        for round in 0..2 {
+            self.disk.forget_faults();
+            if self.node.is_none() && !self.start()? {
+                return Ok(());
+            }
+            self.drain()?;
+            self.check_logs()?;
+            self.read_all()?;
+            self.scan()?;
+            let power = round == 0 || self.random.random_bool(0.5);
+            self.crash(power);
+        }
+        let files = self.disk.files();
+        for (path, bytes) in files {
+            self.trace.note(format_args!("{} {}", path.display(), varve_common::checksum::crc32c(&bytes)));
+        }
+        Ok(())
+    }
+
+    /// Lets the node work until every client has its answers.
+    fn drain(&mut self) -> Checked {
+        for _ in 0..PATIENCE {
+            self.step()?;
+            if self.is_settled() {
+                return self.compare();
+            }
+        }
+        let waiting: Vec<_> = self.views.iter().filter(|(_, view)| !view.ready).map(|(group, _)| group).collect();
+        let node = self.node.as_ref().expect("it was started");
+        let usage = node.reader.usage();
+        let detail = format!(
+            "not settled after {PATIENCE} steps; parked {}, not ready {waiting:?}, log {} of {} bytes live, pinned by {:?}",
+            node.is_parked(),
+            usage.live_bytes,
+            usage.bytes,
+            usage.oldest_pinned_by
+        );
+        Err(violation("L", detail))
+    }
+
+    fn is_settled(&self) -> bool {
+        let Some(node) = &self.node else { return false };
+        let ready = self.image.as_ref().is_some_and(|image| {
+            let serves = |group: &GroupId| self.views.get(group).is_some_and(|view| view.ready);
+            image.groups.keys().all(|group| serves(group) || self.offline.contains(group))
+        });
+        ready && node.log_is_quiet() && self.clients.is_content(&self.offline)
+    }
+
+    /// Reads every partition from its log start to its watermark.
+    fn read_all(&mut self) -> Checked {
+        let views: Vec<_> = self.views.iter().map(|(group, view)| (*group, view.clone())).collect();
+        for (group, view) in views {
+            let lost = self.offline.contains(&group) || self.clients.deleted.contains(&group);
+            if !lost && view.ready {
+                self.spawn_reader(group, view.log_start, view);
+            }
+        }
+        for _ in 0..PATIENCE {
+            if self.reading == 0 {
+                return Ok(());
+            }
+            self.step()?;
+        }
+        Err(violation("L", "readers never end"))
+    }
+
+    /// The bucket against the committed state.
+    fn scan(&mut self) -> Checked {
+        let objects = self.objects();
+        let groups: Vec<_> = self.model.durable.0.iter().filter(|(_, model)| !model.destroyed).map(|(id, _)| *id).collect();
+        for group in groups {
+            let lost = self.model.damaged.contains(&group) || self.clients.deleted.contains(&group);
+            if group == GroupId::METADATA || lost {
+                continue;
+            }
+            let (shadow, durable) = (&mut self.shadow, &self.model.durable);
+            let state = Bug::without(self.bug, || shadow.partition(durable, group))?;
+            if let (Some(state), Some(model)) = (state, durable.0.get(&group)) {
+                Bug::without(self.bug, || Scan { group, state, model, objects: &objects }.check())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn objects(&self) -> Objects {
+        match self.plan.store {
+            StoreKind::Remote => self.remote.0.objects().into_iter().collect(),
+            StoreKind::Embedded => {
+                let root = embedded_path().join("data");
+                let files = self.disk.files().into_iter();
+                let named = files.filter_map(|(path, bytes)| {
+                    let key = path.strip_prefix(&root).ok()?.to_str()?.to_owned();
+                    Some((ObjectKey::new(key), bytes.into()))
+                });
+                named.collect()
+            }
+        }
+    }
+
+    /// Nothing happens for a while.
+    pub fn rest(&mut self, span: Duration) {
+        let until = self.clock.monotonic().plus(span);
+        self.clock.advance(until);
+        if let Some(node) = &mut self.node {
+            node.turn([Input::Tick]);
+        }
+    }
+}

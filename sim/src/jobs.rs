@@ -1,0 +1,233 @@
+//! Background work on the deterministic executor: production's jobs and readers over simulated stores.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use varve_broker::jobs::{self, Surroundings};
+use varve_common::{Clock, Disk, Entropy, GroupId, Offset, clock::BoxFuture};
+use varve_formats::{
+    compression::Codec,
+    keys::{Keys, Prefix},
+};
+use varve_objects::{
+    Directory, RetryOptions, Retrying, Store,
+    testing::{FaultRates, FaultyStore, MemoryStore, SeededEntropy},
+};
+use varve_replica::{Job, JobOutcome, PartitionView};
+use varve_tiering::{
+    ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError, ReadLimits, Spawn,
+    TailCache, UploadBudget, Uploader, chunks,
+};
+use varve_wal::{Reader, testing::MemoryDisk};
+
+use crate::{clock::SimClock, node::CLUSTER, plan::StoreKind};
+
+/// How a task ended.
+pub enum Done {
+    /// A job of the core.
+    Job(GroupId, JobOutcome),
+    /// A reader.
+    Read(Box<ReadDone>),
+    /// Something that nobody waits for.
+    Nothing,
+}
+
+/// What a reader got.
+pub struct ReadDone {
+    /// Of which partition.
+    pub group: GroupId,
+    /// From which offset on,
+    pub from: Offset,
+    /// as of this view.
+    pub view: Arc<PartitionView>,
+    /// The batches, and the offset behind them.
+    pub result: Result<(Vec<Bytes>, Offset), ReadError>,
+}
+
+/// A bucket that outlives nodes.
+pub type RemoteStore = FaultyStore<Arc<MemoryStore>>;
+
+/// Tasks that tasks start, until the scheduler takes them.
+#[derive(Clone, Default)]
+pub struct SimSpawn(Arc<Mutex<Vec<BoxFuture<'static, ()>>>>);
+
+impl SimSpawn {
+    /// What was started since.
+    pub fn take(&self) -> Vec<BoxFuture<'static, ()>> {
+        std::mem::take(&mut *self.0.lock().expect("the simulator is one thread"))
+    }
+}
+
+impl Spawn for SimSpawn {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        self.0.lock().expect("the simulator is one thread").push(task);
+    }
+}
+
+/// What jobs and readers of one life stand on.
+pub struct Cold {
+    /// The jobs' part.
+    pub surroundings: Arc<Surroundings>,
+    /// The readers' part.
+    pub log: LogView,
+    /// Tasks of tasks.
+    pub spawned: SimSpawn,
+    /// The newest batches.
+    pub tail: TailCache,
+}
+
+/// The keys of every simulation.
+#[must_use]
+pub fn keys() -> Keys {
+    Prefix::new("").cluster(CLUSTER)
+}
+
+/// A remote bucket.
+#[must_use]
+pub fn remote_store(seed: u64, clock: &SimClock) -> (Arc<MemoryStore>, Arc<RemoteStore>) {
+    let memory = Arc::new(MemoryStore::default());
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(seed));
+    let faulty = FaultyStore::new(Arc::clone(&memory), Arc::new(clock.clone()) as Arc<dyn Clock>, entropy);
+    (memory, Arc::new(faulty))
+}
+
+/// Each kind of fault at this rate, of a thousand.
+#[must_use]
+pub const fn rates(each: u16) -> FaultRates {
+    FaultRates {
+        error_before: each,
+        error_after: each,
+        slow: each,
+        slow_by: Duration::from_secs(3),
+        truncated: each,
+        altered: each,
+        missing: each,
+        stall: each / 2,
+    }
+}
+
+/// Where the embedded store is.
+#[must_use]
+pub fn embedded_path() -> &'static Path {
+    Path::new("/data/objects")
+}
+
+impl Cold {
+    /// Opens the store and everything above it; fails only with the disk.
+    pub fn open(
+        kind: StoreKind,
+        remote: &Arc<RemoteStore>,
+        disk: &MemoryDisk,
+        wal: &Reader,
+        clock: &SimClock,
+        seed: u64,
+    ) -> std::io::Result<Self> {
+        let disk: Arc<dyn Disk> = Arc::new(disk.clone());
+        let clock: Arc<dyn Clock> = Arc::new(clock.clone());
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(seed ^ 0x636f_6c64));
+        let inner: Arc<dyn Store> = match kind {
+            StoreKind::Remote => Arc::clone(remote) as Arc<dyn Store>,
+            StoreKind::Embedded => {
+                let opened = Directory::open(Arc::clone(&disk), embedded_path());
+                Arc::new(opened.map_err(|error| std::io::Error::other(error.to_string()))?)
+            }
+        };
+        for directory in ["/data/groups", "/data/segments"] {
+            disk.create_directory(Path::new(directory))?;
+        }
+        let store: Arc<dyn Store> =
+            Arc::new(Retrying::new(inner, Arc::clone(&clock), entropy, RetryOptions::default()));
+        let local = LocalSegments::new(Arc::clone(&disk), PathBuf::from("/data/segments"));
+        let (tail, spawned) = (TailCache::new(6 << 10), SimSpawn::default());
+        let options = chunks::Options { chunk_bytes: 4 << 10, bytes_max: 64 << 10 };
+        let chunks = ChunkCache::new(Arc::clone(&store), Arc::new(spawned.clone()), options);
+        let cold_options = ColdOptions { index_bytes_max: 64 << 10, read_ahead_bytes_max: 32 << 10 };
+        let cold = ColdReader::new(Arc::clone(&store), keys(), chunks, cold_options);
+        let log = LogView::new(tail.clone(), wal.clone(), local.clone(), cold);
+        let surroundings = Surroundings {
+            disk,
+            uploader: Uploader::new(Arc::clone(&store), keys(), UploadBudget::new(1 << 20)),
+            store,
+            keys: keys(),
+            local,
+            wal: wal.clone(),
+            groups: PathBuf::from("/data/groups"),
+            codec: Codec::Zstd,
+            clock,
+        };
+        Ok(Self { surroundings: Arc::new(surroundings), log, spawned, tail })
+    }
+
+    /// A job as a task.
+    #[must_use]
+    pub fn job(&self, job: Job) -> BoxFuture<'static, Done> {
+        let surroundings = Arc::clone(&self.surroundings);
+        Box::pin(async move {
+            let (group, outcome) = jobs::run(job, &surroundings).await;
+            Done::Job(group, outcome)
+        })
+    }
+
+    /// The removal of a group's files as a task.
+    #[must_use]
+    pub fn remove(&self, group: GroupId) -> BoxFuture<'static, Done> {
+        let surroundings = Arc::clone(&self.surroundings);
+        Box::pin(async move {
+            // What stays behind is found again when the group is an orphan of the log, or never.
+            drop(surroundings.remove_group(group));
+            Done::Nothing
+        })
+    }
+
+    /// A reader as a task: everything from `from` to the view's watermark, in pieces.
+    #[must_use]
+    pub fn read(&self, group: GroupId, from: Offset, view: Arc<PartitionView>) -> BoxFuture<'static, Done> {
+        let log = self.log.clone();
+        Box::pin(async move {
+            let result = read_from(&log, group, from, &view).await;
+            Done::Read(Box::new(ReadDone { group, from, view, result }))
+        })
+    }
+}
+
+/// As in the broker.
+#[must_use]
+pub fn extent(group: GroupId, view: &PartitionView) -> PartitionExtent<'_> {
+    PartitionExtent {
+        group,
+        identity: &view.identity,
+        log_start: view.log_start,
+        root: &view.root,
+        rolls: &view.rolls,
+        seals: &view.seals,
+    }
+}
+
+async fn read_from(
+    log: &LogView,
+    group: GroupId,
+    from: Offset,
+    view: &PartitionView,
+) -> Result<(Vec<Bytes>, Offset), ReadError> {
+    let limits = ReadLimits { bytes_max: 6 << 10, below: view.high_watermark };
+    let (mut batches, mut next) = (Vec::new(), from);
+    while next < view.high_watermark {
+        let read = log.read(&extent(group, view), next, limits).await?;
+        if read.next <= next {
+            break;
+        }
+        next = read.next;
+        batches.extend(read.chunks);
+    }
+    Ok((batches, next))
+}
+
+/// Whether a job did not succeed.
+#[must_use]
+pub const fn is_failure(outcome: &JobOutcome) -> bool {
+    matches!(outcome, JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. })
+}

@@ -1,0 +1,319 @@
+//! One life of a node: the production driver and log over simulated surroundings.
+//!
+//! ```text
+//! requests, job outcomes, acks --> Driver::turn --> SimPorts { writes, jobs, replies, views }
+//!                                                      |        └-> Executor (one task a job)
+//!                                                      └-> Writer::append | sync | settle | maintain, each a step of its own
+//! ```
+//! It is started as production starts: log, groups, metadata first. Whoever drops it loses what is volatile; the disk
+//! and the remote store outlive it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
+use varve_common::{
+    Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId,
+};
+use varve_compactor::PlanOptions;
+use varve_formats::manifest::FanOut;
+use varve_objects::testing::SeededEntropy;
+use varve_replica::{GroupOptions, Input, Now, Shard, metadata::Topic};
+use varve_wal::{self as wal, AppendError, Reader, Recovery, Writer, testing::MemoryDisk};
+
+use crate::{
+    bugs::Bug,
+    clock::SimClock,
+    executor::Executor,
+    jobs::{Cold, Done, RemoteStore},
+    model::Model,
+    plan::Plan,
+    ports::SimPorts,
+    violation::{Checked, violation},
+};
+
+/// The founder's replica of the metadata group.
+const FOUNDER_COUNTER: u64 = 1;
+
+/// This node's number.
+#[must_use]
+pub fn node_id() -> NodeId {
+    NodeId::new(1).expect("1 is a node id")
+}
+
+/// A replica of this node.
+#[must_use]
+pub fn replica(counter: u64) -> ReplicaId {
+    ReplicaId::new(node_id(), counter).expect("counters begin at 1")
+}
+
+/// The cluster of every simulation.
+pub const CLUSTER: ClusterId = ClusterId([7; 16]);
+/// Its life on the prefix.
+pub const INCARNATION: Incarnation = Incarnation(1);
+
+
+/// A running node.
+pub struct Node {
+    /// Its disk.
+    pub disk: MemoryDisk,
+    /// The core and its driver.
+    pub driver: Driver,
+    /// What waits.
+    pub ports: SimPorts,
+    /// Its log, to write.
+    pub writer: Writer,
+    /// Its log, to read.
+    pub reader: Reader,
+    /// Its jobs.
+    pub executor: Executor<Done>,
+    /// What its jobs and readers stand on.
+    pub cold: Cold,
+    /// Written, not yet synced.
+    unsynced: Vec<Ack>,
+    /// Found no room.
+    parked: Vec<Writes>,
+    clock: SimClock,
+    wal_bytes_max: u64,
+    /// The planner was told that the log is short of room.
+    pressed: bool,
+    /// The log failed: the core was told.
+    pub failed: bool,
+}
+
+/// What a start needs beside the disk.
+pub struct Start<'a> {
+    /// Time.
+    pub clock: &'a SimClock,
+    /// The seed of this life.
+    pub seed: u64,
+    /// The run.
+    pub plan: &'a Plan,
+    /// The seeded bug.
+    pub bug: Option<Bug>,
+    /// The bucket that outlives nodes.
+    pub remote: &'a Arc<RemoteStore>,
+}
+
+/// The log's options.
+#[must_use]
+pub fn wal_options(start: &Start<'_>) -> wal::Options {
+    wal::Options {
+        directory: PathBuf::from("/data/wal"),
+        file_bytes: start.plan.wal_file_bytes,
+        bytes_max: start.plan.wal_bytes_max,
+        access: Access::Buffered,
+        salt_seed: start.seed,
+        bugs: Bug::wal(start.bug),
+    }
+}
+
+/// A topic's options: Kafka's names, and a fan-out that folds early.
+#[must_use]
+pub fn options_of(topic: &Topic, upload_age: Duration) -> GroupOptions {
+    let number = |name: &str| topic.configs.get(name).and_then(|value| value.parse::<u64>().ok());
+    GroupOptions {
+        tiered: topic.configs.get("remote.storage.enable").is_none_or(|value| value != "false"),
+        segment_bytes_max: number("segment.bytes").unwrap_or(8 << 10),
+        retention_bytes: number("retention.bytes"),
+        retention_ms: None,
+        upload_age_ms: upload_age.as_millis() as u64,
+        fan_out: FanOut(4),
+        ..GroupOptions::default()
+    }
+}
+
+fn plan_options() -> PlanOptions {
+    PlanOptions {
+        publish_segments: 3,
+        publish_age: Duration::from_secs(5),
+        publish_metadata_age: Duration::from_secs(2),
+        checkpoint_bytes: 6 << 10,
+        checkpoint_changes: 25,
+        delete_grace: Duration::from_secs(3),
+        retention_interval: Duration::from_secs(2),
+        ..PlanOptions::default()
+    }
+}
+
+/// A log that was opened, and what it held: the first half of a start.
+pub struct OpenedLog {
+    /// To write.
+    pub writer: Writer,
+    /// To read.
+    pub reader: Reader,
+    /// What it held.
+    pub recovery: Recovery,
+}
+
+/// Opens the log.
+pub fn open_log(disk: &MemoryDisk, start: &Start<'_>) -> Result<OpenedLog, wal::OpenError> {
+    let (writer, reader, recovery) = wal::open(Arc::new(disk.clone()), wal_options(start))?;
+    Ok(OpenedLog { writer, reader, recovery })
+}
+
+impl Node {
+    /// Starts the groups over an opened log.
+    pub fn start(disk: &MemoryDisk, log: OpenedLog, start: &Start<'_>) -> Result<Self, String> {
+        let OpenedLog { writer, reader, recovery } = log;
+        let cold = Cold::open(start.plan.store, start.remote, disk, &reader, start.clock, start.seed);
+        let cold = cold.map_err(|error| error.to_string())?;
+        let upload_age = start.plan.upload_age;
+        let placement = Placement {
+            node: node_id(),
+            cluster: CLUSTER,
+            incarnation: INCARNATION,
+            groups: PathBuf::from("/data/groups"),
+            options_of: Arc::new(move |topic: &Topic| options_of(topic, upload_age)),
+        };
+        let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+        let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
+        let metadata = groups.metadata(replica(FOUNDER_COUNTER)).map_err(|error| error.to_string())?;
+        let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(start.seed));
+        let driver = Driver::new(Shard::new(start.seed), groups, plan_options(), entropy);
+        let mut node = Self {
+            disk: disk.clone(),
+            driver,
+            ports: SimPorts::default(),
+            writer,
+            reader,
+            executor: Executor::default(),
+            cold,
+            unsynced: Vec::new(),
+            parked: Vec::new(),
+            clock: start.clock.clone(),
+            wal_bytes_max: start.plan.wal_bytes_max,
+            pressed: false,
+            failed: false,
+        };
+        node.ports.tail = Some(node.cold.tail.clone());
+        node.turn([metadata]);
+        Ok(node)
+    }
+
+    /// One turn of the driver.
+    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
+        let now = Now { monotonic: self.clock.monotonic(), wall_ms: self.clock.wall_ms() };
+        self.driver.turn(now, inputs, &mut self.ports);
+    }
+
+    /// Whether nothing waits for the log.
+    #[must_use]
+    pub fn log_is_quiet(&self) -> bool {
+        self.ports.writes.is_empty() && self.unsynced.is_empty() && self.parked.is_empty()
+    }
+
+    /// Writes up to `count` of the waiting batches as one, as the log's thread does; one by one where it is refused.
+    pub fn append(&mut self, model: &mut Model, count: usize) -> Checked {
+        let mut batch = std::mem::take(&mut self.parked);
+        let fresh = self.ports.writes.len().min(count);
+        batch.extend(self.ports.writes.drain(..fresh));
+        if batch.is_empty() || self.failed {
+            return Ok(());
+        }
+        let all: Vec<_> = batch.iter().flat_map(|writes| writes.records.iter().cloned()).collect();
+        model.writing(all.clone());
+        match self.writer.append(&all) {
+            Ok(_) => self.unsynced.extend(batch.into_iter().flat_map(|writes| writes.acks)),
+            Err(AppendError::Failed(_)) => self.fail(),
+            Err(AppendError::Full(_) | AppendError::Invalid { .. }) => {
+                model.refused();
+                self.append_one_by_one(model, batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn append_one_by_one(&mut self, model: &mut Model, batch: Vec<Writes>) -> Checked {
+        let mut blocked = std::collections::BTreeSet::new();
+        for writes in batch {
+            let ordered = writes
+                .records
+                .iter()
+                .any(|record| matches!(record.record, wal::Record::Entries(_) | wal::Record::HardState(_)));
+            if ordered && writes.records.iter().any(|record| blocked.contains(&record.group)) {
+                self.parked.push(writes);
+                continue;
+            }
+            model.writing(writes.records.clone());
+            match self.writer.append(&writes.records) {
+                Ok(_) => self.unsynced.extend(writes.acks),
+                Err(AppendError::Failed(_)) => {
+                    self.fail();
+                    return Ok(());
+                }
+                Err(AppendError::Full(_)) => {
+                    model.refused();
+                    blocked.extend(writes.records.iter().map(|record| record.group));
+                    self.parked.push(writes);
+                }
+                // Rot that was found while the node runs: as in production the process ends, and the next start knows.
+                Err(AppendError::Invalid { what, .. }) if what.starts_with("replica is damaged") => {
+                    self.fail();
+                    return Ok(());
+                }
+                Err(error @ AppendError::Invalid { .. }) => {
+                    return Err(violation("W6", format!("the log refuses a batch: {error}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Syncs what was written and tells the core, in order.
+    pub fn sync(&mut self, model: &mut Model) {
+        if self.failed {
+            return;
+        }
+        match self.writer.sync() {
+            Ok(()) => {
+                model.synced();
+                let acks = std::mem::take(&mut self.unsynced);
+                self.turn(acks.into_iter().map(Input::from));
+            }
+            Err(_) => self.fail(),
+        }
+    }
+
+    /// What the log's idle thread does: settles.
+    pub fn settle(&mut self) {
+        if let Err(AppendError::Failed(_)) = self.writer.settle() {
+            self.fail();
+        }
+    }
+
+    /// What the log's thread does between batches.
+    pub fn maintain(&mut self) {
+        if self.failed {
+            return;
+        }
+        if self.writer.maintain().is_err() {
+            self.fail();
+        }
+    }
+
+    /// Tells the planner how full the log is.
+    pub fn press(&mut self) {
+        let usage = self.reader.usage();
+        let short = usage.bytes > self.wal_bytes_max / 2 || self.is_parked();
+        if short || self.pressed {
+            self.pressed = short;
+            self.driver.press(if short { usage.oldest_pinned_by } else { Vec::new() });
+            self.turn([Input::Tick]);
+        }
+    }
+
+    /// W4: whatever waits fails, nothing more is acknowledged.
+    fn fail(&mut self) {
+        if !self.failed {
+            self.failed = true;
+            self.unsynced.clear();
+            self.turn([Input::PersistFailed]);
+        }
+    }
+
+    /// Whether batches wait for room.
+    #[must_use]
+    pub fn is_parked(&self) -> bool {
+        !self.parked.is_empty()
+    }
+}

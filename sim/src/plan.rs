@@ -1,0 +1,88 @@
+//! What a seed makes of a run: the surroundings and how often each thing goes wrong.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+/// Where the bucket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// On the node's own disk.
+    Embedded,
+    /// Elsewhere: it outlives the node, and fails by itself.
+    Remote,
+}
+
+/// How long a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// For every change.
+    Short,
+    /// For the night.
+    Long,
+}
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Where the bucket is.
+    pub store: StoreKind,
+    /// How many times the node is started.
+    pub lives: usize,
+    /// Steps of one life, unless it ends before.
+    pub steps: usize,
+    /// Of a thousand lives, how many end within some operation of the disk.
+    pub dies_within: u32,
+    /// Of a hundred ends, how many are power cuts; the others are kills.
+    pub power_cuts: u32,
+    /// Of a hundred lives, how many meet a failing write or fsync.
+    pub io_errors: u32,
+    /// Of a hundred lives, how many meet a full disk.
+    pub full_disks: u32,
+    /// Of a hundred starts, how many find a flipped bit.
+    pub rot: u32,
+    /// Of a thousand requests to the store, how many fail in each way.
+    pub store_faults: u16,
+    /// The size of a WAL file.
+    pub wal_file_bytes: u64,
+    /// The log's budget.
+    pub wal_bytes_max: u64,
+    /// `varve.tier.max.age.ms`.
+    pub upload_age: Duration,
+    /// Topics that exist at a time.
+    pub topics: usize,
+    /// Of a hundred lives, how many find a zombie's command in the log.
+    pub zombies: u32,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn of(seed: u64, length: Length) -> Self {
+        let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x706c_616e);
+        let (lives, steps) = match length {
+            Length::Short => (random.random_range(3..7), random.random_range(150..500)),
+            Length::Long => (random.random_range(8..30), random.random_range(300..2_000)),
+        };
+        let mut sometimes = |rate: u32| if random.random_bool(0.5) { rate } else { 0 };
+        let (io_errors, full_disks, rot) = (sometimes(30), sometimes(25), sometimes(40));
+        let (store_faults, zombies) = (sometimes(60) as u16, sometimes(40));
+        Self {
+            store: if random.random_bool(0.5) { StoreKind::Embedded } else { StoreKind::Remote },
+            lives,
+            steps,
+            dies_within: 600,
+            power_cuts: [30, 70, 100][random.random_range(0..3)],
+            io_errors,
+            full_disks,
+            rot,
+            store_faults,
+            wal_file_bytes: 32 << 10,
+            wal_bytes_max: 32 * (32 << 10),
+            upload_age: Duration::from_millis([200, 2_000, 20_000][random.random_range(0..3)]),
+            topics: random.random_range(1..4),
+            zombies,
+        }
+    }
+}

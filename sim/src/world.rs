@@ -1,0 +1,321 @@
+//! One run: a node that lives, dies and starts again on its disk, its clients, and the model that knows the truth.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use varve_broker::driver::group_directory;
+use varve_common::{Clock, Digest, GroupId};
+use varve_objects::testing::MemoryStore;
+use varve_replica::{PartitionView, Reply, metadata::Image};
+use varve_wal::{Record, RecoveredGroup, testing::MemoryDisk};
+
+use crate::{
+    bugs::Bug,
+    checkers::{check_log, check_view},
+    client::Clients,
+    clock::SimClock,
+    cut::check_cut,
+    jobs::{RemoteStore, remote_store},
+    model::Model,
+    node::{CLUSTER, INCARNATION, Node, OpenedLog, Start, open_log},
+    plan::{Length, Plan},
+    ports::Seen,
+    shadow::Shadow,
+    trace::Trace,
+    violation::{Checked, violation},
+};
+
+/// What a run did: for seeing that it did something.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Steps of the scheduler.
+    pub steps: u64,
+    /// Batches acknowledged.
+    pub acknowledged: u64,
+    /// Lives that ended in a power cut.
+    pub power_cuts: u64,
+    /// Lives that ended in a kill.
+    pub kills: u64,
+    /// Lives that ended because the log failed.
+    pub failures: u64,
+    /// Bits flipped.
+    pub flips: u64,
+    /// Jobs that ended well.
+    pub jobs: u64,
+    /// Jobs that failed.
+    pub failed_jobs: u64,
+    /// Reads that were checked.
+    pub reads: u64,
+    /// Cuts of logs.
+    pub cuts: u64,
+    /// Commands that a zombie left in a log.
+    pub zombies: u64,
+}
+
+/// A run under way.
+pub struct World {
+    /// Chance.
+    pub random: ChaCha8Rng,
+    /// Time.
+    pub clock: SimClock,
+    /// What the seed chose.
+    pub plan: Plan,
+    /// The seeded bug.
+    pub bug: Option<Bug>,
+    /// The disk, over all lives.
+    pub disk: MemoryDisk,
+    /// The life, if there is one.
+    pub node: Option<Node>,
+    /// Who asks.
+    pub clients: Clients,
+    /// What the log must hold.
+    pub model: Model,
+    /// The replica that never crashes.
+    pub shadow: Shadow,
+    /// What is shown of each partition.
+    pub views: BTreeMap<GroupId, Arc<PartitionView>>,
+    /// The newest metadata that was shown.
+    pub image: Option<Arc<Image>>,
+    /// Partitions that serve no more, for a reason that was reported.
+    pub offline: BTreeSet<GroupId>,
+    /// Bytes were damaged on purpose, ever.
+    pub rotten: bool,
+    /// The bucket that outlives nodes, and its objects.
+    pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
+    /// Readers under way.
+    pub reading: usize,
+    /// Everything heals: nothing but damage excuses an error.
+    pub healed: bool,
+    /// All that happened.
+    pub trace: Trace,
+    /// For the summary.
+    pub counts: Counts,
+    /// Groups to compare with the shadow.
+    touched: BTreeSet<GroupId>,
+}
+
+impl World {
+    /// Before the first start.
+    #[must_use]
+    pub fn new(seed: u64, length: Length, bug: Option<Bug>, trace: Trace) -> Self {
+        let clock = SimClock::default();
+        Self {
+            random: ChaCha8Rng::seed_from_u64(seed),
+            remote: remote_store(seed, &clock),
+            reading: 0,
+            healed: false,
+            clock,
+            plan: Plan::of(seed, length),
+            bug,
+            disk: MemoryDisk::default(),
+            node: None,
+            clients: Clients::default(),
+            model: Model::default(),
+            shadow: Shadow::new(CLUSTER, INCARNATION),
+            views: BTreeMap::new(),
+            image: None,
+            offline: BTreeSet::new(),
+            rotten: false,
+            trace,
+            counts: Counts::default(),
+            touched: BTreeSet::new(),
+        }
+    }
+
+    /// Starts the node; whether it serves. Checks what the log recovered before anything is built on it.
+    pub fn start(&mut self) -> Checked<bool> {
+        let seed = self.random.random();
+        self.disk.forget_faults();
+        let (plan, clock) = (self.plan.clone(), self.clock.clone());
+        let remote = Arc::clone(&self.remote.1);
+        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote };
+        let log = match open_log(&self.disk, &start) {
+            Ok(log) => log,
+            Err(error) if self.disk.is_dead() || self.rotten => {
+                self.trace.note(format_args!("start fails: {error}"));
+                return Ok(false);
+            }
+            Err(error) => return Err(violation("W2", format!("the log does not open: {error}"))),
+        };
+        self.check_recovered(&log)?;
+        self.trace.note(format_args!(
+            "start: {} groups, {} torn bytes",
+            log.recovery.groups.len(),
+            log.recovery.torn_bytes
+        ));
+        match Node::start(&self.disk, log, &start) {
+            Ok(node) => self.node = Some(node),
+            Err(why) if self.disk.is_dead() || self.rotten => self.trace.note(format_args!("start fails: {why}")),
+            Err(why) => return Err(violation("S4", format!("the node does not start: {why}"))),
+        }
+        self.offline = self.model.damaged.clone();
+        self.absorb()?;
+        Ok(self.node.is_some())
+    }
+
+    fn check_recovered(&mut self, log: &OpenedLog) -> Checked {
+        self.model.recovered(&log.recovery, &log.reader, self.rotten)?;
+        if self.rotten {
+            return Ok(());
+        }
+        for (group, found) in &log.recovery.groups {
+            self.check_files(*group, found)?;
+        }
+        Ok(())
+    }
+
+    /// W5: a mark stands only for a file that is whole under its name.
+    fn check_files(&self, group: GroupId, found: &RecoveredGroup) -> Checked {
+        let files: BTreeMap<_, _> = self.disk.files().into_iter().collect();
+        for mark in &found.snapshots {
+            let path = group_directory(Path::new("/data/groups"), group).join(&mark.file);
+            if files.get(&path).is_none_or(|bytes| Digest::of(bytes) != mark.sha256) {
+                return Err(violation("W5", format!("{group}: {} is not what its mark says", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    /// The node ends: by a power cut, or killed.
+    pub fn crash(&mut self, power: bool) {
+        self.trace.note(format_args!("crash, power {power}"));
+        if let Some(mut node) = self.node.take() {
+            node.executor.kill();
+        }
+        self.clock.forget_timers();
+        self.disk = if power {
+            self.counts.power_cuts += 1;
+            self.disk.power_cut(self.random.random())
+        } else {
+            self.counts.kills += 1;
+            self.disk.process_kill()
+        };
+        self.clients.disconnected(&mut self.random);
+        self.views.clear();
+        self.reading = 0;
+    }
+
+    /// Looks at everything that the node showed, in order.
+    pub fn absorb(&mut self) -> Checked {
+        let Some(node) = &mut self.node else { return Ok(()) };
+        let (seen, failed) = (std::mem::take(&mut node.ports.seen), node.failed);
+        let image = node.ports.image.take();
+        for seen in seen {
+            self.look_at(seen, failed)?;
+        }
+        if let Some(image) = image {
+            self.trace.note(format_args!("image {} of {} topics", image.index, image.topics.len()));
+            self.clients.adopt(&image);
+            self.touched.insert(GroupId::METADATA);
+            self.image = Some(image);
+        }
+        Ok(())
+    }
+
+    fn look_at(&mut self, seen: Seen, failed: bool) -> Checked {
+        match seen {
+            Seen::Reply(ticket, reply) => {
+                self.trace.note(format_args!("{ticket:?}: {reply:?}"));
+                if let Reply::Produced { .. } | Reply::Duplicate { .. } = reply {
+                    self.counts.acknowledged += 1;
+                    if failed {
+                        return Err(violation("W4", format!("{ticket:?} is acknowledged by a log that failed")));
+                    }
+                }
+                self.clients.answered(ticket, &reply, self.trace.events())?;
+            }
+            Seen::View(group, view) => {
+                self.trace.note(format_args!(
+                    "{group}: ready {} start {} local {} tiered {} watermark {}",
+                    view.ready, view.log_start, view.local_start, view.tiered_end, view.high_watermark
+                ));
+                check_view(group, self.views.get(&group), &view)?;
+                self.views.insert(group, view);
+                self.touched.insert(group);
+            }
+            Seen::Stopped(group, why) => {
+                self.trace.note(format_args!("{group} stops: {why}"));
+                if !self.rotten {
+                    return Err(violation("S4", format!("{group} stops and nothing was damaged: {why}")));
+                }
+                self.offline.insert(group);
+            }
+            Seen::Gone(group) => {
+                self.trace.note(format_args!("{group} is gone"));
+                self.views.remove(&group);
+                if let Some(node) = &mut self.node {
+                    let removal = node.cold.remove(group);
+                    node.executor.spawn(removal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// R9, S1, S3: where the node has applied what the shadow has, the states are equal.
+    pub fn compare(&mut self) -> Checked {
+        let Some(node) = &self.node else { return Ok(()) };
+        for group in std::mem::take(&mut self.touched) {
+            if self.offline.contains(&group) || self.model.damaged.contains(&group) {
+                continue;
+            }
+            let Some((index, hash)) = node.driver.shard().state_hash(group) else { continue };
+            let (shadow, durable) = (&mut self.shadow, &self.model.durable);
+            let expected = Bug::without(self.bug, || shadow.hash_at(durable, group, index))?;
+            if expected.is_some_and(|expected| expected != hash) {
+                let detail = format!("{group}: the state at {index} is not what its log says");
+                return Err(violation("S3", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the node is about to write, held against what is durable: B4, R8.
+    pub fn check_writes(&mut self) -> Checked {
+        let Some(node) = &self.node else { return Ok(()) };
+        let records = node.ports.writes.iter().flat_map(|writes| &writes.records);
+        for record in records {
+            match &record.record {
+                Record::Truncated { index, .. } if !self.model.damaged.contains(&record.group) => {
+                    self.counts.cuts += 1;
+                    let (shadow, durable) = (&mut self.shadow, &self.model.durable);
+                    let state = Bug::without(self.bug, || shadow.partition(durable, record.group))?;
+                    let group = durable.0.get(&record.group);
+                    check_cut(record.group, *index, group, state)?;
+                }
+                Record::Snapshot(mark) => {
+                    let group = self.model.durable.0.get(&record.group);
+                    let term = group.and_then(|group| group.entries.get(&mark.index)).map(|entry| entry.term);
+                    if term != Some(mark.term) && !self.model.damaged.contains(&record.group) {
+                        let detail = format!("{}: a checkpoint at {} of {:?}", record.group, mark.index, mark.term);
+                        return Err(violation("R8", detail));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// H1-H4, H6, H7, H13 over every partition's durable log.
+    pub fn check_logs(&self) -> Checked {
+        for (group, model) in &self.model.durable.0 {
+            let lost = self.model.damaged.contains(group) || self.clients.deleted.contains(group);
+            if *group != GroupId::METADATA && !lost {
+                check_log(*group, model, &self.clients.history)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Wall-clock time.
+    #[must_use]
+    pub fn wall_ms(&self) -> i64 {
+        self.clock.wall_ms()
+    }
+}
