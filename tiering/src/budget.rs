@@ -138,9 +138,10 @@ impl Drop for Reservation {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{FutureExt as _, executor::block_on, future::join};
+    use futures_util::{FutureExt as _, future::join};
 
     use super::*;
+    use crate::tests::support::block_on;
 
     #[test]
     fn uploads_wait_their_turn_and_never_hold_more_than_the_budget() {

@@ -121,17 +121,17 @@ impl RangeSource {
             return self.check_promise().map(|()| None);
         }
         if let Place::Wal(index) = self.place {
-            match self.from_wal(index) {
+            match self.read_wal(index) {
                 Err(SourceError::Wal(_) | SourceError::Term { .. }) if self.sealed.is_some() => {
                     self.place = Place::Sealed;
                 }
                 read => return read.map(Some),
             }
         }
-        self.from_sealed().map(Some)
+        self.read_sealed().map(Some)
     }
 
-    fn from_wal(&mut self, from: LogIndex) -> Result<Bytes, SourceError> {
+    fn read_wal(&mut self, from: LogIndex) -> Result<Bytes, SourceError> {
         let (expected, found) = (self.roll.roll_term, self.wal.term(self.group, self.roll.roll_index));
         if found != Some(expected) {
             // What was cut is not read; what was replaced is not what the roll closed.
@@ -161,7 +161,7 @@ impl RangeSource {
         Ok(gathered.freeze())
     }
 
-    fn from_sealed(&mut self) -> Result<Bytes, SourceError> {
+    fn read_sealed(&mut self) -> Result<Bytes, SourceError> {
         let (expected, found) = (self.roll.end, self.next);
         let segment = self.sealed.clone().ok_or(SourceError::End { expected, found })?;
         let block = segment.map().index.locate(self.next).ok_or(SourceError::End { expected, found })?;

@@ -1,1 +1,5 @@
-
+mod cold;
+mod model;
+mod node;
+pub mod support;
+mod transfer;

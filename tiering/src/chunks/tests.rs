@@ -1,10 +1,10 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::executor::block_on;
 use varve_common::Digest;
 use varve_objects::{Body, Failure, HeadError, Page, PutError, Suffix};
 
 use super::*;
+use crate::tests::support::block_on;
 
 /// Answers ranges of one object of 100 bytes, 0 to 99, once it is told to.
 #[derive(Default)]
