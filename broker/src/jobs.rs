@@ -87,7 +87,11 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
         }
         Job::Publish { identity, uid, key_term, captured, .. } => {
             let name = CheckpointName { applied_index: captured.header().applied.index, term: key_term, uid };
-            outcome(kind, at.publish(identity.as_ref(), name, &captured).await, JobOutcome::CheckpointPublished)
+            outcome(
+                kind,
+                at.publish(identity.as_ref(), name, &captured).await,
+                JobOutcome::CheckpointPublished,
+            )
         }
         Job::Fold { identity, uid, contents, .. } => {
             let put = put_node(&*at.store, &at.keys, &identity, fold_plan(contents), uid).await;

@@ -45,7 +45,9 @@ impl Scan<'_> {
         let first = first.or_else(|| bucket.root.entries.first().map(|entry| entry.base));
         let mut next = first.unwrap_or(bucket.tiered_end);
         if next > bucket.log_start.min(bucket.tiered_end) {
-            return Err(self.wrong("B2", format!("the manifest begins at {next}, the log at {}", bucket.log_start)));
+            return Err(
+                self.wrong("B2", format!("the manifest begins at {next}, the log at {}", bucket.log_start))
+            );
         }
         for node in &bucket.root.nodes {
             self.node(node, &mut next)?;
@@ -54,10 +56,15 @@ impl Scan<'_> {
             self.entry(entry, &mut next)?;
         }
         if next != bucket.tiered_end {
-            return Err(self.wrong("B2", format!("the manifest ends at {next}, the tier at {}", bucket.tiered_end)));
+            return Err(
+                self.wrong("B2", format!("the manifest ends at {next}, the tier at {}", bucket.tiered_end))
+            );
         }
         if bucket.tiered_end > self.state.records().log_end.max(bucket.log_start) {
-            return Err(self.wrong("B5", format!("tiered up to {} of {}", bucket.tiered_end, self.state.records().log_end)));
+            return Err(self.wrong(
+                "B5",
+                format!("tiered up to {} of {}", bucket.tiered_end, self.state.records().log_end),
+            ));
         }
         self.checkpoints()
     }
@@ -91,10 +98,13 @@ impl Scan<'_> {
         }
         let key = keys().node(identity.topic_id, identity.partition, reference);
         let bytes = self.object(&key, reference.length, reference.sha256)?;
-        let node = Node::verify(bytes, reference, identity).map_err(|error| self.wrong("B1", error.to_string()))?;
+        let node =
+            Node::verify(bytes, reference, identity).map_err(|error| self.wrong("B1", error.to_string()))?;
         match &node.body {
             FoldPlan::Leaf(entries) => entries.iter().try_for_each(|entry| self.entry(entry, next)),
-            FoldPlan::Inner { references, .. } => references.iter().try_for_each(|node| self.node(node, next)),
+            FoldPlan::Inner { references, .. } => {
+                references.iter().try_for_each(|node| self.node(node, next))
+            }
         }
     }
 
@@ -124,7 +134,8 @@ impl Scan<'_> {
     /// S2: each is whole. S1, S3: a replica that starts from one and replays the tail is the replica that replayed all.
     fn checkpoints(&self) -> Checked {
         let identity = self.state.identity();
-        let (topic_id, partition, incarnation) = (identity.topic_id, identity.partition, identity.incarnation);
+        let (topic_id, partition, incarnation) =
+            (identity.topic_id, identity.partition, identity.incarnation);
         for published in self.state.bucket().published.iter() {
             let key = keys().checkpoint(PartitionKeys { topic_id, partition, incarnation }, published);
             let bytes = self.object(&key, published.bytes, published.sha256)?;
@@ -152,7 +163,9 @@ impl Scan<'_> {
             state.apply(&entry).map_err(|error| self.wrong("S3", format!("seeded at {from}: {error}")))?;
         }
         if state.hash() != self.state.hash() {
-            return Err(self.wrong("S3", format!("a replica seeded at {from} is not like the one that replayed all")));
+            return Err(
+                self.wrong("S3", format!("a replica seeded at {from} is not like the one that replayed all"))
+            );
         }
         Ok(())
     }

@@ -29,7 +29,8 @@ pub fn check_log(group: GroupId, model: &GroupModel, history: &History) -> Check
         if sent.group != group {
             return Err(violation("H4", format!("{group}: the batch at {base} was sent to {}", sent.group)));
         }
-        let header = BatchHeader::read(&batch).map_err(|error| violation("H13", format!("{group}: {error}")))?;
+        let header =
+            BatchHeader::read(&batch).map_err(|error| violation("H13", format!("{group}: {error}")))?;
         if !header.crc_matches() {
             return Err(violation("H13", format!("{group}: the batch at {base} has a wrong crc")));
         }
@@ -37,7 +38,8 @@ pub fn check_log(group: GroupId, model: &GroupModel, history: &History) -> Check
             let last = last_of.insert(sent.producer, sent.sequence).unwrap_or(-1);
             if sent.sequence <= last {
                 let checker = if places.contains_key(&id) { "H2" } else { "H7" };
-                let detail = format!("{group}: producer {} has {} behind {last}", sent.producer, sent.sequence);
+                let detail =
+                    format!("{group}: producer {} has {} behind {last}", sent.producer, sent.sequence);
                 return Err(violation(checker, detail));
             }
         }
@@ -53,12 +55,18 @@ fn check_attempts(group: GroupId, history: &History, places: &BTreeMap<SendId, V
     for (id, sent) in history.sent.iter().filter(|(_, sent)| sent.group == group) {
         let places = places.get(id).map_or(&[][..], Vec::as_slice);
         if places.len() > sent.attempts as usize {
-            return Err(violation("H2", format!("{group}: {id:?} was sent {} times and is at {places:?}", sent.attempts)));
+            return Err(violation(
+                "H2",
+                format!("{group}: {id:?} was sent {} times and is at {places:?}", sent.attempts),
+            ));
         }
         if let Some((acked, _)) = sent.acked
             && !places.contains(&acked)
         {
-            return Err(violation("H3", format!("{group}: {id:?} was acknowledged at {acked} and is at {places:?}")));
+            return Err(violation(
+                "H3",
+                format!("{group}: {id:?} was acknowledged at {acked} and is at {places:?}"),
+            ));
         }
     }
     Ok(())
@@ -81,7 +89,8 @@ fn check_real_time(group: GroupId, history: &History, places: &BTreeMap<SendId, 
             seen += 1;
         }
         if highest.is_some_and(|highest| highest >= offset) {
-            let detail = format!("{group}: {id:?} lies at {offset}, below what was acknowledged before: {highest:?}");
+            let detail =
+                format!("{group}: {id:?} lies at {offset}, below what was acknowledged before: {highest:?}");
             return Err(violation("H6", detail));
         }
     }

@@ -28,7 +28,8 @@ pub fn check_cut(
     let Some((last, _)) = last else { return Ok(()) };
     let held = held_until(model, state.bucket().tiered_end.max(state.bucket().log_start));
     if held <= last {
-        let detail = format!("{group}: cut at {index}, with the batch at {last}; held elsewhere only below {held}");
+        let detail =
+            format!("{group}: cut at {index}, with the batch at {last}; held elsewhere only below {held}");
         return Err(violation("B4", detail));
     }
     Ok(())

@@ -52,7 +52,8 @@ impl World {
                 return self.compare();
             }
         }
-        let waiting: Vec<_> = self.views.iter().filter(|(_, view)| !view.ready).map(|(group, _)| group).collect();
+        let waiting: Vec<_> =
+            self.views.iter().filter(|(_, view)| !view.ready).map(|(group, _)| group).collect();
         let node = self.node.as_ref().expect("it was started");
         let usage = node.reader.usage();
         let detail = format!(
@@ -95,7 +96,8 @@ impl World {
     /// The bucket against the committed state.
     fn scan(&mut self) -> Checked {
         let objects = self.objects();
-        let groups: Vec<_> = self.model.durable.0.iter().filter(|(_, model)| !model.destroyed).map(|(id, _)| *id).collect();
+        let groups: Vec<_> =
+            self.model.durable.0.iter().filter(|(_, model)| !model.destroyed).map(|(id, _)| *id).collect();
         for group in groups {
             let lost = self.model.damaged.contains(&group) || self.clients.deleted.contains(&group);
             if group == GroupId::METADATA || lost {

@@ -19,8 +19,8 @@ use varve_objects::{
 };
 use varve_replica::{Job, JobOutcome, PartitionView};
 use varve_tiering::{
-    ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError, ReadLimits, Spawn,
-    TailCache, UploadBudget, Uploader, chunks,
+    ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError, ReadLimits,
+    Spawn, TailCache, UploadBudget, Uploader, chunks,
 };
 use varve_wal::{Reader, testing::MemoryDisk};
 
@@ -229,5 +229,8 @@ async fn read_from(
 /// Whether a job did not succeed.
 #[must_use]
 pub const fn is_failure(outcome: &JobOutcome) -> bool {
-    matches!(outcome, JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. })
+    matches!(
+        outcome,
+        JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. }
+    )
 }

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term};
-use varve_wal::{Entry, GroupRecord, HardState, Reader, Record, RecoveredGroup, Recovery, SealMark, SnapshotMark};
+use varve_wal::{
+    Entry, GroupRecord, HardState, Reader, Record, RecoveredGroup, Recovery, SealMark, SnapshotMark,
+};
 
 use crate::violation::{Checked, Violation, violation};
 
@@ -119,7 +121,8 @@ impl Groups {
                 return Some(*id);
             }
         }
-        let known = |id: &GroupId| self.0.get(id).is_some_and(|group| !group.destroyed) || exempt.contains(id);
+        let known =
+            |id: &GroupId| self.0.get(id).is_some_and(|group| !group.destroyed) || exempt.contains(id);
         recovery.groups.keys().find(|id| !known(id)).copied()
     }
 }
@@ -158,7 +161,10 @@ impl Model {
         for (id, group) in &recovery.groups {
             if let Some(damage) = &group.damage {
                 if !rotten {
-                    return Err(violation("W2", format!("{id} is called damaged and nothing was: {damage:?}")));
+                    return Err(violation(
+                        "W2",
+                        format!("{id} is called damaged and nothing was: {damage:?}"),
+                    ));
                 }
                 self.damaged.insert(*id);
             }
@@ -219,8 +225,12 @@ impl Model {
                     Err(error) => return Err(violation("W2", format!("{id}: {error}"))),
                 };
                 let Some(last) = read.last().map(|last| last.index) else { break };
-                if let Some(wrong) = read.iter().find(|entry| model.entries.get(&entry.index) != Some(entry)) {
-                    return Err(violation("W2", format!("{id}: entry {} is not what was written", wrong.index)));
+                if let Some(wrong) = read.iter().find(|entry| model.entries.get(&entry.index) != Some(entry))
+                {
+                    return Err(violation(
+                        "W2",
+                        format!("{id}: entry {} is not what was written", wrong.index),
+                    ));
                 }
                 from = last.next();
             }

@@ -11,9 +11,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
-use varve_common::{
-    Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId,
-};
+use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
 use varve_compactor::PlanOptions;
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
@@ -50,7 +48,6 @@ pub fn replica(counter: u64) -> ReplicaId {
 pub const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// Its life on the prefix.
 pub const INCARNATION: Incarnation = Incarnation(1);
-
 
 /// A running node.
 pub struct Node {

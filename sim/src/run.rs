@@ -57,7 +57,8 @@ pub fn run(seed: u64, length: Length, bug: Option<Bug>, trace: Trace) -> Outcome
 
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 impl World {
@@ -124,11 +125,13 @@ impl World {
     /// Flips a bit in a file that is closed, or in a checkpoint.
     fn rot(&mut self) {
         let files = self.disk.files();
-        let mut logs: Vec<_> = files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).collect();
+        let mut logs: Vec<_> =
+            files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).collect();
         logs.sort();
         logs.truncate(logs.len().saturating_sub(2));
         let checkpoints = files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "ckpt"));
-        let targets: Vec<_> = logs.into_iter().chain(checkpoints).filter(|(_, bytes)| !bytes.is_empty()).collect();
+        let targets: Vec<_> =
+            logs.into_iter().chain(checkpoints).filter(|(_, bytes)| !bytes.is_empty()).collect();
         if targets.is_empty() {
             return;
         }
@@ -285,7 +288,10 @@ impl World {
                 self.counts.reads += 1;
                 self.trace.note(format_args!("{group}: read {from}..{next}"));
                 if next != view.high_watermark {
-                    return Err(violation("B7", format!("{group}: read {from}..{next} of {}", view.high_watermark)));
+                    return Err(violation(
+                        "B7",
+                        format!("{group}: read {from}..{next} of {}", view.high_watermark),
+                    ));
                 }
                 check_read(group, from, next, &chunks, model)
             }
@@ -298,7 +304,13 @@ impl World {
                 if excused || stale || self.rotten || self.disk.is_dead() {
                     return Ok(());
                 }
-                Err(violation("B7", format!("{group}: {from} of {}..{} cannot be read: {error}", view.log_start, view.high_watermark)))
+                Err(violation(
+                    "B7",
+                    format!(
+                        "{group}: {from} of {}..{} cannot be read: {error}",
+                        view.log_start, view.high_watermark
+                    ),
+                ))
             }
         }
     }

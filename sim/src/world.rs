@@ -150,7 +150,9 @@ impl World {
         ));
         match Node::start(&self.disk, log, &start) {
             Ok(node) => self.node = Some(node),
-            Err(why) if self.disk.is_dead() || self.rotten => self.trace.note(format_args!("start fails: {why}")),
+            Err(why) if self.disk.is_dead() || self.rotten => {
+                self.trace.note(format_args!("start fails: {why}"))
+            }
             Err(why) => return Err(violation("S4", format!("the node does not start: {why}"))),
         }
         self.offline = self.model.damaged.clone();
@@ -175,7 +177,10 @@ impl World {
         for mark in &found.snapshots {
             let path = group_directory(Path::new("/data/groups"), group).join(&mark.file);
             if files.get(&path).is_none_or(|bytes| Digest::of(bytes) != mark.sha256) {
-                return Err(violation("W5", format!("{group}: {} is not what its mark says", path.display())));
+                return Err(violation(
+                    "W5",
+                    format!("{group}: {} is not what its mark says", path.display()),
+                ));
             }
         }
         Ok(())
@@ -224,7 +229,10 @@ impl World {
                 if let Reply::Produced { .. } | Reply::Duplicate { .. } = reply {
                     self.counts.acknowledged += 1;
                     if failed {
-                        return Err(violation("W4", format!("{ticket:?} is acknowledged by a log that failed")));
+                        return Err(violation(
+                            "W4",
+                            format!("{ticket:?} is acknowledged by a log that failed"),
+                        ));
                     }
                 }
                 self.clients.answered(ticket, &reply, self.trace.events())?;
@@ -292,7 +300,8 @@ impl World {
                     let group = self.model.durable.0.get(&record.group);
                     let term = group.and_then(|group| group.entries.get(&mark.index)).map(|entry| entry.term);
                     if term != Some(mark.term) && !self.model.damaged.contains(&record.group) {
-                        let detail = format!("{}: a checkpoint at {} of {:?}", record.group, mark.index, mark.term);
+                        let detail =
+                            format!("{}: a checkpoint at {} of {:?}", record.group, mark.index, mark.term);
                         return Err(violation("R8", detail));
                     }
                 }

@@ -145,7 +145,8 @@ impl Driver {
     /// Until the metadata is complete its replay shows topics that were deleted since: nothing is opened for them, and
     /// nothing closed. Once it is, replicas that it does not know are those of deleted topics: the log lets them go.
     fn complete_metadata<P: Ports>(&mut self, queue: &mut VecDeque<Input>, ports: &mut P) {
-        if self.metadata_complete || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready) {
+        if self.metadata_complete || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready)
+        {
             return;
         }
         self.metadata_complete = true;
@@ -203,7 +204,11 @@ impl Driver {
     /// Whether a draining node may stop: nothing is left to do for any group.
     #[must_use]
     pub fn is_drained(&self) -> bool {
-        self.shard.groups().into_iter().filter_map(|group| self.shard.status(group)).all(|status| is_drained(&status))
+        self.shard
+            .groups()
+            .into_iter()
+            .filter_map(|group| self.shard.status(group))
+            .all(|status| is_drained(&status))
     }
 
     /// Tells the planner which groups hold the log's oldest file while it is short of room; none while there is room.

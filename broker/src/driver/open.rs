@@ -201,7 +201,12 @@ impl Groups {
     }
 
     /// The newest local checkpoint that reads back whole, and the index that it holds.
-    fn newest_state(&self, group: GroupId, kind: &GroupKind, marks: &[wal::SnapshotMark]) -> (GroupState, LogIndex) {
+    fn newest_state(
+        &self,
+        group: GroupId,
+        kind: &GroupKind,
+        marks: &[wal::SnapshotMark],
+    ) -> (GroupState, LogIndex) {
         let marks: Vec<local::Mark> = marks.iter().map(local_mark).collect();
         let expected = expected(group, kind);
         let loaded = match local::load(&*self.disk, &self.placement.data, group, &expected, &marks) {

@@ -73,7 +73,9 @@ async fn learn(store: &dyn Store, keys: &Keys, folder: &str) -> Result<Folder, F
             Ok(Key::MetadataCheckpoint(_, name) | Key::Checkpoint(_, name)) => name,
             _ => continue,
         };
-        let Ok(beginning) = store.get_range(&listed.key, 0..listed.bytes.min(PEEK_BYTES)).await else { continue };
+        let Ok(beginning) = store.get_range(&listed.key, 0..listed.bytes.min(PEEK_BYTES)).await else {
+            continue;
+        };
         if let Ok(header) = CheckpointHeader::peek(beginning) {
             found.insert(listed.key, described(&header, name, listed.bytes));
         }

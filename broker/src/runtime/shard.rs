@@ -136,7 +136,8 @@ struct ThreadPorts<J> {
 
 impl<J: StartJob> Ports for ThreadPorts<J> {
     fn write(&mut self, writes: Writes) {
-        let (mailbox, metrics, clock) = (self.mailbox.clone(), Arc::clone(&self.metrics), Arc::clone(&self.clock));
+        let (mailbox, metrics, clock) =
+            (self.mailbox.clone(), Arc::clone(&self.metrics), Arc::clone(&self.clock));
         let bytes: u64 = writes.records.iter().map(varve_wal::GroupRecord::bytes).sum();
         metrics.handles.wal_appended.inc_by(bytes);
         metrics.handles.wal_batch_bytes.observe(bytes as f64);

@@ -69,7 +69,10 @@ impl Views {
     #[must_use]
     pub fn all(&self) -> Vec<Arc<PartitionView>> {
         let partitions = self.partitions.read().expect("no holder of this lock panics");
-        partitions.values().map(|cell| cell.whole.lock().expect("no holder of this lock panics").clone()).collect()
+        partitions
+            .values()
+            .map(|cell| cell.whole.lock().expect("no holder of this lock panics").clone())
+            .collect()
     }
 
     /// How many partitions are known and not served yet.
