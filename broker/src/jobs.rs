@@ -58,9 +58,15 @@ pub struct Surroundings {
 pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
     let (group, kind) = (job.group(), job.kind());
     let outcome = match job {
-        Job::Upload { identity, intent, roll, frozen, .. } => {
+        Job::Upload { identity, intent, roll, frozen, seal, .. } => {
             let segment = rolled(identity, frozen.as_deref());
-            let source = RangeSource::new(at.wal.clone(), group, roll);
+            let mut source = RangeSource::new(at.wal.clone(), group, roll);
+            if let Some(seal) = seal {
+                match at.local.open(group, &segment.identity, &seal) {
+                    Ok(file) => source = source.or_sealed(file),
+                    Err(damaged) => tracing::error!(%group, %damaged, "sealed file is damaged"),
+                }
+            }
             let key = UploadKey { term: intent.term, uid: intent.uid };
             let uid = intent.uid;
             match at.uploader.upload(&segment, source, key).await {

@@ -155,7 +155,8 @@ impl Cold {
             keys: keys(),
             local,
             wal: wal.clone(),
-            groups: PathBuf::from("/data/groups"),
+            data: PathBuf::from("/data"),
+            retention: varve_broker::jobs::Retention::default(),
             codec: Codec::Zstd,
             clock,
         };

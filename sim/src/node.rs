@@ -159,7 +159,7 @@ impl Node {
             node: node_id(),
             cluster: CLUSTER,
             incarnation: INCARNATION,
-            groups: PathBuf::from("/data/groups"),
+            data: PathBuf::from("/data"),
             options_of: Arc::new(move |topic: &Topic| options_of(topic, upload_age)),
         };
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());

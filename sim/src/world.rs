@@ -8,7 +8,6 @@ use std::{
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use varve_broker::driver::group_directory;
 use varve_common::{Clock, Digest, GroupId};
 use varve_objects::testing::MemoryStore;
 use varve_replica::{PartitionView, Reply, metadata::Image};
@@ -175,7 +174,7 @@ impl World {
     fn check_files(&self, group: GroupId, found: &RecoveredGroup) -> Checked {
         let files: BTreeMap<_, _> = self.disk.files().into_iter().collect();
         for mark in &found.snapshots {
-            let path = group_directory(Path::new("/data/groups"), group).join(&mark.file);
+            let path = varve_snapshot::local::directory(Path::new("/data"), group).join(&mark.file);
             if files.get(&path).is_none_or(|bytes| Digest::of(bytes) != mark.sha256) {
                 return Err(violation(
                     "W5",

@@ -27,6 +27,8 @@ pub enum Job {
         roll: RollEntry,
         /// Producers, aborted transactions and epochs as of the range's end, for the segment's sections.
         frozen: Option<Arc<RecordState>>,
+        /// The range's sealed file, where there is one: the log may be cut behind it.
+        seal: Option<SealMark>,
     },
     /// Writes a rolled range into a file: temporary file, fsync, rename, directory fsync.
     Seal {

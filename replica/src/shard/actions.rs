@@ -93,6 +93,7 @@ impl Hosted {
             intent: intent.clone(),
             roll: roll.clone(),
             frozen: state.frozen_at(roll.end).map(Arc::clone),
+            seal: self.seals.iter().find(|seal| seal.base == roll.base && seal.end == roll.end).cloned(),
         };
         self.uploading.insert(uid);
         self.start(job, effects);
