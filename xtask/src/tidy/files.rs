@@ -51,7 +51,10 @@ fn artefact(file: &Tracked) -> Option<Finding> {
 }
 
 fn no_prose(file: &Tracked, files: &[Tracked]) -> Option<Finding> {
-    let room = file.path.strip_suffix("/src/lib.rs").or_else(|| file.path.strip_suffix("/src/main.rs"))?;
+    let has_library = |room: &str| files.iter().any(|other| other.path == format!("{room}/src/lib.rs"));
+    // A binary beside a library says where to look; the library has the prose.
+    let binary = || file.path.strip_suffix("/src/main.rs").filter(|room| !has_library(room));
+    let room = file.path.strip_suffix("/src/lib.rs").or_else(binary)?;
     let sources = files.iter().filter(|other| other.path.starts_with(&format!("{room}/src/")));
     let total: usize = sources.map(|source| source.text().lines().count()).sum();
     let prose = file.text().lines().take_while(|line| line.starts_with("//!")).count();
