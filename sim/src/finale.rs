@@ -46,8 +46,19 @@ impl World {
 
     /// Lets the node work until every client has its answers.
     fn drain(&mut self) -> Checked {
-        for _ in 0..PATIENCE {
+        for step in 0..PATIENCE {
             self.step()?;
+            // Evidence of damage keeps its file and all behind it (W6): a log that is full stays full until an
+            // operator accepts the loss. Until then it is read, not written.
+            if step > PATIENCE / 10 && !self.model.damaged.is_empty() {
+                return Ok(());
+            }
+            if self.node.as_ref().is_some_and(|node| node.failed) {
+                self.crash(false);
+                if !self.start()? {
+                    return Ok(());
+                }
+            }
             if self.is_settled() {
                 return self.compare();
             }

@@ -1,6 +1,6 @@
 //! The scheduler: a seed decides what happens next.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, path::Path, sync::Arc, time::Duration};
 
 use rand::RngExt;
 use varve_common::{Clock, GroupId, Offset};
@@ -127,7 +127,8 @@ impl World {
         let mut logs: Vec<_> = files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).collect();
         logs.sort();
         logs.truncate(logs.len().saturating_sub(2));
-        let checkpoints = files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "ckpt"));
+        let is_checkpoint = |path: &Path| path.starts_with("/data/groups") && path.extension().is_some_and(|end| end == "ckpt");
+        let checkpoints = files.iter().filter(|(path, _)| is_checkpoint(path));
         let targets: Vec<_> = logs.into_iter().chain(checkpoints).filter(|(_, bytes)| !bytes.is_empty()).collect();
         if targets.is_empty() {
             return;
@@ -148,7 +149,14 @@ impl World {
             0..30 => self.ask(),
             30..34 => self.operate(),
             34..52 => self.append()?,
-            52..68 => self.sync(),
+            52..68 => {
+                self.sync();
+                self.absorb()?;
+                // As the log's thread does after each round; now and then it is slow.
+                if self.random.random_bool(0.8) {
+                    self.with_node(crate::node::Node::maintain);
+                }
+            }
             68..82 => self.work()?,
             82..84 => self.read(),
             84..92 => self.pass_time(),
