@@ -24,6 +24,7 @@ impl World {
     pub fn finale(&mut self) -> Checked {
         self.clients.quiet = true;
         self.healed = true;
+        self.plan.zombies = 0;
         self.remote.1.set_rates(rates(0));
         for round in 0..2 {
             self.disk.forget_faults();
@@ -50,7 +51,7 @@ impl World {
             self.step()?;
             // Evidence of damage keeps its file and all behind it (W6): a log that is full stays full until an
             // operator accepts the loss. Until then it is read, not written.
-            if step > PATIENCE / 10 && !self.model.damaged.is_empty() {
+            if step > PATIENCE / 10 && self.rotten {
                 return Ok(());
             }
             if self.node.as_ref().is_some_and(|node| node.failed) {

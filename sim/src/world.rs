@@ -79,6 +79,8 @@ pub struct World {
     pub shadow: Shadow,
     /// What is shown of each partition.
     pub views: BTreeMap<GroupId, Arc<PartitionView>>,
+    /// The newest that clients were shown of each partition, over all lives (H10).
+    pub promised: BTreeMap<GroupId, Arc<PartitionView>>,
     /// The newest metadata that was shown.
     pub image: Option<Arc<Image>>,
     /// Partitions that serve no more, for a reason that was reported.
@@ -118,6 +120,7 @@ impl World {
             model: Model::default(),
             shadow: Shadow::new(CLUSTER, INCARNATION),
             views: BTreeMap::new(),
+            promised: BTreeMap::new(),
             image: None,
             offline: BTreeSet::new(),
             rotten: false,
@@ -143,6 +146,10 @@ impl World {
             Err(error) => return Err(violation("W2", format!("the log does not open: {error}"))),
         };
         self.check_recovered(&log)?;
+        let log = match self.haunt(log, &start)? {
+            Some(log) => log,
+            None => return Ok(false),
+        };
         self.trace.note(format_args!(
             "start: {} groups, {} torn bytes",
             log.recovery.groups.len(),
@@ -236,7 +243,10 @@ impl World {
                     "{group}: ready {} start {} local {} tiered {} watermark {}",
                     view.ready, view.log_start, view.local_start, view.tiered_end, view.high_watermark
                 ));
-                check_view(group, self.views.get(&group), &view)?;
+                check_view(group, self.promised.get(&group), &view)?;
+                if view.ready {
+                    self.promised.insert(group, view.clone());
+                }
                 self.views.insert(group, view);
                 self.touched.insert(group);
             }

@@ -13,6 +13,7 @@
 //! Order within a turn is the order of the effects: a batch enters the tail cache before the view that shows it is
 //! published, and both before the reply that tells of it.
 
+pub mod bugs;
 mod open;
 mod ports;
 mod writes;
