@@ -3,7 +3,7 @@
 use std::{panic::AssertUnwindSafe, path::Path, sync::Arc, time::Duration};
 
 use rand::RngExt;
-use varve_common::{Clock, GroupId, Offset};
+use varve_common::{Clock, Disk, GroupId, Offset};
 use varve_replica::{Input, PartitionView};
 use varve_tiering::ReadError;
 use varve_wal::testing::Injected;
@@ -17,6 +17,9 @@ use crate::{
     violation::{Checked, Violation, violation},
     world::{Counts, World},
 };
+
+/// The size of a disk that is not full.
+const DISK_BYTES: u64 = 1 << 40;
 
 /// Readers at a time.
 const READERS_MAX: usize = 3;
@@ -92,12 +95,18 @@ impl World {
             let after = self.random.random_range(1..300);
             self.disk.inject(now + after, Injected::Eio);
         }
+        self.full_disk_at = None;
+        if self.chance(self.plan.full_disks) {
+            let at = self.random.random_range(0..self.plan.steps);
+            self.full_disk_at = Some((at, at + self.random.random_range(20..200)));
+        }
         self.remote.1.set_rates(rates(self.plan.store_faults / 7));
     }
 
     fn live(&mut self) -> Checked {
         let mut left_after_failure = 20;
-        for _ in 0..self.plan.steps {
+        for step in 0..self.plan.steps {
+            self.fill_disk(step);
             self.step()?;
             if self.disk.is_dead() {
                 return Ok(());
@@ -113,7 +122,24 @@ impl World {
         Ok(())
     }
 
+    /// The disk fills, and later somebody makes room.
+    fn fill_disk(&mut self, step: usize) {
+        let Some((full, heals)) = self.full_disk_at else { return };
+        if step == full {
+            let space = self.disk.space(Path::new("/data")).expect("a disk in memory says how large it is");
+            let used = space.total_bytes - space.free_bytes;
+            let left = self.random.random_range(0..40 << 10);
+            self.trace.note(format_args!("disk is full but for {left} bytes"));
+            self.counts.full_disks += 1;
+            self.disk.resize(used + left);
+        } else if step == heals {
+            self.trace.note(format_args!("disk has room again"));
+            self.disk.resize(DISK_BYTES);
+        }
+    }
+
     fn end(&mut self) {
+        self.disk.resize(DISK_BYTES);
         let power = self.chance(self.plan.power_cuts);
         self.crash(power);
         if self.chance(self.plan.rot) {

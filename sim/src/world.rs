@@ -43,6 +43,8 @@ pub struct Counts {
     pub kills: u64,
     /// Lives that ended because the log failed.
     pub failures: u64,
+    /// Times that the disk was full.
+    pub full_disks: u64,
     /// Bits flipped.
     pub flips: u64,
     /// Jobs that ended well.
@@ -89,6 +91,8 @@ pub struct World {
     pub rotten: bool,
     /// The bucket that outlives nodes, and its objects.
     pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
+    /// The steps of this life between which the disk is full.
+    pub full_disk_at: Option<(usize, usize)>,
     /// Readers under way.
     pub reading: usize,
     /// Everything heals: nothing but damage excuses an error.
@@ -109,6 +113,7 @@ impl World {
         Self {
             random: ChaCha8Rng::seed_from_u64(seed),
             remote: remote_store(seed, &clock),
+            full_disk_at: None,
             reading: 0,
             healed: false,
             clock,
@@ -236,7 +241,13 @@ impl World {
                         return Err(violation("W4", format!("{ticket:?} is acknowledged by a log that failed")));
                     }
                 }
-                self.clients.answered(ticket, &reply, self.trace.events())?;
+                let acked = self.clients.answered(ticket, &reply, self.trace.events())?;
+                if let Some((group, end)) = acked
+                    && !self.clients.deleted.contains(&group)
+                    && self.views.get(&group).is_none_or(|view| view.high_watermark < end)
+                {
+                    return Err(violation("H10", format!("{group}: acknowledged up to {end} and not shown")));
+                }
             }
             Seen::View(group, view) => {
                 self.trace.note(format_args!(
