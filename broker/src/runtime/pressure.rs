@@ -82,7 +82,8 @@ pub async fn watch(
 /// Who must let go: the groups that keep the oldest file, and those that hold most, down to half of what is live. What little
 /// others hold in old files the log itself moves forward, once the live bytes have become few.
 fn to_press(usage: &varve_wal::Usage) -> Vec<GroupId> {
-    let mut holders: Vec<(u64, GroupId)> = usage.groups.iter().map(|(group, bytes)| (*bytes, *group)).collect();
+    let mut holders: Vec<(u64, GroupId)> =
+        usage.groups.iter().map(|(group, bytes)| (*bytes, *group)).collect();
     holders.sort_unstable_by_key(|(bytes, group)| (std::cmp::Reverse(*bytes), *group));
     let mut pressed: BTreeSet<GroupId> = usage.oldest_pinned_by.iter().copied().collect();
     let mut covered = 0;
@@ -105,7 +106,9 @@ mod tests {
         let usage = varve_wal::Usage {
             bytes: 1_000,
             live_bytes: 700,
-            groups: [(0, 10), (1, 400), (2, 200), (3, 90)].map(|(group, bytes)| (GroupId(group), bytes)).into(),
+            groups: [(0, 10), (1, 400), (2, 200), (3, 90)]
+                .map(|(group, bytes)| (GroupId(group), bytes))
+                .into(),
             oldest_pinned_by: vec![GroupId(0)],
         };
         assert_eq!(to_press(&usage), [GroupId(0), GroupId(1)]);
