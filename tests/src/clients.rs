@@ -87,6 +87,7 @@ pub fn java(node: &Node, class: &str, arguments: &[&str], input: &[u8]) -> Strin
 pub fn varve(node: &Node, arguments: &[&str]) -> String {
     let mut command = Command::new(tool::varve());
     command.args(arguments).args(["--bootstrap-server", &node.bootstrap()]).stdin(Stdio::null());
+    tool::without_our_variables(&mut command);
     String::from_utf8(expect_success("varve", command.output().unwrap())).expect("varve prints text")
 }
 

@@ -101,7 +101,8 @@ impl Node {
             command.args(["--listen", &self.kafka.to_string()]);
         }
         command.args(["--admin-listen", &self.admin.to_string()]);
-        command.args(&self.options.arguments).envs(self.options.environment.iter().cloned());
+        command.args(&self.options.arguments);
+        tool::without_our_variables(&mut command).envs(self.options.environment.iter().cloned());
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())

@@ -66,8 +66,7 @@ impl Store {
             &url,
             "--s3-endpoint",
             &self.endpoint(),
-            "--s3-path-style",
-            "true",
+            "--s3-path-style=true",
         ]);
         options
             .env("AWS_ACCESS_KEY_ID", KEY)

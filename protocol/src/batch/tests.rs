@@ -134,11 +134,16 @@ fn header_rules_of_the_log_validator() {
     assert_eq!(invalid(|meta| meta.count = 2), ErrorCode::InvalidRecord);
     assert_eq!(invalid(|meta| meta.last_offset_delta = 7), ErrorCode::InvalidRecord);
     assert_eq!(invalid(|meta| (meta.count, meta.last_offset_delta) = (0, 0)), ErrorCode::InvalidRecord);
-    assert_eq!(invalid(|meta| meta.base_sequence = 0), ErrorCode::InvalidRecord, "sequence without id");
     assert_eq!(invalid(|meta| meta.producer_id = 1), ErrorCode::InvalidRecord, "id without sequence");
     assert_eq!(invalid(|meta| meta.has_delete_horizon = true), ErrorCode::InvalidRecord);
     assert_eq!(invalid(|meta| meta.timestamp_type = TimestampType::LogAppendTime), ErrorCode::InvalidRecord);
     assert_eq!(invalid(|meta| meta.is_transactional = true), ErrorCode::InvalidRecord, "without id");
+}
+
+#[test]
+fn epoch_and_sequence_mean_nothing_without_a_producer_id() {
+    let batch = changed(Codec::Snappy, |meta| (meta.producer_epoch, meta.base_sequence) = (0, 0));
+    assert!(validate(&batch, &Limits::default()).is_ok(), "KafkaJS and aiokafka write such batches");
 }
 
 #[test]

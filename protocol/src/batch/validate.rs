@@ -185,7 +185,8 @@ fn check_header(meta: &BatchMeta, limits: &Limits) -> Result<(), Invalid> {
         return Err(Invalid::Attributes);
     }
     let is_idempotent = meta.producer_id >= 0 && meta.producer_epoch >= 0 && meta.base_sequence >= 0;
-    let is_plain = meta.producer_id == -1 && meta.base_sequence == -1 && !meta.is_transactional;
+    // Without an id the epoch and the sequence mean nothing, as in Kafka's LogValidator: KafkaJS and aiokafka leave zeros there.
+    let is_plain = meta.producer_id == -1 && !meta.is_transactional;
     if !is_idempotent && !is_plain {
         let BatchMeta { producer_id, producer_epoch, base_sequence, .. } = *meta;
         return Err(Invalid::Producer { producer_id, producer_epoch, base_sequence });

@@ -180,7 +180,7 @@ fn batches_that_contradict_themselves_are_invalid_records() {
             Batch { records: [record(0, b"a"), record(0, b"b")].concat(), ..right.clone() }.encode(),
         ),
         ("a client's control batch", Batch { attributes: 0x20, ..right.clone() }.encode()),
-        ("a sequence without a producer id", Batch { base_sequence: 0, ..right.clone() }.encode()),
+        ("a producer id without a sequence", Batch { producer_id: 1, ..right.clone() }.encode()),
         ("records that are no records", Batch { records: vec![0xff; 40], ..right.clone() }.encode()),
         ("two batches", two),
     ];

@@ -67,7 +67,7 @@ fn topics_are_created_listed_described_and_deleted_from_the_command_line() {
     let node = Node::start(Options::default());
     let _ = varve(&node, &["topic", "create", "orders", "-p", "3", "-c", "segment.bytes=1048576"]);
     assert!(varve(&node, &["topic", "list", "-o", "json"]).contains("\"orders\""));
-    let described = varve(&node, &["topic", "describe", "orders", "-o", "json"]);
+    let described = varve(&node, &["topic", "describe", "orders", "-c", "-o", "json"]);
     assert!(described.contains("segment.bytes") && described.contains("1048576"), "{described}");
     let storage = varve(&node, &["topic", "describe-storage", "orders", "-o", "json"]);
     serde_json::from_str::<serde_json::Value>(&storage).unwrap();
