@@ -14,6 +14,7 @@ use varve_formats::{
         AppliedPoint, Checkpoint, CheckpointHeader, CheckpointKind, PartitionCheckpoint, SectionId,
         StatePoint,
     },
+    command::PublishedCheckpoint,
     compression::Codec,
     state::ConfState,
 };
@@ -149,6 +150,15 @@ impl Captured {
     #[must_use]
     pub const fn log_start(&self) -> Offset {
         self.log_start
+    }
+
+    /// The checkpoints in the bucket that the state names: they are kept whatever else goes.
+    #[must_use]
+    pub fn published(&self) -> &[PublishedCheckpoint] {
+        match &self.state {
+            State::Local { state, .. } | State::Bucket { state, .. } => &state.bucket.published,
+            State::Metadata(state) => &state.published,
+        }
     }
 
     /// The checkpoint in memory.

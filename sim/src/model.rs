@@ -65,6 +65,7 @@ impl GroupModel {
             Record::Unsealed { base, .. } => drop(self.seals.remove(base)),
             Record::Snapshot(mark) => {
                 self.snapshots.push(mark.clone());
+                self.snapshots.sort_by_key(|mark| mark.index);
                 self.snapshots.drain(..self.snapshots.len().saturating_sub(2));
             }
             Record::Destroyed => self.destroyed = true,

@@ -28,13 +28,14 @@ pub struct Retention {
 
 impl Retention {
     /// Takes note of a checkpoint that was published under `key`, and deletes those that it makes surplus. Gives how
-    /// many went. A failure leaves surplus ones for the next publish.
+    /// many went. Those that the state names stay. A failure leaves surplus ones for the next publish.
     pub async fn after_publish(
         &self,
         store: &dyn Store,
         keys: &Keys,
         key: &ObjectKey,
         published: PublishedCheckpoint,
+        named: &[PublishedCheckpoint],
     ) -> Result<usize, Failure> {
         let name = key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
         let known = self.lock().get(&name).cloned();
@@ -45,7 +46,9 @@ impl Retention {
         let now_ms = published.published_ms;
         folder.insert(key.clone(), published);
         let all: Vec<PublishedCheckpoint> = folder.values().cloned().collect();
-        let gone = surplus(&all, &self.grid, now_ms);
+        let mut gone = surplus(&all, &self.grid, now_ms);
+        // Newer ones may never have been committed: what the state names is what a restore finds (S2).
+        gone.retain(|uid| named.iter().all(|checkpoint| checkpoint.uid != *uid));
         let mut deleted = 0;
         let mut failed = None;
         for (key, _) in folder.clone().iter().filter(|(_, checkpoint)| gone.contains(&checkpoint.uid)) {
@@ -128,7 +131,7 @@ mod tests {
                 sha256: Default::default(),
                 published_ms: 7_200_000 + applied as i64,
             };
-            deleted += retention.after_publish(&store, &keys, &key, header).await.unwrap();
+            deleted += retention.after_publish(&store, &keys, &key, header, &[]).await.unwrap();
         }
         let left = list_all(&store, &keys.metadata_checkpoints(Incarnation(1))).await.unwrap();
         assert_eq!((deleted, left.len()), (3, 3));
