@@ -197,7 +197,7 @@ impl Clients {
             return Err(violation("H5", format!("{ticket:?} is answered twice: {reply:?}")));
         };
         match (asked, reply) {
-            (Asked::Send(producer, send), reply) => return self.sent(producer, send, reply, now),
+            (Asked::Send(producer, send), reply) => self.sent(producer, send, reply, now),
             (Asked::Trim(group, before), Reply::Trimmed { log_start }) if *log_start < before => {
                 Err(violation("B9", format!("{group}: trimmed to {log_start}, not {before}")))
             }
