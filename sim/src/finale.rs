@@ -138,13 +138,4 @@ impl World {
             }
         }
     }
-
-    /// Nothing happens for a while.
-    pub fn rest(&mut self, span: Duration) {
-        let until = self.clock.monotonic().plus(span);
-        self.clock.advance(until);
-        if let Some(node) = &mut self.node {
-            node.turn([Input::Tick]);
-        }
-    }
 }
