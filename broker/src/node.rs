@@ -13,7 +13,10 @@ use varve_common::{
 };
 
 use crate::{
-    config::{Fetch, Layers, Listener, TopicCreation, topic::Defaults},
+    config::{
+        Fetch, Layers, Listener, TopicCreation,
+        topic::{Defaults, Effective},
+    },
     metrics::Metrics,
 };
 
@@ -320,5 +323,12 @@ impl Node {
     #[must_use]
     pub fn view(&self, group: GroupId) -> Option<Arc<PartitionView>> {
         self.backend.watch(group).map(|view| Arc::clone(&view.borrow()))
+    }
+
+    /// A topic's configuration: its own values over what it inherits.
+    #[must_use]
+    pub fn effective(&self, topic: &Topic) -> Effective {
+        let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        Effective::new(&self.topic_defaults, own)
     }
 }

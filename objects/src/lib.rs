@@ -26,6 +26,7 @@
 
 pub mod admin;
 mod body;
+pub mod bugs;
 pub mod conformance;
 mod counting;
 mod directory;

@@ -181,6 +181,10 @@ error_codes! {
     FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR", retry;
     /// The offset is in the object store only.
     OffsetMovedToTieredStorage = 109, "OFFSET_MOVED_TO_TIERED_STORAGE", give_up;
+    /// Brokers were reached where controllers were wanted.
+    MismatchedEndpointType = 114, "MISMATCHED_ENDPOINT_TYPE", give_up;
+    /// No such kind of endpoint.
+    UnsupportedEndpointType = 115, "UNSUPPORTED_ENDPOINT_TYPE", give_up;
     /// Start again from the bootstrap servers.
     RebootstrapRequired = 129, "REBOOTSTRAP_REQUIRED", give_up;
 }

@@ -18,8 +18,6 @@ pub enum ApiKey {
     ListOffsets = 2,
     /// Topics, partitions, leaders, brokers.
     Metadata = 3,
-    /// Where a group or transaction coordinator is.
-    FindCoordinator = 10,
     /// What the broker speaks.
     ApiVersions = 18,
     /// Creates topics.
@@ -83,8 +81,6 @@ pub const TABLE: &[Api] = &[
     api(ApiKey::ListOffsets, 1, 11, 6),
     // 10 brings topic ids, 12 asking by id, 13 an error for the whole (KIP-1102).
     api(ApiKey::Metadata, 0, 13, 9),
-    // 4 asks for several coordinators at once.
-    api(ApiKey::FindCoordinator, 0, 6, 3),
     // Its response header is v0 always: a client reads it before it knows what the broker speaks.
     api(ApiKey::ApiVersions, 0, 4, 3),
     // 5 answers with configurations, 7 with the topic id.

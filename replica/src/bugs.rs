@@ -10,6 +10,8 @@ pub enum Bug {
     DedupWindowOne,
     /// What is announced counts as tiered when the log is cut.
     CutBeforeAppend,
+    /// A sealed file counts as soon as it is written, before its mark is fsynced.
+    CutBeforeSealMark,
     /// Bucket-class commands take effect whatever their fence says.
     FenceIgnored,
     /// A range is closed by a rule of this node (a number of bytes) instead of by a command.

@@ -78,6 +78,7 @@ impl Bug {
             Self::DedupDroppedFromCheckpoint => Some(replica::Bug::DedupDroppedFromCheckpoint),
             Self::DedupWindowOne => Some(replica::Bug::DedupWindowOne),
             Self::CutBeforeAppend => Some(replica::Bug::CutBeforeAppend),
+            Self::CutBeforeSealMark => Some(replica::Bug::CutBeforeSealMark),
             Self::FenceIgnored => Some(replica::Bug::FenceIgnored),
             Self::RollByLocalRule => Some(replica::Bug::RollByLocalRule),
             _ => None,
@@ -87,6 +88,8 @@ impl Bug {
     /// Sets the switches that belong to the thread.
     pub fn plant(bug: Option<Self>) {
         replica::seed(bug.and_then(Self::replica));
+        varve_objects::bugs::seed_unsynced_puts(bug == Some(Self::EmbeddedPutUnsynced));
+        varve_broker::driver::bugs::seed_damaged_is_empty(bug == Some(Self::DamagedCheckpointIsEmpty));
     }
 
     /// Runs `act` without any bug: for the model, which is right by definition.

@@ -186,38 +186,50 @@ impl Clients {
         Input::DeleteRecords { ticket, group, before: Some(before) }
     }
 
-    /// An answer.
-    pub fn answered(&mut self, ticket: Ticket, reply: &Reply, now: u64) -> Checked {
+    /// An answer. Gives the partition and the end of what was acknowledged.
+    pub fn answered(
+        &mut self,
+        ticket: Ticket,
+        reply: &Reply,
+        now: u64,
+    ) -> Checked<Option<(GroupId, Offset)>> {
         let Some(asked) = self.waiting.remove(&ticket) else {
             return Err(violation("H5", format!("{ticket:?} is answered twice: {reply:?}")));
         };
         match (asked, reply) {
-            (Asked::Send(producer, send), reply) => self.sent(producer, send, reply, now),
+            (Asked::Send(producer, send), reply) => return self.sent(producer, send, reply, now),
             (Asked::Trim(group, before), Reply::Trimmed { log_start }) if *log_start < before => {
                 Err(violation("B9", format!("{group}: trimmed to {log_start}, not {before}")))
             }
             (Asked::Delete(id), Reply::Metadata(Ok(MetadataDone::TopicDeleted(topic)))) if topic.id != id => {
                 Err(violation("M", format!("deleted {} in place of {id}", topic.id)))
             }
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 
-    fn sent(&mut self, producer: u64, id: SendId, reply: &Reply, now: u64) -> Checked {
+    fn sent(
+        &mut self,
+        producer: u64,
+        id: SendId,
+        reply: &Reply,
+        now: u64,
+    ) -> Checked<Option<(GroupId, Offset)>> {
         let sent = self.history.get_mut(id);
         let base = match reply {
             Reply::Produced { base_offset, .. } | Reply::Duplicate { base_offset, .. } => *base_offset,
-            Reply::Refused(refusal) => return self.refused(producer, id, refusal),
+            Reply::Refused(refusal) => return self.refused(producer, id, refusal).map(|()| None),
             other => return Err(violation("H5", format!("a batch is answered by {other:?}"))),
         };
         if matches!(reply, Reply::Duplicate { .. }) && (!sent.idempotent || sent.attempts < 2) {
             return Err(violation("H2", format!("{id:?} was sent once and is called a duplicate")));
         }
         sent.acked = Some((base, now));
+        let acked = (sent.group, base.plus(u64::from(sent.count)));
         if let Some(producer) = self.producers.get_mut(&producer) {
             producer.queue.retain(|(queued, _)| *queued != id);
         }
-        Ok(())
+        Ok(Some(acked))
     }
 
     fn refused(&mut self, producer: u64, id: SendId, refusal: &Refusal) -> Checked {

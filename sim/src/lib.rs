@@ -39,3 +39,4 @@ pub mod shadow;
 pub mod trace;
 pub mod violation;
 pub mod world;
+mod zombie;

@@ -228,6 +228,7 @@ impl Node {
                 .iter()
                 .any(|record| matches!(record.record, wal::Record::Entries(_) | wal::Record::HardState(_)));
             if ordered && writes.records.iter().any(|record| blocked.contains(&record.group)) {
+                blocked.extend(writes.records.iter().map(|record| record.group));
                 self.parked.push(writes);
                 continue;
             }

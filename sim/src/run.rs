@@ -1,9 +1,9 @@
 //! The scheduler: a seed decides what happens next.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, path::Path, sync::Arc, time::Duration};
 
 use rand::RngExt;
-use varve_common::{Clock, GroupId, Offset};
+use varve_common::{Clock, Disk, GroupId, Offset};
 use varve_replica::{Input, PartitionView};
 use varve_tiering::ReadError;
 use varve_wal::testing::Injected;
@@ -17,6 +17,9 @@ use crate::{
     violation::{Checked, Violation, violation},
     world::{Counts, World},
 };
+
+/// The size of a disk that is not full.
+const DISK_BYTES: u64 = 1 << 40;
 
 /// Readers at a time.
 const READERS_MAX: usize = 3;
@@ -93,12 +96,18 @@ impl World {
             let after = self.random.random_range(1..300);
             self.disk.inject(now + after, Injected::Eio);
         }
+        self.full_disk_at = None;
+        if self.chance(self.plan.full_disks) {
+            let at = self.random.random_range(0..self.plan.steps);
+            self.full_disk_at = Some((at, at + self.random.random_range(20..200)));
+        }
         self.remote.1.set_rates(rates(self.plan.store_faults / 7));
     }
 
     fn live(&mut self) -> Checked {
         let mut left_after_failure = 20;
-        for _ in 0..self.plan.steps {
+        for step in 0..self.plan.steps {
+            self.fill_disk(step);
             self.step()?;
             if self.disk.is_dead() {
                 return Ok(());
@@ -114,7 +123,24 @@ impl World {
         Ok(())
     }
 
+    /// The disk fills, and later somebody makes room.
+    fn fill_disk(&mut self, step: usize) {
+        let Some((full, heals)) = self.full_disk_at else { return };
+        if step == full {
+            let space = self.disk.space(Path::new("/data")).expect("a disk in memory says how large it is");
+            let used = space.total_bytes - space.free_bytes;
+            let left = self.random.random_range(0..40 << 10);
+            self.trace.note(format_args!("disk is full but for {left} bytes"));
+            self.counts.full_disks += 1;
+            self.disk.resize(used + left);
+        } else if step == heals {
+            self.trace.note(format_args!("disk has room again"));
+            self.disk.resize(DISK_BYTES);
+        }
+    }
+
     fn end(&mut self) {
+        self.disk.resize(DISK_BYTES);
         let power = self.chance(self.plan.power_cuts);
         self.crash(power);
         if self.chance(self.plan.rot) {
@@ -129,7 +155,10 @@ impl World {
             files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).collect();
         logs.sort();
         logs.truncate(logs.len().saturating_sub(2));
-        let checkpoints = files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "ckpt"));
+        let is_checkpoint = |path: &Path| {
+            path.starts_with("/data/groups") && path.extension().is_some_and(|end| end == "ckpt")
+        };
+        let checkpoints = files.iter().filter(|(path, _)| is_checkpoint(path));
         let targets: Vec<_> =
             logs.into_iter().chain(checkpoints).filter(|(_, bytes)| !bytes.is_empty()).collect();
         if targets.is_empty() {
@@ -151,7 +180,14 @@ impl World {
             0..30 => self.ask(),
             30..34 => self.operate(),
             34..52 => self.append()?,
-            52..68 => self.sync(),
+            52..68 => {
+                self.sync();
+                self.absorb()?;
+                // As the log's thread does after each round; now and then it is slow.
+                if self.random.random_bool(0.8) {
+                    self.with_node(crate::node::Node::maintain);
+                }
+            }
             68..82 => self.work()?,
             82..84 => self.read(),
             84..92 => self.pass_time(),

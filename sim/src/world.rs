@@ -42,6 +42,8 @@ pub struct Counts {
     pub kills: u64,
     /// Lives that ended because the log failed.
     pub failures: u64,
+    /// Times that the disk was full.
+    pub full_disks: u64,
     /// Bits flipped.
     pub flips: u64,
     /// Jobs that ended well.
@@ -78,6 +80,8 @@ pub struct World {
     pub shadow: Shadow,
     /// What is shown of each partition.
     pub views: BTreeMap<GroupId, Arc<PartitionView>>,
+    /// The newest that clients were shown of each partition, over all lives (H10).
+    pub promised: BTreeMap<GroupId, Arc<PartitionView>>,
     /// The newest metadata that was shown.
     pub image: Option<Arc<Image>>,
     /// Partitions that serve no more, for a reason that was reported.
@@ -86,6 +90,8 @@ pub struct World {
     pub rotten: bool,
     /// The bucket that outlives nodes, and its objects.
     pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
+    /// The steps of this life between which the disk is full.
+    pub full_disk_at: Option<(usize, usize)>,
     /// Readers under way.
     pub reading: usize,
     /// Everything heals: nothing but damage excuses an error.
@@ -106,6 +112,7 @@ impl World {
         Self {
             random: ChaCha8Rng::seed_from_u64(seed),
             remote: remote_store(seed, &clock),
+            full_disk_at: None,
             reading: 0,
             healed: false,
             clock,
@@ -117,6 +124,7 @@ impl World {
             model: Model::default(),
             shadow: Shadow::new(CLUSTER, INCARNATION),
             views: BTreeMap::new(),
+            promised: BTreeMap::new(),
             image: None,
             offline: BTreeSet::new(),
             rotten: false,
@@ -142,6 +150,10 @@ impl World {
             Err(error) => return Err(violation("W2", format!("the log does not open: {error}"))),
         };
         self.check_recovered(&log)?;
+        let log = match self.haunt(log, &start)? {
+            Some(log) => log,
+            None => return Ok(false),
+        };
         self.trace.note(format_args!(
             "start: {} groups, {} torn bytes",
             log.recovery.groups.len(),
@@ -164,7 +176,9 @@ impl World {
         if self.rotten {
             return Ok(());
         }
-        for (group, found) in &log.recovery.groups {
+        // Of a deleted topic the files may go before the mark that says so: the metadata does not name it any more.
+        let kept = log.recovery.groups.iter().filter(|(group, _)| !self.clients.deleted.contains(group));
+        for (group, found) in kept {
             self.check_files(*group, found)?;
         }
         Ok(())
@@ -234,14 +248,23 @@ impl World {
                         ));
                     }
                 }
-                self.clients.answered(ticket, &reply, self.trace.events())?;
+                let acked = self.clients.answered(ticket, &reply, self.trace.events())?;
+                if let Some((group, end)) = acked
+                    && !self.clients.deleted.contains(&group)
+                    && self.views.get(&group).is_none_or(|view| view.high_watermark < end)
+                {
+                    return Err(violation("H10", format!("{group}: acknowledged up to {end} and not shown")));
+                }
             }
             Seen::View(group, view) => {
                 self.trace.note(format_args!(
                     "{group}: ready {} start {} local {} tiered {} watermark {}",
                     view.ready, view.log_start, view.local_start, view.tiered_end, view.high_watermark
                 ));
-                check_view(group, self.views.get(&group), &view)?;
+                check_view(group, self.promised.get(&group), &view)?;
+                if view.ready {
+                    self.promised.insert(group, view.clone());
+                }
                 self.views.insert(group, view);
                 self.touched.insert(group);
             }

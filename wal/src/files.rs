@@ -63,8 +63,10 @@ impl Shared {
 pub(crate) enum Class {
     /// Entries: refused early, so that what frees space still fits.
     Entries,
-    /// Marks, hard states and the forward rewrite.
+    /// Marks and hard states: they leave one file for the rewrite.
     Reserve,
+    /// The forward rewrite: each of its rounds frees at least the file that it takes, so it must never be refused one.
+    Rewrite,
 }
 
 /// Why no file was made.
@@ -152,7 +154,8 @@ impl Directory {
     ) -> Result<(PathBuf, u64), CreateError> {
         let (kept, margin) = match class {
             Class::Entries => (1, RESERVE_FILES * options.file_bytes),
-            Class::Reserve => (0, 0),
+            Class::Reserve => (0, (RESERVE_FILES - 1) * options.file_bytes),
+            Class::Rewrite => (0, 0),
         };
         // A spare of another length (file_bytes was changed, or its preallocation was cut short) is of no use.
         while let Some(odd) = self.spares.iter().position(|(_, bytes)| *bytes != options.file_bytes) {

@@ -20,8 +20,8 @@ pub const COALESCE_GAP_BYTES: u64 = 8 << 10;
 pub const READ_BYTES_MAX: u64 = 1 << 20;
 /// The forward rewrite copies about this much per batch.
 pub const REWRITE_BATCH_BYTES: u64 = 1 << 20;
-/// Files below `bytes_max` that only marks, hard states and the forward rewrite may still take: what frees space
-/// must not need space that is gone.
+/// Files below `bytes_max` that entries do not take: what frees space must not need space that is gone. The last of
+/// them is the forward rewrite's alone.
 pub const RESERVE_FILES: u64 = 2;
 /// Files kept preallocated for reuse, the reserve among them.
 pub const SPARE_FILES_MAX: usize = 3;
@@ -32,4 +32,5 @@ pub const GROUP_COMMIT_BYTES_MAX: u64 = 8 << 20;
 
 const _: () = assert!(GROUP_COMMIT_BYTES_MAX < QUEUE_BYTES_MAX && QUEUE_BYTES_MAX < BATCH_BYTES_MAX);
 const _: () = assert!(BATCH_BYTES_MAX < FILE_BYTES_MAX && FILE_BYTES_MAX <= u32::MAX as u64);
+const _: () = assert!(RESERVE_FILES >= 2);
 const _: () = assert!(BLOCK_BYTES.is_multiple_of(ALIGNMENT) && RECORD_BYTES_TARGET as u64 <= READ_BYTES_MAX);

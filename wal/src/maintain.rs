@@ -129,7 +129,7 @@ impl Writer {
         if drafts.is_empty() {
             return Ok(());
         }
-        match self.write(&drafts, Class::Reserve) {
+        match self.write(&drafts, Class::Rewrite) {
             Ok(_) => report.moved_bytes += drafts.iter().map(Draft::bytes).sum::<u64>(),
             Err(AppendError::Full(why)) => report.full = Some(why),
             Err(AppendError::Failed(poisoned)) => return Err(poisoned),

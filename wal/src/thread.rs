@@ -247,6 +247,8 @@ impl Worker {
         while let Some(request) = requests.next() {
             let ordered = request.records.iter().any(|record| !is_mark(&record.record));
             if ordered && request.records.iter().any(|record| blocked.contains(&record.group)) {
+                // Whatever else it holds waits with it, and so must all that follows on that.
+                blocked.extend(request.records.iter().map(|record| record.group));
                 self.parked.push_back(request);
                 continue;
             }

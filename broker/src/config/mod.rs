@@ -191,6 +191,8 @@ pub struct Config {
 }
 
 const WAL_BYTES_AUTO_MAX: u64 = 8 << 30;
+/// Less than this holds no useful tail.
+const WAL_BYTES_MIN: u64 = 16 << 20;
 
 impl Config {
     /// Reads all layers.
@@ -254,12 +256,11 @@ impl Config {
         self.refuse_open_listeners()?;
         self.refuse_unreachable_addresses()?;
         if let Share::Bytes(bytes) = self.wal_bytes
-            && bytes < 2 * self.wal_file_bytes
+            && bytes < WAL_BYTES_MIN
         {
-            return Err(self.invalid(
-                "varve.wal.bytes.max",
-                "must hold at least two files of varve.wal.file.bytes".into(),
-            ));
+            return Err(
+                self.invalid("varve.wal.bytes.max", format!("must be at least {} MiB", WAL_BYTES_MIN >> 20))
+            );
         }
         Ok(())
     }

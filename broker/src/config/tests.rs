@@ -134,7 +134,7 @@ fn kafkas_other_units_are_understood() {
 
 #[test]
 fn a_limit_below_two_log_files_is_refused() {
-    assert!(refused(&[("varve.wal.bytes.max", "64MiB")]).contains("at least two files"));
+    assert!(refused(&[("varve.wal.bytes.max", "1MiB")]).contains("at least 16 MiB"));
 }
 
 #[test]

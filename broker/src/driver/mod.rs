@@ -13,6 +13,7 @@
 //! Order within a turn is the order of the effects: a batch enters the tail cache before the view that shows it is
 //! published, and both before the reply that tells of it.
 
+pub mod bugs;
 mod open;
 mod ports;
 mod writes;
@@ -24,7 +25,7 @@ use std::{
 
 use varve_common::{Entropy, GroupId, Monotonic};
 use varve_compactor::{PlanOptions, is_drained, plan};
-use varve_replica::{Effect, Input, Mark, Now, Shard, metadata::Image};
+use varve_replica::{Effect, Input, Mark, Now, Reply, Shard, Ticket, metadata::Image};
 
 pub use self::{
     open::{Change, Groups, OpenError, OptionsOf, Placement},
@@ -40,6 +41,8 @@ pub struct Driver {
     entropy: Arc<dyn Entropy>,
     effects: Vec<Effect>,
     writes: Writes,
+    /// Answers of this turn: they leave when everything is shown that they tell of (H10).
+    replies: Vec<(Ticket, Reply)>,
     /// Groups in which something happened that the planner wants to see.
     touched: BTreeSet<GroupId>,
     /// When the planner wants to look at a group that stays quiet.
@@ -63,6 +66,7 @@ impl Driver {
             entropy,
             effects: Vec::new(),
             writes: Writes::default(),
+            replies: Vec::new(),
             touched: BTreeSet::new(),
             looks: BTreeSet::new(),
             look_of: BTreeMap::new(),
@@ -85,6 +89,7 @@ impl Driver {
                 self.plan(now, &mut queue);
             }
         }
+        self.replies.drain(..).for_each(|(ticket, reply)| ports.reply(ticket, reply));
         if let Some(writes) = self.writes.take() {
             ports.write(writes);
         }
@@ -98,7 +103,7 @@ impl Driver {
                 queue.extend(written);
             }
             Effect::Mark { group, replica, number, mark } => self.writes.mark(group, replica, number, mark),
-            Effect::Reply { ticket, reply } => ports.reply(ticket, reply),
+            Effect::Reply { ticket, reply } => self.replies.push((ticket, reply)),
             Effect::Tail { group, base, end, batch, .. } => ports.tail(group, base, end, batch),
             Effect::Publish { group, view } => {
                 self.touched.insert(group);

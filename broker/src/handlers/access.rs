@@ -43,6 +43,19 @@ enum Verdict {
     Deny,
 }
 
+/// What the principal may do to the cluster, as KIP-430 numbers operations: bit by bit, every one that Kafka knows for it.
+/// As [`verdict`], everything.
+pub const fn cluster_operations(_: &Context) -> i32 {
+    // create, alter, describe, cluster action, describe configs, alter configs, idempotent write
+    1 << 5 | 1 << 7 | 1 << 8 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12
+}
+
+/// What the principal may do to a topic.
+pub const fn topic_operations(_: &Context, _: &str) -> i32 {
+    // read, write, create, delete, alter, describe, describe configs, alter configs
+    1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11
+}
+
 /// Whether the principal of `context` may; the error is what the handler answers. There are no ACLs yet, so everybody
 /// may: that is why `serve` does not listen beyond loopback by itself.
 pub fn authorize(context: &Context, operation: Operation, resource: Resource<'_>) -> Result<(), ErrorCode> {

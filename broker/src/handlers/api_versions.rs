@@ -1,17 +1,13 @@
 //! ApiVersions: what this broker speaks.
 
 use varve_protocol::{
-    ApiKey, ErrorCode,
+    ErrorCode,
     messages::{ApiVersionsRequest, ApiVersionsResponse},
     response::advertised,
 };
 
 /// From here on a client says what it is, and must say it in these characters (KIP-511).
 const NAMED_FROM: i16 = 3;
-
-/// In the protocol's table, but without groups there is no honest answer: clients that need one see at once that it is not
-/// there, instead of asking for ever.
-pub const NOT_ANSWERED: &[i16] = &[ApiKey::FindCoordinator.number()];
 
 /// No feature is finalized: transactions of version 2 and the new group protocol are not there.
 pub fn answer(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse {
@@ -22,7 +18,7 @@ pub fn answer(version: i16, request: &ApiVersionsRequest) -> ApiVersionsResponse
         response.error_code = ErrorCode::InvalidRequest.number();
         return response;
     }
-    response.api_keys = advertised().into_iter().filter(|row| !NOT_ANSWERED.contains(&row.api_key)).collect();
+    response.api_keys = advertised();
     response
 }
 

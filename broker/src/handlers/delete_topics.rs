@@ -1,5 +1,7 @@
 //! DeleteTopics: by name, from version 6 on by id too.
 
+use std::collections::BTreeMap;
+
 use varve_common::TopicId;
 use varve_protocol::{
     ErrorCode,
@@ -26,16 +28,45 @@ pub async fn answer(
     request: DeleteTopicsRequest,
 ) -> DeleteTopicsResponse {
     let mut response = DeleteTopicsResponse::default();
-    for topic in asked(version, request) {
-        response.responses.push(delete(node, context, topic).await);
+    let mut times: BTreeMap<Asked, u32> = BTreeMap::new();
+    let asked = asked(version, request);
+    for topic in &asked {
+        *times.entry(topic.clone()).or_default() += 1;
+    }
+    for topic in asked {
+        match times.remove(&topic) {
+            Some(1) => response.responses.push(delete(node, context, topic).await),
+            Some(_) => {
+                response.responses.push(topic.refused("a topic is named more than once in the request"))
+            }
+            // What stands twice is answered once.
+            None => {}
+        }
     }
     response
 }
 
 /// What names a topic in the request: exactly one of both.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Asked {
-    name: Option<StrBytes>,
-    id: Uuid,
+    name: Option<String>,
+    id: [u8; 16],
+}
+
+impl Asked {
+    fn result(&self) -> DeletableTopicResult {
+        let mut result = DeletableTopicResult::default();
+        result.name = self.name.as_deref().map(StrBytes::from);
+        result.topic_id = Uuid::from_bytes(self.id);
+        result
+    }
+
+    fn refused(&self, why: &str) -> DeletableTopicResult {
+        let mut result = self.result();
+        result.error_code = ErrorCode::InvalidRequest.number();
+        result.error_message = Some(why.into());
+        result
+    }
 }
 
 fn asked(version: i16, request: DeleteTopicsRequest) -> Vec<Asked> {
@@ -43,24 +74,19 @@ fn asked(version: i16, request: DeleteTopicsRequest) -> Vec<Asked> {
         return request
             .topics
             .into_iter()
-            .map(|topic| Asked { name: topic.name, id: topic.topic_id })
+            .map(|topic| Asked { name: topic.name.map(StrBytes::into_string), id: topic.topic_id.to_bytes() })
             .collect();
     }
-    request.topic_names.into_iter().map(|name| Asked { name: Some(name), id: Uuid::ZERO }).collect()
+    let by_name = |name: StrBytes| Asked { name: Some(name.into_string()), id: [0; 16] };
+    request.topic_names.into_iter().map(by_name).collect()
 }
 
 async fn delete(node: &Node, context: &Context, asked: Asked) -> DeletableTopicResult {
-    let mut result = DeletableTopicResult::default();
-    result.name = asked.name.clone();
-    result.topic_id = asked.id;
-    let reference = match (asked.name, asked.id.is_zero()) {
-        (Some(name), true) => TopicRef::Name(name.into_string()),
-        (None, false) => TopicRef::Id(TopicId(asked.id.to_bytes())),
-        _ => {
-            result.error_code = ErrorCode::InvalidRequest.number();
-            result.error_message = Some("a topic is named either by name or by id".into());
-            return result;
-        }
+    let mut result = asked.result();
+    let reference = match (&asked.name, asked.id) {
+        (Some(name), id) if id == [0; 16] => TopicRef::Name(name.clone()),
+        (None, id) if id != [0; 16] => TopicRef::Id(TopicId(id)),
+        _ => return asked.refused("a topic is named either by name or by id"),
     };
     match remove(node, context, &reference).await {
         Ok((id, name)) => {

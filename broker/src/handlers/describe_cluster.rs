@@ -9,7 +9,7 @@ use varve_protocol::{
 };
 
 use super::{
-    access::{Operation, Resource, authorize},
+    access::{self, Operation, Resource, authorize},
     brokers,
 };
 use crate::{net::Context, node::Node};
@@ -17,6 +17,7 @@ use crate::{net::Context, node::Node};
 /// From this version on a client may ask for controllers instead of brokers.
 const ENDPOINT_TYPE_FROM: i16 = 1;
 const BROKERS: i8 = 1;
+const CONTROLLERS: i8 = 2;
 
 pub fn answer(
     node: &Node,
@@ -30,12 +31,18 @@ pub fn answer(
         return response;
     }
     if version >= ENDPOINT_TYPE_FROM && request.endpoint_type != BROKERS {
-        response.error_code = ErrorCode::InvalidRequest.number();
+        let controllers = request.endpoint_type == CONTROLLERS;
+        let code =
+            if controllers { ErrorCode::MismatchedEndpointType } else { ErrorCode::UnsupportedEndpointType };
+        response.error_code = code.number();
         response.error_message = Some("only brokers can be described here".into());
         return response;
     }
     response.cluster_id = node.backend.image().cluster.to_string().into();
     response.controller_id = brokers::controller(node);
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = access::cluster_operations(context);
+    }
     response.brokers = brokers::endpoints(node, context).into_iter().map(broker).collect();
     response
 }

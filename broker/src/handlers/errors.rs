@@ -82,7 +82,6 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::Fetch => "Fetch",
         ApiKey::ListOffsets => "ListOffsets",
         ApiKey::Metadata => "Metadata",
-        ApiKey::FindCoordinator => "FindCoordinator",
         ApiKey::ApiVersions => "ApiVersions",
         ApiKey::CreateTopics => "CreateTopics",
         ApiKey::DeleteTopics => "DeleteTopics",
@@ -114,7 +113,6 @@ pub fn count(response: &Response, mut each: impl FnMut(&'static str)) {
         }
         Response::Metadata(r) => r.topics.iter().for_each(|t| one(t.error_code)),
         Response::ApiVersions(r) => one(r.error_code),
-        Response::FindCoordinator(r) => one(r.error_code),
         Response::CreateTopics(r) => r.topics.iter().for_each(|t| one(t.error_code)),
         Response::DeleteTopics(r) => r.responses.iter().for_each(|t| one(t.error_code)),
         Response::InitProducerId(r) => one(r.error_code),

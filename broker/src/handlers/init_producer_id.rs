@@ -11,6 +11,9 @@ use super::{
 };
 use crate::{net::Context, node::Node};
 
+/// Stands for no producer id and for no epoch.
+const NONE: i64 = -1;
+
 pub async fn answer(
     node: &Node,
     context: &Context,
@@ -40,6 +43,10 @@ async fn identity(
         Some("") => return Err(ErrorCode::InvalidRequest),
         // Transactions are not there yet: no id is anybody's to write with.
         Some(_) => return Err(ErrorCode::TransactionalIdAuthorizationFailed),
+    }
+    // Both or none: as Kafka.
+    if (request.producer_id == NONE) != (i64::from(request.producer_epoch) == NONE) {
+        return Err(ErrorCode::InvalidRequest);
     }
     let id = node.backend.allocate_producer_id().await.map_err(|refusal| match refusal.code() {
         ErrorCode::NotController => ErrorCode::CoordinatorNotAvailable,

@@ -1,5 +1,7 @@
 //! ListOffsets: an offset by timestamp, or by one of the names that stand for one.
 
+use std::collections::BTreeSet;
+
 use varve_common::Offset;
 use varve_protocol::{
     ErrorCode,
@@ -54,36 +56,57 @@ pub async fn answer(
     let question =
         Question { node, context, version, read_committed: request.isolation_level == READ_COMMITTED };
     let mut response = ListOffsetsResponse::default();
-    for topic in request.topics {
+    let twice = twice(&request);
+    for topic in &request.topics {
         let mut result = ListOffsetsTopicResponse::default();
         for partition in &topic.partitions {
-            result.partitions.push(question.ask(topic.name.as_str(), partition).await);
+            let twice = twice.contains(&(topic.name.as_str(), partition.partition_index));
+            let answer = if twice {
+                refused(partition, ErrorCode::InvalidRequest)
+            } else {
+                question.ask(topic.name.as_str(), partition).await
+            };
+            result.partitions.push(answer);
         }
-        result.name = topic.name;
+        result.name = topic.name.clone();
         response.topics.push(result);
     }
     response
 }
 
+/// What the request names more than once: such a partition is not answered, as in Kafka.
+fn twice(request: &ListOffsetsRequest) -> BTreeSet<(&str, i32)> {
+    let mut seen = BTreeSet::new();
+    let named = request.topics.iter().flat_map(|topic| {
+        topic.partitions.iter().map(|partition| (topic.name.as_str(), partition.partition_index))
+    });
+    named.filter(|place| !seen.insert(*place)).collect()
+}
+
+fn refused(asked: &ListOffsetsPartition, code: ErrorCode) -> ListOffsetsPartitionResponse {
+    let mut result = ListOffsetsPartitionResponse::default();
+    result.partition_index = asked.partition_index;
+    result.error_code = code.number();
+    (result.offset, result.timestamp) = (-1, -1);
+    result
+}
+
 impl Question<'_> {
     async fn ask(&self, topic: &str, asked: &ListOffsetsPartition) -> ListOffsetsPartitionResponse {
-        let mut result = ListOffsetsPartitionResponse::default();
-        result.partition_index = asked.partition_index;
         match self.find(topic, asked).await {
             Ok(place) => {
+                let mut result = ListOffsetsPartitionResponse::default();
+                result.partition_index = asked.partition_index;
                 result.offset = place.offset;
                 result.timestamp = place.timestamp;
                 // The field came with version 4; before, its default must stay.
                 if self.version >= 4 {
                     result.leader_epoch = place.epoch;
                 }
+                result
             }
-            Err(code) => {
-                result.error_code = code.number();
-                (result.offset, result.timestamp) = (-1, -1);
-            }
+            Err(code) => refused(asked, code),
         }
-        result
     }
 
     async fn find(&self, topic: &str, asked: &ListOffsetsPartition) -> Result<Place, ErrorCode> {
@@ -112,7 +135,9 @@ impl Question<'_> {
             }
             special if special == EARLIEST_PENDING_UPLOAD.0 => {
                 since(EARLIEST_PENDING_UPLOAD.1)?;
-                Ok(named(view, view.tiered_end.max(view.log_start)))
+                // Where nothing is uploaded nothing waits for it.
+                let tiers = self.node.effective(topic).switch("remote.storage.enable");
+                Ok(if tiers { named(view, view.tiered_end.max(view.log_start)) } else { nowhere() })
             }
             timestamp if timestamp < 0 => Err(ErrorCode::UnsupportedVersion),
             timestamp => self.at(&served, timestamp).await,

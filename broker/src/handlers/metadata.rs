@@ -1,5 +1,7 @@
 //! Metadata: brokers, topics, leaders; asking for a topic may create it.
 
+use std::collections::BTreeSet;
+
 use varve_common::TopicId;
 use varve_protocol::{
     ErrorCode,
@@ -11,7 +13,7 @@ use varve_protocol::{
 };
 
 use super::{
-    access::{Operation, Resource, authorize},
+    access::{self, Operation, Resource, authorize},
     brokers::{self, wire_id},
     errors::Coded as _,
     partitions::TopicRef,
@@ -24,6 +26,8 @@ use crate::{
 
 /// Before this version an empty list asks for all topics; from it on `null` does.
 const NULL_IS_ALL_FROM: i16 = 1;
+/// Before this version topics are asked for by name only, and answered so: the name in the answer cannot be null.
+const IDS_FROM: i16 = 12;
 /// Before this version a client cannot say that it does not want topics created.
 const MAY_REFUSE_CREATION_FROM: i16 = 4;
 
@@ -36,7 +40,7 @@ pub async fn answer(
     let may_create = request.allow_auto_topic_creation || version < MAY_REFUSE_CREATION_FROM;
     let topics = match request.topics {
         Some(topics) if version >= NULL_IS_ALL_FROM || !topics.is_empty() => {
-            named(node, context, topics, may_create).await
+            named(node, context, version, topics, may_create).await
         }
         _ => all(node, context),
     };
@@ -45,7 +49,21 @@ pub async fn answer(
     response.cluster_id = Some(node.backend.image().cluster.to_string().into());
     response.controller_id = brokers::controller(node);
     response.topics = topics;
+    if request.include_cluster_authorized_operations {
+        response.cluster_authorized_operations = access::cluster_operations(context);
+    }
+    if request.include_topic_authorized_operations {
+        tell_operations(context, &mut response.topics);
+    }
     response
+}
+
+fn tell_operations(context: &Context, topics: &mut [MetadataResponseTopic]) {
+    for topic in topics {
+        if let (Some(name), 0) = (&topic.name, topic.error_code) {
+            topic.topic_authorized_operations = access::topic_operations(context, name.as_str());
+        }
+    }
 }
 
 fn broker(endpoint: brokers::Endpoint) -> MetadataResponseBroker {
@@ -68,20 +86,36 @@ fn all(node: &Node, context: &Context) -> Vec<MetadataResponseTopic> {
 async fn named(
     node: &Node,
     context: &Context,
+    version: i16,
     asked: Vec<MetadataRequestTopic>,
     may_create: bool,
 ) -> Vec<MetadataResponseTopic> {
+    // Versions 10 and 11 have room for ids and null names, but only for answers: Kafka refuses all of such a request.
+    if version < IDS_FROM && asked.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_zero()) {
+        return asked.into_iter().map(invalid).collect();
+    }
     let mut topics = Vec::with_capacity(asked.len());
+    let mut seen = BTreeSet::new();
     for topic in asked {
         let reference = match topic.name {
-            Some(name) => TopicRef::Name(name.into_string()),
-            None => TopicRef::Id(TopicId(topic.topic_id.to_bytes())),
+            Some(name) if topic.topic_id.is_zero() => TopicRef::Name(name.into_string()),
+            _ => TopicRef::Id(TopicId(topic.topic_id.to_bytes())),
         };
-        topics.push(
-            one(node, context, &reference, may_create).await.unwrap_or_else(|code| unknown(&reference, code)),
-        );
+        // A topic that stands twice is answered once.
+        if seen.insert(reference.clone()) {
+            let answer = one(node, context, &reference, may_create).await;
+            topics.push(answer.unwrap_or_else(|code| unknown(&reference, code)));
+        }
     }
     topics
+}
+
+fn invalid(asked: MetadataRequestTopic) -> MetadataResponseTopic {
+    let mut response = MetadataResponseTopic::default();
+    response.error_code = ErrorCode::InvalidRequest.number();
+    response.name = Some(asked.name.unwrap_or_default());
+    response.topic_id = asked.topic_id;
+    response
 }
 
 async fn one(

@@ -77,15 +77,16 @@ impl Service for Handlers {
             Ok(decoded) => decoded,
             Err(error) => return Box::pin(std::future::ready(self.on_undecodable(&error))),
         };
-        if api_versions::NOT_ANSWERED.contains(&header.key.number()) {
-            return Box::pin(std::future::ready(Answer::Close("unknown api key")));
-        }
         let (shared, context) = (Arc::clone(&self.shared), Arc::clone(context));
         // Produce hands its batches over before the first wait, so that pipelined requests keep their order.
         if let Request::Produce(request) = request {
-            let answering = produce::start(&shared.node, &context, request);
+            let answering = produce::start(&shared.node, &context, header.version, request);
             return Box::pin(async move {
-                let response = answering.await.map(Response::Produce);
+                let response = match answering.await {
+                    produce::Answered::Told(response) => Some(Response::Produce(response)),
+                    produce::Answered::Silent => None,
+                    produce::Answered::Broken => return Answer::Close("refused batch with acks=0"),
+                };
                 finish(&shared.node, &header, response, began)
             });
         }
@@ -116,7 +117,7 @@ impl Handlers {
 async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: Request) -> Response {
     let (node, version) = (&shared.node, header.version);
     match request {
-        Request::Produce(_) | Request::FindCoordinator(_) => unreachable!("Handlers::call took these"),
+        Request::Produce(_) => unreachable!("Handlers::call took it"),
         Request::Fetch(request) => Response::Fetch(fetch::answer(shared, context, version, request).await),
         Request::ListOffsets(request) => {
             Response::ListOffsets(list_offsets::answer(node, context, version, request).await)

@@ -23,7 +23,7 @@ use crate::{
     config::topic::Effective,
     metrics::Handles,
     net::Context,
-    node::{Append, AppendRefusal, Appended, Node, Topic},
+    node::{Append, AppendRefusal, Appended, Node},
 };
 
 /// Why a batch was not stored, with a text for newer clients.
@@ -41,15 +41,29 @@ impl From<ErrorCode> for Refused {
 /// A batch that is on its way, or was refused.
 type Outcome = BoxFuture<'static, Result<Appended, AppendRefusal>>;
 
-/// Checks every batch and hands it over before it returns; the future ends with all outcomes. `None`: acks=0.
+/// What a Produce request comes to.
+pub enum Answered {
+    /// The client waits for this.
+    Told(ProduceResponse),
+    /// acks=0, and all went well.
+    Silent,
+    /// acks=0, and something was refused: closing is the only way to tell, and makes the client ask for metadata.
+    Broken,
+}
+
+/// Before this version clients are not supposed to know zstd.
+const ZSTD_FROM: i16 = 7;
+
+/// Checks every batch and hands it over before it returns; the future ends with all outcomes.
 ///
 /// The client's timeout is not used: an append that is under way cannot be taken back, and clients retry by
 /// themselves.
 pub fn start(
     node: &Node,
     context: &Context,
+    version: i16,
     request: ProduceRequest,
-) -> impl Future<Output = Option<ProduceResponse>> + Send + 'static {
+) -> impl Future<Output = Answered> + Send + 'static {
     let acks = request.acks;
     let refused = refuse_all(&request);
     let handles = node.metrics.handles.clone();
@@ -65,7 +79,7 @@ pub fn start(
                     let index = data.index;
                     let outcome = match refused {
                         Some(code) => Err(code.into()),
-                        None => hand_over(node, context, &reference, data),
+                        None => hand_over(node, context, version, &reference, data),
                     };
                     (index, outcome)
                 })
@@ -82,8 +96,17 @@ pub fn start(
             (topic.name, topic.topic_id) = (name, topic_id);
             response.responses.push(topic);
         }
-        (acks != 0).then_some(response)
+        match acks {
+            0 if is_sound(&response) => Answered::Silent,
+            0 => Answered::Broken,
+            _ => Answered::Told(response),
+        }
     }
+}
+
+fn is_sound(response: &ProduceResponse) -> bool {
+    let mut partitions = response.responses.iter().flat_map(|topic| &topic.partition_responses);
+    partitions.all(|partition| partition.error_code == ErrorCode::None.number())
 }
 
 /// What is wrong with the request as a whole.
@@ -94,8 +117,9 @@ fn refuse_all(request: &ProduceRequest) -> Option<ErrorCode> {
     }
 }
 
+/// By name up to version 12, by id from 13 on: then there is no name.
 fn reference(topic: &TopicProduceData) -> TopicRef {
-    if topic.topic_id.is_zero() {
+    if !topic.name.is_empty() {
         TopicRef::Name(topic.name.as_str().to_owned())
     } else {
         TopicRef::Id(TopicId(topic.topic_id.to_bytes()))
@@ -105,6 +129,7 @@ fn reference(topic: &TopicProduceData) -> TopicRef {
 fn hand_over(
     node: &Node,
     context: &Context,
+    version: i16,
     reference: &TopicRef,
     data: PartitionProduceData,
 ) -> Result<(Outcome, BatchMeta), Refused> {
@@ -116,17 +141,13 @@ fn hand_over(
     authorize(context, Operation::Write, Resource::Topic(&topic.name))?;
     let served = partitions::find(node, topic, data.index)?;
     let batch = data.records.unwrap_or_default();
-    let configs = effective(node, topic);
+    let configs = node.effective(topic);
     let meta = check(node, &configs, &batch)?;
+    if version < ZSTD_FROM && meta.codec == batch::Codec::Zstd {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
     let log_append_time = configs.text("message.timestamp.type") == "LogAppendTime";
     Ok((node.backend.append(served.group, Append { batch, meta, log_append_time }), meta))
-}
-
-fn effective(node: &Node, topic: &Topic) -> Effective {
-    Effective::new(
-        &node.topic_defaults,
-        topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str())),
-    )
 }
 
 /// Everything that Kafka's LogValidator checks, and the topic's bounds on size and time.

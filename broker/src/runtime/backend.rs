@@ -16,6 +16,7 @@ use varve_tiering::{
 use super::{
     blocks::Block,
     mailbox::{Mailbox, Stopped},
+    pressure::Room,
     views::Views,
 };
 use crate::node::{
@@ -43,8 +44,8 @@ pub struct NodeBackend {
     pub log: Arc<LogView>,
     /// Where reads that may block run.
     pub cold: Handle,
-    /// Whether there is room in the log.
-    pub wal: varve_wal::Handle,
+    /// Room in the log.
+    pub room: Room,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Producer ids that are allocated and not handed out.
@@ -245,7 +246,7 @@ impl Backend for NodeBackend {
     }
 
     fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, AppendRefusal>> {
-        if matches!(self.wal.pressure(), varve_wal::Pressure::Full(_)) {
+        if self.room.is_crowded() {
             let pause = self.clock.sleep(FULL_PAUSE);
             return Box::pin(async move {
                 pause.await;

@@ -11,7 +11,7 @@ pub mod guard;
 pub mod identity;
 pub mod mailbox;
 pub mod options;
-mod pressure;
+pub mod pressure;
 
 pub mod process;
 pub mod shard;

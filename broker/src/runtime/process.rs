@@ -255,9 +255,10 @@ fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
 }
 
 fn start_core(base: &Base) -> Result<Core, RunError> {
+    let bytes_max = wal_bytes_max(base)?;
     let mut wal_options =
-        varve_wal::Options::new(base.layout.wal.clone(), wal_bytes_max(base)?, base.entropy.next_u64());
-    wal_options.file_bytes = base.config.wal_file_bytes;
+        varve_wal::Options::new(base.layout.wal.clone(), bytes_max, base.entropy.next_u64());
+    wal_options.file_bytes = pressure::file_bytes(base.config.wal_file_bytes, bytes_max);
     let (writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), wal_options)?;
     let recovered = banner::Recovered::of(&recovery);
     let placement = Placement {
@@ -306,7 +307,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         views,
         log: Arc::new(log),
         cold: base.cold.clone(),
-        wal: wal.clone(),
+        room: pressure::Room::new(wal.clone(), reader.clone(), bytes_max),
         clock: Arc::clone(&base.clock),
         producer_ids: Arc::default(),
         replica_ids: Arc::default(),

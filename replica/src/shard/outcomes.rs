@@ -9,7 +9,8 @@ use varve_formats::{
 
 use super::hosted::{Hosted, Machine};
 use crate::{
-    api::{Effect, Job, JobKind, JobOutcome, Mark, Now},
+    api::{Effect, Job, JobKind, JobOutcome, Mark, Now, SealMark},
+    bugs::{Bug, is_seeded},
     limits::LOCAL_CHECKPOINTS_KEPT,
 };
 
@@ -26,6 +27,9 @@ impl Hosted {
                 self.job_failed(kind, why, now.monotonic);
             }
             JobOutcome::Sealed(seal) => {
+                if is_seeded(Bug::CutBeforeSealMark) {
+                    self.sealed(seal.clone());
+                }
                 self.mark(Mark::Sealed(seal), effects);
             }
             JobOutcome::SealFailed { base, why } => {
@@ -94,9 +98,7 @@ impl Hosted {
         match self.take_mark(number) {
             Some(Mark::Sealed(seal)) => {
                 self.jobs.sealing.remove(&seal.base);
-                let seals = Arc::make_mut(&mut self.seals);
-                let at = seals.partition_point(|kept| kept.base < seal.base);
-                seals.insert(at, seal);
+                self.sealed(seal);
             }
             Some(Mark::Snapshot(checkpoint)) => {
                 self.local_checkpoints.push(checkpoint);
@@ -113,6 +115,14 @@ impl Hosted {
                 }
             }
             Some(Mark::Truncated { .. } | Mark::Destroyed) | None => {}
+        }
+    }
+
+    fn sealed(&mut self, seal: SealMark) {
+        let seals = Arc::make_mut(&mut self.seals);
+        let at = seals.partition_point(|kept| kept.base < seal.base);
+        if seals.get(at) != Some(&seal) {
+            seals.insert(at, seal);
         }
     }
 

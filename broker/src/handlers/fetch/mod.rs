@@ -24,7 +24,7 @@ use varve_protocol::{
 pub use session::Sessions;
 
 use self::{
-    pass::{Fetched, Pass},
+    pass::{Codecs, Fetched, Pass},
     session::{Opened, Plan, Wanted},
 };
 use super::{Shared, partitions::TopicRef};
@@ -32,6 +32,9 @@ use crate::net::Context;
 
 /// From this version on topics are named by id.
 const IDS_FROM: i16 = 13;
+
+/// Before this version clients are not supposed to know zstd.
+const ZSTD_FROM: i16 = 10;
 
 /// The longest wait, whatever the client asks: a connection's requests wait behind it.
 const WAIT_MAX: Duration = Duration::from_secs(300);
@@ -44,7 +47,7 @@ pub async fn answer(
 ) -> FetchResponse {
     let began = Instant::now();
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
-    let question = Question::new(shared, &request);
+    let question = Question::new(shared, version, &request);
     let plan = match shared.sessions.open(&request, version >= IDS_FROM, &*shared.node.entropy) {
         Ok(plan) => plan,
         Err(code) => return failed(code),
@@ -67,16 +70,18 @@ struct Question {
     bytes_min: usize,
     bytes_max: usize,
     read_committed: bool,
+    codecs: Codecs,
 }
 
 impl Question {
-    fn new(shared: &Shared, request: &FetchRequest) -> Self {
+    fn new(shared: &Shared, version: i16, request: &FetchRequest) -> Self {
         let size = |size: i32| usize::try_from(size).unwrap_or(0);
         let bytes_max = size(request.max_bytes).min(shared.node.fetch.bytes_max as usize);
         Self {
             bytes_min: size(request.min_bytes).min(bytes_max),
             bytes_max,
             read_committed: request.isolation_level == 1,
+            codecs: if version < ZSTD_FROM { Codecs::BeforeZstd } else { Codecs::All },
         }
     }
 }
@@ -90,7 +95,7 @@ async fn gather(
     deadline: Instant,
 ) -> Vec<Fetched> {
     loop {
-        let mut pass = Pass::new(&shared.node, context, question.bytes_max, question.read_committed);
+        let mut pass = Pass::new(&shared.node, context, question);
         for want in wanted {
             pass.visit(want).await;
         }

@@ -9,7 +9,11 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 use varve_common::Offset;
-use varve_protocol::{ErrorCode, messages::fetch_response::PartitionData};
+use varve_protocol::{
+    ErrorCode,
+    batch::{Batches, Codec},
+    messages::fetch_response::PartitionData,
+};
 
 use super::{
     super::{
@@ -17,6 +21,7 @@ use super::{
         errors::Coded as _,
         partitions::{self, Served, TopicRef},
     },
+    Question,
     session::Wanted,
 };
 use crate::{
@@ -45,23 +50,34 @@ impl Fetched {
     }
 }
 
+/// Which codecs the client can know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Codecs {
+    /// All.
+    All,
+    /// All but zstd.
+    BeforeZstd,
+}
+
 /// The state of a pass.
 pub struct Pass<'a> {
     node: &'a Node,
     context: &'a Context,
     bytes_left: usize,
     read_committed: bool,
+    codecs: Codecs,
     fetched: Vec<Fetched>,
     changes: Vec<watch::Receiver<Arc<PartitionView>>>,
 }
 
 impl<'a> Pass<'a> {
-    pub const fn new(node: &'a Node, context: &'a Context, bytes_max: usize, read_committed: bool) -> Self {
+    pub const fn new(node: &'a Node, context: &'a Context, question: &Question) -> Self {
         Self {
             node,
             context,
-            bytes_left: bytes_max,
-            read_committed,
+            bytes_left: question.bytes_max,
+            read_committed: question.read_committed,
+            codecs: question.codecs,
             fetched: Vec::new(),
             changes: Vec::new(),
         }
@@ -104,6 +120,8 @@ impl<'a> Pass<'a> {
         }
         // Clients of every version read an empty set of records; null is for brokers only.
         data.records.get_or_insert_default();
+        // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
+        data.aborted_transactions = self.read_committed.then(Vec::new);
         self.fetched.push(Fetched { topic: want.topic.clone(), data });
     }
 
@@ -132,7 +150,10 @@ impl<'a> Pass<'a> {
         let limits = ReadLimits { bytes_max, one_batch_at_least, below };
         let batches =
             self.node.backend.read(served.group, from, limits).await.map_err(|error| error.code())?;
-        let records = join(batches.chunks);
+        let mut records = join(batches.chunks);
+        if self.codecs == Codecs::BeforeZstd {
+            records = before_zstd(records)?;
+        }
         self.bytes_left = self.bytes_left.saturating_sub(records.len());
         data.records = Some(records);
         Ok(())
@@ -161,6 +182,22 @@ fn diverges(view: &PartitionView, want: &Wanted, data: &mut PartitionData) -> bo
         data.diverging_epoch.end_offset = end.end;
     }
     diverges
+}
+
+/// The batches in front of the first that the client cannot read; none: it is told.
+fn before_zstd(records: Bytes) -> Result<Bytes, ErrorCode> {
+    let mut readable = 0;
+    for batch in Batches::new(&records) {
+        let Ok(batch) = batch else { break };
+        if batch.meta().codec == Codec::Zstd {
+            break;
+        }
+        readable += batch.meta().bytes as usize;
+    }
+    if readable == 0 && !records.is_empty() {
+        return Err(ErrorCode::UnsupportedCompressionType);
+    }
+    Ok(records.slice(..readable))
 }
 
 fn join(mut chunks: Vec<Bytes>) -> Bytes {
