@@ -43,11 +43,12 @@ impl Options {
         self
     }
 
-    /// Small log files and quick checkpoints, so that rolls, tiering, cuts and deletion all happen within a test.
+    /// A small log of small files, and quick checkpoints, so that rolls, tiering, cuts and deletion all happen within a test.
     #[must_use]
     pub fn small() -> Self {
         Self::default()
-            .env("VARVE_WAL_FILE_BYTES", "8MiB")
+            .env("VARVE_WAL_BYTES_MAX", "24MiB")
+            .env("VARVE_WAL_FILE_BYTES", "4MiB")
             .env("VARVE_TIER_MAX_AGE_MS", "2000")
             .env("VARVE_SNAPSHOT_SEGMENTS", "2")
             .env("VARVE_SNAPSHOT_MAX_AGE_MS", "5000")

@@ -88,7 +88,7 @@ fn a_wiped_data_directory_that_finds_a_claim_does_not_start_as_empty() {
     fs::remove_dir_all(node.data()).unwrap();
     node.launch();
     assert!(!node.wait_exit(30).success());
-    assert!(node.log().contains("claim"), "the refusal does not say why: {}", node.log());
+    assert!(node.log().contains("the prefix holds cluster"), "the refusal does not say why: {}", node.log());
 }
 
 #[test]
