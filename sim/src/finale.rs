@@ -1,11 +1,8 @@
 //! The end of a run: everything heals, every client is content, and every acknowledged record is read back; then the
 //! power is cut once more, and all of it is read again (W1).
 
-use std::time::Duration;
-
 use rand::RngExt;
-use varve_common::{Clock, GroupId, ObjectKey};
-use varve_replica::Input;
+use varve_common::{GroupId, ObjectKey};
 
 use crate::{
     bucket::{Objects, Scan},
