@@ -151,6 +151,16 @@ impl Captured {
         self.log_start
     }
 
+    /// The uids of the checkpoints in the bucket that the group names: they must stay.
+    #[must_use]
+    pub fn published(&self) -> Vec<u64> {
+        let published = match &self.state {
+            State::Local { state, .. } | State::Bucket { state, .. } => state.bucket().published.as_slice(),
+            State::Metadata(state) => state.published.as_slice(),
+        };
+        published.iter().map(|checkpoint| checkpoint.uid).collect()
+    }
+
     /// The checkpoint in memory.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
