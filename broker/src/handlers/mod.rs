@@ -24,6 +24,8 @@ pub mod topics;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod surface;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
