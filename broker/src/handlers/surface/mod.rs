@@ -38,6 +38,7 @@ async fn one(peer: &mut impl Peer, key: ApiKey, version: i16) {
 }
 
 /// Idempotence as producers meet it: only a real partition keeps a producer table.
+#[allow(dead_code, reason = "the fake is not asked")]
 pub async fn idempotence(peer: &mut impl Peer) {
     records::idempotence(peer).await;
 }
