@@ -95,6 +95,7 @@ impl NodeBackend {
             .into_iter()
             .map(|replica| PartitionAssignment { group: 0, replicas: vec![replica] })
             .collect();
+        let topic_id = topic.id;
         let command = CreateTopic { id: topic.id, name: topic.name, partitions, configs: topic.configs };
         let MetadataDone::TopicCreated(created) = self.change(MetadataCommand::CreateTopic(command)).await?
         else {
@@ -103,7 +104,7 @@ impl NodeBackend {
         // Clients that create a topic use it at once: give its partitions a moment to lead.
         let lead = async {
             for partition in &created.partitions {
-                if let Some(mut view) = self.views.watch(partition.group) {
+                if let Some(mut view) = self.views.watch_new(topic_id, partition.group).await {
                     // An error means that the partition is gone again: nothing to wait for.
                     drop(view.wait_for(|view| view.ready).await);
                 }

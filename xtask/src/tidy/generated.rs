@@ -10,6 +10,7 @@ struct Document {
 }
 
 const DOCUMENTS: &[Document] = &[
+    Document { path: "docs/cli.md", arguments: &["docs", "cli"] },
     Document { path: "docs/config.md", arguments: &["docs", "config"] },
     Document { path: "docs/metrics.md", arguments: &["docs", "metrics"] },
     Document { path: "docs/api-versions.md", arguments: &["docs", "api-versions"] },
