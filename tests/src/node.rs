@@ -47,8 +47,8 @@ impl Options {
     #[must_use]
     pub fn small() -> Self {
         Self::default()
-            .env("VARVE_WAL_BYTES_MAX", "24MiB")
-            .env("VARVE_WAL_FILE_BYTES", "4MiB")
+            .env("VARVE_WAL_BYTES_MAX", "16MiB")
+            .env("VARVE_WAL_FILE_BYTES", "1MiB")
             .env("VARVE_TIER_MAX_AGE_MS", "2000")
             .env("VARVE_SNAPSHOT_SEGMENTS", "2")
             .env("VARVE_SNAPSHOT_MAX_AGE_MS", "5000")
