@@ -55,7 +55,7 @@ fn started_without_its_store_it_serves_hot_data_and_refuses_cold_data_for_now() 
     let mut store = Store::start();
     let mut node = Node::start(store.options(Options::small(), "unreachable"));
     create_topics(&node);
-    let writers = start_writers(&node, 30_000, 3);
+    let writers = start_writers(&node, 75_000, 8);
     let ledgers = finish_writers(&node, writers);
     wait_until_tiered(&node);
     node.kill();

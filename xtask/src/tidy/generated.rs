@@ -18,10 +18,6 @@ const DOCUMENTS: &[Document] = &[
 
 /// Compares every document with what the binary prints.
 pub fn check() -> Outcome {
-    if !shell::varve_serves() {
-        println!("waiting for a binary that serves: generated documents were not compared");
-        return Ok(());
-    }
     let mut findings = Vec::new();
     for document in DOCUMENTS {
         let printed = print(document)?;
