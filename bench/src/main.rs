@@ -1,8 +1,10 @@
-//! Measures Varve against the floor: `cargo run --release -p varve-bench -- [--pairs N] [--seconds S] [--json FILE] [FIGURE…]`.
+//! Measures Varve against the floor:
+//! `cargo run --release -p varve-bench -- [--quick] [--pairs N] [--seconds S] [--json FILE] [FIGURE…]`.
 //!
 //! Every figure is a ratio of two things measured in turn within one run on one disk, so that a slow or busy machine
 //! slows both. The floor ([`floor`]) is the least that an acknowledged append can cost; the client ([`wire`]) is the same on both
-//! sides. The release binary must be built: `cargo build --release`.
+//! sides. The release binary must be built: `cargo build --release`. `--quick` runs every figure once over little data: it
+//! says nothing about speed, and fails where something does not work.
 
 mod figures;
 mod floor;
@@ -14,14 +16,15 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use figures::{Bench, memory, partitions, produce, read, restart};
+use figures::{Bench, Scale, end_to_end, memory, partitions, produce, read, restart};
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
-const FIGURES: [(&str, Measure); 5] = [
+const FIGURES: [(&str, Measure); 6] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
+    ("end-to-end", end_to_end::measure),
     ("restart", restart::measure),
     ("memory", memory::measure),
 ];
@@ -32,6 +35,7 @@ fn main() -> anyhow::Result<()> {
         directory: std::env::temp_dir().join(format!("varve-bench-{}", std::process::id())),
         pairs: 10,
         time: Duration::from_secs(2),
+        scale: Scale::WHOLE,
     };
     let (mut json, mut wanted) = (None, Vec::new());
     let mut arguments = std::env::args().skip(1);
@@ -40,6 +44,7 @@ fn main() -> anyhow::Result<()> {
         match argument.as_str() {
             "--pairs" => bench.pairs = value()?.parse()?,
             "--seconds" => bench.time = Duration::from_secs_f64(value()?.parse()?),
+            "--quick" => bench = bench.quick(),
             "--directory" => bench.directory = value()?.into(),
             "--binary" => bench.binary = value()?.into(),
             "--json" => json = Some(PathBuf::from(value()?)),
@@ -49,14 +54,17 @@ fn main() -> anyhow::Result<()> {
     }
     std::fs::create_dir_all(&bench.directory)?;
     let mut figures = Vec::new();
+    report::print_head();
     for (name, measure) in FIGURES {
         if wanted.is_empty() || wanted.iter().any(|one| one == name) {
             eprintln!("measuring {name} …");
-            figures.extend(measure(&bench).with_context(|| format!("measure {name}"))?);
+            let measured = measure(&bench).with_context(|| format!("measure {name}"))?;
+            report::print(&measured);
+            figures.extend(measured);
         }
     }
-    std::fs::remove_dir_all(&bench.directory)?;
-    report::print(&figures);
+    // Floors write there until the process ends.
+    drop(std::fs::remove_dir_all(&bench.directory));
     if let Some(path) = json {
         std::fs::write(path, report::document(&figures))?;
     }

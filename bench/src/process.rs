@@ -11,6 +11,8 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
+use crate::wire;
+
 /// How long a broker may take until it listens.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
@@ -78,11 +80,28 @@ impl Broker {
         Ok(())
     }
 
-    /// Starts again over the same data; the seconds until it listened.
-    pub fn restart(&mut self, binary: &Path) -> anyhow::Result<f64> {
+    /// Starts again over the same data; the seconds until a partition took a batch.
+    pub fn restart(&mut self, binary: &Path, topic: &str, partition: i32) -> anyhow::Result<f64> {
         let begin = Instant::now();
         *self = Self::launch(binary, &self.data, free_address()?, self.arguments.clone())?;
+        let mut client = wire::Client::connect(self.address)?;
+        let mut frame = wire::produce(topic, &[partition], &wire::batch(1, 100));
+        while let Err(error) = wire::check_produced(client.call(&mut frame)?) {
+            if begin.elapsed() > START_LIMIT {
+                return Err(error.context("restart"));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
         Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// Seconds of processor time used so far, at the kernel's hundred ticks a second.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+        let ticks = |at: usize| anyhow::Ok(fields.get(at).context("a short stat")?.parse::<f64>()?);
+        // utime and stime are fields 14 and 15; the name, which may hold blanks, is the second.
+        Ok((ticks(11)? + ticks(12)?) / 100.0)
     }
 
     /// Resident memory in bytes, as the kernel counts it.

@@ -55,9 +55,13 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
 }
 
-/// Prints the table.
+/// Prints the table's head.
+pub fn print_head() {
+    println!("{:<72} {:>8} {:>17} {:>8}", "figure", "median", "min .. max", "goal");
+}
+
+/// Prints rows of the table.
 pub fn print(figures: &[Figure]) {
-    println!("{:<58} {:>8} {:>17} {:>8}", "figure", "median", "min .. max", "goal");
     for figure in figures {
         let low = figure.ratios.iter().copied().fold(f64::INFINITY, f64::min);
         let high = figure.ratios.iter().copied().fold(0.0, f64::max);
@@ -67,7 +71,7 @@ pub fn print(figures: &[Figure]) {
         };
         let mark = if figure.goal.reached(figure.median()) { "" } else { "  not reached" };
         println!(
-            "{:<58} {:>8.2} {low:>8.2} ..{high:>6.2} {sign:>4} {goal:.2}{mark}\n    {}",
+            "{:<72} {:>8.2} {low:>8.2} ..{high:>6.2} {sign:>4} {goal:.2}{mark}\n    {}",
             figure.name,
             figure.median(),
             figure.detail

@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, ensure};
@@ -44,6 +44,12 @@ fn framed(api_key: i16, version: i16, body: &[u8]) -> Vec<u8> {
     frame
 }
 
+/// The present, as producers stamp it: records of another time fall to retention.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is past 1970");
+    since.as_millis() as i64
+}
+
 /// One uncompressed record batch (v2) of `count` records, each with a value of `value_bytes`.
 pub fn batch(count: usize, value_bytes: usize) -> Vec<u8> {
     let mut records = Vec::new();
@@ -61,8 +67,8 @@ pub fn batch(count: usize, value_bytes: usize) -> Vec<u8> {
     let mut checked = Vec::new();
     checked.extend(0_i16.to_be_bytes());
     checked.extend((count as i32 - 1).to_be_bytes());
-    checked.extend(1_700_000_000_000_i64.to_be_bytes());
-    checked.extend(1_700_000_000_000_i64.to_be_bytes());
+    checked.extend(now_ms().to_be_bytes());
+    checked.extend(now_ms().to_be_bytes());
     checked.extend((-1_i64).to_be_bytes());
     checked.extend((-1_i16).to_be_bytes());
     checked.extend((-1_i32).to_be_bytes());

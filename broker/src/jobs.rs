@@ -201,7 +201,10 @@ impl Surroundings {
             sha256: done.sha256,
             published_ms: self.clock.wall_ms(),
         };
-        let kept = self.retention.after_publish(&*self.store, &self.keys, &key, checkpoint.clone(), captured.published()).await;
+        let kept = self
+            .retention
+            .after_publish(&*self.store, &self.keys, (&key, checkpoint.clone()), &captured.published())
+            .await;
         if let Err(failure) = kept {
             tracing::warn!(%key, %failure, "surplus checkpoints stay until the next publish");
         }

@@ -14,7 +14,6 @@ use varve_formats::{
         AppliedPoint, Checkpoint, CheckpointHeader, CheckpointKind, PartitionCheckpoint, SectionId,
         StatePoint,
     },
-    command::PublishedCheckpoint,
     compression::Codec,
     state::ConfState,
 };
@@ -152,13 +151,14 @@ impl Captured {
         self.log_start
     }
 
-    /// The checkpoints in the bucket that the state names: they are kept whatever else goes.
+    /// The uids of the checkpoints in the bucket that the group names: they must stay.
     #[must_use]
-    pub fn published(&self) -> &[PublishedCheckpoint] {
-        match &self.state {
-            State::Local { state, .. } | State::Bucket { state, .. } => &state.bucket.published,
-            State::Metadata(state) => &state.published,
-        }
+    pub fn published(&self) -> Vec<u64> {
+        let published = match &self.state {
+            State::Local { state, .. } | State::Bucket { state, .. } => state.bucket().published.as_slice(),
+            State::Metadata(state) => state.published.as_slice(),
+        };
+        published.iter().map(|checkpoint| checkpoint.uid).collect()
     }
 
     /// The checkpoint in memory.

@@ -43,11 +43,12 @@ impl Options {
         self
     }
 
-    /// Small log files and quick checkpoints, so that rolls, tiering, cuts and deletion all happen within a test.
+    /// A small log of small files, and quick checkpoints, so that rolls, tiering, cuts and deletion all happen within a test.
     #[must_use]
     pub fn small() -> Self {
         Self::default()
-            .env("VARVE_WAL_FILE_BYTES", "8MiB")
+            .env("VARVE_WAL_BYTES_MAX", "16MiB")
+            .env("VARVE_WAL_FILE_BYTES", "1MiB")
             .env("VARVE_TIER_MAX_AGE_MS", "2000")
             .env("VARVE_SNAPSHOT_SEGMENTS", "2")
             .env("VARVE_SNAPSHOT_MAX_AGE_MS", "5000")
@@ -245,7 +246,8 @@ fn bytes_below(path: &Path) -> u64 {
 pub fn free_address() -> SocketAddr {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let width = PORTS.end - PORTS.start;
-    let first = (std::process::id() % u32::from(width)) as u16;
+    // Far apart for processes whose ids are close: two that are asked at once would both find the same port free.
+    let first = (std::process::id().wrapping_mul(509) % u32::from(width)) as u16;
     for _ in 0..width {
         let step = NEXT.fetch_add(1, Ordering::Relaxed) % width;
         let address = SocketAddr::from(([127, 0, 0, 1], PORTS.start + (first + step) % width));

@@ -19,6 +19,7 @@ use varve_common::{Access, Disk, DiskFile, WalPosition};
 
 use crate::{
     errors::Full,
+    fill::Fill,
     frame::FileHeader,
     index::Index,
     limits::{RESERVE_FILES, SPARE_FILES_MAX},
@@ -75,11 +76,21 @@ pub(crate) enum CreateError {
     Io(&'static str, io::Error),
 }
 
+/// A file that waits for its use.
+pub(crate) struct Spare {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// Whether its blocks were written before, not only reserved.
+    pub written: bool,
+}
+
 /// Names and spare files.
 pub(crate) struct Directory {
     pub disk: Arc<dyn Disk>,
     pub path: PathBuf,
-    spares: Vec<(PathBuf, u64)>,
+    spares: Vec<Spare>,
+    /// Bytes of the spare that is lent out to be filled.
+    lent_bytes: u64,
     spare_counter: u64,
 }
 
@@ -90,7 +101,7 @@ impl Directory {
     /// Opens the directory: its WAL files by number, and its spares.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: PathBuf) -> io::Result<(Self, Vec<(u64, PathBuf)>)> {
         disk.create_directory(&path)?;
-        let mut directory = Self { disk, path, spares: Vec::new(), spare_counter: 0 };
+        let mut directory = Self { disk, path, spares: Vec::new(), lent_bytes: 0, spare_counter: 0 };
         let mut files = Vec::new();
         for name in directory.disk.list(&directory.path)? {
             let path = directory.path.join(&name);
@@ -98,7 +109,7 @@ impl Directory {
                 files.push((number, path));
             } else if let Some(number) = number_of(&name, SPARE_SUFFIX) {
                 let bytes = directory.disk.open(&path, Access::Buffered)?.len()?;
-                directory.spares.push((path, bytes));
+                directory.spares.push(Spare { path, bytes, written: false });
                 directory.spare_counter = directory.spare_counter.max(number);
             }
         }
@@ -108,7 +119,25 @@ impl Directory {
 
     /// Bytes held by spare files.
     pub(crate) fn spare_bytes(&self) -> u64 {
-        self.spares.iter().map(|(_, bytes)| bytes).sum()
+        self.lent_bytes + self.spares.iter().map(|spare| spare.bytes).sum::<u64>()
+    }
+
+    /// Lends out a spare to be filled: one at a time, and only where another can be made in its place.
+    pub(crate) fn lend(&mut self, options: &Options, used: u64) -> Option<Fill> {
+        let room = used + self.spare_bytes() + (RESERVE_FILES + 2) * options.file_bytes <= options.bytes_max;
+        let wanted = |spare: &Spare| !spare.written && spare.bytes == options.file_bytes;
+        if self.lent_bytes > 0 || !room {
+            return None;
+        }
+        let at = self.spares.iter().position(wanted)?;
+        let spare = self.spares.remove(at);
+        self.lent_bytes = spare.bytes;
+        Some(Fill::new(Arc::clone(&self.disk), spare.path, spare.bytes))
+    }
+
+    pub(crate) fn take_back(&mut self, fill: Fill, written: bool) {
+        self.lent_bytes = 0;
+        self.spares.push(Spare { path: fill.path, bytes: fill.bytes, written });
     }
 
     fn spare_path(&mut self) -> PathBuf {
@@ -118,7 +147,8 @@ impl Directory {
 
     /// Sees to it that `count` spare files of the usual length are ready; whether there was room for them.
     pub(crate) fn prepare(&mut self, options: &Options, used: u64, count: usize) -> Result<(), CreateError> {
-        while self.spares.len() < count {
+        let lent = usize::from(self.lent_bytes > 0);
+        while self.spares.len() + lent < count {
             if used + self.spare_bytes() + options.file_bytes > options.bytes_max {
                 return Err(CreateError::Full(Full::Budget));
             }
@@ -132,7 +162,7 @@ impl Directory {
         let made = self.disk.create(&path, Access::Buffered).and_then(|file| file.allocate(bytes));
         match made {
             Ok(()) => {
-                self.spares.push((path, bytes));
+                self.spares.push(Spare { path, bytes, written: false });
                 Ok(())
             }
             Err(error) if is_full(&error) => {
@@ -145,21 +175,15 @@ impl Directory {
     }
 
     /// Takes a file of at least `bytes` out of the spares, or makes one.
-    fn take(
-        &mut self,
-        options: &Options,
-        used: u64,
-        bytes: u64,
-        class: Class,
-    ) -> Result<(PathBuf, u64), CreateError> {
+    fn take(&mut self, options: &Options, used: u64, bytes: u64, class: Class) -> Result<Spare, CreateError> {
         let (kept, margin) = match class {
             Class::Entries => (1, RESERVE_FILES * options.file_bytes),
             Class::Reserve => (0, (RESERVE_FILES - 1) * options.file_bytes),
             Class::Rewrite => (0, 0),
         };
         // A spare of another length (file_bytes was changed, or its preallocation was cut short) is of no use.
-        while let Some(odd) = self.spares.iter().position(|(_, bytes)| *bytes != options.file_bytes) {
-            let (path, _) = self.spares.swap_remove(odd);
+        while let Some(odd) = self.spares.iter().position(|spare| spare.bytes != options.file_bytes) {
+            let Spare { path, .. } = self.spares.swap_remove(odd);
             self.disk.remove(&path).map_err(|error| CreateError::Io("remove", error))?;
         }
         if used + bytes + margin > options.bytes_max {
@@ -176,18 +200,21 @@ impl Directory {
         if self.spares.len() <= kept {
             return Err(CreateError::Full(Full::Budget));
         }
-        Ok(self.spares.remove(0))
+        // The best is one that was written before.
+        let at = self.spares.iter().position(|spare| spare.written).unwrap_or(0);
+        Ok(self.spares.remove(at))
     }
 
-    /// Makes the file that `header` describes, durable under its name, and opens it for writing and for reading.
+    /// Makes the file that `header` describes, durable under its name, and opens it for writing and for reading; says
+    /// whether its blocks were written before.
     pub(crate) fn create(
         &mut self,
         options: &Options,
         used: u64,
         mut header: FileHeader,
         class: Class,
-    ) -> Result<(Box<dyn DiskFile>, OpenFile), CreateError> {
-        let (spare, bytes) = self.take(options, used, header.capacity, class)?;
+    ) -> Result<(Box<dyn DiskFile>, OpenFile, bool), CreateError> {
+        let Spare { path: spare, bytes, written } = self.take(options, used, header.capacity, class)?;
         header.capacity = bytes;
         let path = self.path.join(format!("{:016x}{WAL_SUFFIX}", header.sequence));
         let made = (|| {
@@ -197,7 +224,7 @@ impl Directory {
             self.disk.rename_new(&spare, &path)?;
             self.disk.sync_directory(&self.path)?;
             let reading = self.disk.open(&path, Access::Buffered)?;
-            Ok((file, OpenFile { header, path: path.clone(), file: reading }))
+            Ok((file, OpenFile { header, path: path.clone(), file: reading }, written))
         })();
         made.map_err(|error| CreateError::Io("create", error))
     }
@@ -209,7 +236,8 @@ impl Directory {
         if unread && fits {
             let spare = self.spare_path();
             self.disk.rename_new(&file.path, &spare)?;
-            self.spares.push((spare, file.header.capacity));
+            // All of it was in use.
+            self.spares.push(Spare { path: spare, bytes: file.header.capacity, written: true });
         } else {
             self.disk.remove(&file.path)?;
         }

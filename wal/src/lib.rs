@@ -30,6 +30,7 @@ pub mod bugs;
 mod draft;
 mod errors;
 mod files;
+mod fill;
 mod frame;
 mod index;
 pub mod limits;

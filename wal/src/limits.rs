@@ -25,6 +25,8 @@ pub const REWRITE_BATCH_BYTES: u64 = 1 << 20;
 pub const RESERVE_FILES: u64 = 2;
 /// Files kept preallocated for reuse, the reserve among them.
 pub const SPARE_FILES_MAX: usize = 3;
+/// Zeros are written ahead of the batches in pieces of this size, each with its own sync.
+pub const FILL_BYTES: u64 = 1 << 20;
 /// The production thread's queue, in bytes; whoever submits beyond it waits.
 pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// The production thread writes at most this much per batch.

@@ -12,6 +12,7 @@ use varve_common::GroupId;
 
 use crate::{
     errors::{AppendError, Full, Poisoned, SyncError},
+    fill::Filler,
     limits::{GROUP_COMMIT_BYTES_MAX, QUEUE_BYTES_MAX},
     record::{GroupRecord, Record},
     writer::Writer,
@@ -96,7 +97,8 @@ const IDLE: Duration = Duration::from_millis(50);
 /// Starts the thread, which owns the writer from here on.
 pub fn spawn(writer: Writer) -> std::io::Result<Handle> {
     let gate = Arc::new(Gate { queue: Mutex::default(), work: Condvar::new(), room: Condvar::new() });
-    let worker = Worker { writer, gate: Arc::clone(&gate), parked: VecDeque::new() };
+    let filler = Filler::spawn()?;
+    let worker = Worker { writer, filler, gate: Arc::clone(&gate), parked: VecDeque::new() };
     let thread = std::thread::Builder::new().name("wal".to_owned()).spawn(move || worker.run())?;
     Ok(Handle { gate, thread: Arc::new(Mutex::new(Some(thread))) })
 }
@@ -152,6 +154,7 @@ impl std::fmt::Debug for Handle {
 
 struct Worker {
     writer: Writer,
+    filler: Filler,
     gate: Arc<Gate>,
     /// Requests that found no room, and whatever of their groups came behind them.
     parked: VecDeque<Request>,
@@ -203,6 +206,8 @@ impl Worker {
             self.writer.sync().map_err(|SyncError(poisoned)| poisoned)?;
         }
         let done = self.writer.maintain()?;
+        self.filler.turn(&mut self.writer)?;
+        while idle && !stop && self.gate.lock().waiting.is_empty() && self.writer.fill_ahead()? {}
         let mut queue = self.gate.lock();
         queue.pressure = match done.full {
             Some(why) if !self.parked.is_empty() => Pressure::Full(why),

@@ -40,6 +40,8 @@ pub(crate) struct Current {
     pub end: WalPosition,
     /// What the closing index will hold.
     pub summaries: Summaries,
+    /// Blocks below this place in the file are written, not only reserved.
+    pub filled: u64,
     /// Whether an empty batch with the last synced position is the last one.
     pub settled: bool,
 }
@@ -245,7 +247,7 @@ impl Writer {
             session: if self.chain.session == 0 { sequence } else { self.chain.session },
         };
         let used = self.used_bytes();
-        let (file, open) = match self.directory.create(&self.options, used, header, class) {
+        let (file, open, written) = match self.directory.create(&self.options, used, header, class) {
             Ok(made) => made,
             Err(CreateError::Full(why)) => return Err(AppendError::Full(why)),
             Err(CreateError::Io(what, error)) => {
@@ -262,7 +264,9 @@ impl Writer {
         self.chain =
             Chain { sequence, end, next_base: header.base.plus(header.capacity), session: header.session };
         (self.synced, self.written) = (end, end);
-        self.current = Some(Current { header, file, end, summaries: Summaries::default(), settled: true });
+        let filled = if written { header.capacity } else { 0 };
+        self.current =
+            Some(Current { header, file, end, summaries: Summaries::default(), filled, settled: true });
         Ok(())
     }
 

@@ -9,6 +9,7 @@
 
 use std::{
     net::{SocketAddr, TcpStream},
+    path::PathBuf,
     process::{Child, Command},
     time::{Duration, Instant},
 };
@@ -17,6 +18,8 @@ use crate::shell::{self, Failure, Outcome, bash, run as run_command};
 
 const READY_SECONDS_MAX: u64 = 900; // `cargo run --release` may have to build first
 const STOP_SECONDS_MAX: u64 = 30;
+/// What the commands leave in the checkout; git ignores it.
+const FOLDERS: &[&str] = &["varve-data", "varve-data-s3", "minio-data"];
 
 /// One fenced block that takes part.
 #[derive(Debug, PartialEq, Eq)]
@@ -39,12 +42,7 @@ enum Kind {
 
 /// Runs the blocks in the order of the page.
 pub fn run() -> Outcome {
-    if !shell::varve_serves() {
-        println!("waiting for a binary that serves: the README's commands were not run");
-        return Ok(());
-    }
-    let data = shell::root().join("varve-data");
-    if data.exists() {
+    if let Some(data) = folders().find(|data| data.exists()) {
         return Err(Failure(format!(
             "{} exists: the README's commands would use it; move it away",
             data.display()
@@ -54,9 +52,14 @@ pub fn run() -> Outcome {
     let mut servers = Vec::new();
     let outcome = blocks.iter().try_for_each(|block| run_block(block, &mut servers));
     let stopped = stop_all(&mut servers);
-    std::fs::remove_dir_all(&data)
-        .or_else(|error| if data.exists() { Err(shell::at(&data, &error)) } else { Ok(()) })?;
+    for data in folders().filter(|data| data.exists()) {
+        std::fs::remove_dir_all(&data).map_err(|error| shell::at(&data, &error))?;
+    }
     outcome.and(stopped)
+}
+
+fn folders() -> impl Iterator<Item = PathBuf> {
+    FOLDERS.iter().map(|folder| shell::root().join(folder))
 }
 
 fn run_block(block: &Block, servers: &mut Vec<Child>) -> Outcome {

@@ -99,12 +99,6 @@ pub fn varve() -> PathBuf {
     std::env::var_os("VARVE_BIN").map_or_else(|| target().join("release/varve"), PathBuf::from)
 }
 
-/// Whether the binary is built and says its version; before that, what needs a broker waits.
-pub fn varve_serves() -> bool {
-    let version = command(varve()).arg("version").output();
-    version.is_ok_and(|version| version.status.success() && version.stdout.starts_with(b"varve"))
-}
-
 fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")

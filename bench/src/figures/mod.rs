@@ -1,5 +1,6 @@
 //! The figures of the issues, one file per subject.
 
+pub mod end_to_end;
 pub mod memory;
 pub mod partitions;
 pub mod produce;
@@ -26,9 +27,46 @@ pub struct Bench {
     pub pairs: usize,
     /// The time of each half of a pair.
     pub time: Duration,
+    /// How much data and how many groups.
+    pub scale: Scale,
+}
+
+/// Sizes of what is measured.
+#[derive(Clone, Copy)]
+pub struct Scale {
+    /// Partitions that stay idle, in topics of a tenth each.
+    pub idle_partitions: i32,
+    /// Partitions that share a log.
+    pub shared_partitions: i32,
+    /// Bytes that one partition is read back from.
+    pub read_bytes: usize,
+    /// Bytes on the disk of the broker that restarts fast, and of the one that must restart as fast.
+    pub restart_bytes: (u64, u64),
+}
+
+impl Scale {
+    /// As the issue asks.
+    pub const WHOLE: Self = Self {
+        idle_partitions: 10_000,
+        shared_partitions: 1_000,
+        read_bytes: 32 << 20,
+        restart_bytes: (256 << 20, 4 << 30),
+    };
+    /// Enough to run every line.
+    const QUICK: Self = Self {
+        idle_partitions: 100,
+        shared_partitions: 20,
+        read_bytes: 1 << 20,
+        restart_bytes: (1 << 20, 4 << 20),
+    };
 }
 
 impl Bench {
+    /// The same over little data, once.
+    pub fn quick(self) -> Self {
+        Self { pairs: 1, time: Duration::from_millis(200), scale: Scale::QUICK, ..self }
+    }
+
     /// A broker over a directory of its own, emptied first.
     pub fn broker(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Broker> {
         let data = self.directory.join(name);

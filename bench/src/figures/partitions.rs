@@ -6,18 +6,17 @@ use crate::{
     wire::{self, Load, Run},
 };
 
-/// How many partitions share the write-ahead log.
-const PARTITIONS: i32 = 1_000;
 /// Batches in one request, so that both sides send frames of one size.
 const BATCHES: i32 = 20;
 
 /// Bytes per second over 1,000 partitions against one partition.
 pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let broker = bench.broker("partitions", &[])?;
-    create_topic(broker.address, "many", PARTITIONS, &[])?;
+    let partitions = bench.scale.shared_partitions;
+    create_topic(broker.address, "many", partitions, &[])?;
     create_topic(broker.address, "one", 1, &[])?;
     let batch = wire::batch(16, 1000);
-    let mut many: Vec<_> = (0..PARTITIONS / BATCHES)
+    let mut many: Vec<_> = (0..partitions / BATCHES)
         .map(|group| {
             wire::produce("many", &(group * BATCHES..(group + 1) * BATCHES).collect::<Vec<_>>(), &batch)
         })
@@ -31,7 +30,7 @@ pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     }
     let rates = |runs: &[Run]| runs.iter().map(Run::bytes_rate).collect::<Vec<_>>();
     Ok(vec![Figure {
-        name: "produce: 1,000 partitions against 1, bytes/s".to_owned(),
+        name: format!("produce: {partitions} partitions against 1, bytes/s"),
         ratios: spread.iter().zip(&single).map(|(many, one)| many.bytes_rate() / one.bytes_rate()).collect(),
         goal: Goal::AtLeast(0.8),
         detail: format!(

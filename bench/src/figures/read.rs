@@ -14,9 +14,6 @@ use crate::{
 };
 
 const FETCH_BYTES: i32 = 1 << 20;
-/// Bytes written to the partition that is read, in each layout.
-const PARTITION_BYTES: usize = 32 << 20;
-const SHARED_PARTITIONS: i32 = 1_000;
 
 /// Both figures.
 pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
@@ -69,16 +66,16 @@ fn shared(bench: &Bench) -> anyhow::Result<Figure> {
     let alone = bench.broker("alone", &wal)?;
     create_topic(alone.address, "t", 1, &[("remote.storage.enable", "false")])?;
     let crowd = bench.broker("crowd", &wal)?;
-    create_topic(crowd.address, "t", SHARED_PARTITIONS, &[("remote.storage.enable", "false")])?;
+    let shared = bench.scale.shared_partitions;
+    create_topic(crowd.address, "t", shared, &[("remote.storage.enable", "false")])?;
     let batch = wire::batch(16, 1000);
-    let batches = PARTITION_BYTES / batch.len();
-    let partition = SHARED_PARTITIONS / 2;
+    let batches = bench.scale.read_bytes / batch.len();
+    let partition = shared / 2;
     fill(alone.address, &[0], &batch, batches)?;
     // The partition under test is written in step with a tenth of the others, in turn: a gigabyte more would only take longer.
     for round in 0..batches {
-        let others = (0..9)
-            .map(|step| (round as i32 * 9 + step) % SHARED_PARTITIONS)
-            .filter(|other| *other != partition);
+        let others =
+            (0..9).map(|step| (round as i32 * 9 + step) % shared).filter(|other| *other != partition);
         let partitions: Vec<_> = others.chain([partition]).collect();
         fill(crowd.address, &partitions, &batch, 1)?;
     }

@@ -15,7 +15,7 @@ use varve_common::{
     Clock, ClusterId, Entropy, GroupId, LeaderEpoch, Monotonic, NodeId, Offset, ReplicaId, Term, TopicId,
     clock::BoxFuture,
 };
-use varve_protocol::batch::{BatchHeader, patch};
+use varve_protocol::batch::{BatchHeader, Caps, Records, patch};
 
 use crate::{
     config::{Config, Sources},
@@ -77,6 +77,22 @@ impl Fake {
     pub fn publish(&self, group: GroupId, change: impl FnOnce(&mut PartitionView)) {
         let state = self.0.lock().unwrap();
         state.logs[&group].view.send_modify(|view| change(Arc::make_mut(view)));
+    }
+}
+
+impl Fake {
+    /// Every record's time.
+    fn times(&self, group: GroupId) -> Vec<Found> {
+        let mut times = Vec::new();
+        for (_, batch) in &self.0.lock().unwrap().logs[&group].batches {
+            let header = BatchHeader::read(batch).unwrap();
+            for record in Records::read(&header, Caps::default()).unwrap().iter() {
+                let record = record.unwrap();
+                let offset = Offset::from_wire(record.offset).unwrap();
+                times.push(Found { offset, timestamp: record.timestamp });
+            }
+        }
+        times
     }
 }
 
@@ -166,12 +182,17 @@ impl Backend for Fake {
         ready(Ok(read))
     }
 
-    fn find_timestamp(&self, _: GroupId, _: i64) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
-        ready(Ok(Some(Found { offset: Offset(0), timestamp: 5 })))
+    fn find_timestamp(
+        &self,
+        group: GroupId,
+        timestamp: i64,
+    ) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
+        let mut times = self.times(group).into_iter();
+        ready(Ok(times.find(|found| found.timestamp >= timestamp)))
     }
 
-    fn find_max_timestamp(&self, _: GroupId) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
-        ready(Ok(None))
+    fn find_max_timestamp(&self, group: GroupId) -> BoxFuture<'static, Result<Option<Found>, ReadError>> {
+        ready(Ok(self.times(group).into_iter().max_by_key(|found| found.timestamp)))
     }
 }
 

@@ -24,6 +24,8 @@ pub mod topics;
 #[cfg(test)]
 mod fake;
 #[cfg(test)]
+mod surface;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
@@ -85,7 +87,10 @@ impl Service for Handlers {
                 let response = match answering.await {
                     produce::Answered::Told(response) => Some(Response::Produce(response)),
                     produce::Answered::Silent => None,
-                    produce::Answered::Broken => return Answer::Close("refused batch with acks=0"),
+                    produce::Answered::Broken => {
+                        shared.node.metrics.handles.on_request("Produce", began.elapsed());
+                        return Answer::Close("refused batch with acks=0");
+                    }
                 };
                 finish(&shared.node, &header, response, began)
             });

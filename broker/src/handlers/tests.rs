@@ -101,6 +101,40 @@ fn batch(values: &[&str]) -> Bytes {
     builder.build()
 }
 
+impl surface::Peer for Fixture {
+    async fn ask(&mut self, version: i16, request: Request) -> Response {
+        Self::ask(self, version, request).await
+    }
+}
+
+#[tokio::test]
+async fn every_api_answers_in_every_version() {
+    surface::every_api_in_every_version(&mut fixture()).await;
+}
+
+#[tokio::test]
+async fn a_refused_batch_with_acks_0_closes_the_connection_and_an_accepted_one_is_silent() {
+    let fixture = fixture();
+    for (known, silent) in [(false, false), (true, true)] {
+        if known {
+            fixture.metadata(9, "t").await;
+        }
+        let mut frame = produce(0, batch(&["a"])).encode(9, 7, None).unwrap();
+        frame.advance(4);
+        let answer = fixture.raw(frame).await;
+        assert_eq!(matches!(answer, Answer::Nothing), silent);
+        assert_eq!(matches!(answer, Answer::Close(_)), !silent);
+    }
+}
+
+#[tokio::test]
+async fn produce_0_to_2_are_offered_and_close_the_connection() {
+    let frame = |version: u8| Bytes::copy_from_slice(&[0, 0, 0, version, 0, 0, 0, 7, 0xff, 0xff]);
+    for version in 0..=2 {
+        assert!(matches!(fixture().raw(frame(version)).await, Answer::Close("unsupported version")));
+    }
+}
+
 #[tokio::test]
 async fn asking_for_a_topic_creates_it_in_every_version() {
     for version in 0..=13 {

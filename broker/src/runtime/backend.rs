@@ -95,6 +95,7 @@ impl NodeBackend {
             .into_iter()
             .map(|replica| PartitionAssignment { group: 0, replicas: vec![replica] })
             .collect();
+        let topic_id = topic.id;
         let command = CreateTopic { id: topic.id, name: topic.name, partitions, configs: topic.configs };
         let MetadataDone::TopicCreated(created) = self.change(MetadataCommand::CreateTopic(command)).await?
         else {
@@ -103,7 +104,7 @@ impl NodeBackend {
         // Clients that create a topic use it at once: give its partitions a moment to lead.
         let lead = async {
             for partition in &created.partitions {
-                if let Some(mut view) = self.views.watch(partition.group) {
+                if let Some(mut view) = self.views.watch_new(topic_id, partition.group).await {
                     // An error means that the partition is gone again: nothing to wait for.
                     drop(view.wait_for(|view| view.ready).await);
                 }
@@ -114,19 +115,28 @@ impl NodeBackend {
         Ok(())
     }
 
+    /// Reads from the newest view. Where the log was cut after that view was published no place may hold the offset: a newer
+    /// view names the place.
     async fn read_log(
         self,
         group: GroupId,
         from: Offset,
         limits: ReadLimits,
     ) -> Result<ReadBatches, ReadError> {
-        let view = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
-        if from < view.log_start {
-            return Err(ReadError::OutOfRange);
-        }
-        let extent = extent(group, &view);
         let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
-        let batches = self.log.read(&extent, from, bounds).await.map_err(|error| error_of(group, &error))?;
+        let mut view = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
+        let batches = loop {
+            match self.log.read(&extent(group, &view), from, bounds).await {
+                Ok(batches) => break batches,
+                Err(error) => {
+                    let newer = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
+                    if !matches!(error, ViewError::Nowhere { .. }) || Arc::ptr_eq(&newer, &view) {
+                        return Err(error_of(group, &error));
+                    }
+                    view = newer;
+                }
+            }
+        };
         if !limits.one_batch_at_least && batches.bytes > limits.bytes_max {
             return Ok(ReadBatches { chunks: Vec::new(), next: from });
         }

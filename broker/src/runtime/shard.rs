@@ -77,6 +77,7 @@ impl<J: StartJob> ShardThread<J> {
             clock: clock_of_ports,
             metrics,
             waiting: HashMap::new(),
+            replies: Vec::new(),
         };
         let mut failed = Some(failed);
         let mut stopping = false;
@@ -115,6 +116,7 @@ impl<J: StartJob> ShardThread<J> {
                 inputs.push(Input::Tick);
             }
             driver.turn(now, inputs, &mut ports);
+            ports.answer();
             if drained.is_some() && driver.is_drained() {
                 // Whoever waited may have lost patience.
                 drained.take().map(|sender| sender.send(()));
@@ -132,6 +134,20 @@ struct ThreadPorts<J> {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
+    /// Answers of this turn. They leave when it is done: the log has its next batch by then, and who is told of a new
+    /// topic finds its partitions open.
+    replies: Vec<(Ticket, Reply)>,
+}
+
+impl<J> ThreadPorts<J> {
+    fn answer(&mut self) {
+        for (ticket, reply) in self.replies.drain(..) {
+            if let Some(answer) = self.waiting.remove(&ticket) {
+                // A client that went away does not want its answer.
+                drop(answer.send(reply));
+            }
+        }
+    }
 }
 
 impl<J: StartJob> Ports for ThreadPorts<J> {
@@ -159,10 +175,7 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
     }
 
     fn reply(&mut self, ticket: Ticket, reply: Reply) {
-        if let Some(answer) = self.waiting.remove(&ticket) {
-            // A client that went away does not want its answer.
-            drop(answer.send(reply));
-        }
+        self.replies.push((ticket, reply));
     }
 
     fn tail(&mut self, group: GroupId, base: Offset, end: Offset, batch: Bytes) {

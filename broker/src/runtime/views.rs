@@ -27,6 +27,8 @@ pub struct Views {
     /// Topics as they were converted last, so that a change converts only what it touched.
     topics: Arc<Mutex<Topics>>,
     image: watch::Sender<Arc<Image>>,
+    /// Wakes with each partition that comes.
+    added: watch::Sender<()>,
 }
 
 impl Views {
@@ -37,6 +39,7 @@ impl Views {
             partitions: Arc::default(),
             topics: Arc::default(),
             image: watch::Sender::new(Arc::new(image)),
+            added: watch::Sender::new(()),
         }
     }
 
@@ -51,6 +54,7 @@ impl Views {
         let seen = watch::Sender::new(Arc::new(seen(&view, None)));
         let cell = Cell { whole: Mutex::new(view), seen };
         self.partitions.write().expect("no holder of this lock panics").insert(group, cell);
+        self.added.send_replace(());
     }
 
     /// Takes a partition away: those who wait for it learn that it is gone.
@@ -89,6 +93,23 @@ impl Views {
     pub fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<node::PartitionView>>> {
         let partitions = self.partitions.read().expect("no holder of this lock panics");
         partitions.get(&group).map(|cell| cell.seen.subscribe())
+    }
+
+    /// Follows a partition of a new topic, once it is there: the metadata knows it before it is opened. `None`: the topic
+    /// is gone again.
+    pub async fn watch_new(
+        &self,
+        topic: TopicId,
+        group: GroupId,
+    ) -> Option<watch::Receiver<Arc<node::PartitionView>>> {
+        let mut added = self.added.subscribe();
+        loop {
+            if let Some(view) = self.watch(group) {
+                return Some(view);
+            }
+            self.image().topic_by_id(topic)?;
+            added.changed().await.ok()?;
+        }
     }
 
     /// Replaces the metadata and wakes who waits for it.

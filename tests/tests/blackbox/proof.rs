@@ -12,8 +12,9 @@ use varve_tests::{
     wait_for,
 };
 
-const SEGMENT_BYTES: u64 = 1 << 20;
-const LOCAL_BYTES: u64 = 2 << 20;
+const SEGMENT_BYTES: u64 = 256 << 10;
+/// Less than any partition is written: sealed files above it go once they are tiered.
+const LOCAL_BYTES: u64 = 512 << 10;
 
 /// One writer of the proof: its topic, partitions, and how it writes.
 pub struct Writer {

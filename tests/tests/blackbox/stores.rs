@@ -55,7 +55,7 @@ fn started_without_its_store_it_serves_hot_data_and_refuses_cold_data_for_now() 
     let mut store = Store::start();
     let mut node = Node::start(store.options(Options::small(), "unreachable"));
     create_topics(&node);
-    let writers = start_writers(&node, 30_000, 3);
+    let writers = start_writers(&node, 75_000, 8);
     let ledgers = finish_writers(&node, writers);
     wait_until_tiered(&node);
     node.kill();
@@ -88,7 +88,7 @@ fn a_wiped_data_directory_that_finds_a_claim_does_not_start_as_empty() {
     fs::remove_dir_all(node.data()).unwrap();
     node.launch();
     assert!(!node.wait_exit(30).success());
-    assert!(node.log().contains("claim"), "the refusal does not say why: {}", node.log());
+    assert!(node.log().contains("the prefix holds cluster"), "the refusal does not say why: {}", node.log());
 }
 
 #[test]

@@ -22,8 +22,9 @@ fn options() -> Options {
     Options::default().env("VARVE_WAL_BYTES_MAX", "256MiB").env("VARVE_WAL_FILE_BYTES", "16MiB")
 }
 
-/// Writes more than eight times the bound while the disk is watched, then reads it all back.
-fn write_past_the_bound(node: &Node, configs: &[&str], while_writing: impl FnOnce() + Send) {
+/// Writes more than the bound, several times by default, while the disk is watched; then reads it all back, and again after a kill: a log that
+/// is full of what cannot leave must not keep a node from starting.
+fn write_past_the_bound(node: &mut Node, configs: &[&str], while_writing: impl FnOnce() + Send) {
     let records = (scale("VARVE_WAL_BOUND_MIB", 2048) << 20) / VALUE_BYTES;
     create_topic(node, "bound", 4, configs);
     let path = node.folder().join("bound");
@@ -50,6 +51,10 @@ fn write_past_the_bound(node: &Node, configs: &[&str], while_writing: impl FnOnc
     let out = node.folder().join("read");
     read_with_confluent(node, &["bound"], &out);
     ledger.check(&Seen::load(&out), Repeats::Never);
+    node.kill();
+    node.restart();
+    read_with_confluent(node, &["bound"], &out);
+    ledger.check(&Seen::load(&out), Repeats::Never);
 }
 
 #[test]
@@ -57,8 +62,8 @@ fn the_log_stays_within_its_bound_while_tiered() {
     if !Tool::need(&[Tool::Python]) {
         return;
     }
-    let node = Node::start(options());
-    write_past_the_bound(&node, &["segment.bytes=16777216", "local.retention.bytes=67108864"], || {});
+    let mut node = Node::start(options());
+    write_past_the_bound(&mut node, &["segment.bytes=16777216", "local.retention.bytes=67108864"], || {});
 }
 
 #[test]
@@ -66,8 +71,8 @@ fn the_log_stays_within_its_bound_without_a_tier() {
     if !Tool::need(&[Tool::Python]) {
         return;
     }
-    let node = Node::start(options());
-    write_past_the_bound(&node, &["segment.bytes=16777216", "remote.storage.enable=false"], || {});
+    let mut node = Node::start(options());
+    write_past_the_bound(&mut node, &["segment.bytes=16777216", "remote.storage.enable=false"], || {});
 }
 
 #[test]
@@ -76,6 +81,6 @@ fn the_log_stays_within_its_bound_while_the_store_is_stopped() {
         return;
     }
     let mut store = Store::start();
-    let node = Node::start(store.options(options(), "bound"));
-    write_past_the_bound(&node, &["segment.bytes=16777216"], || store.stop());
+    let mut node = Node::start(store.options(options(), "bound"));
+    write_past_the_bound(&mut node, &["segment.bytes=16777216"], || store.stop());
 }

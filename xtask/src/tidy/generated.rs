@@ -10,6 +10,7 @@ struct Document {
 }
 
 const DOCUMENTS: &[Document] = &[
+    Document { path: "docs/cli.md", arguments: &["docs", "cli"] },
     Document { path: "docs/config.md", arguments: &["docs", "config"] },
     Document { path: "docs/metrics.md", arguments: &["docs", "metrics"] },
     Document { path: "docs/api-versions.md", arguments: &["docs", "api-versions"] },
@@ -17,10 +18,6 @@ const DOCUMENTS: &[Document] = &[
 
 /// Compares every document with what the binary prints.
 pub fn check() -> Outcome {
-    if !shell::varve_serves() {
-        println!("waiting for a binary that serves: generated documents were not compared");
-        return Ok(());
-    }
     let mut findings = Vec::new();
     for document in DOCUMENTS {
         let printed = print(document)?;

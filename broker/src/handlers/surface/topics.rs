@@ -1,0 +1,282 @@
+//! What names, makes and describes topics and the cluster.
+
+use varve_protocol::TABLE;
+
+use super::*;
+
+fn wanted(name: Option<&str>, id: Uuid) -> metadata_request::MetadataRequestTopic {
+    message!(metadata_request::MetadataRequestTopic { name: name.map(Into::into), topic_id: id })
+}
+
+async fn topics(
+    peer: &mut impl Peer,
+    version: i16,
+    creates: bool,
+    topics: Option<Vec<metadata_request::MetadataRequestTopic>>,
+) -> Vec<metadata_response::MetadataResponseTopic> {
+    let mut request = message!(MetadataRequest { topics: topics, allow_auto_topic_creation: creates });
+    if version >= 8 {
+        request.include_topic_authorized_operations = true;
+        request.include_cluster_authorized_operations = version <= 10;
+    }
+    let response = ask!(peer, version, Metadata, request);
+    assert_eq!((response.brokers.len(), response.error_code), (1, OK));
+    if version >= 1 {
+        assert_eq!(response.controller_id, 1);
+    }
+    if (8..=10).contains(&version) {
+        assert_eq!(response.cluster_authorized_operations, 0b1_1111_1010_0000);
+    }
+    response.topics
+}
+
+pub async fn metadata(peer: &mut impl Peer, version: i16) {
+    let name = format!("metadata-{version}");
+    let named = |name: &str| wanted(Some(name), Uuid::ZERO);
+    if version >= 4 {
+        let unknown = topics(peer, version, false, Some(vec![named(&name)])).await;
+        assert_eq!(unknown[0].error_code, code(ErrorCode::UnknownTopicOrPartition));
+    }
+    // Asking creates; a topic that stands twice is answered once.
+    let made = topics(peer, version, true, Some(vec![named(&name), named(&name), named("a/b")])).await;
+    assert_eq!(made.len(), 2);
+    assert_eq!((made[0].error_code, made[0].partitions.len()), (OK, 1), "{made:?}");
+    assert_eq!((made[0].partitions[0].leader_id, &made[0].partitions[0].isr_nodes[..]), (1, &[1][..]));
+    assert_eq!(made[1].error_code, code(ErrorCode::InvalidTopicException));
+    if version >= 8 {
+        assert_eq!(made[0].topic_authorized_operations, 0b1101_1111_1000);
+    }
+    let everything = topics(peer, version, false_from(version), all(version)).await;
+    assert!(everything.iter().any(|topic| topic.name.as_ref().is_some_and(|known| known.as_str() == name)));
+    if version >= 1 {
+        assert_eq!(topics(peer, version, true, Some(Vec::new())).await, Vec::new());
+    }
+    by_id(peer, version, &made[0]).await;
+}
+
+/// Versions before 4 cannot say that nothing is to be created.
+const fn false_from(version: i16) -> bool {
+    version < 4
+}
+
+const fn all(version: i16) -> Option<Vec<metadata_request::MetadataRequestTopic>> {
+    if version == 0 { Some(Vec::new()) } else { None }
+}
+
+async fn by_id(peer: &mut impl Peer, version: i16, made: &metadata_response::MetadataResponseTopic) {
+    if version < 10 {
+        return;
+    }
+    let asked = vec![wanted(None, made.topic_id), wanted(None, Uuid::from_bytes([9; 16]))];
+    let answer = topics(peer, version, true, Some(asked)).await;
+    let codes: Vec<i16> = answer.iter().map(|topic| topic.error_code).collect();
+    if version < 12 {
+        assert_eq!(codes, [code(ErrorCode::InvalidRequest); 2], "version {version}");
+        return;
+    }
+    assert_eq!(codes, [OK, code(ErrorCode::UnknownTopicId)]);
+    assert_eq!(answer[0].name, made.name);
+}
+
+pub async fn create_topics(peer: &mut impl Peer, version: i16) {
+    let name = |kind: &str| format!("create-{version}-{kind}");
+    let topic = |kind: &str, partitions: i32, replicas: i16| {
+        message!(create_topics_request::CreatableTopic {
+            name: name(kind).into(),
+            num_partitions: partitions,
+            replication_factor: replicas,
+        })
+    };
+    let with = |kind: &str, key: &str, value: &str| {
+        let mut topic = topic(kind, 1, 1);
+        topic.configs = vec![message!(create_topics_request::CreatableTopicConfig {
+            name: key.into(),
+            value: Some(value.into()),
+        })];
+        topic
+    };
+    let assigned = |kind: &str, partitions: i32, brokers: Vec<i32>| {
+        let mut topic = topic(kind, partitions, -1);
+        topic.assignments = vec![message!(create_topics_request::CreatableReplicaAssignment {
+            partition_index: 0,
+            broker_ids: brokers,
+        })];
+        topic
+    };
+    let mut slash = topic("", 1, 1);
+    slash.name = "a/b".into();
+    let asked = vec![
+        (with("good", "retention.ms", "1000"), OK),
+        (topic("defaults", -1, -1), OK),
+        (assigned("assigned", -1, vec![1]), OK),
+        (topic("twice", 1, 1), code(ErrorCode::InvalidRequest)),
+        (slash, code(ErrorCode::InvalidTopicException)),
+        (topic("none", 0, 1), code(ErrorCode::InvalidPartitions)),
+        (topic("five", 1, 5), code(ErrorCode::InvalidReplicationFactor)),
+        (with("key", "no.such.key", "1"), code(ErrorCode::InvalidConfig)),
+        (with("value", "retention.ms", "soon"), code(ErrorCode::InvalidConfig)),
+        (assigned("elsewhere", -1, vec![2]), code(ErrorCode::InvalidReplicaAssignment)),
+        (assigned("both", 1, vec![1]), code(ErrorCode::InvalidRequest)),
+    ];
+    let expected: Vec<i16> = asked.iter().map(|(_, code)| *code).collect();
+    let mut topics: Vec<_> = asked.into_iter().map(|(topic, _)| topic).collect();
+    topics.push(topic("twice", 1, 1));
+    for validate_only in [true, false] {
+        let request = message!(CreateTopicsRequest {
+            topics: topics.clone(),
+            validate_only: validate_only,
+            timeout_ms: 10_000
+        });
+        let response = ask!(peer, version, CreateTopics, request);
+        let codes: Vec<i16> = response.topics.iter().map(|topic| topic.error_code).collect();
+        assert_eq!(codes, expected, "version {version}: {response:?}");
+        created(&response.topics[0], version, validate_only);
+    }
+    let again = message!(CreateTopicsRequest { topics: vec![topic("good", 1, 1)] });
+    let response = ask!(peer, version, CreateTopics, again);
+    assert_eq!(response.topics[0].error_code, code(ErrorCode::TopicAlreadyExists));
+    let none = ask!(peer, version, CreateTopics, CreateTopicsRequest::default());
+    assert_eq!(none.topics, Vec::new());
+}
+
+fn created(topic: &create_topics_response::CreatableTopicResult, version: i16, validate_only: bool) {
+    if version >= 5 {
+        assert_eq!((topic.num_partitions, topic.replication_factor), (1, 1));
+        let configs = topic.configs.as_ref().unwrap();
+        let own = configs.iter().find(|config| config.name.as_str() == "retention.ms").unwrap();
+        assert_eq!((own.value.as_ref().unwrap().as_str(), own.config_source), ("1000", 1));
+        assert!(configs.iter().any(|config| config.config_source == 5));
+    }
+    if version >= 7 {
+        assert_eq!(topic.topic_id.is_zero(), validate_only);
+    }
+}
+
+pub async fn delete_topics(peer: &mut impl Peer, version: i16) {
+    let name = format!("delete-{version}");
+    let first = create(peer, &name).await;
+    let names = ["no-such", name.as_str(), "twice", "twice"];
+    let named = |name: &str| message!(delete_topics_request::DeleteTopicState { name: Some(name.into()) });
+    let by_names = |names: &[&str]| {
+        if version >= 6 {
+            message!(DeleteTopicsRequest { topics: names.iter().map(|name| named(name)).collect() })
+        } else {
+            message!(DeleteTopicsRequest { topic_names: names.iter().map(|name| (*name).into()).collect() })
+        }
+    };
+    let response = ask!(peer, version, DeleteTopics, by_names(&names));
+    let codes: Vec<i16> = response.responses.iter().map(|topic| topic.error_code).collect();
+    assert_eq!(codes, [code(ErrorCode::UnknownTopicOrPartition), OK, code(ErrorCode::InvalidRequest)]);
+    let second = create(peer, &name).await;
+    assert!(first != second && !first.is_zero(), "a name that comes again is another topic");
+    if version < 6 {
+        return;
+    }
+    let id = |id: Uuid| message!(delete_topics_request::DeleteTopicState { name: None, topic_id: id });
+    let mut both = id(second);
+    both.name = Some(name.as_str().into());
+    let request = message!(DeleteTopicsRequest { topics: vec![id(first), both, id(second), id(Uuid::ZERO)] });
+    let response = ask!(peer, version, DeleteTopics, request);
+    let codes: Vec<i16> = response.responses.iter().map(|topic| topic.error_code).collect();
+    let invalid = code(ErrorCode::InvalidRequest);
+    assert_eq!(codes, [code(ErrorCode::UnknownTopicId), invalid, OK, invalid]);
+    assert_eq!(response.responses[2].name.as_ref().unwrap().as_str(), name);
+}
+
+pub async fn describe_configs(peer: &mut impl Peer, version: i16) {
+    let name = format!("configs-{version}");
+    create(peer, &name).await;
+    let resource = |kind: i8, name: &str, keys: Option<Vec<&str>>| {
+        message!(describe_configs_request::DescribeConfigsResource {
+            resource_type: kind,
+            resource_name: name.into(),
+            configuration_keys: keys.map(|keys| keys.into_iter().map(Into::into).collect()),
+        })
+    };
+    let mut request = message!(DescribeConfigsRequest {
+        resources: vec![
+            resource(2, &name, None),
+            resource(2, &name, Some(vec!["cleanup.policy", "no.such"])),
+            resource(4, "1", None),
+            resource(4, "", Some(Vec::new())),
+            resource(2, "no-such", None),
+            resource(2, "a/b", None),
+            resource(4, "99", None),
+            resource(99, "x", None),
+        ],
+        include_synonyms: true,
+    });
+    request.include_documentation = version >= 3;
+    let results = ask!(peer, version, DescribeConfigs, request).results;
+    let codes: Vec<i16> = results.iter().map(|result| result.error_code).collect();
+    let invalid = code(ErrorCode::InvalidRequest);
+    let (unknown, bad) = (code(ErrorCode::UnknownTopicOrPartition), code(ErrorCode::InvalidTopicException));
+    assert_eq!(codes, [OK, OK, OK, OK, unknown, bad, invalid, invalid]);
+    let counts: Vec<usize> = results[..4].iter().map(|result| result.configs.len()).collect();
+    assert!(counts[0] >= 30 && counts[1] == 1 && counts[2] > counts[0] && counts[3] == 0, "{counts:?}");
+    let policy = &results[1].configs[0];
+    assert_eq!((policy.value.as_ref().unwrap().as_str(), policy.config_source), ("delete", 5));
+    assert!(!policy.synonyms.is_empty());
+    if version >= 3 {
+        assert!(policy.config_type > 0 && policy.documentation.is_some());
+    }
+    assert!(results[2].configs.iter().any(|row| row.name.as_str() == "default.replication.factor"));
+}
+
+pub async fn describe_cluster(peer: &mut impl Peer, version: i16) {
+    let request = message!(DescribeClusterRequest { include_cluster_authorized_operations: true });
+    let response = ask!(peer, version, DescribeCluster, request);
+    assert_eq!((response.error_code, response.controller_id, response.brokers.len()), (OK, 1, 1));
+    assert!(!response.cluster_id.is_empty() && response.cluster_authorized_operations > 0);
+    if version >= 1 {
+        for (kind, error) in [(2, ErrorCode::MismatchedEndpointType), (9, ErrorCode::UnsupportedEndpointType)]
+        {
+            let request = message!(DescribeClusterRequest { endpoint_type: kind });
+            assert_eq!(ask!(peer, version, DescribeCluster, request).error_code, code(error));
+        }
+    }
+}
+
+pub async fn api_versions(peer: &mut impl Peer, version: i16) {
+    let mut request = ApiVersionsRequest::default();
+    if version >= 3 {
+        let nameless = ask!(peer, version, ApiVersions, request.clone());
+        assert_eq!(nameless.error_code, code(ErrorCode::InvalidRequest));
+        (request.client_software_name, request.client_software_version) = ("test".into(), "1.0-a".into());
+    }
+    let response = ask!(peer, version, ApiVersions, request);
+    let told: Vec<_> =
+        response.api_keys.iter().map(|row| (row.api_key, row.min_version, row.max_version)).collect();
+    let table: Vec<_> = TABLE.iter().map(|row| (row.key.number(), row.advertised_first, row.last)).collect();
+    assert_eq!((response.error_code, told), (OK, table));
+}
+
+pub async fn init_producer_id(peer: &mut impl Peer, version: i16) {
+    let plain = message!(InitProducerIdRequest { transactional_id: None });
+    let first = ask!(peer, version, InitProducerId, plain.clone());
+    let second = ask!(peer, version, InitProducerId, plain.clone());
+    assert_eq!((first.error_code, first.producer_epoch, second.producer_epoch), (OK, 0, 0));
+    assert!(first.producer_id >= 0 && first.producer_id != second.producer_id);
+    for (id, error) in
+        [("tx", ErrorCode::TransactionalIdAuthorizationFailed), ("", ErrorCode::InvalidRequest)]
+    {
+        let request = message!(InitProducerIdRequest {
+            transactional_id: Some(id.into()),
+            transaction_timeout_ms: 1000
+        });
+        let refused = ask!(peer, version, InitProducerId, request);
+        assert_eq!((refused.error_code, refused.producer_id), (code(error), -1));
+    }
+    if version >= 3 {
+        let mut request = plain;
+        request.producer_id = first.producer_id;
+        assert_eq!(
+            ask!(peer, version, InitProducerId, request.clone()).error_code,
+            code(ErrorCode::InvalidRequest)
+        );
+        request.producer_epoch = 0;
+        let renewed = ask!(peer, version, InitProducerId, request);
+        assert_eq!((renewed.error_code, renewed.producer_epoch), (OK, 0));
+        assert_ne!(renewed.producer_id, first.producer_id);
+    }
+}
