@@ -173,13 +173,7 @@ impl Directory {
     }
 
     /// Takes a file of at least `bytes` out of the spares, or makes one.
-    fn take(
-        &mut self,
-        options: &Options,
-        used: u64,
-        bytes: u64,
-        class: Class,
-    ) -> Result<Spare, CreateError> {
+    fn take(&mut self, options: &Options, used: u64, bytes: u64, class: Class) -> Result<Spare, CreateError> {
         let (kept, margin) = match class {
             Class::Entries => (1, RESERVE_FILES * options.file_bytes),
             Class::Reserve => (0, 0),

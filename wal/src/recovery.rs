@@ -343,7 +343,8 @@ impl Writer {
         (self.synced, self.written, self.chain.end) = (end, end, end);
         self.chain.session = tail.header.session;
         let Tail { header, summaries, .. } = tail;
-        self.current = Some(crate::writer::Current { header, file, end, summaries, filled: 0, settled: true });
+        self.current =
+            Some(crate::writer::Current { header, file, end, summaries, filled: 0, settled: true });
         Ok(())
     }
 }

@@ -265,7 +265,8 @@ impl Writer {
             Chain { sequence, end, next_base: header.base.plus(header.capacity), session: header.session };
         (self.synced, self.written) = (end, end);
         let filled = if written { header.capacity } else { 0 };
-        self.current = Some(Current { header, file, end, summaries: Summaries::default(), filled, settled: true });
+        self.current =
+            Some(Current { header, file, end, summaries: Summaries::default(), filled, settled: true });
         Ok(())
     }
 

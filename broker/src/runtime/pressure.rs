@@ -23,13 +23,12 @@ pub async fn watch(
     let mut pressed = false;
     loop {
         clock.sleep(INTERVAL).await;
-        let usage = reader.usage();
-        let short = usage.bytes > mark || matches!(wal.pressure(), varve_wal::Pressure::Full(_));
+        let short = reader.bytes() > mark || matches!(wal.pressure(), varve_wal::Pressure::Full(_));
         if !short && !pressed {
             continue;
         }
         pressed = short;
-        let groups = if short { usage.oldest_pinned_by } else { Vec::new() };
+        let groups = if short { reader.usage().oldest_pinned_by } else { Vec::new() };
         if !mailbox.send(Mail::Pressure(groups)) {
             return;
         }
