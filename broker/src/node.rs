@@ -3,7 +3,10 @@
 //! The backend answers from what is published (image, views, never blocking) or by futures that end when the core has
 //! decided. In production it is the runtime around the shard thread, in tests an in-memory fake.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use tokio::sync::watch;
@@ -15,7 +18,7 @@ use varve_common::{
 use crate::{
     config::{
         Fetch, Layers, Listener, TopicCreation,
-        topic::{Defaults, Effective},
+        topic::{Defaults, Effective, ProduceRules},
     },
     metrics::Metrics,
 };
@@ -55,7 +58,35 @@ pub struct Topic {
     pub partitions: Vec<Partition>,
     /// Its own configuration values.
     pub configs: BTreeMap<String, String>,
+    /// What they and the inherited ones mean for produced batches, once one came. A change of the topic makes a new
+    /// `Topic`, so this never goes stale.
+    pub rules: Cached<ProduceRules>,
 }
+
+/// Something worked out at its first use; not part of what the owner is equal by.
+#[derive(Clone, Debug)]
+pub struct Cached<T>(OnceLock<T>);
+
+impl<T> Default for Cached<T> {
+    fn default() -> Self {
+        Self(OnceLock::new())
+    }
+}
+
+impl<T> Cached<T> {
+    /// The value, made now if it was not before.
+    pub fn get(&self, make: impl FnOnce() -> T) -> &T {
+        self.0.get_or_init(make)
+    }
+}
+
+impl<T> PartialEq for Cached<T> {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl<T> Eq for Cached<T> {}
 
 /// A partition's group and replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -203,9 +203,9 @@ impl Reader {
         Some(Bounds { replica: group.replica, truncated, last: group.last() })
     }
 
-    /// Bytes of all files, without spares: what [`Usage::bytes`] says, at the cost of a few additions.
+    /// Bytes of all WAL files, without spares: cheap, unlike [`Reader::usage`].
     #[must_use]
-    pub fn file_bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.shared.read().files.values().map(|file| file.header.capacity).sum()
     }
 

@@ -300,6 +300,36 @@ impl Effective {
     }
 }
 
+/// What every produced batch is held against, read out of a topic's values once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProduceRules {
+    /// `max.message.bytes`.
+    pub batch_bytes_max: usize,
+    /// `cleanup.policy` holds `compact`: records need keys.
+    pub compacted: bool,
+    /// `message.timestamp.type` is `LogAppendTime`.
+    pub log_append_time: bool,
+    /// `message.timestamp.before.max.ms`.
+    pub before_ms_max: i64,
+    /// `message.timestamp.after.max.ms`.
+    pub after_ms_max: i64,
+    /// `min.insync.replicas`.
+    pub replicas_min: i64,
+}
+
+impl From<&Effective> for ProduceRules {
+    fn from(values: &Effective) -> Self {
+        Self {
+            batch_bytes_max: usize::try_from(values.number("max.message.bytes")).unwrap_or(0),
+            compacted: values.holds("cleanup.policy", "compact"),
+            log_append_time: values.text("message.timestamp.type") == "LogAppendTime",
+            before_ms_max: values.number("message.timestamp.before.max.ms"),
+            after_ms_max: values.number("message.timestamp.after.max.ms"),
+            replicas_min: values.number("min.insync.replicas"),
+        }
+    }
+}
+
 /// Checks what a client asks for and returns it as it is stored, sorted by name.
 pub fn validate<'a>(
     defaults: &Defaults,

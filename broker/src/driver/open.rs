@@ -172,12 +172,15 @@ impl Groups {
         if let Some(damage) = &found.damage {
             return Err(failed(Why::Damaged(damage.last_index)));
         }
-        let local_checkpoints: Vec<LocalCheckpoint> = found.snapshots.iter().map(local_checkpoint).collect();
+        let mut local_checkpoints: Vec<LocalCheckpoint> =
+            found.snapshots.iter().map(local_checkpoint).collect();
         let (state, applied) = self.newest_state(group, &kind, &found.snapshots);
         let newest = local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
         if super::bugs::damaged_is_empty() && applied < newest {
             return Ok(Input::Open(Box::new(new_group(group, replica, voters, kind))));
         }
+        // One that is damaged lets nothing be cut.
+        local_checkpoints.retain(|checkpoint| checkpoint.index <= applied);
         if applied < found.truncated.0 {
             return Err(failed(Why::NoCheckpoint(found.truncated.0)));
         }

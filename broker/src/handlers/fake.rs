@@ -118,6 +118,7 @@ impl Backend for Fake {
             name: topic.name.clone(),
             partitions,
             configs: topic.configs.into_iter().collect(),
+            rules: Default::default(),
         };
         image.names.insert(topic.id, topic.name.clone());
         image.topics.insert(topic.name, Arc::new(made));

@@ -20,7 +20,7 @@ use super::{
     partitions::{self, TopicRef},
 };
 use crate::{
-    config::topic::Effective,
+    config::topic::ProduceRules,
     metrics::Handles,
     net::Context,
     node::{Append, AppendRefusal, Appended, Node},
@@ -141,30 +141,29 @@ fn hand_over(
     authorize(context, Operation::Write, Resource::Topic(&topic.name))?;
     let served = partitions::find(node, topic, data.index)?;
     let batch = data.records.unwrap_or_default();
-    let configs = node.effective(topic);
-    let meta = check(node, &configs, &batch)?;
+    let rules = topic.rules.get(|| ProduceRules::from(&node.effective(topic)));
+    let meta = check(node, rules, &batch)?;
     if version < ZSTD_FROM && meta.codec == batch::Codec::Zstd {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }
-    let log_append_time = configs.text("message.timestamp.type") == "LogAppendTime";
+    let log_append_time = rules.log_append_time;
     Ok((node.backend.append(served.group, Append { batch, meta, log_append_time }), meta))
 }
 
 /// Everything that Kafka's LogValidator checks, and the topic's bounds on size and time.
-fn check(node: &Node, configs: &Effective, batch: &[u8]) -> Result<BatchMeta, Refused> {
-    let compacted = configs.holds("cleanup.policy", "compact");
+fn check(node: &Node, rules: &ProduceRules, batch: &[u8]) -> Result<BatchMeta, Refused> {
     let limits = batch::Limits {
-        batch_bytes_max: usize::try_from(configs.number("max.message.bytes")).unwrap_or(0),
-        keys: if compacted { batch::validate::Keys::Required } else { batch::validate::Keys::Optional },
+        batch_bytes_max: rules.batch_bytes_max,
+        keys: if rules.compacted { batch::validate::Keys::Required } else { batch::validate::Keys::Optional },
         ..batch::Limits::default()
     };
     let invalid =
         |error: batch::Invalid| Refused { code: error.error_code(), message: Some(error.to_string()) };
     let meta = batch::validate(batch, &limits).map_err(invalid)?;
-    if configs.text("message.timestamp.type") == "CreateTime" {
-        check_timestamps(configs, &meta, node.clock.wall_ms())?;
+    if !rules.log_append_time {
+        check_timestamps(rules, &meta, node.clock.wall_ms())?;
     }
-    if configs.number("min.insync.replicas") > 1 {
+    if rules.replicas_min > 1 {
         // One replica is in sync, the only one that there is.
         return Err(ErrorCode::NotEnoughReplicas.into());
     }
@@ -172,10 +171,9 @@ fn check(node: &Node, configs: &Effective, batch: &[u8]) -> Result<BatchMeta, Re
 }
 
 /// The largest timestamp bounds the future, the first one the past: the header has no smallest.
-fn check_timestamps(configs: &Effective, meta: &BatchMeta, now_ms: i64) -> Result<(), Refused> {
-    let after = meta.max_timestamp.saturating_sub(now_ms) > configs.number("message.timestamp.after.max.ms");
-    let before =
-        now_ms.saturating_sub(meta.base_timestamp) > configs.number("message.timestamp.before.max.ms");
+fn check_timestamps(rules: &ProduceRules, meta: &BatchMeta, now_ms: i64) -> Result<(), Refused> {
+    let after = meta.max_timestamp.saturating_sub(now_ms) > rules.after_ms_max;
+    let before = now_ms.saturating_sub(meta.base_timestamp) > rules.before_ms_max;
     // -1 stands for no timestamp.
     if meta.max_timestamp >= 0 && (after || (before && meta.base_timestamp >= 0)) {
         let message = format!(

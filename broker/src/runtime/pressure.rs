@@ -51,7 +51,7 @@ impl Room {
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.wal.pressure() != varve_wal::Pressure::None
-            || self.reader.file_bytes() + self.wal.queued_bytes() > self.crowded_bytes
+            || self.reader.bytes() + self.wal.queued_bytes() > self.crowded_bytes
     }
 }
 
@@ -67,7 +67,7 @@ pub async fn watch(
     let mut pressed = false;
     loop {
         clock.sleep(INTERVAL).await;
-        let short = reader.file_bytes() > mark || matches!(wal.pressure(), varve_wal::Pressure::Full(_));
+        let short = reader.bytes() > mark || matches!(wal.pressure(), varve_wal::Pressure::Full(_));
         if !short && !pressed {
             continue;
         }

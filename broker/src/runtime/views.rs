@@ -171,6 +171,7 @@ fn seen_topic(topic: &metadata::Topic) -> node::Topic {
             .map(|partition| node::Partition { group: partition.group, replicas: partition.replicas.clone() })
             .collect(),
         configs: topic.configs.clone(),
+        rules: node::Cached::default(),
     }
 }
 
