@@ -78,6 +78,9 @@ impl Driver {
 
     /// Takes in what happened, carries out what follows, and leaves one batch of writes with the ports.
     pub fn turn<P: Ports>(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>, ports: &mut P) {
+        // Also what no view showed in the turn before: a checkpoint that was published, an intent that was announced. Once
+        // a turn: a plan that changes nothing must not be made for ever.
+        self.touched.extend(self.shard.take_changed());
         let mut queue: VecDeque<Input> = inputs.into_iter().collect();
         while let Some(mut input) = queue.pop_front() {
             self.note(&mut input);
