@@ -24,11 +24,16 @@ fn options() -> Options {
 
 /// Writes more than the bound, several times by default, while the disk is watched; then reads it all back, and again after a kill: a log that
 /// is full of what cannot leave must not keep a node from starting.
-fn write_past_the_bound(node: &mut Node, configs: &[&str], while_writing: impl FnOnce() + Send) {
-    let records = (scale("VARVE_WAL_BOUND_MIB", 2048) << 20) / VALUE_BYTES;
+fn write_past_the_bound(
+    node: &mut Node,
+    configs: &[&str],
+    least_percent: u64,
+    while_writing: impl FnOnce() + Send,
+) {
+    let wanted = (scale("VARVE_WAL_BOUND_MIB", 2048) << 20) / VALUE_BYTES;
     create_topic(node, "bound", 4, configs);
     let path = node.folder().join("bound");
-    let (size, records) = (VALUE_BYTES.to_string(), records.to_string());
+    let (size, records) = (VALUE_BYTES.to_string(), wanted.to_string());
     let arguments = [path.to_str().unwrap(), "w", "bound", &records, "--codec", "none", "--size", &size];
     let (is_done, most) = (AtomicBool::new(false), AtomicU64::new(0));
     thread::scope(|scope| {
@@ -47,7 +52,11 @@ fn write_past_the_bound(node: &mut Node, configs: &[&str], while_writing: impl F
     assert!(most <= BOUND, "the log took {most} bytes, {BOUND} is the bound");
     let mut ledger = Ledger::default();
     ledger.add("w", &path);
-    assert_eq!(ledger.acknowledged().to_string(), records);
+    let acknowledged = ledger.acknowledged() as u64;
+    assert!(
+        acknowledged * 100 >= wanted as u64 * least_percent,
+        "{acknowledged} of {wanted} were acknowledged"
+    );
     let out = node.folder().join("read");
     read_with_confluent(node, &["bound"], &out);
     ledger.check(&Seen::load(&out), Repeats::Never);
@@ -63,7 +72,12 @@ fn the_log_stays_within_its_bound_while_tiered() {
         return;
     }
     let mut node = Node::start(options());
-    write_past_the_bound(&mut node, &["segment.bytes=16777216", "local.retention.bytes=67108864"], || {});
+    write_past_the_bound(
+        &mut node,
+        &["segment.bytes=16777216", "local.retention.bytes=67108864"],
+        100,
+        || {},
+    );
 }
 
 #[test]
@@ -72,7 +86,7 @@ fn the_log_stays_within_its_bound_without_a_tier() {
         return;
     }
     let mut node = Node::start(options());
-    write_past_the_bound(&mut node, &["segment.bytes=16777216", "remote.storage.enable=false"], || {});
+    write_past_the_bound(&mut node, &["segment.bytes=16777216", "remote.storage.enable=false"], 100, || {});
 }
 
 #[test]
@@ -82,5 +96,6 @@ fn the_log_stays_within_its_bound_while_the_store_is_stopped() {
     }
     let mut store = Store::start();
     let mut node = Node::start(store.options(options(), "bound"));
-    write_past_the_bound(&mut node, &["segment.bytes=16777216"], || store.stop());
+    // Without its store a node seals what it cannot upload; until that has begun producers may wait past their patience.
+    write_past_the_bound(&mut node, &["segment.bytes=16777216"], 50, || store.stop());
 }
