@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
+use varve_broker::runtime::backend;
 use varve_common::{GroupId, Offset, TopicId};
 use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
 use varve_protocol::batch::{BatchBuilder, Codec, Limits, validate};
@@ -274,18 +275,5 @@ impl Clients {
 }
 
 fn meta_of(batch: &Bytes) -> BatchMeta {
-    let meta = validate(batch, &Limits::default()).expect("our own batches are valid");
-    BatchMeta {
-        count: meta.count,
-        last_offset_delta: meta.last_offset_delta,
-        producer_id: meta.producer_id,
-        producer_epoch: meta.producer_epoch,
-        base_sequence: meta.base_sequence,
-        base_timestamp: meta.base_timestamp,
-        max_timestamp: meta.max_timestamp,
-        is_transactional: meta.is_transactional,
-        is_control: meta.is_control,
-        crc: meta.crc,
-        bytes: meta.bytes,
-    }
+    backend::meta_of(&validate(batch, &Limits::default()).expect("our own batches are valid"))
 }

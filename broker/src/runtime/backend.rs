@@ -195,7 +195,9 @@ fn append_refusal_of(refusal: Refusal) -> AppendRefusal {
     }
 }
 
-fn meta_of(meta: &varve_protocol::batch::BatchMeta) -> BatchMeta {
+/// What the core must know of a validated batch.
+#[must_use]
+pub const fn meta_of(meta: &varve_protocol::batch::BatchMeta) -> BatchMeta {
     BatchMeta {
         count: meta.count,
         last_offset_delta: meta.last_offset_delta,
