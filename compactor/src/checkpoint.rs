@@ -1,6 +1,6 @@
 //! Checkpoints, on this node and in the bucket, and the cut of the log that they allow.
 
-use varve_common::GroupId;
+use varve_common::{GroupId, LogIndex};
 use varve_replica::{Action, JobKind};
 
 use crate::Planner;
@@ -26,12 +26,14 @@ impl Planner<'_> {
         }
         // At rest the newest checkpoint holds everything, and the older one still pins the log below it. An entry
         // that changes nothing gives the next checkpoint an index of its own.
-        let older = status.local_checkpoints.first().map(|checkpoint| checkpoint.index);
-        let newest = status.local_checkpoints.last().map(|checkpoint| checkpoint.index);
-        let pinned =
-            self.is_pressed() && (older < newest || older.is_none() || status.local_checkpoints.len() < 2);
-        if pinned && status.ready && status.group != GroupId::METADATA && status.inflight_bytes == 0 {
-            self.act(Action::ExpireProducers { unused_since_ms: 0 });
+        let older = match status.local_checkpoints.as_slice() {
+            [older, _, ..] => older.index,
+            _ => LogIndex::ZERO,
+        };
+        let pinned = older < status.releasable && status.truncated.0 < status.releasable;
+        let quiet = status.ready && status.inflight_bytes == 0;
+        if self.is_pressed() && pinned && quiet {
+            self.act(Action::Advance);
         }
     }
 

@@ -9,7 +9,7 @@
 //!                        |
 //!                        └--Seal--> file of this node            (not tiered, or the store is away and the log presses)
 //! ```
-//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`]. Each adds actions and says when it
+//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`]; who must let go of a log short of room: [`PressureGauge`]. Each adds actions and says when it
 //! wants to look again.
 //!
 //! Invariants
@@ -19,6 +19,7 @@
 
 mod checkpoint;
 mod options;
+mod pressure;
 mod retain;
 mod roll;
 mod seal;
@@ -29,7 +30,8 @@ use std::time::Duration;
 use varve_common::{Entropy, GroupId};
 use varve_replica::{Action, GroupStatus, JobKind, Now};
 
-pub use options::{PlanOptions, Pressure};
+pub use options::PlanOptions;
+pub use pressure::{Holdings, Pressure, PressureGauge, crowded_bytes};
 
 /// The first back-off after a failure; it doubles up to [`BACK_OFF_MAX`].
 const BACK_OFF: Duration = Duration::from_millis(100);
@@ -113,15 +115,18 @@ impl Planner<'_> {
         self.entropy.next_u64().max(1)
     }
 
-    /// Whether the log is short of room and this group holds its oldest file.
+    /// Whether the log is short of room and this group is asked to let go of it.
     fn is_pressed(&self) -> bool {
         self.options.pressure.groups.contains(&self.status.group)
     }
 
-    /// Whether what is rolled cannot leave for the bucket: the topic does not tier, or the store does not take it.
+    /// Whether what is rolled does not leave for the bucket in time: the topic does not tier, the store does not take it, or
+    /// producers are about to wait for it.
     fn is_stranded(&self) -> bool {
         let failures = self.status.jobs.failures.get(&JobKind::Upload).map_or(0, |(failures, _)| *failures);
-        !self.status.options.tiered || failures >= self.options.stranded_failures
+        !self.status.options.tiered
+            || failures >= self.options.stranded_failures
+            || self.options.pressure.urgent
     }
 }
 

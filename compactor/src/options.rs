@@ -1,15 +1,8 @@
 //! How a node plans.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::time::Duration;
 
-use varve_common::GroupId;
-
-/// What the log is short of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pressure {
-    /// The groups that hold the log's oldest file while the log is over its mark; empty while there is room.
-    pub groups: BTreeSet<GroupId>,
-}
+use crate::Pressure;
 
 /// The node's choices. Those of a topic are in `GroupOptions`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,6 +7,12 @@ use varve_replica::{Action, RollCause};
 use crate::Planner;
 
 impl Planner<'_> {
+    /// Whether all that was rolled has left the log, but for the checkpoints that it waits for.
+    fn is_next_to_go(&self) -> bool {
+        let is_sealed = |base| self.status.seals.iter().any(|seal| seal.base == base);
+        self.status.rolls.iter().all(|roll| is_sealed(roll.base))
+    }
+
     /// By size, by age, or because the log must be cut behind it.
     pub(crate) fn roll(&mut self) {
         let open = &self.status.open;
@@ -19,7 +25,7 @@ impl Planner<'_> {
         if self.options.draining {
             return self.act(Action::Roll { cause: RollCause::Shutdown });
         }
-        if self.is_pressed() && self.status.rolls.is_empty() {
+        if self.is_pressed() && self.is_next_to_go() {
             return self.act(Action::Roll { cause: RollCause::Pressure });
         }
         let options = &self.status.options;

@@ -36,6 +36,7 @@ fn idle() -> GroupStatus {
         applied: (LogIndex(100), Term(3)),
         truncated: (LogIndex(0), Term(0)),
         cut_limit: (LogIndex(0), Term(0)),
+        releasable: LogIndex(0),
         log_bytes: 0,
         bytes_since_checkpoint: 0,
         changes_since_checkpoint: 0,
@@ -73,8 +74,20 @@ fn planned(status: &GroupStatus) -> Plan {
 }
 
 fn pressed(status: &GroupStatus) -> Vec<Action> {
-    let pressure = Pressure { groups: [status.group].into() };
+    let pressure = Pressure { groups: [status.group].into(), urgent: false };
     plan(status, &PlanOptions { pressure, ..PlanOptions::default() }, now(), &Counter).actions
+}
+
+fn seal(base: u64, end: u64) -> varve_replica::SealMark {
+    varve_replica::SealMark {
+        base: Offset(base),
+        end: Offset(end),
+        first_index: LogIndex(1),
+        last_index: LogIndex(9),
+        last_term: Term(1),
+        bytes: 100,
+        sha256: Default::default(),
+    }
 }
 
 fn open(bytes: u64, age_ms: i64) -> OpenRange {
@@ -195,17 +208,29 @@ fn a_pressed_topic_that_does_not_tier_is_sealed_in_order() {
 }
 
 #[test]
+fn a_topic_that_tiers_is_sealed_too_before_producers_wait() {
+    let status = GroupStatus { rolls: Arc::new(vec![roll(0, 10)]), ..idle() };
+    let seal = Action::Seal { base: Offset(0) };
+    assert!(!pressed(&status).contains(&seal));
+    let pressure = Pressure { groups: [status.group].into(), urgent: true };
+    let options = PlanOptions { pressure, ..PlanOptions::default() };
+    assert!(plan(&status, &options, now(), &Counter).actions.contains(&seal));
+}
+
+#[test]
+fn a_pressed_range_is_rolled_once_what_was_rolled_before_is_sealed() {
+    let options = GroupOptions { tiered: false, ..GroupOptions::default() };
+    let rolls = Arc::new(vec![roll(0, 10)]);
+    let waiting = GroupStatus { open: open(1, 0), rolls, options, ..idle() };
+    let rolled = Action::Roll { cause: RollCause::Pressure };
+    assert!(!pressed(&waiting).contains(&rolled));
+    let sealed = GroupStatus { seals: Arc::new(vec![seal(0, 10)]), ..waiting };
+    assert!(pressed(&sealed).contains(&rolled));
+}
+
+#[test]
 fn t38_a_sealed_file_goes_only_when_it_is_tiered_and_not_asked_for() {
-    let seal = varve_replica::SealMark {
-        base: Offset(0),
-        end: Offset(10),
-        first_index: LogIndex(1),
-        last_index: LogIndex(9),
-        last_term: Term(1),
-        bytes: 100,
-        sha256: Default::default(),
-    };
-    let sealed = GroupStatus { seals: Arc::new(vec![seal]), ..idle() };
+    let sealed = GroupStatus { seals: Arc::new(vec![seal(0, 10)]), ..idle() };
     let unseal = Action::Unseal { base: Offset(0) };
     assert!(!planned(&sealed).actions.contains(&unseal));
     let tiered = GroupStatus { tiered_end: Offset(10), ..sealed };
@@ -242,8 +267,15 @@ fn the_log_is_cut_behind_the_second_newest_checkpoint_and_under_pressure_as_far_
 
 #[test]
 fn a_pressed_group_at_rest_moves_on_so_that_its_older_checkpoint_lets_go() {
-    let status = GroupStatus { local_checkpoints: vec![local(50), local(100)], ..idle() };
-    assert_eq!(pressed(&status), [Action::ExpireProducers { unused_since_ms: 0 }]);
+    let status =
+        GroupStatus { releasable: LogIndex(90), local_checkpoints: vec![local(50), local(100)], ..idle() };
+    assert_eq!(pressed(&status), [Action::Advance]);
+    let first = GroupStatus { local_checkpoints: vec![local(100)], ..status.clone() };
+    assert_eq!(pressed(&first), [Action::Advance]);
+    let free = GroupStatus { local_checkpoints: vec![local(90), local(100)], ..status.clone() };
+    assert_eq!(pressed(&free), []);
+    let nothing_to_gain = GroupStatus { truncated: (LogIndex(90), Term(3)), ..status };
+    assert_eq!(pressed(&nothing_to_gain), []);
 }
 
 #[test]

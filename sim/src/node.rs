@@ -12,7 +12,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
-use varve_compactor::PlanOptions;
+use varve_compactor::{Holdings, PlanOptions, PressureGauge};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{GroupOptions, Input, Now, Shard, metadata::Topic};
@@ -70,7 +70,7 @@ pub struct Node {
     /// Found no room.
     parked: Vec<Writes>,
     clock: SimClock,
-    wal_bytes_max: u64,
+    gauge: PressureGauge,
     /// The planner was told that the log is short of room.
     pressed: bool,
     /// The log failed: the core was told.
@@ -178,7 +178,7 @@ impl Node {
             unsynced: Vec::new(),
             parked: Vec::new(),
             clock: start.clock.clone(),
-            wal_bytes_max: start.plan.wal_bytes_max,
+            gauge: PressureGauge::new(start.plan.wal_bytes_max),
             pressed: false,
             failed: false,
         };
@@ -292,10 +292,17 @@ impl Node {
     /// Tells the planner how full the log is.
     pub fn press(&mut self) {
         let usage = self.reader.usage();
-        let short = usage.bytes > self.wal_bytes_max / 2 || self.is_parked();
+        let short = self.gauge.is_short(usage.bytes) || self.is_parked();
         if short || self.pressed {
             self.pressed = short;
-            self.driver.press(if short { usage.oldest_pinned_by } else { Vec::new() });
+            let holdings = Holdings {
+                bytes: usage.bytes,
+                live_bytes: usage.live_bytes,
+                groups: &usage.groups,
+                oldest_pinned_by: &usage.oldest_pinned_by,
+            };
+            let pressure = self.gauge.look(holdings, self.is_parked());
+            self.driver.press(pressure);
             self.turn([Input::Tick]);
         }
     }

@@ -20,9 +20,6 @@ const BLACKBOX_SIZES: &[(&str, &str)] = &[
     ("VARVE_PROOF_KILLS", "5"),
 ];
 
-/// Tests that show what does not hold yet: docs/plan.md says what is known of each. They run where they are asked for by name.
-const OPEN_TESTS: &[&str] = &["wal_bound::the_log_stays_within_its_bound_without_a_tier"];
-
 /// One step: its name, what it does, and the code.
 struct Step {
     name: &'static str,
@@ -162,7 +159,6 @@ fn release() -> Outcome {
 fn blackbox() -> Outcome {
     let mut test = command("cargo");
     test.args(["test", "--locked", "--package", "varve-tests", "--", "--test-threads", "2"]);
-    test.args(OPEN_TESTS.iter().flat_map(|name| ["--skip", name]));
     let unnamed = BLACKBOX_SIZES.iter().filter(|(name, _)| std::env::var_os(name).is_none());
     test.envs(unnamed.copied());
     run_command(test.env("VARVE_BIN", shell::varve()).env("VARVE_TOOLS", shell::cache()))?;

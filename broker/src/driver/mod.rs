@@ -24,7 +24,7 @@ use std::{
 };
 
 use varve_common::{Entropy, GroupId, Monotonic};
-use varve_compactor::{PlanOptions, is_drained, plan};
+use varve_compactor::{PlanOptions, Pressure, is_drained, plan};
 use varve_replica::{Effect, Input, Mark, Now, Reply, Shard, Ticket, metadata::Image};
 
 pub use self::{
@@ -219,9 +219,9 @@ impl Driver {
             .all(|status| is_drained(&status))
     }
 
-    /// Tells the planner which groups hold the log's oldest file while it is short of room; none while there is room.
-    pub fn press(&mut self, groups: impl IntoIterator<Item = GroupId>) {
-        self.plan_options.pressure.groups = groups.into_iter().collect();
+    /// Tells the planner how short of room the log is.
+    pub fn press(&mut self, pressure: Pressure) {
+        self.plan_options.pressure = pressure;
         self.touched.extend(&self.plan_options.pressure.groups);
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 use varve_common::GroupId;
+use varve_compactor::Pressure;
 use varve_replica::{Input, JobOutcome, Reply, Ticket};
 
 use crate::driver::Ack;
@@ -38,8 +39,8 @@ pub enum Mail {
     WriteFailed(String),
     /// A job ended.
     JobDone(GroupId, JobOutcome),
-    /// The log is short of room because of these groups.
-    Pressure(Vec<GroupId>),
+    /// How short of room the log is, and who must let go of it.
+    Pressure(Pressure),
     /// The node is about to stop: what can leave for the bucket does; the sender is told when nothing is left.
     Drain(oneshot::Sender<()>),
     /// The node stops: the thread ends when what it was told before is done.

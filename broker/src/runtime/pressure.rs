@@ -1,25 +1,15 @@
-//! Room in the log: who must let go of it, and when producers must wait for it.
-//!
-//! ```text
-//! 0 %                      50 %                  70 %                    100 %
-//! |  nothing is in a hurry  |  roll, seal, cut     |  producers wait        |
-//! ```
-//! Rolls and tier commands are entries too, and an entry of a group stands behind all before it. So producers are turned
-//! away long before the log is full: were their records to fill it, the commands that free it would wait behind them.
+//! The log's room, seen from the node: producers wait for it, and the planner is told who must let go of it
+//! ([`varve_compactor::PressureGauge`]).
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use varve_common::{Clock, GroupId};
+use varve_common::Clock;
+use varve_compactor::{Holdings, Pressure, PressureGauge, crowded_bytes};
 
 use super::mailbox::{Mail, Mailbox};
 
 /// How often the log is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// The share of its limit from which on the log counts as short of room, in percent.
-const MARK_PERCENT: u64 = 50;
-
-/// The share of the limit from which on producers wait, in percent.
-const CROWDED_PERCENT: u64 = 70;
 /// A log of this many files lets one go before a large part of it is taken.
 const FILES_MIN: u64 = 32;
 /// The length of files is a multiple of this.
@@ -44,7 +34,7 @@ impl Room {
     /// Room in a log of at most `bytes_max`.
     #[must_use]
     pub fn new(wal: varve_wal::Handle, reader: varve_wal::Reader, bytes_max: u64) -> Self {
-        Self { wal, reader, crowded_bytes: bytes_max / 100 * CROWDED_PERCENT }
+        Self { wal, reader, crowded_bytes: crowded_bytes(bytes_max) }
     }
 
     /// Whether producers must wait: the log is full, or so full that what frees it needs the rest.
@@ -63,56 +53,36 @@ pub async fn watch(
     clock: Arc<dyn Clock>,
     bytes_max: u64,
 ) {
-    let mark = bytes_max / 100 * MARK_PERCENT;
+    let mut gauge = PressureGauge::new(bytes_max);
     let mut pressed = false;
     loop {
         clock.sleep(INTERVAL).await;
-        let short = reader.bytes() > mark || matches!(wal.pressure(), varve_wal::Pressure::Full(_));
+        let full = matches!(wal.pressure(), varve_wal::Pressure::Full(_));
+        let short = full || gauge.is_short(reader.bytes());
         if !short && !pressed {
             continue;
         }
         pressed = short;
-        let groups = if short { to_press(&reader.usage()) } else { Vec::new() };
-        if !mailbox.send(Mail::Pressure(groups)) {
+        let pressure = if short { look(&mut gauge, &reader.usage(), full) } else { Pressure::default() };
+        if !mailbox.send(Mail::Pressure(pressure)) {
             return;
         }
     }
 }
 
-/// Who must let go: the groups that keep the oldest file, and those that hold most, down to half of what is live. What little
-/// others hold in old files the log itself moves forward, once the live bytes have become few.
-fn to_press(usage: &varve_wal::Usage) -> Vec<GroupId> {
-    let mut holders: Vec<(u64, GroupId)> =
-        usage.groups.iter().map(|(group, bytes)| (*bytes, *group)).collect();
-    holders.sort_unstable_by_key(|(bytes, group)| (std::cmp::Reverse(*bytes), *group));
-    let mut pressed: BTreeSet<GroupId> = usage.oldest_pinned_by.iter().copied().collect();
-    let mut covered = 0;
-    for (bytes, group) in holders {
-        if covered * 2 >= usage.live_bytes {
-            break;
-        }
-        covered += bytes;
-        pressed.insert(group);
-    }
-    pressed.into_iter().collect()
+fn look(gauge: &mut PressureGauge, usage: &varve_wal::Usage, full: bool) -> Pressure {
+    let holdings = Holdings {
+        bytes: usage.bytes,
+        live_bytes: usage.live_bytes,
+        groups: &usage.groups,
+        oldest_pinned_by: &usage.oldest_pinned_by,
+    };
+    gauge.look(holdings, full)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn who_holds_most_is_pressed_beside_who_holds_the_oldest_file() {
-        let usage = varve_wal::Usage {
-            bytes: 1_000,
-            live_bytes: 700,
-            groups: [(0, 10), (1, 400), (2, 200), (3, 90)]
-                .map(|(group, bytes)| (GroupId(group), bytes))
-                .into(),
-            oldest_pinned_by: vec![GroupId(0)],
-        };
-        assert_eq!(to_press(&usage), [GroupId(0), GroupId(1)]);
-    }
 
     #[test]
     fn a_small_log_has_short_files() {

@@ -103,7 +103,7 @@ impl<J: StartJob> ShardThread<J> {
                         failed.take().map(|failed| failed.send(why));
                     }
                     Mail::JobDone(group, outcome) => inputs.push(Input::JobDone { group, outcome }),
-                    Mail::Pressure(groups) => driver.press(groups),
+                    Mail::Pressure(pressure) => driver.press(pressure),
                     Mail::Drain(sender) => {
                         driver.drain();
                         drained = Some(sender);

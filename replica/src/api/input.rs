@@ -290,6 +290,8 @@ pub enum Action {
         /// Milliseconds since 1970.
         unused_since_ms: i64,
     },
+    /// Appends an entry that changes nothing, so that a group at rest can take one more checkpoint, above the ones it has.
+    Advance,
     /// Deletes objects that tombstones name; `TierReaped` is proposed when they are gone.
     Delete {
         /// Which tombstones. The planner has checked grace and checkpoints; the checkpoints are checked again here.

@@ -153,6 +153,9 @@ pub struct GroupStatus {
     pub truncated: (LogIndex, Term),
     /// The furthest safe cut (TIERING.md 6): equal to `truncated` where nothing may go.
     pub cut_limit: (LogIndex, Term),
+    /// The last entry of what is sealed or tiered from the start of the log on: what may be cut once two local checkpoints
+    /// are above it.
+    pub releasable: LogIndex,
     /// Bytes of the entries above `truncated`, as far as this process knows.
     pub log_bytes: u64,
     /// Bytes of the entries applied since the newest local checkpoint was captured.

@@ -34,6 +34,7 @@ impl Hosted {
             Action::Trim { log_start, cause } => drop(self.propose_trim(now, log_start, cause, None)),
             Action::Expire { uids } => self.expire(now, uids),
             Action::ExpireProducers { unused_since_ms } => self.expire_producers(now, unused_since_ms),
+            Action::Advance => self.advance(now),
             Action::Delete { uids } => self.delete(&uids, effects),
             Action::Cut { index, term } => self.cut(index, term, effects),
         }
@@ -227,6 +228,14 @@ impl Hosted {
         let any = state.records().producers.values().any(|producer| unused(producer.last_timestamp));
         if any && self.pending.is_empty() {
             self.propose(now, &Command::ProducerExpired(ProducerExpired { unused_since_ms }), None);
+        }
+    }
+
+    /// A term opens with an empty entry and nobody else may write one, so the entry is an expiry that finds nobody.
+    fn advance(&mut self, now: Now) {
+        if self.partition().is_some() && self.pending.is_empty() {
+            let nobody = ProducerExpired { unused_since_ms: i64::MIN };
+            self.propose(now, &Command::ProducerExpired(nobody), None);
         }
     }
 

@@ -89,6 +89,13 @@ impl Hosted {
         }
     }
 
+    /// The last roll, or entry before the first range that is nowhere else, that checkpoints alone still keep in the log.
+    fn releasable(&self, state: &PartitionState) -> LogIndex {
+        let last_roll =
+            state.records().rolls.last().map_or(state.bucket().tiered_roll.0, |roll| roll.roll_index);
+        last_roll.min(self.held_elsewhere(state))
+    }
+
     /// The last entry with all records up to it tiered, sealed or trimmed.
     fn held_elsewhere(&self, state: &PartitionState) -> LogIndex {
         let records = state.records();
@@ -164,6 +171,7 @@ impl Hosted {
             applied,
             truncated: self.truncated,
             cut_limit: self.cut_limit(),
+            releasable: partition.map_or(LogIndex::ZERO, |state| self.releasable(state)),
             log_bytes: self.log_bytes,
             bytes_since_checkpoint: self.since_checkpoint.bytes,
             changes_since_checkpoint: self.since_checkpoint.changes,

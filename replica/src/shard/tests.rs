@@ -451,6 +451,23 @@ fn b4_a_sealed_range_counts_only_when_its_mark_is_fsynced() {
 }
 
 #[test]
+fn a_group_at_rest_advances_until_its_older_checkpoint_lets_go() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.tier(1, range);
+    node.checkpoint();
+    let status = node.status();
+    assert_eq!((status.cut_limit, status.changes_since_checkpoint), (status.truncated, 0));
+    assert!(status.releasable > status.truncated.0, "checkpoints alone keep it");
+    node.act(Action::Advance);
+    assert_eq!(node.status().changes_since_checkpoint, 1, "the next checkpoint has an index of its own");
+    node.checkpoint();
+    let status = node.status();
+    assert!(status.local_checkpoints[0].index >= status.releasable);
+    assert!(status.cut_limit.0 >= status.releasable);
+}
+
+#[test]
 fn t39_a_trim_past_the_tiered_end_does_not_wedge_uploads() {
     let mut node = Node::ready();
     node.roll((9, 0, 0), 5);
