@@ -14,7 +14,7 @@ use crate::{
     },
     index::{Group, Index},
     limits::RECORD_BYTES_TARGET,
-    record::{Content, EntriesHead, Entry, GroupRecord, Record, encode_entry},
+    record::{Content, ENTRY_HEAD_BYTES, EntriesHead, Entry, GroupRecord, Record, encode_entry_head},
 };
 
 /// One record to be written.
@@ -31,7 +31,8 @@ pub(crate) struct Draft<'a> {
 impl Draft<'_> {
     /// An upper bound of the record's bytes in the log.
     pub(crate) fn bytes(&self) -> u64 {
-        let entries: u64 = self.entries.iter().map(|entry| entry.data.len() as u64 + 13).sum();
+        let entries: u64 =
+            self.entries.iter().map(|entry| (ENTRY_HEAD_BYTES + entry.data.len()) as u64).sum();
         padded(RECORD_HEADER_BYTES as u64 + entries + self.summary_bytes())
     }
 
@@ -222,21 +223,27 @@ pub(crate) fn encode_batch(
     out.extend(&[0; BATCH_HEADER_BYTES]);
     let mut summaries = Vec::with_capacity(drafts.len());
     for draft in drafts {
-        let mut payload = Encoder::new();
-        draft.content.encode(&mut payload);
-        draft.entries.iter().for_each(|entry| encode_entry(&mut payload, entry));
-        let payload = payload.finish();
-        let at = position.plus(out.len() as u64);
+        let start = out.len();
+        let at = position.plus(start as u64);
+        let payload = start + RECORD_HEADER_BYTES;
+        out.extend(&[0; RECORD_HEADER_BYTES]);
+        let mut head = Encoder::new();
+        draft.content.encode(&mut head);
+        out.extend(&head.finish());
+        // Straight to where it is written from: these are all the bytes that clients send.
+        for entry in draft.entries.iter() {
+            out.extend(&encode_entry_head(entry));
+            out.extend(&entry.data);
+        }
         let header = RecordHeader {
             group: draft.group,
             replica: draft.replica,
-            length: payload.len() as u32,
+            length: (out.len() - payload) as u32,
             kind: draft.content.kind(),
             flags: draft.flags,
-            payload_crc: crc_at(salt, at, &payload),
+            payload_crc: crc_at(salt, at, &out[payload..]),
         };
-        out.extend(&header.encode(salt, at));
-        out.extend(&payload);
+        out[start..payload].copy_from_slice(&header.encode(salt, at));
         out.pad(crate::limits::ALIGNMENT);
         summaries.push(Summary {
             group: draft.group,

@@ -276,17 +276,23 @@ fn decode_head(decoder: &mut Decoder) -> Result<EntriesHead, DecodeError> {
     Ok(head)
 }
 
-/// Writes one entry behind the head.
-pub(crate) fn encode_entry(out: &mut Encoder, entry: &Entry) {
-    out.offset(entry.offset);
-    out.u8(entry.kind);
-    out.bytes(&entry.data);
+/// What stands before each entry's data: offset, kind, length.
+pub(crate) const ENTRY_HEAD_BYTES: usize = 13;
+
+/// What stands before the entry's data, as `Encoder` would write it, without a buffer of its own.
+pub(crate) fn encode_entry_head(entry: &Entry) -> [u8; ENTRY_HEAD_BYTES] {
+    let length = u32::try_from(entry.data.len()).expect("an entry is far below 4 GiB");
+    let mut head = [0; ENTRY_HEAD_BYTES];
+    head[..8].copy_from_slice(&entry.offset.0.to_le_bytes());
+    head[8] = entry.kind;
+    head[9..].copy_from_slice(&length.to_le_bytes());
+    head
 }
 
 /// Reads the entries behind a head.
 pub(crate) fn decode_entries(head: EntriesHead, decoder: &mut Decoder) -> Result<Vec<Entry>, DecodeError> {
-    // 13 bytes is the least that an entry takes: a claimed count beyond that allocates nothing.
-    if decoder.remaining() / 13 < head.count as usize {
+    // A claimed count beyond what the heads alone would take allocates nothing.
+    if decoder.remaining() / ENTRY_HEAD_BYTES < head.count as usize {
         return Err(decoder.error("fewer entries than counted"));
     }
     let mut entries = Vec::with_capacity(head.count as usize);
