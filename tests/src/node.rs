@@ -114,9 +114,18 @@ impl Node {
 
     /// kill -9: the process has no say.
     pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("the node is running");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.kill_nowait();
+        self.reap();
+    }
+
+    /// kill -9 of a process that may hang in its disk; [`Node::reap`] must follow. Fine where it ended by itself.
+    pub fn kill_nowait(&mut self) {
+        self.child.as_mut().expect("the node was started").kill().unwrap();
+    }
+
+    /// Waits for the end of what was killed.
+    pub fn reap(&mut self) {
+        self.child.take().expect("the node was killed").wait().unwrap();
     }
 
     /// SIGTERM, and the exit status that follows.
