@@ -34,6 +34,8 @@ const WRITE_BYTES_MAX: u32 = 1 << 20;
 const INIT_FLAGS: u32 = 1 | 1 << 5 | 1 << 22;
 /// Past the page cache: every write of the loop device is one here, at once.
 const OPEN_DIRECT_IO: u32 = 1;
+/// What a flush takes: long enough that many cuts come in the middle of one.
+const FLUSH_TIME: Duration = Duration::from_millis(1);
 const EIO: i32 = 5;
 const ENOSYS: i32 = 38;
 
@@ -123,6 +125,9 @@ impl Server {
             Request { opcode: u32_at(bytes, 4), unique: u64_at(bytes, 8), body: &bytes[HEADER_BYTES..] };
         if UNANSWERED.contains(&request.opcode) {
             return;
+        }
+        if request.opcode == FSYNC {
+            thread::sleep(FLUSH_TIME);
         }
         let mut state = self.state();
         let on_disk = [READ, WRITE, FSYNC].contains(&request.opcode);

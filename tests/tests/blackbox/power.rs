@@ -5,19 +5,123 @@ use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use varve_tests::{
+    hold::{Call, Point, Tracer},
     node::{Node, Options},
     power::{Loss, PowerDisk},
     scale,
     tool::{Tool, scripts},
 };
 
-use crate::proof::{Chance, check_all, create_topics, finish_writers, start_writers, wait_until_tiered};
+use crate::proof::{
+    Chance, check_all, create_topics, finish_writers, start_writers, stop_writers, wait_until_tiered,
+};
 
 const DISK_BYTES: u64 = 3 << 30;
+/// How long a point may take to be reached.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const LOG_WRITTEN: Call = Call("pwrite64", &["/wal/", ".wal>"]);
+const LOG_SYNCED: Call = Call("fdatasync", &["/wal/", ".wal>"]);
+const LOG_FILE_NAMED: Call = Call("rename", &["/wal/", ".spare\"", "/wal/", ".wal\""]);
+const LOG_FILE_FREED: Call = Call("rename", &["/wal/", ".wal\"", "/wal/", ".spare\""]);
+const LOG_NAMES_SYNCED: Call = Call("fsync", &["/wal>"]);
+const PUT_NAMED: Call = Call("rename", &["/objects/staging/", "/objects/data/"]);
+const PUT_DONE: Call = Call("fsync", &["/objects/data/"]);
+const CHECKPOINT_NAMED: Call = Call("rename", &["/groups/", ".tmp\"", "/groups/", ".ckpt\""]);
+const CHECKPOINT_DONE: Call = Call("fsync", &["/groups/"]);
+
+/// Every step on which durability rests, each with the power cut right behind it. "Behind the write" is "before the sync" of the same
+/// file, "behind the rename" is "before the sync of the directory", and so on.
+const POINTS: &[Point] = &[
+    Point { name: "append: batch written, not synced", calls: &[LOG_WRITTEN], among: 40 },
+    Point { name: "append: batch synced, not answered", calls: &[LOG_SYNCED], among: 40 },
+    Point {
+        name: "log file: header written, not synced",
+        calls: &[LOG_NAMES_SYNCED, Call("pwrite64", &["/wal/", ".spare>"])],
+        among: 4,
+    },
+    Point {
+        name: "log file: zeros or header synced",
+        calls: &[Call("fdatasync", &["/wal/", ".spare>"])],
+        among: 4,
+    },
+    Point { name: "log file: named, directory not synced", calls: &[LOG_FILE_NAMED], among: 2 },
+    Point { name: "log file: directory synced", calls: &[LOG_FILE_NAMED, LOG_NAMES_SYNCED], among: 2 },
+    Point { name: "log file: first batch written", calls: &[LOG_FILE_NAMED, LOG_WRITTEN], among: 2 },
+    Point { name: "put: staged, not synced", calls: &[Call("pwrite64", &["/objects/staging/"])], among: 8 },
+    Point { name: "put: synced, not named", calls: &[Call("fdatasync", &["/objects/staging/"])], among: 8 },
+    Point { name: "put: folder made, not synced", calls: &[Call("mkdir", &["/objects/data/"])], among: 1 },
+    Point { name: "put: named, directory not synced", calls: &[PUT_NAMED], among: 8 },
+    Point { name: "put: directory synced", calls: &[PUT_NAMED, PUT_DONE], among: 8 },
+    Point {
+        name: "tier append: first batch after the put written",
+        calls: &[PUT_NAMED, PUT_DONE, LOG_WRITTEN],
+        among: 4,
+    },
+    Point {
+        name: "tier append: first batch after the put synced",
+        calls: &[PUT_NAMED, PUT_DONE, LOG_SYNCED],
+        among: 4,
+    },
+    Point {
+        name: "tier append: second batch after the put synced",
+        calls: &[PUT_NAMED, PUT_DONE, LOG_SYNCED, LOG_SYNCED],
+        among: 4,
+    },
+    Point {
+        name: "checkpoint: written, not synced",
+        calls: &[Call("pwrite64", &["/groups/", ".tmp>"])],
+        among: 4,
+    },
+    Point {
+        name: "checkpoint: synced, not named",
+        calls: &[Call("fdatasync", &["/groups/", ".tmp>"])],
+        among: 4,
+    },
+    Point { name: "checkpoint: named, directory not synced", calls: &[CHECKPOINT_NAMED], among: 4 },
+    Point { name: "checkpoint: directory synced", calls: &[CHECKPOINT_NAMED, CHECKPOINT_DONE], among: 4 },
+    Point {
+        name: "checkpoint: mark written",
+        calls: &[CHECKPOINT_NAMED, CHECKPOINT_DONE, LOG_WRITTEN],
+        among: 4,
+    },
+    Point {
+        name: "checkpoint: mark synced",
+        calls: &[CHECKPOINT_NAMED, CHECKPOINT_DONE, LOG_SYNCED],
+        among: 4,
+    },
+    Point {
+        name: "checkpoint: older one removed",
+        calls: &[Call("unlink", &["/groups/", ".ckpt\""])],
+        among: 4,
+    },
+    Point { name: "truncate: log file freed, directory not synced", calls: &[LOG_FILE_FREED], among: 2 },
+    Point { name: "truncate: directory synced", calls: &[LOG_FILE_FREED, LOG_NAMES_SYNCED], among: 2 },
+    Point {
+        name: "seal: written, not synced",
+        calls: &[Call("pwrite64", &["/segments/", ".seg.tmp>"])],
+        among: 4,
+    },
+    Point {
+        name: "seal: synced, not named",
+        calls: &[Call("fdatasync", &["/segments/", ".seg.tmp>"])],
+        among: 4,
+    },
+    Point {
+        name: "seal: named, directory not synced",
+        calls: &[Call("rename", &["/segments/", ".tmp\"", "/segments/", ".seg\""])],
+        among: 4,
+    },
+    Point {
+        name: "seal: removed, directory not synced",
+        calls: &[Call("unlink", &["/segments/", ".seg\""])],
+        among: 4,
+    },
+];
 
 /// Every other cut takes all that was not flushed; the others some of it.
 fn loss(chance: &mut Chance, cut: u64) -> Loss {
@@ -44,7 +148,9 @@ fn the_disk_keeps_what_was_synced_and_loses_the_rest() {
         assert_eq!(lines.next().unwrap().unwrap(), "ready");
         let reader = thread::spawn(move || lines.map_while(Result::ok).count());
         thread::sleep(Duration::from_millis(20 + chance.below(300)));
-        fs::write(disk.mount().join("unsynced"), vec![1; 1 << 20]).unwrap();
+        // A new name each time: ext4 writes a file at once that replaces what an older one held.
+        let unsynced = disk.mount().join(format!("unsynced-{cut}"));
+        fs::write(&unsynced, vec![1; 1 << 20]).unwrap();
         let lost = disk.cut(&mut program, loss(&mut chance, cut / 4));
         let durable = reader.join().unwrap();
         let bytes = fs::read(&path).unwrap();
@@ -53,8 +159,8 @@ fn the_disk_keeps_what_was_synced_and_loses_the_rest() {
             assert!(block == expected, "{kind}: block {at} of {durable} synced ones is lost ({lost:?})");
         }
         assert!(bytes.len() >= durable * 4096, "{kind}: {} bytes hold {durable} synced blocks", bytes.len());
-        let unsynced = fs::read(disk.mount().join("unsynced")).unwrap_or_default();
-        assert!(unsynced != vec![1; 1 << 20], "what nobody synced survived the cut: it was none");
+        let survived = fs::read(&unsynced).is_ok_and(|bytes| bytes == vec![1; 1 << 20]);
+        assert!(!survived, "what nobody synced survived the cut: it was none ({lost:?})");
         println!("{kind}: {durable} synced blocks kept, {lost:?}");
     }
 }
@@ -86,6 +192,48 @@ fn w1_every_acknowledged_record_survives_power_cuts() {
     node.restart();
     check_all(&node, &ledgers);
     node.kill();
+}
+
+/// W1 and B4 at each point of [`POINTS`], under load: the process is held there, then the power goes.
+#[test]
+fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat, Tool::PowerLoss]) {
+        return;
+    }
+    let wanted = std::env::var("VARVE_POWER_POINTS").unwrap_or_default();
+    let rounds = scale("VARVE_POWER_ROUNDS", 3);
+    let mut chance = Chance::from_environment();
+    let disk = PowerDisk::new(DISK_BYTES);
+    let options = Options { data: Some(disk.mount().join("data")), ..Options::small() };
+    let mut node = Node::start(options);
+    create_topics(&node);
+    let seconds = 3600;
+    let writers = start_writers(&node, 1500 * seconds, seconds);
+    let mut unreached = Vec::new();
+    for round in 0..rounds {
+        for point in POINTS.iter().filter(|point| point.name.starts_with(&wanted)) {
+            let begin = Instant::now();
+            let mut tracer = Tracer::attach(node.pid(), point);
+            if !tracer.hold(point, 1 + chance.below(point.among), PATIENCE) {
+                unreached.push(point.name);
+                continue;
+            }
+            let reached = begin.elapsed();
+            let lost = disk.cut(&mut node, loss(&mut chance, round));
+            drop(tracer);
+            node.restart();
+            println!(
+                "{}: held after {reached:.1?}, {lost:?}, back after {:.1?}",
+                point.name,
+                begin.elapsed()
+            );
+        }
+    }
+    stop_writers(&node);
+    let ledgers = finish_writers(&node, writers);
+    check_all(&node, &ledgers);
+    node.kill();
+    assert!(unreached.is_empty(), "never reached: {unreached:#?}");
 }
 
 /// W4: a disk that fails under it ends the process, and not with success; what was acknowledged before is there with the next one.
