@@ -206,6 +206,40 @@ fn fault_16_the_budget_refuses_entries_and_heals() {
     put(&mut writer, &[entries(1, next..next + 5, 1, 5000)]);
 }
 
+/// Each life begins a file, and puts little into it where it ends soon.
+#[test]
+fn fault_16_lives_too_short_to_fill_a_file_do_not_fill_the_log_for_good() {
+    let begin = |disk: &MemoryDisk, life| {
+        let mut options = options(life);
+        (options.file_bytes, options.bytes_max) = (8 * FILE, 32 * 8 * FILE);
+        open(Arc::new(disk.clone()), options).unwrap()
+    };
+    let mut disk = MemoryDisk::default();
+    let (mut writer, _, _) = begin(&disk, 1);
+    for index in 1..735 {
+        (1..4).for_each(|group| put(&mut writer, &[entries(group, index..index + 1, 1, 5000)]));
+    }
+    for life in 2..40 {
+        disk = disk.process_kill();
+        let (mut writer, _, _) = begin(&disk, life);
+        // Where even this is refused, it waits.
+        let _ = writer.append(&[hard_state(1, life, 734)]);
+        writer.sync().unwrap();
+        writer.maintain().unwrap();
+    }
+    let (mut writer, reader, recovery) = begin(&disk.process_kill(), 40);
+    assert_eq!(last(&recovery, 1), 734);
+    let taken = (0..100).any(|_| {
+        writer.maintain().unwrap();
+        writer.append(&[hard_state(1, 40, 734), entries(1, 735..736, 40, 5000)]).is_ok()
+    });
+    assert!(taken, "{:?}", reader.usage());
+    writer.sync().unwrap();
+    (1..4).for_each(|group| assert_eq!(all(&reader, group).len(), if group == 1 { 735 } else { 734 }));
+    // It ends: what it gains is not worth a copy for ever.
+    assert!((0..100).any(|_| writer.maintain().unwrap().moved_bytes == 0), "{:?}", reader.usage());
+}
+
 #[test]
 fn fault_15_a_read_of_rot_names_group_and_index() {
     let disk = MemoryDisk::default();

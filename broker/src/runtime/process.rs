@@ -168,6 +168,14 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     });
     let registration =
         BrokerRegistration { node: base.identity.node.get(), advertised: advertised.collect(), rack: None };
+    // Before the first entry: in a log that is full it waits for what this frees.
+    let pressure = tokio::spawn(pressure::watch(
+        core.reader.clone(),
+        core.wal.clone(),
+        core.backend.mailbox.clone(),
+        Arc::clone(&base.clock),
+        wal_bytes_max(&base)?,
+    ));
     register(&core.backend, registration).await?;
 
     let server = listen(&base, &core)?;
@@ -176,13 +184,6 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         .map_err(system("listen on the admin address"))?;
     banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
 
-    let pressure = tokio::spawn(pressure::watch(
-        core.reader.clone(),
-        core.wal.clone(),
-        core.backend.mailbox.clone(),
-        Arc::clone(&base.clock),
-        wal_bytes_max(&base)?,
-    ));
     let gauges = tokio::spawn(gauges::watch(gauge_sources(&base, &core)?));
     let claim = guard::watch(
         Arc::clone(&base.tier.store),

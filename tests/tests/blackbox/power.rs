@@ -9,6 +9,7 @@ use std::{
 };
 
 use varve_tests::{
+    clients::{create_topic, kcat},
     hold::{Call, Point, Tracer},
     node::{Node, Options},
     power::{Loss, PowerDisk},
@@ -21,6 +22,7 @@ use crate::proof::{
 };
 
 const DISK_BYTES: u64 = 3 << 30;
+const NEW_TOPIC: &[u8] = b"one\ntwo\nthree\n";
 /// How long a point may take to be reached.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -212,6 +214,9 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
     let mut unreached = Vec::new();
     for round in 0..rounds {
         for point in POINTS.iter().filter(|point| point.name.starts_with(&wanted)) {
+            if point.calls.last().is_some_and(|call| call.0 == "mkdir") {
+                write_new_topic(&node, &format!("folder-{round}"));
+            }
             let begin = Instant::now();
             let mut tracer = Tracer::attach(node.pid(), point);
             if !tracer.hold(point, 1 + chance.below(point.among), PATIENCE) {
@@ -232,8 +237,20 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
     stop_writers(&node);
     let ledgers = finish_writers(&node, writers);
     check_all(&node, &ledgers);
+    (0..rounds).for_each(|round| check_new_topic(&node, &format!("folder-{round}")));
     node.kill();
     assert!(unreached.is_empty(), "never reached: {unreached:#?}");
+}
+
+/// A topic whose first object needs a folder.
+fn write_new_topic(node: &Node, topic: &str) {
+    create_topic(node, topic, 1, &[]);
+    let _ = kcat(node, &["-P", "-t", topic, "-X", "acks=all"], NEW_TOPIC);
+}
+
+fn check_new_topic(node: &Node, topic: &str) {
+    let read = kcat(node, &["-C", "-q", "-e", "-t", topic, "-o", "beginning"], b"");
+    assert_eq!(read, NEW_TOPIC, "{topic}");
 }
 
 /// W4: a disk that fails under it ends the process, and not with success; what was acknowledged before is there with the next one.
