@@ -63,6 +63,8 @@ def main():
     begin, sequence = time.monotonic(), 0
 
     def ended():
+        if os.getppid() == 1:
+            os._exit(1)  # the test is gone, and nobody else would end this
         return options.until and os.path.exists(options.until)
 
     for codec in codecs:

@@ -211,11 +211,12 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
     create_topics(&node);
     let seconds = 3600;
     let writers = start_writers(&node, 1500 * seconds, seconds);
-    let mut unreached = Vec::new();
+    let (mut unreached, mut new_topics) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         for point in POINTS.iter().filter(|point| point.name.starts_with(&wanted)) {
             if point.calls.last().is_some_and(|call| call.0 == "mkdir") {
-                write_new_topic(&node, &format!("folder-{round}"));
+                new_topics.push(format!("folder-{round}"));
+                write_new_topic(&node, &new_topics[round as usize]);
             }
             let begin = Instant::now();
             let mut tracer = Tracer::attach(node.pid(), point);
@@ -237,7 +238,7 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
     stop_writers(&node);
     let ledgers = finish_writers(&node, writers);
     check_all(&node, &ledgers);
-    (0..rounds).for_each(|round| check_new_topic(&node, &format!("folder-{round}")));
+    new_topics.iter().for_each(|topic| check_new_topic(&node, topic));
     node.kill();
     assert!(unreached.is_empty(), "never reached: {unreached:#?}");
 }
