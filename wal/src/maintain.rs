@@ -54,6 +54,22 @@ impl Writer {
         Ok(report)
     }
 
+    /// The first step of a life, before anything is appended: where the log is almost full, the first file of this life takes what lives in
+    /// the oldest, which goes. A life that ends right after that has taken nothing.
+    pub(crate) fn make_way(&mut self) -> Result<(), Poisoned> {
+        loop {
+            let mut report = Maintained::default();
+            self.free_dead(&mut report)?;
+            if report.freed > 0 || !self.wants_compaction(self.used_bytes()) {
+                return Ok(());
+            }
+            self.rewrite(&mut report)?;
+            if report.moved_bytes == 0 {
+                return Ok(());
+            }
+        }
+    }
+
     fn current_base(&self) -> Option<WalPosition> {
         self.current.as_ref().map(|current| current.header.base)
     }

@@ -227,12 +227,16 @@ impl Writer {
         self.turn_over(needed, class)
     }
 
-    /// Whether the current file, if there is one, takes so many bytes of batches whose summaries take `index` bytes.
+    /// Whether the current file, or the one that would be begun, takes so many bytes of batches whose summaries take `index` bytes.
     fn has_room(&self, bytes: u64, index: u64) -> bool {
-        self.current.as_ref().is_none_or(|current| {
-            let used = current.end.since(current.header.base) + bytes;
-            used + closing(current.summaries.bytes + index) <= current.header.capacity
-        })
+        let (used, summaries, capacity) = match &self.current {
+            Some(current) => {
+                let used = current.end.since(current.header.base);
+                (used, current.summaries.bytes, current.header.capacity)
+            }
+            None => (BLOCK_BYTES, 0, self.options.file_bytes),
+        };
+        used + bytes + closing(summaries + index) <= capacity
     }
 
     /// How many of the first drafts the current file takes as one batch.

@@ -6,6 +6,7 @@ use std::{
     io::ErrorKind,
     path::PathBuf,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use common::*;
@@ -219,25 +220,29 @@ fn fault_16_lives_too_short_to_fill_a_file_do_not_fill_the_log_for_good() {
     for index in 1..735 {
         (1..4).for_each(|group| put(&mut writer, &[entries(group, index..index + 1, 1, 5000)]));
     }
-    for life in 2..40 {
+    let spawned = |disk: &MemoryDisk, life| {
+        let (writer, reader, recovery) = begin(disk, life);
+        assert_eq!((last(&recovery, 1), last(&recovery, 3)), (734, 734));
+        (spawn(writer).unwrap(), reader)
+    };
+    for life in 2..60 {
+        // It ends with its first record, or before: where even that is refused, it waits.
         disk = disk.process_kill();
-        let (mut writer, _, _) = begin(&disk, life);
-        // Where even this is refused, it waits.
-        let _ = writer.append(&[hard_state(1, life, 734)]);
-        writer.sync().unwrap();
-        writer.maintain().unwrap();
+        let (handle, _) = spawned(&disk, life);
+        let (sender, told) = mpsc::channel();
+        handle.submit(vec![hard_state(1, life, 734)], Box::new(move |done| drop(sender.send(done))));
+        let _ = told.recv_timeout(Duration::from_millis(200));
+        disk = disk.process_kill();
+        let _ = handle.shutdown();
     }
-    let (mut writer, reader, recovery) = begin(&disk.process_kill(), 40);
-    assert_eq!(last(&recovery, 1), 734);
-    let taken = (0..100).any(|_| {
-        writer.maintain().unwrap();
-        writer.append(&[hard_state(1, 40, 734), entries(1, 735..736, 40, 5000)]).is_ok()
-    });
+    let (handle, reader) = spawned(&disk.process_kill(), 60);
+    let (sender, told) = mpsc::channel();
+    let records = vec![hard_state(1, 60, 734), entries(1, 735..736, 60, 5000)];
+    handle.submit(records, Box::new(move |done| sender.send(done).unwrap()));
+    let taken = told.recv_timeout(Duration::from_secs(20)).is_ok();
     assert!(taken, "{:?}", reader.usage());
-    writer.sync().unwrap();
     (1..4).for_each(|group| assert_eq!(all(&reader, group).len(), if group == 1 { 735 } else { 734 }));
-    // It ends: what it gains is not worth a copy for ever.
-    assert!((0..100).any(|_| writer.maintain().unwrap().moved_bytes == 0), "{:?}", reader.usage());
+    handle.shutdown().unwrap();
 }
 
 #[test]
