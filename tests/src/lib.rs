@@ -8,12 +8,13 @@
 //!   byte; nothing that nobody sent.
 //! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
 //! - [`s3`]: an S3 server that can be stopped and started in the middle of a test.
-//! - [`power`]: a file system whose power can be cut.
+//! - [`power`]: a file system whose power can be cut; [`hold`]: a process held right behind a named system call, for cuts exactly there.
 //!
 //! It knows Varve only by its command line, its ports and its files' sizes: it imports no room, so that a mistake in one cannot hide itself.
 
 pub mod batch;
 pub mod clients;
+pub mod hold;
 pub mod ledger;
 pub mod node;
 pub mod power;

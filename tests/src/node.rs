@@ -7,12 +7,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::atomic::{AtomicU16, Ordering},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{tool, wait_for};
 
-const READY_SECONDS_MAX: u64 = 60;
+const READY_MAX: Duration = Duration::from_secs(60);
 const STOP_SECONDS_MAX: u64 = 30;
 /// Below the range that the kernel hands out, so that nobody takes a node's port while it is down.
 const PORTS: std::ops::Range<u16> = 21_000..29_000;
@@ -84,12 +85,18 @@ impl Node {
     /// Starts it again on the same data and ports, and waits until it is ready.
     pub fn restart(&mut self) {
         self.launch();
-        wait_for("/readyz", READY_SECONDS_MAX, || {
+        let begin = Instant::now();
+        loop {
             if let Some(status) = self.exited() {
                 panic!("the node ended with {status} before it was ready\n{}", self.log());
             }
-            self.http("/readyz").is_some_and(|(status, _)| status == 200)
-        });
+            let answer = self.http("/readyz?verbose");
+            if answer.as_ref().is_some_and(|(status, _)| *status == 200) {
+                return;
+            }
+            assert!(begin.elapsed() < READY_MAX, "not ready after {READY_MAX:?}: {answer:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Starts the process and waits for nothing.
@@ -114,9 +121,18 @@ impl Node {
 
     /// kill -9: the process has no say.
     pub fn kill(&mut self) {
-        let mut child = self.child.take().expect("the node is running");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.kill_nowait();
+        self.reap();
+    }
+
+    /// kill -9 of a process that may hang in its disk; [`Node::reap`] must follow. Fine where it ended by itself.
+    pub fn kill_nowait(&mut self) {
+        self.child.as_mut().expect("the node was started").kill().unwrap();
+    }
+
+    /// Waits for the end of what was killed.
+    pub fn reap(&mut self) {
+        self.child.take().expect("the node was killed").wait().unwrap();
     }
 
     /// SIGTERM, and the exit status that follows.

@@ -18,7 +18,7 @@ pub enum Tool {
     Node,
     /// Java with Apache Kafka's jars.
     Java,
-    /// A file system whose power can be cut: root, loop devices and `../shared/tools/power_loss.sh`.
+    /// A file system whose power can be cut: root, `/dev/fuse`, loop devices, strace.
     PowerLoss,
     /// The `MinIO` server.
     Minio,
@@ -62,7 +62,7 @@ impl Tool {
             Self::Java => {
                 runs(Command::new("java").arg("-version")) && cache().join("kafka/libs/log4j2.xml").exists()
             }
-            Self::PowerLoss => power_loss().exists() && runs(Command::new("losetup").arg("-f")),
+            Self::PowerLoss => crate::power::PowerDisk::is_possible(),
             Self::Minio => cache().join("bin/minio").exists(),
         }
     }
@@ -95,13 +95,6 @@ pub fn python() -> PathBuf {
 #[must_use]
 pub fn scripts() -> PathBuf {
     root().join("tests/clients")
-}
-
-/// The script that cuts power, beside the checkout.
-#[must_use]
-pub fn power_loss() -> PathBuf {
-    let named = std::env::var_os("VARVE_SHARED").map(PathBuf::from);
-    named.unwrap_or_else(|| root().join("../shared")).join("tools/power_loss.sh")
 }
 
 /// Where `cargo xtask setup` keeps tools.

@@ -7,7 +7,7 @@
 //! Invariants
 //! - A file gets its name only when every byte is fsynced and the records are those that the roll promises. The caller
 //!   writes the seal mark after [`LocalSegments::seal`] has returned, and cuts the log after the mark is fsynced.
-//! - Marks are the catalogue, a directory listing never is. A file without a mark is a leftover, and replaced; a mark
+//! - Marks are the catalogue, a directory listing never is. A file without a mark is a leftover, and replaced, or removed at the start; a mark
 //!   without its file is *damage*, never "absent".
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -262,6 +262,25 @@ impl LocalSegments {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
         }
+    }
+
+    /// Removes the group's files that no mark in `keep` names; before anything is sealed in this life. A crash leaves them between a file
+    /// and its mark, and between the mark of a removal and the removal. Says how many there were.
+    pub fn remove_surplus(&self, group: GroupId, keep: &[(Offset, Offset)]) -> io::Result<usize> {
+        let directory = self.group_directory(group);
+        let mut surplus = match self.disk.list(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            names => names?,
+        };
+        surplus.retain(|name| {
+            let path = directory.join(name);
+            !keep.iter().any(|(base, end)| self.path(group, *base, *end) == path)
+        });
+        surplus.iter().try_for_each(|name| self.remove_file(&directory.join(name)))?;
+        if !surplus.is_empty() {
+            self.disk.sync_directory(&directory)?;
+        }
+        Ok(surplus.len())
     }
 
     /// Removes everything of a group that is gone from this node.

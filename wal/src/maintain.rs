@@ -10,7 +10,7 @@ use crate::{
     files::{Class, CreateError},
     frame::FLAG_MOVED,
     index::{Group, Run},
-    limits::REWRITE_BATCH_BYTES,
+    limits::{RESERVE_FILES, REWRITE_BATCH_BYTES},
     reader::Reader,
     record::Content,
     writer::Writer,
@@ -34,8 +34,8 @@ pub struct Maintained {
 
 impl Writer {
     /// A bounded step of housekeeping, to be called between batches: frees dead files oldest first, copies what still
-    /// lives in the oldest forward where the log is larger than 1.5 times its live bytes and two files, keeps spare
-    /// files ready.
+    /// lives in the oldest forward where the log is larger than 1.5 times its live bytes and two files or almost full of
+    /// files that hold little, keeps spare files ready.
     pub fn maintain(&mut self) -> Result<Maintained, Poisoned> {
         self.check()?;
         let mut report = Maintained::default();
@@ -52,6 +52,22 @@ impl Writer {
             Err(CreateError::Io(what, error)) => return Err(self.done::<()>(what, Err(error)).unwrap_err()),
         }
         Ok(report)
+    }
+
+    /// The first step of a life, before anything is appended: where the log is almost full, the first file of this life takes what lives in
+    /// the oldest, which goes. A life that ends right after that has taken nothing.
+    pub(crate) fn make_way(&mut self) -> Result<(), Poisoned> {
+        loop {
+            let mut report = Maintained::default();
+            self.free_dead(&mut report)?;
+            if report.freed > 0 || !self.wants_compaction(self.used_bytes()) {
+                return Ok(());
+            }
+            self.rewrite(&mut report)?;
+            if report.moved_bytes == 0 {
+                return Ok(());
+            }
+        }
     }
 
     fn current_base(&self) -> Option<WalPosition> {
@@ -106,10 +122,26 @@ impl Writer {
         if self.is_evidence(&oldest) {
             return false;
         }
+        let used = self.used_bytes();
+        let live = self.shared.read().index.live_bytes();
+        used > live + live / 2 + 2 * self.options.file_bytes || self.wants_compaction(used)
+    }
+
+    /// Where the log is almost full: whether files that hold little are worth a copy of all that stands before them. Each start begins
+    /// a file, so lives that end soon leave many, and what would free them needs room itself. Files that the copy fills are not
+    /// such files, so it ends.
+    fn wants_compaction(&self, used: u64) -> bool {
+        let file_bytes = self.options.file_bytes;
+        if used + (RESERVE_FILES + 2) * file_bytes <= self.options.bytes_max {
+            return false;
+        }
+        let current = self.current_base();
         let state = self.shared.read();
-        let used: u64 = state.files.values().map(|file| file.header.capacity).sum();
-        let live = state.index.live_bytes();
-        used > live + live / 2 + 2 * self.options.file_bytes
+        let files = state.index.files.iter().filter(|(base, _)| Some(**base) != current);
+        let held = files.map(|(base, file)| (file.end.since(*base), file.live_bytes));
+        let gain: u64 =
+            held.filter(|(bytes, live)| live * 2 < *bytes).map(|(bytes, live)| bytes - live).sum();
+        gain > RESERVE_FILES * file_bytes
     }
 
     /// Copies up to a batch of what lives in the oldest file, as it is now.
@@ -129,7 +161,12 @@ impl Writer {
         if drafts.is_empty() {
             return Ok(());
         }
-        match self.write(&drafts, Class::Rewrite) {
+        // What the current file takes first: the rest of it would be lost, and the copy gain nothing.
+        let drafts = match self.fitting(&drafts) {
+            0 => drafts.as_slice(),
+            fitting => &drafts[..fitting],
+        };
+        match self.write(drafts, Class::Rewrite) {
             Ok(_) => report.moved_bytes += drafts.iter().map(Draft::bytes).sum::<u64>(),
             Err(AppendError::Full(why)) => report.full = Some(why),
             Err(AppendError::Failed(poisoned)) => return Err(poisoned),

@@ -162,6 +162,9 @@ struct Worker {
 
 impl Worker {
     fn run(mut self) -> Stopped {
+        if let Err(poisoned) = self.writer.make_way() {
+            return self.fail(poisoned);
+        }
         loop {
             let (requests, stop) = self.take();
             if let Err(poisoned) = self.round(requests, stop) {

@@ -219,17 +219,36 @@ impl Writer {
 
     /// Sees to it that the current file takes a batch, then still one empty batch, its index and its trailer.
     fn make_room(&mut self, batch: u64, index: u64, class: Class, empty: bool) -> Result<(), AppendError> {
-        let block = BLOCK_BYTES;
-        let settle = if empty { 0 } else { block };
-        let closing = |bytes: u64| (bytes + 4).next_multiple_of(block) + 2 * block;
-        if let Some(current) = &self.current {
-            let used = current.end.since(current.header.base) + batch + settle;
-            if used + closing(current.summaries.bytes + index) <= current.header.capacity {
-                return Ok(());
-            }
+        let settle = if empty { 0 } else { BLOCK_BYTES };
+        if self.current.is_some() && self.has_room(batch + settle, index) {
+            return Ok(());
         }
-        let needed = (block + batch + settle + closing(index)).next_multiple_of(block);
+        let needed = (BLOCK_BYTES + batch + settle + closing(index)).next_multiple_of(BLOCK_BYTES);
         self.turn_over(needed, class)
+    }
+
+    /// Whether the current file, or the one that would be begun, takes so many bytes of batches whose summaries take `index` bytes.
+    fn has_room(&self, bytes: u64, index: u64) -> bool {
+        let (used, summaries, capacity) = match &self.current {
+            Some(current) => {
+                let used = current.end.since(current.header.base);
+                (used, current.summaries.bytes, current.header.capacity)
+            }
+            None => (BLOCK_BYTES, 0, self.options.file_bytes),
+        };
+        used + bytes + closing(summaries + index) <= capacity
+    }
+
+    /// How many of the first drafts the current file takes as one batch.
+    pub(crate) fn fitting(&self, drafts: &[Draft<'_>]) -> usize {
+        let (mut records, mut index) = (0, 0);
+        let fits = drafts.iter().take_while(|draft| {
+            records += draft.bytes();
+            index += draft.summary_bytes();
+            let batch = (BATCH_HEADER_BYTES as u64 + records).next_multiple_of(self.options.alignment());
+            self.has_room(batch + BLOCK_BYTES, index)
+        });
+        fits.count()
     }
 
     /// Makes a new file and closes the one before. The old data is synced first: the new header calls it whole.
@@ -281,6 +300,11 @@ impl Writer {
     pub(crate) fn used_bytes(&self) -> u64 {
         self.shared.read().files.values().map(|file| file.header.capacity).sum()
     }
+}
+
+/// What index and trailer take at most.
+fn closing(index_bytes: u64) -> u64 {
+    (index_bytes + 4).next_multiple_of(BLOCK_BYTES) + 2 * BLOCK_BYTES
 }
 
 /// Writes index and trailer behind data that is durable already, and makes them durable.

@@ -6,6 +6,7 @@ use std::{
     io::ErrorKind,
     path::PathBuf,
     sync::{Arc, mpsc},
+    time::Duration,
 };
 
 use common::*;
@@ -204,6 +205,44 @@ fn fault_16_the_budget_refuses_entries_and_heals() {
     put(&mut writer, &[truncated(1, next - 1, 1)]);
     while writer.maintain().unwrap().more {}
     put(&mut writer, &[entries(1, next..next + 5, 1, 5000)]);
+}
+
+/// Each life begins a file, and puts little into it where it ends soon.
+#[test]
+fn fault_16_lives_too_short_to_fill_a_file_do_not_fill_the_log_for_good() {
+    let begin = |disk: &MemoryDisk, life| {
+        let mut options = options(life);
+        (options.file_bytes, options.bytes_max) = (8 * FILE, 32 * 8 * FILE);
+        open(Arc::new(disk.clone()), options).unwrap()
+    };
+    let mut disk = MemoryDisk::default();
+    let (mut writer, _, _) = begin(&disk, 1);
+    for index in 1..735 {
+        (1..4).for_each(|group| put(&mut writer, &[entries(group, index..index + 1, 1, 5000)]));
+    }
+    let spawned = |disk: &MemoryDisk, life| {
+        let (writer, reader, recovery) = begin(disk, life);
+        assert_eq!((last(&recovery, 1), last(&recovery, 3)), (734, 734));
+        (spawn(writer).unwrap(), reader)
+    };
+    for life in 2..60 {
+        // It ends with its first record, or before: where even that is refused, it waits.
+        disk = disk.process_kill();
+        let (handle, _) = spawned(&disk, life);
+        let (sender, told) = mpsc::channel();
+        handle.submit(vec![hard_state(1, life, 734)], Box::new(move |done| drop(sender.send(done))));
+        let _ = told.recv_timeout(Duration::from_millis(200));
+        disk = disk.process_kill();
+        let _ = handle.shutdown();
+    }
+    let (handle, reader) = spawned(&disk.process_kill(), 60);
+    let (sender, told) = mpsc::channel();
+    let records = vec![hard_state(1, 60, 734), entries(1, 735..736, 60, 5000)];
+    handle.submit(records, Box::new(move |done| sender.send(done).unwrap()));
+    let taken = told.recv_timeout(Duration::from_secs(20)).is_ok();
+    assert!(taken, "{:?}", reader.usage());
+    (1..4).for_each(|group| assert_eq!(all(&reader, group).len(), if group == 1 { 735 } else { 734 }));
+    handle.shutdown().unwrap();
 }
 
 #[test]

@@ -168,6 +168,14 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     });
     let registration =
         BrokerRegistration { node: base.identity.node.get(), advertised: advertised.collect(), rack: None };
+    // Before the first entry: in a log that is full it waits for what this frees.
+    let pressure = tokio::spawn(pressure::watch(
+        core.reader.clone(),
+        core.wal.clone(),
+        core.backend.mailbox.clone(),
+        Arc::clone(&base.clock),
+        wal_bytes_max(&base)?,
+    ));
     register(&core.backend, registration).await?;
 
     let server = listen(&base, &core)?;
@@ -176,13 +184,6 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         .map_err(system("listen on the admin address"))?;
     banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
 
-    let pressure = tokio::spawn(pressure::watch(
-        core.reader.clone(),
-        core.wal.clone(),
-        core.backend.mailbox.clone(),
-        Arc::clone(&base.clock),
-        wal_bytes_max(&base)?,
-    ));
     let gauges = tokio::spawn(gauges::watch(gauge_sources(&base, &core)?));
     let claim = guard::watch(
         Arc::clone(&base.tier.store),
@@ -261,6 +262,8 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     wal_options.file_bytes = pressure::file_bytes(base.config.wal_file_bytes, bytes_max);
     let (writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), wal_options)?;
     let recovered = banner::Recovered::of(&recovery);
+    let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
+    remove_leftovers(&local, &recovery).map_err(system("remove leftovers of sealing"))?;
     let placement = Placement {
         node: base.identity.node,
         cluster: base.identity.cluster,
@@ -281,7 +284,6 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let wal = varve_wal::spawn(writer).map_err(system("start threads"))?;
     let (post, inbox) = mailbox();
     let tail = TailCache::new(TAIL_BYTES_MAX);
-    let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
     let keys = base.tier.prefix.cluster(base.identity.cluster);
     let chunks = chunk_cache(base);
     let log = log_view(base, &keys, &tail, &reader, &local, chunks.clone());
@@ -392,6 +394,18 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
     let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));
     let limits = Limits::from_config(&base.config.connections);
     Ok(Server::start(bound, Arc::new(Handlers::new(node)), observer, limits))
+}
+
+/// Removes sealed files without a mark. Those of a damaged group stay: they are evidence.
+fn remove_leftovers(local: &LocalSegments, recovery: &varve_wal::Recovery) -> io::Result<()> {
+    for (group, found) in recovery.groups.iter().filter(|(_, found)| found.damage.is_none()) {
+        let marked: Vec<_> = found.seals.values().map(|mark| (mark.base, mark.end)).collect();
+        let removed = local.remove_surplus(*group, &marked)?;
+        if removed > 0 {
+            tracing::info!(%group, removed, "removed files that a crash left without a mark");
+        }
+    }
+    Ok(())
 }
 
 fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources, RunError> {

@@ -1,7 +1,8 @@
 //! Varve from outside: the release binary as a process, stock clients, kills and cuts.
 //!
 //! `cargo build --release && cargo test -p varve-tests` runs them; `VARVE_BIN` names another binary. What CI runs is bounded; a person can
-//! ask for more: `VARVE_PROOF_RECORDS`, `VARVE_PROOF_KILLS`, `VARVE_WAL_BOUND_MIB`, `VARVE_POWER_CUTS`, `VARVE_SEED`.
+//! ask for more: `VARVE_PROOF_RECORDS`, `VARVE_PROOF_KILLS`, `VARVE_WAL_BOUND_MIB`, `VARVE_POWER_CUTS` (at random moments),
+//! `VARVE_POWER_ROUNDS` (over the named points; `VARVE_POWER_POINTS` picks those that begin so), `VARVE_POWER_CONTROLS`, `VARVE_SEED`.
 
 mod bad_input;
 mod operate;

@@ -1,6 +1,6 @@
 //! The proof from outside: what was acknowledged is there, after ten kills at random moments, from the local log and from the object store.
 
-use std::{process::Child, thread, time::Duration};
+use std::{path::PathBuf, process::Child, thread, time::Duration};
 
 use varve_tests::{
     clients::{create_topic, finish, kcat, read_with_confluent, start_script},
@@ -63,10 +63,22 @@ pub fn start_writers(node: &Node, records: u64, seconds: u64) -> Vec<(&'static W
         let ledger = node.folder().join(writer.topic);
         let (records, rate) = (each.to_string(), (each / seconds).max(1).to_string());
         let arguments = [ledger.to_str().unwrap(), writer.topic, writer.topic, &records];
-        let how = ["--codec", writer.codec, "--idempotence", writer.idempotence, "--rate", &rate];
+        let until = stop_file(node);
+        let until = until.to_str().unwrap();
+        let how =
+            ["--codec", writer.codec, "--idempotence", writer.idempotence, "--rate", &rate, "--until", until];
         (writer, start_script("writer.py", node, &[arguments.as_slice(), how.as_slice()].concat()))
     };
     WRITERS.iter().map(start).collect()
+}
+
+/// Tells the writers that it is enough.
+pub fn stop_writers(node: &Node) {
+    std::fs::write(stop_file(node), "").unwrap();
+}
+
+fn stop_file(node: &Node) -> PathBuf {
+    node.folder().join("writers-stop")
 }
 
 /// Waits for the writers; says what they were acknowledged.

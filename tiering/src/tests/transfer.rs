@@ -222,6 +222,20 @@ fn a_leftover_of_a_crash_is_replaced() {
 }
 
 #[test]
+fn leftovers_of_a_crash_are_removed_and_marked_files_are_not() {
+    let mut node = rolled();
+    let roll = node.rolls[0].clone();
+    let seal = node.seal(&roll);
+    let unmarked = node.local.path(GROUP, seal.end, Offset(seal.end.0 + 1));
+    for leftover in [unmarked.clone(), unmarked.with_extension("seg.tmp")] {
+        node.disk.create(&leftover, varve_common::Access::Buffered).unwrap();
+    }
+    assert_eq!(node.local.remove_surplus(GROUP, &[(seal.base, seal.end)]).unwrap(), 2);
+    assert_eq!(node.disk.list(unmarked.parent().unwrap()).unwrap().len(), 1);
+    node.local.verify(GROUP, &seal).unwrap();
+}
+
+#[test]
 fn a_full_disk_fails_the_seal_and_nothing_else() {
     let node = rolled();
     node.disk.inject(node.disk.operations() + 3, Injected::Enospc);
