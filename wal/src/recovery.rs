@@ -123,6 +123,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         chain,
         synced: chain.end,
         written: chain.end,
+        batch_bytes_mean: 0,
         poisoned: None,
         buffer: AlignedBytes::default(),
         #[cfg(feature = "seeded-bugs")]

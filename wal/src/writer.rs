@@ -15,6 +15,9 @@ use crate::{
     record::{Content, GroupRecord},
 };
 
+/// Over how many batches their mean length is taken.
+const MEAN_BATCHES: u64 = 16;
+
 /// Appends to the log. Dropping it loses nothing that was synced.
 pub struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -26,6 +29,8 @@ pub struct Writer {
     pub(crate) synced: WalPosition,
     /// All below was written.
     pub(crate) written: WalPosition,
+    /// Moving average of the last batches' length.
+    pub(crate) batch_bytes_mean: u64,
     pub(crate) poisoned: Option<Poisoned>,
     pub(crate) buffer: AlignedBytes,
     #[cfg(feature = "seeded-bugs")]
@@ -204,6 +209,8 @@ impl Writer {
         let result = current.file.write_at(&self.buffer, position.since(current.header.base));
         let end = position.plus(self.buffer.len() as u64);
         current.end = end;
+        self.batch_bytes_mean += self.buffer.len() as u64 / MEAN_BATCHES;
+        self.batch_bytes_mean -= self.batch_bytes_mean / MEAN_BATCHES;
         current.settled = false;
         self.written = end;
         self.chain.end = end;
