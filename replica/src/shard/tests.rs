@@ -1,8 +1,11 @@
 //! The shard, driven by a driver that persists when told: one file a concern, named by the rules that it holds.
 
 mod checkpoints;
+mod collect;
+mod fold;
 mod metadata;
 mod produce;
+mod reopen;
 #[cfg(feature = "seeded-bugs")]
 mod seeded;
 mod tier;
@@ -17,7 +20,8 @@ use varve_common::{
 use varve_formats::{
     command::{MetadataCommand, PublishedCheckpoint, TrimCause},
     compression::Codec,
-    manifest::{Entry, EntryKind},
+    manifest::{Entry, EntryKind, FanOut, NodeReference},
+    state::RollEntry,
 };
 
 use crate::{
@@ -44,7 +48,8 @@ fn replica() -> ReplicaId {
 }
 
 fn open_group(state: GroupState) -> OpenGroup {
-    let kind = GroupKind::Partition { identity: identity(), options: GroupOptions::default() };
+    let options = GroupOptions { fan_out: FanOut(4), ..GroupOptions::default() };
+    let kind = GroupKind::Partition { identity: identity(), options };
     OpenGroup {
         group: GROUP,
         replica: replica(),
@@ -70,6 +75,8 @@ struct Disk {
     seals: Vec<SealMark>,
     snapshots: Vec<LocalCheckpoint>,
     files: BTreeMap<String, Bytes>,
+    /// A of each checkpoint in the bucket.
+    bucket: Vec<LogIndex>,
 }
 
 impl Disk {
@@ -307,7 +314,7 @@ impl Node {
         let Job::Publish { captured, key_term, .. } = self.job() else { panic!("no publication") };
         let (encoded, header, log_start) =
             (captured.encode(Codec::Zstd), captured.header().clone(), captured.log_start());
-        self.done(JobOutcome::CheckpointPublished(PublishedCheckpoint {
+        let checkpoint = PublishedCheckpoint {
             uid,
             key_term,
             state_index: header.state.index,
@@ -318,8 +325,23 @@ impl Node {
             bytes: encoded.bytes.len() as u64,
             sha256: encoded.sha256,
             published_ms: 1,
-        }));
+        };
+        self.disk.bucket.push(header.applied.index);
+        let kept = Some(self.disk.bucket.clone());
+        self.done(JobOutcome::CheckpointPublished { checkpoint, kept });
         decoded(&encoded.bytes)
+    }
+}
+
+fn seal_of(roll: &RollEntry) -> SealMark {
+    SealMark {
+        base: roll.base,
+        end: roll.end,
+        first_index: roll.first_index,
+        last_index: roll.roll_index,
+        last_term: roll.roll_term,
+        bytes: 1,
+        sha256: Digest::default(),
     }
 }
 

@@ -36,15 +36,7 @@ fn b4_a_sealed_range_counts_only_when_its_mark_is_fsynced() {
     node.checkpoint();
     node.act(Action::Seal { base: range.base });
     let Job::Seal { roll, .. } = node.job() else { panic!("not a seal") };
-    let seal = SealMark {
-        base: roll.base,
-        end: roll.end,
-        first_index: roll.first_index,
-        last_index: roll.roll_index,
-        last_term: roll.roll_term,
-        bytes: 1,
-        sha256: Digest::default(),
-    };
+    let seal = seal_of(&roll);
     node.step(Input::JobDone { group: GROUP, outcome: JobOutcome::Sealed(seal) });
     assert!(node.status().cut_limit.0 < roll.first_index);
     node.settle();
