@@ -14,14 +14,11 @@ use varve_formats::{
     command::PublishedCheckpoint,
     compression::Codec,
     keys::{CheckpointName, Key, Keys, PartitionKeys},
-    manifest::FoldPlan,
     segment::{BlockCompression, SegmentState},
 };
 use varve_objects::Store;
 use varve_replica::{
-    Job, JobKind, JobOutcome, LocalCheckpoint,
-    checkpoint::Captured,
-    partition::{FoldContents, RecordState},
+    Job, JobKind, JobOutcome, LocalCheckpoint, checkpoint::Captured, partition::RecordState,
 };
 use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{LocalSegments, RangeSource, Remover, RolledSegment, UploadKey, Uploader, put_node};
@@ -93,14 +90,12 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
         }
         Job::Publish { identity, uid, key_term, captured, .. } => {
             let name = CheckpointName { applied_index: captured.header().applied.index, term: key_term, uid };
-            outcome(
-                kind,
-                at.publish(identity.as_ref(), name, &captured).await,
-                JobOutcome::CheckpointPublished,
-            )
+            outcome(kind, at.publish(identity.as_ref(), name, &captured).await, |(checkpoint, kept)| {
+                JobOutcome::CheckpointPublished { checkpoint, kept }
+            })
         }
         Job::Fold { identity, uid, contents, .. } => {
-            let put = put_node(&*at.store, &at.keys, &identity, fold_plan(contents), uid).await;
+            let put = put_node(&*at.store, &at.keys, &identity, contents, uid).await;
             outcome(kind, put, |node| JobOutcome::Folded { node })
         }
         Job::Delete { identity, tombstones, .. } => {
@@ -142,13 +137,6 @@ fn rolled(identity: PartitionIdentity, frozen: Option<&RecordState>) -> RolledSe
     RolledSegment { identity, state, compression: BlockCompression::WhereItPays }
 }
 
-fn fold_plan(contents: FoldContents) -> FoldPlan {
-    match contents {
-        FoldContents::Entries(entries) => FoldPlan::Leaf(entries),
-        FoldContents::Nodes { level, nodes } => FoldPlan::Inner { level, references: nodes },
-    }
-}
-
 impl Surroundings {
     fn write_checkpoint(
         &self,
@@ -168,13 +156,14 @@ impl Surroundings {
         }
     }
 
-    /// Puts a checkpoint and reads it back whole by GET before it counts (S2); then older ones may go.
+    /// Puts a checkpoint and reads it back whole by GET before it counts (S2); then older ones may go. Gives also the
+    /// applied indexes of those that are left, where they are known.
     async fn publish(
         &self,
         identity: Option<&PartitionIdentity>,
         name: CheckpointName,
         captured: &Captured,
-    ) -> Result<PublishedCheckpoint, PublishError> {
+    ) -> Result<(PublishedCheckpoint, Option<Vec<LogIndex>>), PublishError> {
         let header = captured.header();
         let key = self.keys.build(&match identity {
             None => Key::MetadataCheckpoint(header.identity.incarnation, name),
@@ -188,7 +177,9 @@ impl Surroundings {
             ),
         });
         let encoded = captured.encode(self.codec);
-        let done = publish(&*self.store, &self.keys, &key, encoded.bytes, encoded.sha256).await?;
+        let done = publish(&*self.store, &self.keys, &key, encoded.bytes, encoded.sha256)
+            .await
+            .inspect_err(|_| self.retention.after_failure(&key))?;
         let checkpoint = PublishedCheckpoint {
             uid: name.uid,
             key_term: name.term,
@@ -201,14 +192,18 @@ impl Surroundings {
             sha256: done.sha256,
             published_ms: self.clock.wall_ms(),
         };
-        let kept = self
+        let swept = self
             .retention
             .after_publish(&*self.store, &self.keys, (&key, checkpoint.clone()), &captured.published())
             .await;
-        if let Err(failure) = kept {
+        let (kept, failed) = match swept {
+            Ok(swept) => (Some(swept.kept), swept.failed),
+            Err(failure) => (None, Some(failure)),
+        };
+        if let Some(failure) = failed {
             tracing::warn!(%key, %failure, "surplus checkpoints stay until the next publish");
         }
-        Ok(checkpoint)
+        Ok((checkpoint, kept))
     }
 
     /// Removes what a group that left this node has left behind.

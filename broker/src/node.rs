@@ -1,18 +1,20 @@
 //! What the handlers know of the node: a facade over whatever runs the groups.
 //!
 //! The backend answers from what is published (image, views, never blocking) or by futures that end when the core has
-//! decided. In production it is the runtime around the shard thread, in tests an in-memory fake.
+//! decided, in the core's own types. In production it is the runtime around the shard thread, in tests an in-memory fake.
 
 use std::{
     collections::BTreeMap,
+    ops::Deref,
     sync::{Arc, OnceLock},
 };
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use varve_common::{
-    Clock, ClusterId, Entropy, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, Term, TopicId,
-    clock::BoxFuture,
+use varve_common::{Clock, Entropy, GroupId, NodeId, Offset, TopicId, clock::BoxFuture};
+use varve_replica::{
+    PartitionView, Refusal,
+    metadata::{self, MetadataRejected, Topic},
 };
 
 use crate::{
@@ -23,117 +25,45 @@ use crate::{
     metrics::Metrics,
 };
 
+/// What the configuration of each topic means for produced batches, worked out when the first one comes.
+type Rules = BTreeMap<TopicId, (Arc<Topic>, Arc<OnceLock<ProduceRules>>)>;
+
 /// The metadata as of one applied command.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// Who answers metadata requests, if somebody does.
-    pub controller: Option<NodeId>,
-    /// The brokers, by id.
-    pub brokers: BTreeMap<u32, Broker>,
-    /// The topics, by name.
-    pub topics: BTreeMap<String, Arc<Topic>>,
-    /// Their names, by id.
-    pub names: BTreeMap<TopicId, String>,
-}
-
-/// A broker as others see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Broker {
-    /// Where clients reach it, per listener name; missing: at the address that they connected to.
-    pub advertised: BTreeMap<String, (String, u16)>,
-    /// Its rack.
-    pub rack: Option<String>,
-}
-
-/// A topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Topic {
-    /// Its id.
-    pub id: TopicId,
-    /// Its name.
-    pub name: String,
-    /// Its partitions, from 0.
-    pub partitions: Vec<Partition>,
-    /// Its own configuration values.
-    pub configs: BTreeMap<String, String>,
-    /// What they and the inherited ones mean for produced batches, once one came. A change of the topic makes a new
-    /// `Topic`, so this never goes stale.
-    pub rules: Cached<ProduceRules>,
-}
-
-/// Something worked out at its first use; not part of what the owner is equal by.
-#[derive(Clone, Debug)]
-pub struct Cached<T>(OnceLock<T>);
-
-impl<T> Default for Cached<T> {
-    fn default() -> Self {
-        Self(OnceLock::new())
-    }
-}
-
-impl<T> Cached<T> {
-    /// The value, made now if it was not before.
-    pub fn get(&self, make: impl FnOnce() -> T) -> &T {
-        self.0.get_or_init(make)
-    }
-}
-
-impl<T> PartialEq for Cached<T> {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl<T> Eq for Cached<T> {}
-
-/// A partition's group and replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Partition {
-    /// Its group.
-    pub group: GroupId,
-    /// Its voters.
-    pub replicas: Vec<ReplicaId>,
+    metadata: metadata::Image,
+    rules: Rules,
 }
 
 impl Image {
-    /// The topic with this name.
+    /// The first one.
     #[must_use]
-    pub fn topic(&self, name: &str) -> Option<&Arc<Topic>> {
-        self.topics.get(name)
+    pub fn new(metadata: metadata::Image) -> Self {
+        Self { metadata: metadata.clone(), rules: Rules::new() }.advance(metadata)
     }
 
-    /// The topic with this id.
+    /// The next one. A change of a topic makes a new [`Topic`]: what was worked out for the others stays.
     #[must_use]
-    pub fn topic_by_id(&self, id: TopicId) -> Option<&Arc<Topic>> {
-        self.names.get(&id).and_then(|name| self.topics.get(name))
+    pub fn advance(&self, metadata: metadata::Image) -> Self {
+        let rules_of = |(id, topic): (&TopicId, &Arc<Topic>)| {
+            let known = self.rules.get(id).filter(|(of, _)| Arc::ptr_eq(of, topic));
+            (*id, known.cloned().unwrap_or_else(|| (Arc::clone(topic), Arc::default())))
+        };
+        Self { rules: metadata.topics.iter().map(rules_of).collect(), metadata }
+    }
+
+    /// What the configuration of a topic in this image means for produced batches.
+    pub fn produce_rules(&self, topic: &Topic, make: impl FnOnce() -> ProduceRules) -> &ProduceRules {
+        self.rules[&topic.id].1.get_or_init(make)
     }
 }
 
-/// What a reader sees of a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionView {
-    /// Who leads, if known.
-    pub leader: Option<NodeId>,
-    /// The leader's epoch.
-    pub leader_epoch: LeaderEpoch,
-    /// Whether this node serves it.
-    pub ready: bool,
-    /// The first offset that exists.
-    pub log_start: Offset,
-    /// The first offset that is on this node's disk.
-    pub local_start: Offset,
-    /// The end of what is in the bucket.
-    pub tiered_end: Offset,
-    /// The end of what is committed.
-    pub high_watermark: Offset,
-    /// The end of what read_committed sees.
-    pub last_stable_offset: Offset,
-    /// The end of the log.
-    pub log_end: Offset,
-    /// Terms and their first offsets, oldest first.
-    pub epochs: Arc<Vec<(Term, Offset)>>,
+impl Deref for Image {
+    type Target = metadata::Image;
+
+    fn deref(&self) -> &metadata::Image {
+        &self.metadata
+    }
 }
 
 /// A topic to create: checked, with its defaults filled in.
@@ -152,17 +82,11 @@ pub struct NewTopic {
 }
 
 /// Why the metadata was not changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MetadataRefusal {
-    /// A topic has that name.
-    #[error("topic exists already")]
-    Exists,
-    /// No topic has that id.
-    #[error("no such topic")]
-    UnknownTopic,
-    /// Too many partitions, or other limits of the cluster.
-    #[error("{0}")]
-    Limit(&'static str),
+    /// It was applied, and rejected without effect.
+    #[error(transparent)]
+    Rejected(#[from] MetadataRejected),
     /// Another node decides.
     #[error("not the controller")]
     NotController,
@@ -193,48 +117,6 @@ pub struct Appended {
     pub log_start: Offset,
     /// Whether it was stored before.
     pub duplicate: bool,
-}
-
-/// Why a batch was not appended.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AppendRefusal {
-    /// No such group on this node.
-    #[error("partition is not on this node")]
-    UnknownGroup,
-    /// Another node leads, or nobody yet.
-    #[error("not the leader")]
-    NotLeader,
-    /// Leadership was lost after the append.
-    #[error("leadership was lost before the outcome was known")]
-    Unknown,
-    /// Too much is in flight, or the disk is full; nothing was appended.
-    #[error("too many bytes in flight")]
-    Throttled,
-    /// The log cannot be written.
-    #[error("storage error")]
-    Storage,
-    /// A gap in the producer's sequence.
-    #[error("sequence {found} where {expected} was expected")]
-    OutOfOrderSequence {
-        /// What would have been in order.
-        expected: i32,
-        /// What was sent.
-        found: i32,
-    },
-    /// A newer epoch of the producer exists.
-    #[error("producer epoch {found} is fenced by {current}")]
-    InvalidProducerEpoch {
-        /// The current epoch.
-        current: i16,
-        /// What was sent.
-        found: i16,
-    },
-    /// The batch is not one that a client may send.
-    #[error("invalid batch: {0}")]
-    InvalidBatch(&'static str),
-    /// Transactions are not supported yet.
-    #[error("transactions are not supported")]
-    Transactional,
 }
 
 /// How much is read.
@@ -301,7 +183,7 @@ pub trait Backend: Send + Sync + 'static {
     fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>>;
 
     /// Appends a batch. It is handed over before this returns: batches of one connection keep their order.
-    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, AppendRefusal>>;
+    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>>;
 
     /// What is published of a partition; the receiver wakes with each change. `None`: not on this node.
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>>;
@@ -361,5 +243,46 @@ impl Node {
     pub fn effective(&self, topic: &Topic) -> Effective {
         let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         Effective::new(&self.topic_defaults, own)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_common::{ClusterId, Incarnation};
+
+    use super::*;
+
+    #[test]
+    fn rules_are_worked_out_once_and_anew_for_a_topic_that_changed() {
+        let topic = |id: u128, configs: &[(&str, &str)]| {
+            let own = configs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Arc::new(Topic {
+                id: TopicId::from_random(id),
+                name: "a".into(),
+                created_ms: 0,
+                partitions: Vec::new(),
+                configs: own.collect(),
+            })
+        };
+        let image = |topics: &[Arc<Topic>]| {
+            let mut image = metadata::Image::new(ClusterId::from_random(1), Incarnation(1));
+            image.topics = Arc::new(topics.iter().map(|topic| (topic.id, Arc::clone(topic))).collect());
+            image
+        };
+        let rules = |batch_bytes_max| ProduceRules {
+            batch_bytes_max,
+            compacted: false,
+            log_append_time: false,
+            replicas_min: 1,
+            before_ms_max: 0,
+            after_ms_max: 0,
+        };
+        let (same, old, new) = (topic(1, &[]), topic(2, &[]), topic(2, &[("max.message.bytes", "5")]));
+        let first = Image::new(image(&[Arc::clone(&same), Arc::clone(&old)]));
+        assert_eq!(first.produce_rules(&same, || rules(1)).batch_bytes_max, 1);
+        assert_eq!(first.produce_rules(&old, || rules(2)).batch_bytes_max, 2);
+        let second = first.advance(image(&[Arc::clone(&same), Arc::clone(&new)]));
+        assert_eq!(second.produce_rules(&same, || rules(3)).batch_bytes_max, 1);
+        assert_eq!(second.produce_rules(&new, || rules(4)).batch_bytes_max, 4);
     }
 }

@@ -3,7 +3,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use varve_common::{LogIndex, Monotonic, NodeId, Offset, ReplicaId, Term};
 use varve_formats::{
     command::{PublishedCheckpoint, TrimCause},
-    state::{Intent, RollEntry, Tombstone},
+    manifest::EntryKind,
+    state::{Intent, NAMED_EVER, RollEntry, Tombstone},
 };
 use varve_replica::{GroupOptions, JobsStatus, LocalCheckpoint, LocalRetention, OpenRange, Role, RollCause};
 
@@ -109,7 +110,14 @@ fn roll(base: u64, end: u64) -> RollEntry {
 }
 
 fn intent(uid: u64, term: u64, base: u64, end: u64) -> Intent {
-    Intent { uid, term: Term(term), base: Offset(base), end: Offset(end), announced_ms: NOW_MS }
+    Intent {
+        uid,
+        term: Term(term),
+        base: Offset(base),
+        end: Offset(end),
+        announced_ms: NOW_MS,
+        kind: EntryKind::Raw,
+    }
 }
 
 fn published(state: u64, log_start: u64, published_ms: i64) -> PublishedCheckpoint {
@@ -296,12 +304,14 @@ fn b8_objects_go_only_when_two_checkpoints_carry_the_log_start_and_the_grace_has
     let dead = Tombstone {
         uid: 9,
         node_level: None,
+        kind: EntryKind::Raw,
         incarnation: 1,
         term: Term(1),
         base: Offset(0),
         last: Offset(9),
         since_ms: NOW_MS - 20 * MINUTE,
         log_start: Offset(10),
+        named: NAMED_EVER,
     };
     let with = |older: u64, published_ms: i64| GroupStatus {
         tombstones: Arc::new(vec![dead.clone()]),

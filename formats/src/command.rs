@@ -192,6 +192,9 @@ pub struct CkptPublished {
     pub term: Term,
     /// Where it is.
     pub checkpoint: PublishedCheckpoint,
+    /// The applied indexes (A) of all checkpoints of the group that are in the bucket once this one is, whoever put them
+    /// there: what restores may choose from. `None` where they could not be listed.
+    pub kept: Option<Vec<LogIndex>>,
 }
 
 /// A verified checkpoint in the bucket.

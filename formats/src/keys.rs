@@ -255,7 +255,11 @@ impl Keys {
     pub fn entry(&self, topic_id: TopicId, partition: PartitionIndex, entry: &Entry) -> Option<ObjectKey> {
         let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(entry.incarnation) };
         let name = SegmentName { base: entry.base, last: entry.last, term: entry.term, uid: entry.uid };
-        match entry.kind {
+        self.segment(at, entry.kind, name)
+    }
+
+    fn segment(&self, at: PartitionKeys, kind: EntryKind, name: SegmentName) -> Option<ObjectKey> {
+        match kind {
             EntryKind::Raw => Some(self.build(&Key::Segment(at, name))),
             EntryKind::Merged | EntryKind::Compacted => Some(self.build(&Key::MergedSegment(at, name))),
             EntryKind::Pack => None,
@@ -270,19 +274,19 @@ impl Keys {
         self.build(&Key::Node(at, NodeName { level, base, last, uid }))
     }
 
-    /// The key of what must be deleted: a rolled segment or a manifest node.
+    /// The key of what must be deleted: a segment or a manifest node; `None` as for [`Keys::entry`].
     #[must_use]
     pub fn tombstone(
         &self,
         topic_id: TopicId,
         partition: PartitionIndex,
         tombstone: &Tombstone,
-    ) -> ObjectKey {
+    ) -> Option<ObjectKey> {
         let at = PartitionKeys { topic_id, partition, incarnation: Incarnation(tombstone.incarnation) };
-        let Tombstone { base, last, term, uid, node_level, .. } = *tombstone;
+        let Tombstone { base, last, term, uid, node_level, kind, .. } = *tombstone;
         match node_level {
-            Some(level) => self.build(&Key::Node(at, NodeName { level, base, last, uid })),
-            None => self.build(&Key::Segment(at, SegmentName { base, last, term, uid })),
+            Some(level) => Some(self.build(&Key::Node(at, NodeName { level, base, last, uid }))),
+            None => self.segment(at, kind, SegmentName { base, last, term, uid }),
         }
     }
 

@@ -2,7 +2,11 @@
 
 mod codec;
 
+use std::ops::Range;
+
 use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term};
+
+use crate::manifest::EntryKind;
 
 /// One remembered batch of a producer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +98,8 @@ pub struct Intent {
     pub end: Offset,
     /// Wall-clock time in the intent's header.
     pub announced_ms: i64,
+    /// What will hold the range: part of the key.
+    pub kind: EntryKind,
 }
 
 /// An object that must be deleted: an expired intent's, a replaced one, or one below the log start.
@@ -103,6 +109,8 @@ pub struct Tombstone {
     pub uid: u64,
     /// The level of a manifest node, which stands for itself and all that it names; `None` for a segment.
     pub node_level: Option<u8>,
+    /// What kind of segment it is: part of the key. Without meaning for a node.
+    pub kind: EntryKind,
     /// Part of the key.
     pub incarnation: u32,
     /// Part of the key.
@@ -113,9 +121,15 @@ pub struct Tombstone {
     pub last: Offset,
     /// Wall-clock time in the command that made it.
     pub since_ms: i64,
-    /// The log start in force when it was made; deletion waits for two checkpoints that carry it.
+    /// The log start in force when it was made.
     pub log_start: Offset,
+    /// The applied indexes (A) whose checkpoints may name it: from behind the roll of its range to the command that took
+    /// it out of the manifest. Empty for what no manifest ever named, [`NAMED_EVER`] where nobody knows.
+    pub named: Range<LogIndex>,
 }
+
+/// Every applied index: any checkpoint may name the object.
+pub const NAMED_EVER: Range<LogIndex> = LogIndex::ZERO..LogIndex(u64::MAX);
 
 /// A transaction that has begun in this partition and not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

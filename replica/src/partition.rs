@@ -15,6 +15,7 @@ mod records;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod tombstones;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,7 +30,7 @@ use varve_formats::{
 #[cfg(any(test, feature = "test-support"))]
 pub use batch::sample;
 pub use batch::{BATCH_HEADER_BYTES, BatchHeader, place, stamp};
-pub use bucket::{BucketState, FoldContents};
+pub use bucket::BucketState;
 pub use producers::{Producers, Verdict, check, remember, sequence_plus};
 pub use records::{Place, RecordState};
 pub use stored::{POSITION, PartitionSections};

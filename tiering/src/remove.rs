@@ -49,6 +49,7 @@ impl<'a> Remover<'a> {
     /// between leaves what is needed to go on. Missing objects are fine.
     pub async fn remove(&self, tombstone: &Tombstone) -> Result<(), RemoveError> {
         let key = self.keys.tombstone(self.identity.topic_id, self.identity.partition, tombstone);
+        let Some(key) = key else { return Ok(()) };
         match tombstone.node_level {
             None => self.delete(key).await,
             Some(level) => {

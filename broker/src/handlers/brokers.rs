@@ -1,5 +1,7 @@
 //! Where clients are sent.
 
+use varve_replica::metadata::Broker;
+
 use crate::{net::Context, node::Node};
 
 /// A broker as a client is told it.
@@ -17,21 +19,29 @@ pub struct Endpoint {
 /// Every broker, as a client of this listener reaches it.
 pub fn endpoints(node: &Node, context: &Context) -> Vec<Endpoint> {
     let image = node.backend.image();
-    let other = |(id, broker): (&u32, &crate::node::Broker)| {
-        let (host, port) = if *id == node.id.get() {
+    let other = |broker: &Broker| {
+        let (host, port) = if broker.node == node.id {
             Some(own(node, context))
         } else {
-            broker.advertised.get(&*context.listener).cloned()
+            advertised(broker, &context.listener)
         }?;
-        Some(Endpoint { id: wire_id(*id), host, port: i32::from(port), rack: broker.rack.clone() })
+        let id = wire_id(broker.node.get());
+        Some(Endpoint { id, host, port: i32::from(port), rack: broker.rack.clone() })
     };
-    let mut endpoints: Vec<Endpoint> = image.brokers.iter().filter_map(other).collect();
-    if !image.brokers.contains_key(&node.id.get()) {
+    let mut endpoints: Vec<Endpoint> = image.brokers.values().filter_map(other).collect();
+    if !image.brokers.contains_key(&node.id) {
         // Before this node's registration is applied, a client that reached it may still be told where it is.
         let (host, port) = own(node, context);
         endpoints.push(Endpoint { id: wire_id(node.id.get()), host, port: i32::from(port), rack: None });
     }
     endpoints
+}
+
+/// Where a broker says that clients of a listener reach it: `NAME=host:port`.
+fn advertised(broker: &Broker, listener: &str) -> Option<(String, u16)> {
+    let mut named = broker.advertised.iter().filter_map(|text| text.split_once('='));
+    let (host, port) = named.find(|(name, _)| *name == listener)?.1.rsplit_once(':')?;
+    Some((host.to_owned(), port.parse().ok()?))
 }
 
 /// What is advertised for this node, else the address that the client connected to: that one works for it.
@@ -48,5 +58,21 @@ pub fn wire_id(id: u32) -> i32 {
 
 /// The node that answers for metadata; -1: nobody now.
 pub fn controller(node: &Node) -> i32 {
-    node.backend.image().controller.map_or(-1, |id| wire_id(id.get()))
+    node.backend.image().brokers.keys().next().map_or(-1, |id| wire_id(id.get()))
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_common::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn a_broker_is_reached_where_it_says_for_that_listener() {
+        let named = ["IN=a:1", "OUT=[::1]:9092", "BAD=nowhere"].map(str::to_owned).to_vec();
+        let broker = Broker { node: NodeId::new(2).unwrap(), epoch: 1, advertised: named, rack: None };
+        assert_eq!(advertised(&broker, "OUT"), Some(("[::1]".to_owned(), 9092)));
+        assert_eq!(advertised(&broker, "IN"), Some(("a".to_owned(), 1)));
+        assert_eq!((advertised(&broker, "BAD"), advertised(&broker, "MISSING")), (None, None));
+    }
 }

@@ -110,5 +110,5 @@ async fn remove(
     let topic = reference.find(&image)?;
     authorize(context, Operation::Delete, Resource::Topic(&topic.name))?;
     node.backend.delete_topic(topic.id).await.map_err(|refusal| refusal.code())?;
-    Ok((topic.id, topic.name.clone()))
+    Ok((topic.id, topic.name.to_string()))
 }

@@ -10,6 +10,7 @@ use varve_protocol::{
         },
     },
 };
+use varve_replica::metadata::Topic;
 
 use super::{
     access::{Operation, Resource, authorize},
@@ -22,7 +23,7 @@ use crate::{
         value::{self, Kind},
     },
     net::Context,
-    node::{Node, Topic},
+    node::Node,
 };
 
 const TOPIC: i8 = 2;
@@ -88,7 +89,7 @@ fn describe(
             topics::check_name(name).map_err(|_| ErrorCode::InvalidTopicException)?;
             authorize(context, Operation::DescribeConfigs, Resource::Topic(name))?;
             let image = node.backend.image();
-            let topic = image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+            let topic = image.topic_by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
             Ok(TOPIC_KEYS.iter().map(|key| topic_row(node, topic, key, detail)).collect())
         }
         BROKER => {

@@ -1,10 +1,11 @@
 //! The one place where outcomes become Kafka's error codes.
 
 use varve_protocol::{ApiKey, ErrorCode, Response};
+use varve_replica::{Refusal, metadata::MetadataRejected};
 
 use crate::{
     config::topic::TopicConfigError,
-    node::{AppendRefusal, MetadataRefusal, ReadError},
+    node::{MetadataRefusal, ReadError},
 };
 
 use super::topics::TopicRefusal;
@@ -15,17 +16,20 @@ pub trait Coded {
     fn code(&self) -> ErrorCode;
 }
 
-impl Coded for AppendRefusal {
+impl Coded for Refusal {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::UnknownGroup | Self::NotLeader | Self::Unknown => ErrorCode::NotLeaderOrFollower,
+            Self::UnknownGroup | Self::WrongGroup | Self::NotLeader { .. } | Self::Unknown => {
+                ErrorCode::NotLeaderOrFollower
+            }
             // Clients retry this one; THROTTLING_QUOTA_EXCEEDED is unknown to producers.
             Self::Throttled => ErrorCode::RequestTimedOut,
-            Self::Storage => ErrorCode::KafkaStorageError,
+            Self::StorageError => ErrorCode::KafkaStorageError,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
             Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,
             Self::InvalidBatch(_) => ErrorCode::InvalidRecord,
             Self::Transactional => ErrorCode::InvalidTxnState,
+            Self::OffsetOutOfRange => ErrorCode::OffsetOutOfRange,
         }
     }
 }
@@ -45,11 +49,23 @@ impl Coded for ReadError {
 impl Coded for MetadataRefusal {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Exists => ErrorCode::TopicAlreadyExists,
-            Self::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
-            Self::Limit(_) => ErrorCode::PolicyViolation,
+            Self::Rejected(rejected) => rejected.code(),
             Self::NotController => ErrorCode::NotController,
             Self::Storage => ErrorCode::KafkaStorageError,
+        }
+    }
+}
+
+impl Coded for MetadataRejected {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::TopicExists { .. } | Self::TopicIdTaken => ErrorCode::TopicAlreadyExists,
+            Self::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+            Self::InvalidName => ErrorCode::InvalidTopicException,
+            Self::InvalidPartitions => ErrorCode::InvalidPartitions,
+            Self::InvalidNode(_) | Self::InvalidCount | Self::FeatureDowngrade { .. } => {
+                ErrorCode::PolicyViolation
+            }
         }
     }
 }

@@ -12,10 +12,15 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use varve_common::{
-    Clock, ClusterId, Entropy, GroupId, LeaderEpoch, Monotonic, NodeId, Offset, ReplicaId, Term, TopicId,
-    clock::BoxFuture,
+    Clock, ClusterId, Entropy, GroupId, Incarnation, LeaderEpoch, Monotonic, NodeId, Offset, PartitionIndex,
+    ReplicaId, Term, TopicId, clock::BoxFuture,
 };
+use varve_formats::state::EpochStart;
 use varve_protocol::batch::{BatchHeader, Caps, Records, patch};
+use varve_replica::{
+    PartitionIdentity, PartitionView, Refusal, Role,
+    metadata::{self, Broker, MetadataRejected, Partition, Topic},
+};
 
 use crate::{
     config::{Config, Sources},
@@ -45,9 +50,23 @@ fn node_id() -> NodeId {
     NodeId::new(1).unwrap()
 }
 
-fn empty_view() -> PartitionView {
+fn replica_id() -> ReplicaId {
+    ReplicaId::new(node_id(), 1).unwrap()
+}
+
+/// A partition that is served here, in epoch 3, and holds nothing.
+pub fn empty_view() -> PartitionView {
     PartitionView {
-        leader: Some(node_id()),
+        identity: PartitionIdentity {
+            cluster: ClusterId([7; 16]),
+            incarnation: Incarnation(1),
+            topic_id: TopicId::ZERO,
+            topic: String::new(),
+            partition: PartitionIndex(0),
+        },
+        replica: replica_id(),
+        role: Role::Leader,
+        leader: Some(replica_id()),
         leader_epoch: LeaderEpoch(3),
         ready: true,
         log_start: Offset(0),
@@ -56,21 +75,22 @@ fn empty_view() -> PartitionView {
         high_watermark: Offset(0),
         last_stable_offset: Offset(0),
         log_end: Offset(0),
-        epochs: Arc::new(vec![(Term(3), Offset(0))]),
+        epochs: Arc::new(vec![EpochStart { term: Term(3), start: Offset(0) }]),
+        root: Arc::default(),
+        rolls: Arc::default(),
+        seals: Arc::default(),
+        open: Default::default(),
+        producers: 0,
     }
 }
 
 impl Fake {
     fn new() -> Self {
-        let broker = Broker { advertised: BTreeMap::new(), rack: None };
-        let image = Image {
-            cluster: ClusterId([7; 16]),
-            controller: Some(node_id()),
-            brokers: BTreeMap::from([(1, broker)]),
-            topics: BTreeMap::new(),
-            names: BTreeMap::new(),
-        };
-        Self(Mutex::new(State { image: Arc::new(image), logs: BTreeMap::new(), producers: 0 }))
+        let broker = Broker { node: node_id(), epoch: 1, advertised: Vec::new(), rack: None };
+        let mut metadata = metadata::Image::new(ClusterId([7; 16]), Incarnation(1));
+        metadata.brokers = Arc::new(BTreeMap::from([(node_id(), broker)]));
+        let image = Arc::new(Image::new(metadata));
+        Self(Mutex::new(State { image, logs: BTreeMap::new(), producers: 0 }))
     }
 
     /// Changes what is published of a partition.
@@ -103,33 +123,36 @@ impl Backend for Fake {
 
     fn create_topic(&self, topic: NewTopic) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
         let mut state = self.0.lock().unwrap();
-        let replica = ReplicaId::new(node_id(), 1).unwrap();
         let first = state.logs.len() as u64 + 1;
         let groups: Vec<GroupId> = (0..topic.partitions as u64).map(|index| GroupId(first + index)).collect();
         for group in &groups {
             let log = Log { batches: Vec::new(), view: watch::Sender::new(Arc::new(empty_view())) };
             state.logs.insert(*group, log);
         }
-        let image = Arc::make_mut(&mut state.image);
-        let partitions =
-            groups.into_iter().map(|group| Partition { group, replicas: vec![replica] }).collect();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let name: Arc<str> = topic.name.into();
+        let partition = |group| Partition { group, replicas: vec![replica_id()] };
         let made = Topic {
             id: topic.id,
-            name: topic.name.clone(),
-            partitions,
+            name: Arc::clone(&name),
+            created_ms: 0,
+            partitions: groups.into_iter().map(partition).collect(),
             configs: topic.configs.into_iter().collect(),
-            rules: Default::default(),
         };
-        image.names.insert(topic.id, topic.name.clone());
-        image.topics.insert(topic.name, Arc::new(made));
+        Arc::make_mut(&mut metadata.names).insert(name, topic.id);
+        Arc::make_mut(&mut metadata.topics).insert(topic.id, Arc::new(made));
+        state.image = Arc::new(state.image.advance(metadata));
         ready(Ok(()))
     }
 
     fn delete_topic(&self, id: TopicId) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
         let mut state = self.0.lock().unwrap();
-        let image = Arc::make_mut(&mut state.image);
-        let Some(name) = image.names.remove(&id) else { return ready(Err(MetadataRefusal::UnknownTopic)) };
-        image.topics.remove(&name);
+        let mut metadata = metadata::Image::clone(&state.image);
+        let Some(topic) = Arc::make_mut(&mut metadata.topics).remove(&id) else {
+            return ready(Err(MetadataRejected::UnknownTopic.into()));
+        };
+        Arc::make_mut(&mut metadata.names).remove(&topic.name);
+        state.image = Arc::new(state.image.advance(metadata));
         ready(Ok(()))
     }
 
@@ -139,7 +162,7 @@ impl Backend for Fake {
         ready(Ok(state.producers))
     }
 
-    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, AppendRefusal>> {
+    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
         let mut state = self.0.lock().unwrap();
         let log = state.logs.get_mut(&group).unwrap();
         let base_offset = log.view.borrow().log_end;

@@ -11,16 +11,14 @@ use varve_protocol::{
         list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse},
     },
 };
+use varve_replica::PartitionView;
 
 use super::{
     access::{Operation, Resource, authorize},
     errors::Coded as _,
     partitions::{self, Served, TopicRef, epoch_at},
 };
-use crate::{
-    net::Context,
-    node::{Node, PartitionView},
-};
+use crate::{net::Context, node::Node};
 
 /// What stands for an offset in the place of a timestamp, and the version from which it may.
 const LATEST: i64 = -1;

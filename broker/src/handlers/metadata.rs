@@ -11,6 +11,7 @@ use varve_protocol::{
         metadata_response::{MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic},
     },
 };
+use varve_replica::metadata::{MetadataRejected, Partition, Topic};
 
 use super::{
     access::{self, Operation, Resource, authorize},
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     net::Context,
-    node::{MetadataRefusal, Node, Partition, Topic},
+    node::{MetadataRefusal, Node},
 };
 
 /// Before this version an empty list asks for all topics; from it on `null` does.
@@ -80,7 +81,8 @@ fn all(node: &Node, context: &Context) -> Vec<MetadataResponseTopic> {
     let visible = |topic: &&std::sync::Arc<Topic>| {
         authorize(context, Operation::Describe, Resource::Topic(&topic.name)).is_ok()
     };
-    image.topics.values().filter(visible).map(|topic| described(node, topic)).collect()
+    let by_name = image.names.values().filter_map(|id| image.topic(*id));
+    by_name.filter(visible).map(|topic| described(node, topic)).collect()
 }
 
 async fn named(
@@ -149,7 +151,10 @@ async fn create(node: &Node, context: &Context, name: &str) -> Result<(), ErrorC
     };
     match created {
         // Somebody else was first: that is as good.
-        Ok(()) | Err(topics::TopicRefusal::Metadata(MetadataRefusal::Exists)) => Ok(()),
+        Ok(())
+        | Err(topics::TopicRefusal::Metadata(MetadataRefusal::Rejected(MetadataRejected::TopicExists {
+            ..
+        }))) => Ok(()),
         Err(refusal) => Err(refusal.code()),
     }
 }
@@ -169,7 +174,7 @@ fn unknown(reference: &TopicRef, code: ErrorCode) -> MetadataResponseTopic {
 
 fn described(node: &Node, topic: &Topic) -> MetadataResponseTopic {
     let mut response = MetadataResponseTopic::default();
-    response.name = Some(topic.name.as_str().into());
+    response.name = Some((&*topic.name).into());
     response.topic_id = Uuid::from_bytes(topic.id.0);
     response.partitions =
         (0..).zip(&topic.partitions).map(|(index, at)| partition(node, index, at)).collect();
@@ -183,7 +188,7 @@ fn partition(node: &Node, index: i32, partition: &Partition) -> MetadataResponse
     response.partition_index = index;
     match view.and_then(|view| view.leader.map(|leader| (leader, view.leader_epoch))) {
         Some((leader, epoch)) => {
-            response.leader_id = wire_id(leader.get());
+            response.leader_id = wire_id(leader.node().get());
             response.leader_epoch = epoch.0;
             response.isr_nodes = nodes.clone();
         }

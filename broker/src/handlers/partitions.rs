@@ -5,8 +5,9 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use varve_common::{GroupId, Offset, TopicId};
 use varve_protocol::ErrorCode;
+use varve_replica::{PartitionView, metadata::Topic};
 
-use crate::node::{Image, Node, PartitionView, Topic};
+use crate::node::{Image, Node};
 
 /// A partition that this node serves.
 pub struct Served {
@@ -31,8 +32,8 @@ impl TopicRef {
     /// The topic, or the error that says which way of naming found nothing.
     pub fn find<'a>(&self, image: &'a Image) -> Result<&'a Arc<Topic>, ErrorCode> {
         match self {
-            Self::Name(name) => image.topic(name).ok_or(ErrorCode::UnknownTopicOrPartition),
-            Self::Id(id) => image.topic_by_id(*id).ok_or(ErrorCode::UnknownTopicId),
+            Self::Name(name) => image.topic_by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition),
+            Self::Id(id) => image.topic(*id).ok_or(ErrorCode::UnknownTopicId),
         }
     }
 }
@@ -76,37 +77,36 @@ pub fn epoch_end(view: &PartitionView, epoch: i32) -> EpochEnd {
     if epoch == view.leader_epoch.0 {
         return EpochEnd { epoch, end: view.log_end.to_wire() };
     }
-    let above = view.epochs.partition_point(|(term, _)| term.leader_epoch().0 <= epoch);
-    let end = view.epochs.get(above).map_or(view.log_end, |(_, start)| *start);
+    let above = view.epochs.partition_point(|known| known.term.leader_epoch().0 <= epoch);
+    let end = view.epochs.get(above).map_or(view.log_end, |next| next.start);
     // Below the first epoch that is known the question comes back with where that one begins.
-    let floor = above.checked_sub(1).map_or(epoch, |place| view.epochs[place].0.leader_epoch().0);
+    let floor = above.checked_sub(1).map_or(epoch, |place| view.epochs[place].term.leader_epoch().0);
     EpochEnd { epoch: floor, end: end.to_wire() }
 }
 
 /// The epoch in which an offset was written; -1: unknown.
 pub fn epoch_at(view: &PartitionView, offset: Offset) -> i32 {
-    let above = view.epochs.partition_point(|(_, start)| *start <= offset);
-    above.checked_sub(1).map_or(-1, |place| view.epochs[place].0.leader_epoch().0)
+    let above = view.epochs.partition_point(|known| known.start <= offset);
+    above.checked_sub(1).map_or(-1, |place| view.epochs[place].term.leader_epoch().0)
 }
 
 #[cfg(test)]
 mod tests {
     use varve_common::{LeaderEpoch, Term};
+    use varve_formats::state::EpochStart;
 
     use super::*;
+    use crate::handlers::fake;
 
     fn view() -> PartitionView {
         PartitionView {
-            leader: None,
             leader_epoch: LeaderEpoch(7),
-            ready: true,
-            log_start: Offset(10),
-            local_start: Offset(10),
-            tiered_end: Offset(0),
-            high_watermark: Offset(50),
-            last_stable_offset: Offset(50),
             log_end: Offset(50),
-            epochs: Arc::new(vec![(Term(2), Offset(10)), (Term(5), Offset(30))]),
+            epochs: Arc::new(vec![
+                EpochStart { term: Term(2), start: Offset(10) },
+                EpochStart { term: Term(5), start: Offset(30) },
+            ]),
+            ..fake::empty_view()
         }
     }
 

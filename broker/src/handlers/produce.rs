@@ -13,6 +13,7 @@ use varve_protocol::{
         produce_response::{PartitionProduceResponse, TopicProduceResponse},
     },
 };
+use varve_replica::Refusal;
 
 use super::{
     access::{Operation, Resource, authorize},
@@ -23,7 +24,7 @@ use crate::{
     config::topic::ProduceRules,
     metrics::Handles,
     net::Context,
-    node::{Append, AppendRefusal, Appended, Node},
+    node::{Append, Appended, Node},
 };
 
 /// Why a batch was not stored, with a text for newer clients.
@@ -39,7 +40,7 @@ impl From<ErrorCode> for Refused {
 }
 
 /// A batch that is on its way, or was refused.
-type Outcome = BoxFuture<'static, Result<Appended, AppendRefusal>>;
+type Outcome = BoxFuture<'static, Result<Appended, Refusal>>;
 
 /// What a Produce request comes to.
 pub enum Answered {
@@ -141,7 +142,7 @@ fn hand_over(
     authorize(context, Operation::Write, Resource::Topic(&topic.name))?;
     let served = partitions::find(node, topic, data.index)?;
     let batch = data.records.unwrap_or_default();
-    let rules = topic.rules.get(|| ProduceRules::from(&node.effective(topic)));
+    let rules = image.produce_rules(topic, || ProduceRules::from(&node.effective(topic)));
     let meta = check(node, rules, &batch)?;
     if version < ZSTD_FROM && meta.codec == batch::Codec::Zstd {
         return Err(ErrorCode::UnsupportedCompressionType.into());

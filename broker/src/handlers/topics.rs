@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use varve_common::TopicId;
+use varve_replica::metadata::MetadataRejected;
 
 use crate::{
     config::topic::{self, TopicConfigError},
@@ -88,8 +89,9 @@ impl<'a> Wish<'a> {
 pub fn plan(node: &Node, wish: &Wish<'_>) -> Result<NewTopic, TopicRefusal> {
     check_name(wish.name)?;
     let image = node.backend.image();
-    if image.topic(wish.name).is_some() {
-        return Err(MetadataRefusal::Exists.into());
+    if let Some(topic) = image.topic_by_name(wish.name) {
+        let rejected = MetadataRejected::TopicExists { id: topic.id };
+        return Err(MetadataRefusal::from(rejected).into());
     }
     let brokers = image.brokers.len().max(1);
     let (partitions, replication_factor) = shape(node, wish, brokers)?;

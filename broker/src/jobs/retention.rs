@@ -1,14 +1,15 @@
 //! Old checkpoints leave the bucket: the newest three stay, and a grid of hours and days for restores.
 //!
-//! What is there is learned once a start, by a listing and a look at each header, and remembered from then on: in steady
-//! state a publish costs deletes only. A checkpoint whose header cannot be read is left alone and not counted.
+//! What is there is learned once a term, by a listing and a look at each header, and remembered from then on: in steady
+//! state a publish costs deletes only. What is left is told to the group, which deletes no object that one of them names
+//! (B8); so a checkpoint whose header cannot be read is left alone, and counts as one that is there.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
 };
 
-use varve_common::ObjectKey;
+use varve_common::{LogIndex, ObjectKey, Term};
 use varve_formats::{
     checkpoint::{CheckpointHeader, PEEK_BYTES},
     command::PublishedCheckpoint,
@@ -17,7 +18,20 @@ use varve_formats::{
 use varve_objects::{Failure, Store};
 use varve_snapshot::{Grid, list_all, surplus};
 
-type Folder = BTreeMap<ObjectKey, PublishedCheckpoint>;
+/// A checkpoint in the bucket.
+#[derive(Clone)]
+struct Present {
+    applied: LogIndex,
+    /// `None` where its header cannot be read.
+    described: Option<PublishedCheckpoint>,
+}
+
+/// A group's checkpoints, as known since this term.
+#[derive(Clone)]
+struct Folder {
+    term: Term,
+    present: BTreeMap<ObjectKey, Present>,
+}
 
 /// Remembers which checkpoints are in the bucket. Clones share it.
 #[derive(Clone, Default)]
@@ -26,41 +40,67 @@ pub struct Retention {
     grid: Grid,
 }
 
+/// What a publication left in the bucket.
+#[derive(Debug)]
+pub struct Swept {
+    /// The applied index of every checkpoint of the group that is there.
+    pub kept: Vec<LogIndex>,
+    /// How many went.
+    pub deleted: usize,
+    /// Why others that are surplus did not: they stay until the next publication.
+    pub failed: Option<Failure>,
+}
+
 impl Retention {
     /// Takes note of a checkpoint that was published under `key`, and deletes those that it makes surplus, but for those
     /// in `named`: a publish whose commit never came is newer than what the group names, and must not push that out.
-    /// Gives how many went. A failure leaves surplus ones for the next publish.
+    /// Fails where what is there cannot be listed.
     pub async fn after_publish(
         &self,
         store: &dyn Store,
         keys: &Keys,
         (key, published): (&ObjectKey, PublishedCheckpoint),
         named: &[u64],
-    ) -> Result<usize, Failure> {
-        let name = key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned();
-        let known = self.lock().get(&name).cloned();
+    ) -> Result<Swept, Failure> {
+        let (name, term, now_ms) = (folder_of(key), published.key_term, published.published_ms);
+        // In another term another node may have published.
+        let known = self.lock().get(&name).filter(|folder| folder.term == term).cloned();
         let mut folder = match known {
             Some(folder) => folder,
-            None => learn(store, keys, &name).await?,
+            None => Folder { term, present: learn(store, keys, &name).await? },
         };
-        let now_ms = published.published_ms;
-        folder.insert(key.clone(), published);
-        let all: Vec<PublishedCheckpoint> = folder.values().cloned().collect();
+        let present = Present { applied: published.applied_index, described: Some(published) };
+        folder.present.insert(key.clone(), present);
+        let all: Vec<PublishedCheckpoint> =
+            folder.present.values().filter_map(|present| present.described.clone()).collect();
         let mut gone = surplus(&all, &self.grid, now_ms);
         gone.retain(|uid| !named.contains(uid));
-        let mut deleted = 0;
-        let mut failed = None;
-        for (key, _) in folder.clone().iter().filter(|(_, checkpoint)| gone.contains(&checkpoint.uid)) {
-            match store.delete(key).await {
+        let is_gone =
+            |present: &Present| present.described.as_ref().is_some_and(|one| gone.contains(&one.uid));
+        let surplus: Vec<ObjectKey> = folder
+            .present
+            .iter()
+            .filter(|(_, present)| is_gone(present))
+            .map(|(key, _)| key.clone())
+            .collect();
+        let (mut deleted, mut failed) = (0, None);
+        for key in surplus {
+            match store.delete(&key).await {
                 Ok(()) => {
-                    folder.remove(key);
+                    folder.present.remove(&key);
                     deleted += 1;
                 }
                 Err(failure) => failed = Some(failure),
             }
         }
+        let kept = folder.present.values().map(|present| present.applied).collect();
         self.lock().insert(name, folder);
-        failed.map_or(Ok(deleted), Err)
+        Ok(Swept { kept, deleted, failed })
+    }
+
+    /// Takes note of a publication that failed: whether its object is there is unknown, so that the next one lists anew.
+    pub fn after_failure(&self, key: &ObjectKey) {
+        self.lock().remove(&folder_of(key));
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Folder>> {
@@ -68,19 +108,25 @@ impl Retention {
     }
 }
 
-async fn learn(store: &dyn Store, keys: &Keys, folder: &str) -> Result<Folder, Failure> {
-    let mut found = Folder::new();
+fn folder_of(key: &ObjectKey) -> String {
+    key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned()
+}
+
+async fn learn(
+    store: &dyn Store,
+    keys: &Keys,
+    folder: &str,
+) -> Result<BTreeMap<ObjectKey, Present>, Failure> {
+    let mut found = BTreeMap::new();
     for listed in list_all(store, folder).await? {
         let name = match keys.parse(&listed.key) {
             Ok(Key::MetadataCheckpoint(_, name) | Key::Checkpoint(_, name)) => name,
             _ => continue,
         };
-        let Ok(beginning) = store.get_range(&listed.key, 0..listed.bytes.min(PEEK_BYTES)).await else {
-            continue;
-        };
-        if let Ok(header) = CheckpointHeader::peek(beginning) {
-            found.insert(listed.key, described(&header, name, listed.bytes));
-        }
+        let beginning = store.get_range(&listed.key, 0..listed.bytes.min(PEEK_BYTES)).await.ok();
+        let header = beginning.and_then(|beginning| CheckpointHeader::peek(beginning).ok());
+        let described = header.map(|header| described(&header, name, listed.bytes));
+        found.insert(listed.key, Present { applied: name.applied_index, described });
     }
     Ok(found)
 }
@@ -108,32 +154,52 @@ mod tests {
 
     use super::*;
 
+    async fn publish(retention: &Retention, store: &MemoryStore, (applied, term): (u64, u64)) -> Swept {
+        let keys = keys();
+        let name = CheckpointName { applied_index: LogIndex(applied), term: Term(term), uid: applied };
+        let key = keys.build(&Key::MetadataCheckpoint(Incarnation(1), name));
+        let body = bytes::Bytes::from_static(b"checkpoint");
+        store.put_new(&key, body.clone().into(), Digest::of(&body)).await.unwrap();
+        let header = PublishedCheckpoint {
+            uid: applied,
+            key_term: Term(term),
+            state_index: LogIndex(applied),
+            state_term: Term(1),
+            state_offset: Default::default(),
+            applied_index: LogIndex(applied),
+            log_start: Default::default(),
+            bytes: 10,
+            sha256: Default::default(),
+            published_ms: 7_200_000 + applied as i64,
+        };
+        // The first is what the group names: the commits of the others never came.
+        retention.after_publish(store, &keys, (&key, header), &[1]).await.unwrap()
+    }
+
+    fn keys() -> Keys {
+        Prefix::new("p").cluster(ClusterId::from_random(1))
+    }
+
     #[tokio::test]
     async fn b1_the_newest_three_stay_and_what_the_group_names_and_others_of_the_hour_go() {
-        let (store, keys) = (MemoryStore::default(), Prefix::new("p").cluster(ClusterId::from_random(1)));
-        let retention = Retention::default();
-        let mut deleted = 0;
+        let (store, retention) = (MemoryStore::default(), Retention::default());
+        let (mut deleted, mut kept) = (0, Vec::new());
         for applied in 1..=7_u64 {
-            let name = CheckpointName { applied_index: LogIndex(applied), term: Term(1), uid: applied };
-            let key = keys.build(&Key::MetadataCheckpoint(Incarnation(1), name));
-            let body = bytes::Bytes::from_static(b"checkpoint");
-            store.put_new(&key, body.clone().into(), Digest::of(&body)).await.unwrap();
-            let header = PublishedCheckpoint {
-                uid: applied,
-                key_term: Term(1),
-                state_index: LogIndex(applied),
-                state_term: Term(1),
-                state_offset: Default::default(),
-                applied_index: LogIndex(applied),
-                log_start: Default::default(),
-                bytes: 10,
-                sha256: Default::default(),
-                published_ms: 7_200_000 + applied as i64,
-            };
-            // The first is what the group names: the commits of the others never came.
-            deleted += retention.after_publish(&store, &keys, (&key, header), &[1]).await.unwrap();
+            let swept = publish(&retention, &store, (applied, 1)).await;
+            deleted += swept.deleted;
+            kept = swept.kept;
         }
-        let left = list_all(&store, &keys.metadata_checkpoints(Incarnation(1))).await.unwrap();
+        let left = list_all(&store, &keys().metadata_checkpoints(Incarnation(1))).await.unwrap();
         assert_eq!((deleted, left.len()), (3, 4));
+        assert_eq!(kept, [1, 5, 6, 7].map(LogIndex));
+    }
+
+    #[tokio::test]
+    async fn b8_what_another_term_published_or_nobody_can_read_counts_as_kept() {
+        let (store, mine, others) = (MemoryStore::default(), Retention::default(), Retention::default());
+        publish(&mine, &store, (1, 1)).await;
+        publish(&others, &store, (2, 2)).await;
+        let swept = publish(&mine, &store, (3, 3)).await;
+        assert_eq!((swept.kept, swept.deleted), ([1, 2, 3].map(LogIndex).to_vec(), 0));
     }
 }

@@ -6,7 +6,7 @@ use tokio::{runtime::Handle, sync::watch};
 use varve_common::{Clock, GroupId, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
 use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
 use varve_replica::{
-    BatchMeta, Input, Refusal, Reply, Timestamps,
+    BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps,
     metadata::{MetadataDone, MetadataRejected},
 };
 use varve_tiering::{
@@ -20,8 +20,7 @@ use super::{
     views::Views,
 };
 use crate::node::{
-    Append, AppendRefusal, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, PartitionView,
-    ReadBatches, ReadError, ReadLimits,
+    Append, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, ReadBatches, ReadError, ReadLimits,
 };
 
 /// Ids that are allocated at once: what a crash leaves unused is never missed.
@@ -60,7 +59,7 @@ impl NodeBackend {
         let propose = |ticket| Input::Propose { ticket: Some(ticket), group: GroupId::METADATA, command };
         match self.mailbox.request(propose).await {
             Ok(Reply::Metadata(Ok(done))) => Ok(done),
-            Ok(Reply::Metadata(Err(rejected))) => Err(refusal_of(&rejected)),
+            Ok(Reply::Metadata(Err(rejected))) => Err(rejected.into()),
             Ok(Reply::Refused(Refusal::StorageError)) | Err(Stopped) => Err(MetadataRefusal::Storage),
             Ok(_) => Err(MetadataRefusal::NotController),
         }
@@ -81,15 +80,12 @@ impl NodeBackend {
             })
             .await?;
         (first..first + u64::from(count))
-            .map(|counter| {
-                ReplicaId::new(self.node, counter).ok_or(MetadataRefusal::Limit("replica ids are used up"))
-            })
+            .map(|counter| ReplicaId::new(self.node, counter).ok_or(MetadataRejected::InvalidCount.into()))
             .collect()
     }
 
     async fn create(self, topic: NewTopic) -> Result<(), MetadataRefusal> {
-        let count =
-            u32::try_from(topic.partitions).map_err(|_| MetadataRefusal::Limit("invalid partitions"))?;
+        let count = u32::try_from(topic.partitions).map_err(|_| MetadataRejected::InvalidPartitions)?;
         let replicas = self.replica_ids(count).await?;
         let partitions = replicas
             .into_iter()
@@ -144,7 +140,7 @@ impl NodeBackend {
     }
 }
 
-fn extent(group: GroupId, view: &varve_replica::PartitionView) -> PartitionExtent<'_> {
+fn extent(group: GroupId, view: &PartitionView) -> PartitionExtent<'_> {
     PartitionExtent {
         group,
         identity: &view.identity,
@@ -162,36 +158,6 @@ fn error_of(group: GroupId, error: &ViewError) -> ReadError {
         ViewError::Cold(_) => ReadError::Unavailable,
         ViewError::Nowhere { .. } | ViewError::Wal(_) | ViewError::Local(_) => ReadError::Storage,
         ViewError::Records { .. } => ReadError::Corrupt,
-    }
-}
-
-fn refusal_of(rejected: &MetadataRejected) -> MetadataRefusal {
-    match rejected {
-        MetadataRejected::TopicExists { .. } | MetadataRejected::TopicIdTaken => MetadataRefusal::Exists,
-        MetadataRejected::UnknownTopic => MetadataRefusal::UnknownTopic,
-        MetadataRejected::InvalidName => MetadataRefusal::Limit("invalid topic name"),
-        MetadataRejected::InvalidPartitions => MetadataRefusal::Limit("too many partitions"),
-        MetadataRejected::InvalidNode(_) => MetadataRefusal::Limit("invalid node id"),
-        MetadataRejected::InvalidCount => MetadataRefusal::Limit("ids are used up"),
-        MetadataRejected::FeatureDowngrade { .. } => MetadataRefusal::Limit("feature levels only rise"),
-    }
-}
-
-fn append_refusal_of(refusal: Refusal) -> AppendRefusal {
-    match refusal {
-        Refusal::UnknownGroup | Refusal::WrongGroup => AppendRefusal::UnknownGroup,
-        Refusal::NotLeader { .. } => AppendRefusal::NotLeader,
-        Refusal::Unknown | Refusal::OffsetOutOfRange => AppendRefusal::Unknown,
-        Refusal::Throttled => AppendRefusal::Throttled,
-        Refusal::StorageError => AppendRefusal::Storage,
-        Refusal::OutOfOrderSequence { expected, found } => {
-            AppendRefusal::OutOfOrderSequence { expected, found }
-        }
-        Refusal::InvalidProducerEpoch { current, found } => {
-            AppendRefusal::InvalidProducerEpoch { current, found }
-        }
-        Refusal::InvalidBatch(why) => AppendRefusal::InvalidBatch(why),
-        Refusal::Transactional => AppendRefusal::Transactional,
     }
 }
 
@@ -213,7 +179,7 @@ pub const fn meta_of(meta: &varve_protocol::batch::BatchMeta) -> BatchMeta {
     }
 }
 
-fn appended_of(reply: Reply) -> Result<Appended, AppendRefusal> {
+fn appended_of(reply: Reply) -> Result<Appended, Refusal> {
     match reply {
         Reply::Produced { base_offset, append_time_ms, log_start } => {
             Ok(Appended { base_offset, append_time_ms, log_start, duplicate: false })
@@ -221,8 +187,8 @@ fn appended_of(reply: Reply) -> Result<Appended, AppendRefusal> {
         Reply::Duplicate { base_offset, log_start } => {
             Ok(Appended { base_offset, append_time_ms: -1, log_start, duplicate: true })
         }
-        Reply::Refused(refusal) => Err(append_refusal_of(refusal)),
-        Reply::Metadata(_) | Reply::Trimmed { .. } => Err(AppendRefusal::Unknown),
+        Reply::Refused(refusal) => Err(refusal),
+        Reply::Metadata(_) | Reply::Trimmed { .. } => Err(Refusal::Unknown),
     }
 }
 
@@ -257,12 +223,12 @@ impl Backend for NodeBackend {
         })
     }
 
-    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, AppendRefusal>> {
+    fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
         if self.room.is_crowded() {
             let pause = self.clock.sleep(FULL_PAUSE);
             return Box::pin(async move {
                 pause.await;
-                Err(AppendRefusal::Throttled)
+                Err(Refusal::Throttled)
             });
         }
         let meta = meta_of(&append.meta);
@@ -274,7 +240,7 @@ impl Backend for NodeBackend {
             meta,
             timestamps,
         });
-        Box::pin(async move { appended_of(answer.await.map_err(|_| AppendRefusal::Storage)?) })
+        Box::pin(async move { appended_of(answer.await.map_err(|_| Refusal::StorageError)?) })
     }
 
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {

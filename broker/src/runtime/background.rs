@@ -82,7 +82,7 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
         JobOutcome::UploadFailed { .. } => {
             handles.upload_errors.inc();
         }
-        JobOutcome::CheckpointPublished(checkpoint) => {
+        JobOutcome::CheckpointPublished { checkpoint, .. } => {
             handles.snapshots.inc();
             handles.snapshot_last.set(checkpoint.published_ms as f64 / 1000.0);
         }
@@ -98,7 +98,7 @@ fn log(group: GroupId, outcome: &JobOutcome) {
         JobOutcome::UploadFailed { uid, why } => tracing::warn!(%group, uid, why, "upload failed"),
         JobOutcome::SealFailed { base, why } => tracing::warn!(%group, %base, why, "sealing failed"),
         JobOutcome::Failed { kind, why } => tracing::warn!(%group, ?kind, why, "background job failed"),
-        JobOutcome::CheckpointPublished(checkpoint) => {
+        JobOutcome::CheckpointPublished { checkpoint, .. } => {
             tracing::info!(%group, state = %checkpoint.state_index, applied = %checkpoint.applied_index, bytes = checkpoint.bytes, "checkpoint published");
         }
         done => tracing::debug!(%group, ?done, "background job done"),

@@ -18,7 +18,7 @@ use varve_formats::{
     compression::Codec,
     keys::Keys,
 };
-use varve_replica::Shard;
+use varve_replica::{Shard, metadata};
 use varve_snapshot::claim::ClaimError;
 use varve_tiering::{
     ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, TailCache, UploadBudget, Uploader, chunks,
@@ -48,7 +48,7 @@ use crate::{
     jobs::{Retention, Surroundings},
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
-    node::{Image, MetadataRefusal, Node},
+    node::{MetadataRefusal, Node},
     telemetry,
 };
 
@@ -287,7 +287,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let keys = base.tier.prefix.cluster(base.identity.cluster);
     let chunks = chunk_cache(base);
     let log = log_view(base, &keys, &tail, &reader, &local, chunks.clone());
-    let views = Views::new(no_metadata(base.identity));
+    let views = Views::new(metadata::Image::new(base.identity.cluster, base.identity.incarnation));
     let (failed_sender, failed) = oneshot::channel();
     let thread = ShardThread {
         driver,
@@ -315,16 +315,6 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         replica_ids: Arc::default(),
     };
     Ok(Core { backend, wal, reader, chunks, thread, failed, recovery: recovered })
-}
-
-fn no_metadata(identity: Identity) -> Image {
-    Image {
-        cluster: identity.cluster,
-        controller: None,
-        brokers: Default::default(),
-        topics: Default::default(),
-        names: Default::default(),
-    }
 }
 
 fn chunk_cache(base: &Base) -> ChunkCache {

@@ -6,7 +6,7 @@ use crate::{
     command::PublishedCheckpoint,
     fixtures::{self, Form},
     identity::tests_support::identity,
-    manifest::{Root, tests_support},
+    manifest::{EntryKind, Root, tests_support},
     state::*,
 };
 
@@ -56,9 +56,10 @@ fn state() -> PartitionCheckpoint {
         aborted: vec![aborted],
         epochs: vec![epoch],
         bucket: BucketState { log_start: Offset(100), manifest_seq: 3 },
-        intents: vec![Intent { uid: 5, term: Term(7), base, end, announced_ms: 9 }],
+        intents: vec![Intent { uid: 5, term: Term(7), base, end, announced_ms: 9, kind: EntryKind::Raw }],
         tombstones: vec![Tombstone {
             node_level: None,
+            kind: EntryKind::Raw,
             uid: 6,
             incarnation: 1,
             term: Term(7),
@@ -66,6 +67,7 @@ fn state() -> PartitionCheckpoint {
             last: Offset(99),
             since_ms: 8,
             log_start: Offset(100),
+            named: NAMED_EVER,
         }],
         rolls: vec![RollEntry {
             base,
@@ -130,6 +132,21 @@ fn checkpoints_round_trip_and_match_their_fixtures() {
         assert!(summaries.iter().any(|section| section.codec == codec));
         assert_eq!(PartitionCheckpoint::from_checkpoint(&read), Ok(state()));
     }
+}
+
+#[test]
+fn intents_and_tombstones_of_merged_segments_keep_their_kind_and_who_may_name_them() {
+    let (base, end) = (Offset(0), Offset(100));
+    let intent = Intent { uid: 5, term: Term(7), base, end, announced_ms: 9, kind: EntryKind::Merged };
+    let bytes = fixtures::check("intent_merged", Form::Exact, &intent.to_bytes());
+    assert_eq!(Intent::from_bytes(bytes), Ok(intent));
+    let tombstone = Tombstone {
+        kind: EntryKind::Merged,
+        named: LogIndex(41)..LogIndex(55),
+        ..state().tombstones[0].clone()
+    };
+    let bytes = fixtures::check("tombstone_merged", Form::Exact, &tombstone.to_bytes());
+    assert_eq!(Tombstone::from_bytes(bytes), Ok(tombstone));
 }
 
 #[test]

@@ -286,10 +286,18 @@ impl CkptPublished {
     fn encode(&self, frame: &mut Encoder) {
         frame.term(self.term);
         self.checkpoint.encode(frame);
+        // A frame that ends here does not know: nothing is written for that while no field follows.
+        if let Some(kept) = &self.kept {
+            frame.bool(true);
+            frame.list(kept.iter(), |frame, applied| frame.index(*applied));
+        }
     }
 
     fn decode(frame: &mut Decoder) -> Result<Self, DecodeError> {
-        Ok(Self { term: frame.term()?, checkpoint: PublishedCheckpoint::decode(frame)? })
+        let (term, checkpoint) = (frame.term()?, PublishedCheckpoint::decode(frame)?);
+        let known = !frame.is_empty() && frame.bool()?;
+        let kept = if known { Some(frame.list(8, Decoder::index)?) } else { None };
+        Ok(Self { term, checkpoint, kept })
     }
 }
 

@@ -8,9 +8,7 @@ fn sample_entry() -> Entry {
     crate::manifest::tests_support::entry(100, 199)
 }
 
-fn samples() -> Vec<(&'static str, Command)> {
-    let fence = Fence { term: Term(7), manifest_seq: 3 };
-    let replica = ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap();
+fn published(kept: Option<Vec<LogIndex>>) -> Command {
     let checkpoint = PublishedCheckpoint {
         uid: 9,
         key_term: Term(7),
@@ -23,9 +21,15 @@ fn samples() -> Vec<(&'static str, Command)> {
         sha256: Digest([5; 32]),
         published_ms: 1_700_000_000_000,
     };
-    let assignment = PartitionAssignment { group: 0, replicas: vec![replica] };
-    let topic = TopicId::from_random(77);
-    let metadata = |command| Command::Metadata(command);
+    Command::CkptPublished(CkptPublished { term: Term(7), checkpoint, kept })
+}
+
+fn samples() -> Vec<(&'static str, Command)> {
+    partition_samples().into_iter().chain(metadata_samples()).collect()
+}
+
+fn partition_samples() -> Vec<(&'static str, Command)> {
+    let fence = Fence { term: Term(7), manifest_seq: 3 };
     vec![
         ("records", Command::Records(Bytes::from_static(b"not looked at"))),
         (
@@ -59,9 +63,19 @@ fn samples() -> Vec<(&'static str, Command)> {
                 node: crate::manifest::tests_support::node(0, 100, 199),
             }),
         ),
-        ("ckpt_published", Command::CkptPublished(CkptPublished { term: Term(7), checkpoint })),
+        ("ckpt_published", published(None)),
+        ("ckpt_published_kept", published(Some(vec![LogIndex(20), LogIndex(55)]))),
         ("intent_expired", Command::IntentExpired(IntentExpired { term: Term(7), uids: vec![4, 5] })),
         ("tier_reaped", Command::TierReaped(TierReaped { term: Term(7), uids: vec![] })),
+    ]
+}
+
+fn metadata_samples() -> Vec<(&'static str, Command)> {
+    let replica = ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap();
+    let assignment = PartitionAssignment { group: 0, replicas: vec![replica] };
+    let topic = TopicId::from_random(77);
+    let metadata = |command| Command::Metadata(command);
+    vec![
         (
             "register_broker",
             metadata(MetadataCommand::RegisterBroker(BrokerRegistration {
@@ -152,7 +166,7 @@ proptest! {
     }
 
     #[test]
-    fn what_decodes_encodes_to_the_same_command(sample in 0..19_usize, at in any::<prop::sample::Index>(), bit in 0..8_u32) {
+    fn what_decodes_encodes_to_the_same_command(sample in 0..20_usize, at in any::<prop::sample::Index>(), bit in 0..8_u32) {
         let entry = samples()[sample].1.encode(Term(7), 5);
         let mut bytes = entry.to_vec();
         let at = at.index(bytes.len());

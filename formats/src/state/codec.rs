@@ -3,11 +3,12 @@
 use varve_common::codec::{DecodeError, Decoder, Encoder};
 
 use super::{
-    AbortedTransaction, BucketState, ConfState, EpochStart, FrozenRoll, Intent, OpenTransaction,
+    AbortedTransaction, BucketState, ConfState, EpochStart, FrozenRoll, Intent, NAMED_EVER, OpenTransaction,
     ProducerBatch, ProducerEntry, RollEntry, SealEntry, Tombstone,
 };
 use crate::{
     command::decode_replica,
+    manifest::EntryKind,
     stored::{Stored, decode_list, decode_option, encode_list, encode_option},
 };
 
@@ -36,10 +37,44 @@ stored_frame!(RollEntry, 68, {
     base: offset, end: offset, bytes: u64, max_timestamp: i64, batch_crcs: u32, first_index: index,
     roll_index: index, roll_term: term, rolled_ms: i64,
 });
-stored_frame!(Intent, 40, { uid: u64, term: term, base: offset, end: offset, announced_ms: i64 });
 stored_frame!(SealEntry, 80, {
     base: offset, end: offset, first_index: index, last_index: index, last_term: term, bytes: u64, sha256: digest,
 });
+
+fn decode_kind(frame: &mut Decoder) -> Result<EntryKind, DecodeError> {
+    EntryKind::from_number(frame.u8()?).ok_or_else(|| frame.error("unknown kind of segment"))
+}
+
+impl Stored for Intent {
+    const BYTES_MIN: usize = 4 + 8 * 5;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            frame.u64(self.uid);
+            frame.term(self.term);
+            frame.offset(self.base);
+            frame.offset(self.end);
+            frame.i64(self.announced_ms);
+            // A frame without the kind is of a raw segment: the only kind that there was.
+            if self.kind != EntryKind::Raw {
+                frame.u8(self.kind as u8);
+            }
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| {
+            Ok(Self {
+                uid: frame.u64()?,
+                term: frame.term()?,
+                base: frame.offset()?,
+                end: frame.offset()?,
+                announced_ms: frame.i64()?,
+                kind: if frame.is_empty() { EntryKind::Raw } else { decode_kind(frame)? },
+            })
+        })
+    }
+}
 
 impl Stored for Tombstone {
     const BYTES_MIN: usize = 4 + 8 + 1 + 4 + 8 * 5;
@@ -54,21 +89,34 @@ impl Stored for Tombstone {
             frame.offset(self.last);
             frame.i64(self.since_ms);
             frame.offset(self.log_start);
+            // A frame that ends here is of a raw segment, or a node, that any checkpoint may name.
+            if self.kind != EntryKind::Raw || self.named != NAMED_EVER {
+                frame.u8(self.kind as u8);
+                frame.index(self.named.start);
+                frame.index(self.named.end);
+            }
         });
     }
 
     fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
         decoder.frame(|frame| {
-            Ok(Self {
+            let mut tombstone = Self {
                 uid: frame.u64()?,
                 node_level: decode_option(frame, Decoder::u8)?,
+                kind: EntryKind::Raw,
                 incarnation: frame.u32()?,
                 term: frame.term()?,
                 base: frame.offset()?,
                 last: frame.offset()?,
                 since_ms: frame.i64()?,
                 log_start: frame.offset()?,
-            })
+                named: NAMED_EVER,
+            };
+            if !frame.is_empty() {
+                tombstone.kind = decode_kind(frame)?;
+                tombstone.named = frame.index()?..frame.index()?;
+            }
+            Ok(tombstone)
         })
     }
 }

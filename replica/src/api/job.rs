@@ -5,7 +5,7 @@ use std::sync::Arc;
 use varve_common::{GroupId, LogIndex, Offset, Term};
 use varve_formats::{
     command::PublishedCheckpoint,
-    manifest::{Entry, NodeReference},
+    manifest::{Entry, FoldPlan, NodeReference},
     state::{Intent, RollEntry, Tombstone},
 };
 
@@ -88,7 +88,7 @@ pub enum Job {
         /// Part of the key.
         uid: u64,
         /// What the node holds.
-        contents: crate::partition::FoldContents,
+        contents: FoldPlan,
     },
     /// Deletes objects. Missing ones are fine.
     Delete {
@@ -181,7 +181,12 @@ pub enum JobOutcome {
     /// The local checkpoint is complete and its name durable: the mark is written next.
     CheckpointWritten(LocalCheckpoint),
     /// The checkpoint was read back whole: `CkptPublished` is proposed next.
-    CheckpointPublished(PublishedCheckpoint),
+    CheckpointPublished {
+        /// Where it is.
+        checkpoint: PublishedCheckpoint,
+        /// The applied indexes of all checkpoints of the group that are in the bucket now; `None` where unknown.
+        kept: Option<Vec<LogIndex>>,
+    },
     /// The node is in the bucket: `NodeFolded` is proposed next.
     Folded {
         /// What the root will say.

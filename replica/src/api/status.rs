@@ -85,7 +85,7 @@ pub struct PartitionView {
     pub ready: bool,
     /// The first offset that exists.
     pub log_start: Offset,
-    /// The first offset that is in this node's WAL.
+    /// The first offset from which on all is on this node, in sealed files and the WAL.
     pub local_start: Offset,
     /// The end of what is in the bucket; where log_start is not below it, nothing is.
     pub tiered_end: Offset,

@@ -80,7 +80,9 @@ pub struct Image {
 }
 
 impl Image {
-    pub(crate) fn new(cluster: ClusterId, incarnation: Incarnation) -> Self {
+    /// No broker and no topic.
+    #[must_use]
+    pub fn new(cluster: ClusterId, incarnation: Incarnation) -> Self {
         Self {
             cluster,
             incarnation,

@@ -58,6 +58,7 @@ impl PartitionState {
             frame.offset(bucket.tiered_end);
             frame.index(bucket.tiered_roll.0);
             frame.term(bucket.tiered_roll.1);
+            encode_kept(frame, bucket);
         });
         let standard = PartitionCheckpoint {
             root: bucket.root.as_ref().clone(),
@@ -78,10 +79,11 @@ impl PartitionState {
     pub fn decode(identity: PartitionIdentity, sections: PartitionSections) -> Result<Self, DecodeError> {
         let PartitionSections { standard, position } = sections;
         let mut decoder = Decoder::new(position);
-        let (records, bucket_index, tiered_end, tiered_roll) = decoder.frame(|frame| {
+        let (records, bucket_index, tiered_end, tiered_roll, kept) = decoder.frame(|frame| {
             let mut records = decode_place(frame)?;
             records.append_time_ms = frame.i64()?;
-            Ok((records, frame.index()?, frame.offset()?, (frame.index()?, frame.term()?)))
+            let (bucket_index, tiered_end) = (frame.index()?, frame.offset()?);
+            Ok((records, bucket_index, tiered_end, (frame.index()?, frame.term()?), decode_kept(frame)?))
         })?;
         decoder.finish()?;
         let records = RecordState {
@@ -100,6 +102,7 @@ impl PartitionState {
             intents: Arc::new(standard.intents),
             tombstones: Arc::new(standard.tombstones),
             published: Arc::new(standard.published),
+            kept,
         };
         let mut frozen: BTreeMap<Offset, Arc<RecordState>> =
             standard.frozen.into_iter().map(|roll| (roll.end, Arc::new(thaw(roll)))).collect();
@@ -128,6 +131,7 @@ impl PartitionState {
         encode_list(&mut encoder, &bucket.intents);
         encode_list(&mut encoder, &bucket.tombstones);
         encode_list(&mut encoder, &bucket.published);
+        encode_kept(&mut encoder, bucket);
         encoder.finish()
     }
 }
@@ -141,6 +145,19 @@ fn producers_of(records: &RecordState) -> Vec<state::ProducerEntry> {
 
 fn by_id(producers: Vec<state::ProducerEntry>) -> super::Producers {
     producers.into_iter().map(|producer| (producer.producer_id, producer)).collect()
+}
+
+fn encode_kept(frame: &mut Encoder, bucket: &BucketState) {
+    frame.bool(bucket.kept.is_some());
+    if let Some(kept) = &bucket.kept {
+        frame.list(kept.iter(), |frame, applied| frame.index(*applied));
+    }
+}
+
+/// A frame of an earlier release does not know which are kept.
+fn decode_kept(frame: &mut Decoder) -> Result<Option<Arc<Vec<LogIndex>>>, DecodeError> {
+    let known = !frame.is_empty() && frame.bool()?;
+    if known { frame.list(8, Decoder::index).map(|kept| Some(Arc::new(kept))) } else { Ok(None) }
 }
 
 fn encode_place(frame: &mut Encoder, records: &RecordState) {

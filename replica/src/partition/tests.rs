@@ -9,6 +9,9 @@ use varve_formats::{
 
 use super::*;
 
+mod manifest;
+mod replaced;
+
 fn fresh() -> PartitionState {
     PartitionState::new(PartitionIdentity {
         cluster: ClusterId::from_random(1),
@@ -70,8 +73,8 @@ impl Log {
         Fence { term: self.term, manifest_seq: self.state.bucket().manifest_seq }
     }
 
-    fn append(&mut self, uid: u64, roll: &RollEntry, fence: Fence) -> Applied {
-        let entry = Entry {
+    fn entry(&self, uid: u64, roll: &RollEntry) -> Entry {
+        Entry {
             store_id: 0,
             kind: ManifestKind::Raw,
             incarnation: 1,
@@ -92,8 +95,22 @@ impl Log {
             delete_horizon_ms: 0,
             batch_bytes: roll.bytes,
             sha256: Digest::default(),
-        };
-        self.command(&Command::TierAppend(TierAppend { fence, entries: vec![entry] }))
+        }
+    }
+
+    fn append(&mut self, uid: u64, roll: &RollEntry, fence: Fence) -> Applied {
+        let entries = vec![self.entry(uid, roll)];
+        self.command(&Command::TierAppend(TierAppend { fence, entries }))
+    }
+
+    /// Five more records, in the bucket under `uid`.
+    fn tier(&mut self, uid: u64) -> RollEntry {
+        self.records(self.state.records().log_end.0 as i32, 5);
+        let roll = self.roll();
+        self.intent(uid, &roll);
+        let fence = self.fence();
+        assert!(matches!(self.append(uid, &roll, fence), Applied::Changed(_)));
+        roll
     }
 
     fn trim(&mut self, log_start: u64) -> Applied {

@@ -20,7 +20,8 @@ use crate::{
 
 impl Hosted {
     pub(super) fn act(&mut self, now: Now, action: Action, effects: &mut Vec<Effect>) {
-        self.touched = true;
+        // A tombstone may be offered and refused for days, as long as the grid keeps a checkpoint that names it.
+        self.touched |= !matches!(action, Action::Delete { .. });
         match action {
             Action::Roll { cause: _ } => self.roll(now),
             Action::Announce { uid, base, end } => self.announce(now, uid, base, end),
@@ -48,6 +49,7 @@ impl Hosted {
     }
 
     pub(super) fn start(&mut self, job: Job, effects: &mut Vec<Effect>) {
+        self.touched = true;
         *self.jobs.running.entry(job.kind()).or_insert(0) += 1;
         effects.push(Effect::Start(job));
     }
@@ -64,9 +66,9 @@ impl Hosted {
 
     fn announce(&mut self, now: Now, uid: u64, base: Offset, end: Offset) {
         let Some(state) = self.partition() else { return };
-        let rolled = state.records().rolls.iter().any(|roll| roll.base == base && roll.end == end);
-        let taken = state.bucket().intents.iter().any(|intent| intent.uid == uid || intent.base == base);
-        if rolled && !taken && self.options.tiered {
+        let (bucket, records) = (state.bucket(), state.records());
+        let legal = bucket.kind_of_upload(base, end, records).is_some() && !bucket.is_announced(uid, base);
+        if legal && self.options.tiered {
             let intent = TierIntent { uid, term: self.raft.term(), base, end };
             self.propose(now, &Command::TierIntent(intent), None);
         }
@@ -194,7 +196,7 @@ impl Hosted {
             return;
         }
         let Some(state) = self.partition() else { return };
-        let Some(contents) = state.bucket().foldable(self.options.fan_out.0 as usize) else { return };
+        let Some(contents) = state.bucket().root.plan_fold(self.options.fan_out) else { return };
         let job = Job::Fold { group: self.group, identity: state.identity().clone(), uid, contents };
         self.start(job, effects);
     }
@@ -203,9 +205,9 @@ impl Hosted {
     fn is_expirable(&self, intent: &Intent, state: &PartitionState) -> bool {
         let stale = intent.term < self.raft.term()
             || self.upload_failed.contains(&intent.uid)
-            || intent.base < state.bucket().tiered_end
+            || state.bucket().is_overtaken(intent)
             || !self.options.tiered;
-        let kept = self.uploaded.contains_key(&intent.uid) && intent.base >= state.bucket().tiered_end;
+        let kept = self.uploaded.contains_key(&intent.uid) && !state.bucket().is_overtaken(intent);
         stale && !kept && !self.uploading.contains(&intent.uid) && self.speculation.fence.is_none()
     }
 

@@ -86,6 +86,12 @@ impl Hosted {
             Machine::Partition(state) => state.applied(),
             Machine::Metadata(state) => state.applied(),
         };
+        if applied.0 < open.truncated.0 {
+            return Err(format!(
+                "the state is as of {} and the log was cut at {}",
+                applied.0, open.truncated.0
+            ));
+        }
         let recovered = recovered(&open, applied)?;
         let raft = Group::open(recovered, config).map_err(|error| error.to_string())?;
         let mut hosted = Self {

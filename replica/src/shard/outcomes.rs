@@ -39,8 +39,8 @@ impl Hosted {
             JobOutcome::CheckpointWritten(checkpoint) => {
                 self.mark(Mark::Snapshot(checkpoint), effects);
             }
-            JobOutcome::CheckpointPublished(checkpoint) => {
-                let command = CkptPublished { term: self.raft.term(), checkpoint };
+            JobOutcome::CheckpointPublished { checkpoint, kept } => {
+                let command = CkptPublished { term: self.raft.term(), checkpoint, kept };
                 if self.propose(now, &Command::CkptPublished(command), None).is_none() {
                     self.publish_dirty = true;
                 }
@@ -155,7 +155,7 @@ const fn kind_of(outcome: &JobOutcome) -> JobKind {
         JobOutcome::Sealed(_) | JobOutcome::SealFailed { .. } => JobKind::Seal,
         JobOutcome::Unsealed { .. } => JobKind::Unseal,
         JobOutcome::CheckpointWritten(_) => JobKind::CheckpointLocal,
-        JobOutcome::CheckpointPublished(_) => JobKind::Publish,
+        JobOutcome::CheckpointPublished { .. } => JobKind::Publish,
         JobOutcome::Folded { .. } => JobKind::Fold,
         JobOutcome::Deleted { .. } => JobKind::Delete,
         JobOutcome::CheckpointRemoved => JobKind::RemoveCheckpoint,

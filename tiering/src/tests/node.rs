@@ -1,7 +1,10 @@
 //! Finding by time, folding and removing.
 
 use varve_common::Offset;
-use varve_formats::state::Tombstone;
+use varve_formats::{
+    manifest::EntryKind,
+    state::{NAMED_EVER, Tombstone},
+};
 use varve_objects::{Operation, testing::Fault};
 use varve_protocol::batch::Codec;
 
@@ -85,7 +88,18 @@ fn tombstone(node: &Node, level: Option<u8>) -> Tombstone {
             (entry.uid, entry.incarnation, entry.term, entry.base, entry.last)
         }
     };
-    Tombstone { uid, node_level: level, incarnation, term, base, last, since_ms: 0, log_start: Offset(0) }
+    Tombstone {
+        uid,
+        node_level: level,
+        kind: EntryKind::Raw,
+        incarnation,
+        term,
+        base,
+        last,
+        since_ms: 0,
+        log_start: Offset(0),
+        named: NAMED_EVER,
+    }
 }
 
 #[test]

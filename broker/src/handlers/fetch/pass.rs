@@ -14,6 +14,7 @@ use varve_protocol::{
     batch::{Batches, Codec},
     messages::fetch_response::PartitionData,
 };
+use varve_replica::PartitionView;
 
 use super::{
     super::{
@@ -26,7 +27,7 @@ use super::{
 };
 use crate::{
     net::Context,
-    node::{Node, PartitionView, ReadLimits},
+    node::{Node, ReadLimits},
 };
 
 /// What one partition gave.

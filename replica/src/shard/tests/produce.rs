@@ -1,0 +1,128 @@
+//! Offsets, retries and answers (RAFT.md 4).
+
+use super::*;
+
+#[test]
+fn golden_trace_of_a_produce() {
+    let mut node = Node::open(GroupState::New);
+    node.settle();
+    let opening = node.trace();
+    assert!(opening.iter().any(|line| line == "persist 1 [1/1@0] sync=true"), "{opening:#?}");
+    assert_eq!(opening.last().unwrap(), "publish hw=0 ready=true start=0");
+    node.send((9, 0, 0), 3);
+    let before = node.trace();
+    assert_eq!(before, ["persist 3 [2/1@0] sync=true"]);
+    node.step(Input::Persisted { group: GROUP, ready: 3 });
+    let after = node.trace();
+    assert_eq!(
+        after.iter().filter(|line| !line.starts_with("persist")).collect::<Vec<_>>(),
+        [
+            "tail 0..3 term 1",
+            "reply 1 Produced { base_offset: Offset(0), append_time_ms: -1, log_start: Offset(0) }",
+            "publish hw=3 ready=true start=0",
+        ]
+    );
+}
+
+#[test]
+fn nothing_is_assigned_before_the_leaders_own_no_op_is_applied() {
+    let mut node = Node::open(GroupState::New);
+    let ticket = node.send((9, 0, 0), 1);
+    assert_eq!(node.reply(ticket), None);
+    assert!(
+        !node
+            .effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Persist { entries, .. } if entries.len() > 1))
+    );
+    node.settle();
+    assert!(matches!(node.reply(ticket), Some(Reply::Produced { base_offset: Offset(0), .. })));
+}
+
+#[test]
+fn h7_five_batches_in_flight_keep_their_order() {
+    let mut node = Node::ready();
+    let tickets: Vec<_> = (0..5).map(|n| node.send((9, 0, n * 2), 2)).collect();
+    assert!(tickets.iter().all(|ticket| node.reply(*ticket).is_none()));
+    node.settle();
+    for (n, ticket) in tickets.into_iter().enumerate() {
+        let expected = Offset(n as u64 * 2);
+        assert!(
+            matches!(node.reply(ticket), Some(Reply::Produced { base_offset, .. }) if base_offset == expected)
+        );
+    }
+    let bases: Vec<_> = node.disk.log.iter().map(|entry| entry.offset.0).collect();
+    assert_eq!(bases, [0, 0, 2, 4, 6, 8]);
+}
+
+#[test]
+fn h2_a_retry_of_a_pending_batch_waits_for_it() {
+    let mut node = Node::ready();
+    let first = node.send((9, 0, 0), 1);
+    let retry = node.send((9, 0, 0), 1);
+    assert_eq!((node.reply(first), node.reply(retry)), (None, None));
+    node.settle();
+    assert!(matches!(node.reply(first), Some(Reply::Produced { base_offset: Offset(0), .. })));
+    assert!(matches!(node.reply(retry), Some(Reply::Duplicate { base_offset: Offset(0), .. })));
+    assert_eq!(node.status().high_watermark, Offset(1));
+}
+
+#[test]
+fn t28_a_batch_retried_after_a_kill_is_stored_once() {
+    let mut node = Node::ready();
+    for n in 0..5 {
+        node.send((9, 0, n), 1);
+    }
+    node.settle();
+    let mut node = node.restart(GroupState::New, LogIndex::ZERO);
+    for n in 0..5 {
+        let retry = node.send((9, 0, n), 1);
+        assert_eq!(
+            node.reply(retry),
+            Some(Reply::Duplicate { base_offset: Offset(n as u64), log_start: Offset(0) })
+        );
+    }
+}
+
+#[test]
+fn t30_the_producer_table_survives_a_checkpoint() {
+    let mut node = Node::ready();
+    node.send((9, 0, 0), 4);
+    node.settle();
+    let state = node.checkpoint();
+    let GroupState::Partition(partition) = &state else { panic!() };
+    let at = partition.applied().0;
+    let mut node = node.restart(state, at);
+    let retry = node.send((9, 0, 0), 4);
+    assert!(matches!(node.reply(retry), Some(Reply::Duplicate { base_offset: Offset(0), .. })));
+    let gap = node.send((9, 0, 9), 1);
+    assert_eq!(node.reply(gap), Some(Reply::Refused(Refusal::OutOfOrderSequence { expected: 4, found: 9 })));
+}
+
+#[test]
+fn a_failed_write_fails_every_waiter_and_acknowledges_nothing_more() {
+    let mut node = Node::ready();
+    let waiting = node.send((9, 0, 0), 1);
+    let persisted = node.effects.iter().find_map(|effect| match effect {
+        Effect::Persist { ready, .. } => Some(*ready),
+        _ => None,
+    });
+    node.step(Input::PersistFailed);
+    assert_eq!(node.reply(waiting), Some(Reply::Refused(Refusal::StorageError)));
+    node.take_effects();
+    node.step(Input::Persisted { group: GROUP, ready: persisted.unwrap() });
+    let late = node.send((9, 0, 1), 1);
+    assert_eq!(node.trace(), ["reply 2 Refused(StorageError)"]);
+    let _ = late;
+}
+
+#[test]
+fn log_append_time_is_written_once_by_the_leader() {
+    let mut node = Node::ready();
+    node.wall_ms = 77_000;
+    let ticket = node.send_stamped((-1, -1, -1), 2, Timestamps::Append);
+    node.settle();
+    assert!(matches!(node.reply(ticket), Some(Reply::Produced { append_time_ms: 77_000, .. })));
+    let batch = node.disk.log.last().unwrap().data.slice(20..);
+    assert_eq!(BatchHeader::parse(&batch).unwrap().meta.max_timestamp, 77_000);
+}

@@ -1,0 +1,94 @@
+//! What is in the bucket and what may therefore go (TIERING.md 3, 6).
+
+use super::*;
+
+#[test]
+fn b4_nothing_is_cut_before_its_append_is_applied() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    let entry = node.announce(1, range);
+    node.checkpoint();
+    node.send((9, 0, 5), 1);
+    node.settle();
+    node.checkpoint();
+    let first = node.status().rolls[0].first_index;
+    assert!(node.status().cut_limit.0 < first, "announced is not tiered");
+    node.done(JobOutcome::Uploaded { uid: 1, entry });
+    assert!(node.status().cut_limit.0 < first, "uploaded is not tiered");
+    node.act(Action::Append);
+    let status = node.status();
+    assert_eq!(status.tiered_end, range.end);
+    assert!(status.cut_limit.0 >= first && status.cut_limit.0 <= status.local_checkpoints[0].index);
+    node.act(Action::Cut { index: status.cut_limit.0, term: status.cut_limit.1 });
+    assert_eq!(node.status().truncated, status.cut_limit);
+    assert!(
+        node.effects.iter().any(|effect| matches!(effect, Effect::Mark { mark: Mark::Truncated { .. }, .. }))
+    );
+}
+
+#[test]
+fn b4_a_sealed_range_counts_only_when_its_mark_is_fsynced() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.checkpoint();
+    node.send((9, 0, 5), 1);
+    node.settle();
+    node.checkpoint();
+    node.act(Action::Seal { base: range.base });
+    let Job::Seal { roll, .. } = node.job() else { panic!("not a seal") };
+    let seal = seal_of(&roll);
+    node.step(Input::JobDone { group: GROUP, outcome: JobOutcome::Sealed(seal) });
+    assert!(node.status().cut_limit.0 < roll.first_index);
+    node.settle();
+    assert!(node.status().cut_limit.0 >= roll.roll_index);
+}
+
+#[test]
+fn a_group_at_rest_advances_until_its_older_checkpoint_lets_go() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.tier(1, range);
+    node.checkpoint();
+    let status = node.status();
+    assert_eq!((status.cut_limit, status.changes_since_checkpoint), (status.truncated, 0));
+    assert!(status.releasable > status.truncated.0, "checkpoints alone keep it");
+    node.act(Action::Advance);
+    assert_eq!(node.status().changes_since_checkpoint, 1, "the next checkpoint has an index of its own");
+    node.checkpoint();
+    let status = node.status();
+    assert!(status.local_checkpoints[0].index >= status.releasable);
+    assert!(status.cut_limit.0 >= status.releasable);
+}
+
+#[test]
+fn t39_a_trim_past_the_tiered_end_does_not_wedge_uploads() {
+    let mut node = Node::ready();
+    node.roll((9, 0, 0), 5);
+    let second = node.roll((9, 0, 5), 5);
+    node.act(Action::Trim { log_start: Offset(7), cause: TrimCause::DeleteRecords });
+    assert_eq!((node.status().log_start, node.status().tiered_end), (Offset(7), Offset(5)));
+    node.tier(4, second);
+    assert_eq!(node.status().tiered_end, Offset(10));
+    assert!(node.status().rolls.is_empty());
+}
+
+#[test]
+fn b2_b3_only_one_change_of_the_manifest_is_in_flight() {
+    let mut node = Node::ready();
+    let first = node.roll((9, 0, 0), 5);
+    let second = node.roll((9, 0, 5), 5);
+    let later = node.announce(2, second);
+    node.done(JobOutcome::Uploaded { uid: 2, entry: later });
+    assert!(!node.status().appendable, "a gap");
+    let entry = node.announce(1, first);
+    node.done(JobOutcome::Uploaded { uid: 1, entry });
+    node.step(Input::Act { group: GROUP, action: Action::Append });
+    node.step(Input::Act {
+        group: GROUP,
+        action: Action::Trim { log_start: Offset(1), cause: TrimCause::Retention },
+    });
+    node.settle();
+    let status = node.status();
+    assert_eq!((status.manifest_seq, status.tiered_end, status.log_start), (1, Offset(10), Offset(0)));
+    assert_eq!(status.root.entries.len(), 2);
+}
