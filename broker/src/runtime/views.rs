@@ -29,6 +29,8 @@ pub struct Views {
     image: watch::Sender<Arc<Image>>,
     /// Wakes with each partition that comes.
     added: watch::Sender<()>,
+    /// Partitions that take no more records, and why.
+    damaged: Arc<RwLock<BTreeMap<GroupId, Arc<str>>>>,
 }
 
 impl Views {
@@ -40,7 +42,35 @@ impl Views {
             topics: Arc::default(),
             image: watch::Sender::new(Arc::new(image)),
             added: watch::Sender::new(()),
+            damaged: Arc::default(),
         }
+    }
+
+    /// Says that a group has stopped. What was published of it stays to be read.
+    pub fn set_damaged(&self, group: GroupId, why: &str) {
+        self.damaged.write().expect("no holder of this lock panics").insert(group, why.into());
+    }
+
+    /// Why a group has stopped, if it has.
+    #[must_use]
+    pub fn damage(&self, group: GroupId) -> Option<Arc<str>> {
+        self.damaged.read().expect("no holder of this lock panics").get(&group).cloned()
+    }
+
+    /// The partitions that have stopped, by name, each with why.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<(String, Arc<str>)> {
+        let damaged = self.damaged.read().expect("no holder of this lock panics");
+        damaged.iter().map(|(group, why)| (self.name(*group), Arc::clone(why))).collect()
+    }
+
+    /// `topic-partition`, or the group's id where the metadata does not know it.
+    #[must_use]
+    pub fn name(&self, group: GroupId) -> String {
+        let image = self.image();
+        let place = |topic: &node::Topic| topic.partitions.iter().position(|at| at.group == group);
+        let mut places = image.topics.values().filter_map(|topic| Some((topic, place(topic)?)));
+        places.next().map_or_else(|| group.to_string(), |(topic, index)| format!("{}-{index}", topic.name))
     }
 
     /// Replaces a partition's view and wakes who waits for it.
@@ -59,6 +89,7 @@ impl Views {
 
     /// Takes a partition away: those who wait for it learn that it is gone.
     pub fn remove(&self, group: GroupId) {
+        self.damaged.write().expect("no holder of this lock panics").remove(&group);
         self.partitions.write().expect("no holder of this lock panics").remove(&group);
     }
 
@@ -84,8 +115,10 @@ impl Views {
     pub fn waiting(&self) -> usize {
         let partitions = self.partitions.read().expect("no holder of this lock panics");
         let known: usize = self.image().topics.values().map(|topic| topic.partitions.len()).sum();
-        let ready = partitions.values().filter(|cell| cell.seen.borrow().ready).count();
-        known.saturating_sub(ready)
+        let damaged = self.damaged.read().expect("no holder of this lock panics");
+        let whole = partitions.iter().filter(|(group, _)| !damaged.contains_key(group));
+        let ready = whole.filter(|(_, cell)| cell.seen.borrow().ready).count();
+        known.saturating_sub(ready + damaged.len())
     }
 
     /// Follows a partition.
