@@ -88,8 +88,8 @@ fn rot_in_the_log_that_a_fetch_finds_stops_its_partition_only() {
         fill(&node, "rotten", number..number + 1);
         fill(&node, "healthy", number..number + 1);
     }
-    // What is in memory is served from there: after a restart nothing is.
-    node.kill();
+    // What is in memory is served from there: after a stop, which leaves nothing to replay, nothing is.
+    assert!(node.terminate().success());
     node.restart();
     assert_eq!(flip(&node.data().join("wal"), &value("rotten", 50)[..600]), 1);
 
