@@ -12,10 +12,10 @@ use std::{
 use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition};
 
 use crate::{
-    errors::{Damage, DamageCause},
+    errors::Damage,
     frame::{BATCH_HEADER_BYTES, FLAG_MOVED, FLAG_RESET, Summary},
     limits::RUN_BYTES_MAX,
-    record::{Content, DamageMark, EntriesHead, HardState, SealMark, SnapshotMark},
+    record::{Content, EntriesHead, HardState, SealMark, SnapshotMark},
 };
 
 /// Where a record lies.
@@ -98,7 +98,7 @@ pub(crate) struct Group {
 }
 
 impl Group {
-    fn new(replica: ReplicaId) -> Self {
+    pub(crate) fn new(replica: ReplicaId) -> Self {
         Self {
             replica,
             hard_state: None,
@@ -218,7 +218,7 @@ impl Index {
     }
 
     /// Drops a group with all it holds.
-    fn forget(&mut self, group: GroupId) {
+    pub(crate) fn forget(&mut self, group: GroupId) {
         self.hurt.remove(&group);
         if let Some(gone) = self.groups.remove(&group) {
             gone.places().for_each(|place| Self::uncount(&mut self.files, place));
@@ -265,62 +265,6 @@ impl Index {
             mark => group.mark(files, mark, place, moved && origin == Origin::Recovery),
         }
         true
-    }
-
-    /// Notes that a group has lost something at `position`.
-    pub(crate) fn damage(
-        &mut self,
-        id: GroupId,
-        replica: ReplicaId,
-        position: WalPosition,
-        cause: DamageCause,
-        bytes: u32,
-    ) {
-        if self.destroyed.get(&id).is_some_and(|(destroyed, _)| replica <= *destroyed) {
-            return;
-        }
-        if self.groups.get(&id).is_some_and(|group| group.replica < replica) {
-            self.forget(id);
-        }
-        let group = self.groups.entry(id).or_insert_with(|| Group::new(replica));
-        if group.replica != replica {
-            return;
-        }
-        self.hurt.insert(id);
-        if bytes > 0 {
-            group.wreck(&mut self.files, Place { position, bytes });
-        }
-        if group.damage.is_none() {
-            let (last_index, last_term) = group.last();
-            group.damage = Some(Damage { replica, position, last_index, last_term, cause });
-        }
-    }
-
-    /// Notes that any group may have lost something in the `bytes` at `position`. Call once their file is registered.
-    pub(crate) fn damage_all(&mut self, position: WalPosition, cause: DamageCause, bytes: u32) {
-        let known: Vec<_> = self.groups.iter().map(|(id, group)| (*id, group.replica)).collect();
-        known.into_iter().for_each(|(id, replica)| self.damage(id, replica, position, cause, 0));
-        if bytes > 0 {
-            let place = Place { position, bytes };
-            Self::count(&mut self.files, place);
-            self.unattributed.push(place);
-        }
-    }
-
-    /// The groups to which something happened.
-    pub(crate) fn hurt_groups(&self) -> impl Iterator<Item = (GroupId, &Group)> {
-        self.hurt.iter().filter_map(|id| Some((*id, self.groups.get(id)?)))
-    }
-
-    /// Whether `file` holds what does not read back: nothing is copied out of it until that is settled.
-    pub(crate) fn is_wrecked(&self, file: &Range<WalPosition>) -> bool {
-        let inside = |place: &Place| file.contains(&place.position);
-        let rotten = |group: &Group| {
-            let runs = group.rotten.iter().filter_map(|lost| group.run_at(lost.start));
-            runs.into_iter().any(|at| inside(&group.runs[at].place()))
-        };
-        self.unattributed.iter().any(inside)
-            || self.hurt_groups().any(|(_, group)| group.wrecks.iter().any(inside) || rotten(group))
     }
 
     /// Forgets the oldest file.
@@ -402,47 +346,6 @@ impl Group {
             self.runs.pop_front();
         }
         self.rotten.retain(|lost| lost.end > index.next());
-    }
-
-    /// Counts a record as live that is of use to nobody but whoever repairs.
-    fn wreck(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, place: Place) {
-        if !self.wrecks.contains(&place) {
-            Index::count(files, place);
-            self.wrecks.push(place);
-        }
-    }
-
-    /// The owner's word that the replica is damaged. What is behind the loss is of no use to a start; the running process
-    /// still reads it.
-    fn damaged(
-        &mut self,
-        files: &mut BTreeMap<WalPosition, FileUse>,
-        mark: DamageMark,
-        place: Place,
-        origin: Origin,
-    ) {
-        let DamageMark { position, last_index, last_term, cause } = mark;
-        self.damage = Some(Damage { replica: self.replica, position, last_index, last_term, cause });
-        if let Some(old) = self.damage_mark.replace(place) {
-            Index::uncount(files, old);
-        }
-        Index::count(files, place);
-        let rotten = std::mem::take(&mut self.rotten);
-        let lost = |run: &Run| match origin {
-            Origin::Recovery => run.first_index > last_index,
-            Origin::Live => rotten.iter().any(|lost| lost.contains(&run.first_index)),
-        };
-        // A run that spans the loss keeps its front, and with it its place; the whole place is set aside as well.
-        if let Some(spanning) = self.runs.iter_mut().find(|run| {
-            origin == Origin::Recovery && run.first_index <= last_index && run.end_index() > last_index.next()
-        }) {
-            spanning.count = last_index.next().since(spanning.first_index) as u32;
-            let place = spanning.place();
-            self.wreck(files, place);
-        }
-        // Both are live, so the counts stay.
-        self.wrecks.extend(self.runs.iter().filter(|run| lost(run)).map(Run::place));
-        self.runs.retain(|run| !lost(run));
     }
 
     /// The writer has copied the live part of one run forward.

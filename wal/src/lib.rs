@@ -35,6 +35,7 @@ mod errors;
 mod files;
 mod fill;
 mod frame;
+mod hurt;
 mod index;
 pub mod limits;
 mod maintain;
