@@ -209,6 +209,7 @@ impl Surroundings {
     /// Removes what a group that left this node has left behind.
     pub fn remove_group(&self, group: GroupId) -> io::Result<()> {
         self.local.remove_group(group)?;
+        varve_wal::remove_evidence(&*self.disk, &self.data.join("wal"), group)?;
         let directory = local::directory(&self.data, group);
         let names = match self.disk.list(&directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -119,6 +119,8 @@ metrics! {
     topics: gauge() "cluster_topics" "" "Topics";
     partitions: gauge() "cluster_partitions" "" "Partitions";
     partitions_unavailable: gauge() "cluster_partitions_unavailable" "" "Partitions that cannot be written";
+    partitions_damaged: gauge() "cluster_partitions_damaged" "" "Partitions that have stopped because acknowledged records are damaged";
+    rot_found: counter() "storage_rot" "" "Places in the log and in sealed files that did not read back as they were written";
     uploads: counter() "tier_uploads" "" "Segments that are in the object store and committed";
     upload_errors: counter() "tier_upload_errors" "" "Uploads that failed; they are tried again";
     uploaded: counter() "tier_uploaded" "bytes" "Bytes of segments uploaded";

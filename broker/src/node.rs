@@ -188,6 +188,11 @@ pub trait Backend: Send + Sync + 'static {
     /// What is published of a partition; the receiver wakes with each change. `None`: not on this node.
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>>;
 
+    /// Why a partition of this node takes no more records, if it does not.
+    fn damage(&self, _group: GroupId) -> Option<Arc<str>> {
+        None
+    }
+
     /// Whole batches from the one that holds `from`.
     fn read(
         &self,

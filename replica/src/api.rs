@@ -13,7 +13,7 @@ mod status;
 pub use effect::{Effect, LogEntry, Mark, PersistedHardState, SealMark, StopReason};
 pub use input::{
     Action, BatchMeta, GroupKind, GroupState, Input, LocalCheckpoint, Now, OpenGroup, PartitionIdentity,
-    RollCause, Ticket, Timestamps,
+    RollCause, Rot, Ticket, Timestamps,
 };
 pub use job::{Job, JobKind, JobOutcome};
 pub use options::{GroupOptions, LocalRetention};

@@ -6,6 +6,7 @@ mod hosted;
 mod outcomes;
 mod pending;
 mod produce;
+mod rot;
 mod speculation;
 mod status;
 #[cfg(test)]
@@ -75,6 +76,7 @@ impl Shard {
             Input::Marked { number, .. } => hosted.marked(number, effects),
             Input::JobDone { outcome, .. } => hosted.job_done(now, outcome, effects),
             Input::Configure { options, .. } => hosted.configure(options),
+            Input::Rotten { rot, .. } => hosted.rotten(rot, effects),
             Input::Open(_) | Input::PersistFailed | Input::Close { .. } | Input::Tick => {}
         }
         self.drive(now, id, effects);
@@ -179,6 +181,7 @@ fn group_of(input: &Input) -> Option<GroupId> {
         | Input::Marked { group, .. }
         | Input::JobDone { group, .. }
         | Input::Configure { group, .. }
+        | Input::Rotten { group, .. }
         | Input::Close { group } => Some(*group),
         Input::Open(open) => Some(open.group),
         Input::PersistFailed | Input::Tick => None,

@@ -69,7 +69,7 @@ impl GroupModel {
                 self.snapshots.drain(..self.snapshots.len().saturating_sub(2));
             }
             Record::Destroyed => self.destroyed = true,
-            Record::LossAccepted => {}
+            Record::LossAccepted | Record::Damaged { .. } => {}
         }
     }
 

@@ -222,7 +222,8 @@ impl Node {
 
     fn append_one_by_one(&mut self, model: &mut Model, batch: Vec<Writes>) -> Checked {
         let mut blocked = std::collections::BTreeSet::new();
-        for writes in batch {
+        for mut writes in batch {
+            self.writer.drop_of_damaged(&mut writes.records);
             let ordered = writes
                 .records
                 .iter()
@@ -243,11 +244,6 @@ impl Node {
                     model.refused();
                     blocked.extend(writes.records.iter().map(|record| record.group));
                     self.parked.push(writes);
-                }
-                // Rot that was found while the node runs: as in production the process ends, and the next start knows.
-                Err(AppendError::Invalid { what, .. }) if what.starts_with("replica is damaged") => {
-                    self.fail();
-                    return Ok(());
                 }
                 Err(error @ AppendError::Invalid { .. }) => {
                     return Err(violation("W6", format!("the log refuses a batch: {error}")));
@@ -284,8 +280,18 @@ impl Node {
         if self.failed {
             return;
         }
-        if self.writer.maintain().is_err() {
-            self.fail();
+        match self.writer.maintain() {
+            Ok(done) => {
+                let told = done.rotten.into_iter().map(|rot| {
+                    let (group, rot) = (rot.group, varve_replica::Rot::Entries(rot.entries));
+                    Input::Rotten { group, rot }
+                });
+                let told: Vec<Input> = told.collect();
+                if !told.is_empty() {
+                    self.turn(told);
+                }
+            }
+            Err(_) => self.fail(),
         }
     }
 

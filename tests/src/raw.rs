@@ -150,3 +150,17 @@ pub fn list_offset(address: SocketAddr, topic: &str, partition: i32, timestamp: 
     let offset = i64::from_be_bytes(frame[at + 10..at + 18].try_into().expect("eight bytes"));
     if code == 0 { Ok(offset) } else { Err(code) }
 }
+
+/// Fetches partition 0 from an offset: the error code, and the records as they are on the wire.
+#[must_use]
+pub fn fetch(address: SocketAddr, topic: &str, offset: i64) -> (i16, Vec<u8>) {
+    let request = Request::new(1, 4).i32(-1).i32(500).i32(1).i32(1 << 20).i8(0);
+    let request = request.i32(1).string(topic).i32(1).i32(0).i64(offset).i32(1 << 20);
+    let mut socket = Socket::connect(address);
+    socket.send_frame(&request.0);
+    let Answer::Frame(frame) = socket.answer() else { panic!("no answer to Fetch") };
+    // correlation id 4, throttle 4, topics 4, name 2 + n, partitions 4, index 4: then error 2, watermarks 16, aborted 4, records
+    let at = 4 + 4 + 4 + 2 + topic.len() + 4 + 4;
+    let code = i16::from_be_bytes(frame[at..at + 2].try_into().expect("two bytes"));
+    (code, frame[(at + 26).min(frame.len())..].to_vec())
+}

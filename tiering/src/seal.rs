@@ -10,7 +10,12 @@
 //! - Marks are the catalogue, a directory listing never is. A file without a mark is a leftover, and replaced, or removed at the start; a mark
 //!   without its file is *damage*, never "absent".
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use varve_common::{
@@ -122,6 +127,8 @@ pub enum DamageCause {
 /// A sealed file, opened: its footer is verified, its blocks are when they are read.
 pub struct LocalSegment {
     path: PathBuf,
+    key: (GroupId, Offset),
+    suspects: Suspects,
     file: Box<dyn DiskFile>,
     map: SegmentMap,
 }
@@ -146,7 +153,21 @@ impl LocalSegment {
     }
 
     fn damage(&self, cause: DamageCause) -> Damaged {
+        self.suspects.note(self.key, &cause);
         Damaged { file: self.path.clone(), cause }
+    }
+}
+
+/// Files that did not hold what they should when they were read, by group and base offset.
+#[derive(Clone, Default)]
+struct Suspects(Arc<Mutex<BTreeSet<(GroupId, Offset)>>>);
+
+impl Suspects {
+    /// A disk that does not give the bytes may give them next time, and a process short of files is not damage.
+    fn note(&self, key: (GroupId, Offset), cause: &DamageCause) {
+        if !matches!(cause, DamageCause::Disk(_)) {
+            self.0.lock().expect("no holder of this lock panics").insert(key);
+        }
     }
 }
 
@@ -160,13 +181,21 @@ pub struct LocalSegments {
     disk: Arc<dyn Disk>,
     directory: PathBuf,
     open: Arc<Lru<(GroupId, Offset), Arc<LocalSegment>>>,
+    suspects: Suspects,
 }
 
 impl LocalSegments {
     /// Files below `directory` (`{data}/segments`), which is made when it is needed.
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, directory: PathBuf) -> Self {
-        Self { disk, directory, open: Arc::new(Lru::new(OPEN_FILES_MAX)) }
+        Self { disk, directory, open: Arc::new(Lru::new(OPEN_FILES_MAX)), suspects: Suspects::default() }
+    }
+
+    /// The files that were found damaged since this was last asked: group and base offset of each.
+    #[must_use]
+    pub fn take_damaged(&self) -> Vec<(GroupId, Offset)> {
+        let mut suspects = self.suspects.0.lock().expect("no holder of this lock panics");
+        std::mem::take(&mut *suspects).into_iter().collect()
     }
 
     fn group_directory(&self, group: GroupId) -> PathBuf {
@@ -312,7 +341,10 @@ impl LocalSegments {
             return Ok(open);
         }
         let path = self.path(group, mark.base, mark.end);
-        let damaged = |cause| Damaged { file: path.clone(), cause };
+        let damaged = |cause| {
+            self.suspects.note(key, &cause);
+            Damaged { file: path.clone(), cause }
+        };
         let file = self.open_file(&path, mark).map_err(damaged)?;
         let format = |cause| damaged(DamageCause::Format(cause));
         let mut opening = Opening::new(mark.bytes);
@@ -325,7 +357,8 @@ impl LocalSegments {
             }
         };
         map.check(identity, mark.base, mark.end).map_err(format)?;
-        let segment = Arc::new(LocalSegment { path, file, map });
+        let suspects = self.suspects.clone();
+        let segment = Arc::new(LocalSegment { path, key, suspects, file, map });
         self.open.insert(key, Arc::clone(&segment), 1);
         Ok(segment)
     }
@@ -344,7 +377,10 @@ impl LocalSegments {
     /// a repaired file counts.
     pub fn verify(&self, group: GroupId, mark: &SealEntry) -> Result<(), Damaged> {
         let path = self.path(group, mark.base, mark.end);
-        let damaged = |cause| Damaged { file: path.clone(), cause };
+        let damaged = |cause| {
+            self.suspects.note((group, mark.base), &cause);
+            Damaged { file: path.clone(), cause }
+        };
         let file = self.open_file(&path, mark).map_err(damaged)?;
         let mut digest = DigestBuilder::default();
         let mut position = 0;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use varve_common::{GroupId, LogIndex, ReplicaId, Term, WalPosition, codec::Encoder};
 
 use crate::{
-    errors::AppendError,
+    errors::{AppendError, DamageCause},
     files::AlignedBytes,
     frame::{
         BATCH_HEADER_BYTES, BatchHeader, FLAG_RESET, RECORD_HEADER_BYTES, RecordHeader, SUMMARY_BYTES_MAX,
@@ -14,7 +14,9 @@ use crate::{
     },
     index::{Group, Index},
     limits::RECORD_BYTES_TARGET,
-    record::{Content, ENTRY_HEAD_BYTES, EntriesHead, Entry, GroupRecord, Record, encode_entry_head},
+    record::{
+        Content, DamageMark, ENTRY_HEAD_BYTES, EntriesHead, Entry, GroupRecord, Record, encode_entry_head,
+    },
 };
 
 /// One record to be written.
@@ -148,18 +150,41 @@ fn draft_one<'a>(
         Record::Sealed(mark) => push(0, Content::Sealed(mark.clone())),
         Record::Unsealed { base, end } => push(0, Content::Unsealed { base: *base, end: *end }),
         Record::Snapshot(mark) => push(0, Content::Snapshot(mark.clone())),
+        Record::Damaged { from } => {
+            push(0, Content::Damaged(damage_mark(view, *from)?));
+            view.damaged = true;
+        }
         Record::Destroyed => {
             push(0, Content::Destroyed);
             view.destroyed = true;
         }
         Record::LossAccepted => {
-            let damage = view.known.and_then(|known| known.damage.as_ref()).ok_or("nothing is damaged")?;
-            push(0, Content::LossAccepted { last_index: damage.last_index });
-            view.end = damage.last_index.next();
+            let known = view.known.filter(|known| known.damage.is_some()).ok_or("nothing is damaged")?;
+            let damage = known.damage.as_ref().expect("filtered above");
+            let last_index = damage.last_index.min(known.last_reachable().0);
+            push(0, Content::LossAccepted { last_index });
+            view.end = last_index.next();
             view.damaged = false;
         }
     }
     Ok(())
+}
+
+/// What the owner's word of damage means for the log: the entry before the loss is the last.
+fn damage_mark(view: &View<'_>, from: Option<LogIndex>) -> Result<DamageMark, &'static str> {
+    let known = view.known.ok_or("an unknown replica is not damaged")?;
+    let (last_index, cause) = match from {
+        Some(from) if (view.first..=view.end).contains(&from) => (LogIndex(from.0 - 1), DamageCause::Record),
+        Some(_) => return Err("what is lost is not in the log"),
+        None => (LogIndex(view.end.0 - 1), DamageCause::Segment),
+    };
+    let rotten = known.rotten.first().and_then(|lost| known.run_at(lost.start));
+    Ok(DamageMark {
+        position: rotten.map_or_else(WalPosition::default, |at| known.runs[at].position),
+        last_index,
+        last_term: view.term(last_index).unwrap_or_default(),
+        cause,
+    })
 }
 
 fn draft_entries<'a>(

@@ -1,6 +1,6 @@
 //! One error per operation, and what recovery and failure say about groups.
 
-use std::io;
+use std::{io, ops::Range};
 
 use varve_common::{GroupId, LogIndex, ReplicaId, Term, WalPosition};
 
@@ -117,13 +117,41 @@ pub struct Damage {
     pub cause: DamageCause,
 }
 
+/// Entries that do not read back as they were written, found while the log runs. What it means is the owner's to say:
+/// either what they hold is elsewhere, then it cuts its log behind them, or it is lost ([`crate::Record::Damaged`]).
+/// Until then their file stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rot {
+    /// Whose they are.
+    pub group: GroupId,
+    /// Which.
+    pub entries: Range<LogIndex>,
+    /// Where they lie.
+    pub position: WalPosition,
+}
+
 /// How damage was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum DamageCause {
     /// A record of this group does not match its checksum.
-    Record,
+    Record = 1,
     /// Bytes that nobody can attribute: any group may have lost something there.
-    Unattributed,
+    Unattributed = 2,
     /// Entries in the middle of the log, or a file, are gone.
-    Gap,
+    Gap = 3,
+    /// The log is whole; a sealed file that it names is not.
+    Segment = 4,
+}
+
+impl DamageCause {
+    /// The cause with this number in a mark; one that a later version wrote counts as the most careful.
+    pub(crate) const fn from_raw(raw: u8) -> Self {
+        match raw {
+            1 => Self::Record,
+            3 => Self::Gap,
+            4 => Self::Segment,
+            _ => Self::Unattributed,
+        }
+    }
 }

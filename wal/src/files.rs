@@ -9,20 +9,20 @@
 //! synced between two of them, or a crash could keep the older file and lose the newer (W6).
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, RwLock},
+    sync::{Arc, Mutex, RwLock},
 };
 
-use varve_common::{Access, Disk, DiskFile, WalPosition};
+use varve_common::{Access, Disk, DiskFile, GroupId, LogIndex, WalPosition};
 
 use crate::{
     errors::Full,
     fill::Fill,
     frame::FileHeader,
     index::Index,
-    limits::{RESERVE_FILES, SPARE_FILES_MAX},
+    limits::{RESERVE_FILES, SPARE_FILES_MAX, SUSPECTS_MAX},
     options::Options,
 };
 
@@ -38,6 +38,8 @@ pub(crate) struct OpenFile {
 #[derive(Default)]
 pub(crate) struct Shared {
     pub state: RwLock<State>,
+    /// What readers could not read: the writer looks again, for a file may have been freed under a reader.
+    pub suspects: Mutex<BTreeSet<(GroupId, LogIndex)>>,
 }
 
 /// Index and files change together.
@@ -52,6 +54,14 @@ pub(crate) struct State {
 impl Shared {
     pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
         self.state.read().expect("no holder of this lock panics")
+    }
+
+    /// Asks the writer to look at an entry again.
+    pub(crate) fn suspect(&self, group: GroupId, index: LogIndex) {
+        let mut suspects = self.suspects.lock().expect("no holder of this lock panics");
+        if suspects.len() < SUSPECTS_MAX {
+            suspects.insert((group, index));
+        }
     }
 
     pub(crate) fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {

@@ -4,12 +4,15 @@
 //! A group costs a few hundred bytes, and 40 more for each *run*: neighbouring records of contiguous entries of one
 //! term. Bytes that are live are counted per file; a file without any can go once it is the oldest.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    ops::Range,
+};
 
 use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition};
 
 use crate::{
-    errors::{Damage, DamageCause},
+    errors::Damage,
     frame::{BATCH_HEADER_BYTES, FLAG_MOVED, FLAG_RESET, Summary},
     limits::RUN_BYTES_MAX,
     record::{Content, EntriesHead, HardState, SealMark, SnapshotMark},
@@ -86,10 +89,16 @@ pub(crate) struct Group {
     /// The newest two, oldest first.
     pub snapshots: Vec<(SnapshotMark, Place)>,
     pub damage: Option<Damage>,
+    /// The mark that tells the next start of the damage.
+    pub damage_mark: Option<Place>,
+    /// Entries that do not read back and whose owner has not said yet what that means. They are in `runs`.
+    pub rotten: Vec<Range<LogIndex>>,
+    /// Records that are damaged, or unreachable behind damage: they keep their files until they are set aside.
+    pub wrecks: Vec<Place>,
 }
 
 impl Group {
-    fn new(replica: ReplicaId) -> Self {
+    pub(crate) fn new(replica: ReplicaId) -> Self {
         Self {
             replica,
             hard_state: None,
@@ -98,6 +107,9 @@ impl Group {
             seals: BTreeMap::new(),
             snapshots: Vec::new(),
             damage: None,
+            damage_mark: None,
+            rotten: Vec::new(),
+            wrecks: Vec::new(),
         }
     }
 
@@ -109,6 +121,18 @@ impl Group {
     /// The index behind the last entry.
     pub(crate) fn end_index(&self) -> LogIndex {
         self.runs.back().map_or(self.first_index(), |run| run.end_index().max(self.first_index()))
+    }
+
+    /// The last entry that a start could reach, and its term.
+    pub(crate) fn last_reachable(&self) -> (LogIndex, Term) {
+        let mut last = self.truncated.map_or((LogIndex::ZERO, Term::ZERO), |(index, term, _)| (index, term));
+        for run in &self.runs {
+            if run.first_index > last.0.next() {
+                break;
+            }
+            last = (LogIndex(run.end_index().0 - 1), run.term);
+        }
+        last
     }
 
     /// The last entry and its term; the truncation point where there is none.
@@ -142,6 +166,7 @@ impl Group {
         let marks = marks.chain(self.truncated.iter().map(|(.., place)| *place));
         let marks = marks.chain(self.seals.values().map(|(_, place)| *place));
         let marks = marks.chain(self.snapshots.iter().map(|(_, place)| *place));
+        let marks = marks.chain(self.damage_mark).chain(self.wrecks.iter().copied());
         marks.chain(self.runs.iter().map(Run::place))
     }
 }
@@ -161,6 +186,10 @@ pub(crate) struct Index {
     pub files: BTreeMap<WalPosition, FileUse>,
     /// Destroyed replicas and where the mark lies; forgotten with its file, which goes after what it destroyed.
     pub destroyed: BTreeMap<GroupId, (ReplicaId, WalPosition)>,
+    /// Groups that are damaged or in which something is rotten; those that were may be among them.
+    pub hurt: BTreeSet<GroupId>,
+    /// Damaged bytes that nobody can attribute, until they are set aside.
+    pub unattributed: Vec<Place>,
 }
 
 /// Whether the applied record comes from the running writer or from disk.
@@ -171,13 +200,13 @@ pub(crate) enum Origin {
 }
 
 impl Index {
-    fn count(files: &mut BTreeMap<WalPosition, FileUse>, place: Place) {
+    pub(crate) fn count(files: &mut BTreeMap<WalPosition, FileUse>, place: Place) {
         if let Some((_, file)) = files.range_mut(..=place.position).next_back() {
             file.live_bytes += u64::from(place.bytes);
         }
     }
 
-    fn uncount(files: &mut BTreeMap<WalPosition, FileUse>, place: Place) {
+    pub(crate) fn uncount(files: &mut BTreeMap<WalPosition, FileUse>, place: Place) {
         if let Some((_, file)) = files.range_mut(..=place.position).next_back() {
             file.live_bytes = file.live_bytes.saturating_sub(u64::from(place.bytes));
         }
@@ -189,7 +218,8 @@ impl Index {
     }
 
     /// Drops a group with all it holds.
-    fn forget(&mut self, group: GroupId) {
+    pub(crate) fn forget(&mut self, group: GroupId) {
+        self.hurt.remove(&group);
         if let Some(gone) = self.groups.remove(&group) {
             gone.places().for_each(|place| Self::uncount(&mut self.files, place));
         }
@@ -228,41 +258,13 @@ impl Index {
             Content::Truncated { index, term } if group.damage.is_none() => {
                 group.truncate(files, *index, *term, place, flags);
             }
+            Content::Damaged(mark) => {
+                self.hurt.insert(id);
+                group.damaged(files, *mark, place, origin);
+            }
             mark => group.mark(files, mark, place, moved && origin == Origin::Recovery),
         }
         true
-    }
-
-    /// Notes that a group has lost something at `position`.
-    pub(crate) fn damage(
-        &mut self,
-        id: GroupId,
-        replica: ReplicaId,
-        position: WalPosition,
-        cause: DamageCause,
-    ) {
-        if self.destroyed.get(&id).is_some_and(|(destroyed, _)| replica <= *destroyed) {
-            return;
-        }
-        if self.groups.get(&id).is_some_and(|group| group.replica < replica) {
-            self.forget(id);
-        }
-        let group = self.groups.entry(id).or_insert_with(|| Group::new(replica));
-        if group.replica == replica && group.damage.is_none() {
-            let (last_index, last_term) = group.last();
-            group.damage = Some(Damage { replica, position, last_index, last_term, cause });
-        }
-    }
-
-    /// Notes that any group may have lost something at `position`.
-    pub(crate) fn damage_all(&mut self, position: WalPosition, cause: DamageCause) {
-        let known: Vec<_> = self.groups.iter().map(|(id, group)| (*id, group.replica)).collect();
-        known.into_iter().for_each(|(id, replica)| self.damage(id, replica, position, cause));
-    }
-
-    /// The lowest position that a damaged group still needs as evidence.
-    pub(crate) fn damage_floor(&self) -> Option<WalPosition> {
-        self.groups.values().filter_map(|group| group.damage.as_ref()).map(|damage| damage.position).min()
     }
 
     /// Forgets the oldest file.
@@ -276,7 +278,8 @@ impl Index {
 impl Group {
     fn append(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, mut run: Run) {
         if self.damage.is_some() {
-            return;
+            // Unreachable: kept until it is set aside.
+            return self.wreck(files, run.place());
         }
         if run.first_index < self.first_index() {
             // Entries at or below the truncation point are dead, whoever wrote them.
@@ -342,6 +345,7 @@ impl Group {
             Index::uncount(files, first.place());
             self.runs.pop_front();
         }
+        self.rotten.retain(|lost| lost.end > index.next());
     }
 
     /// The writer has copied the live part of one run forward.
@@ -365,8 +369,12 @@ impl Group {
         if overlap.any(|known| known.term != run.term || whole(known)) {
             return;
         }
-        if self.damage.is_some() && at == self.runs.len() || run.end_index() <= self.first_index() {
+        if run.end_index() <= self.first_index() {
             return;
+        }
+        let behind = |damage: &Damage| run.first_index > damage.last_index;
+        if at == self.runs.len() && self.damage.as_ref().is_some_and(behind) {
+            return self.wreck(files, run.place());
         }
         if let Some(left) = self.runs.get_mut(at)
             && left.first_index < run.first_index
@@ -427,19 +435,18 @@ impl Group {
             Content::LossAccepted { last_index } => {
                 self.damage = None;
                 self.cut_suffix(files, last_index.next());
+                replaced = self.damage_mark.take();
+                self.wrecks.drain(..).for_each(|place| Index::uncount(files, place));
             }
-            Content::Entries(_) | Content::Truncated { .. } | Content::Destroyed => {}
+            Content::Entries(_) | Content::Truncated { .. } | Content::Damaged(_) | Content::Destroyed => {}
         }
         if let Some(place) = replaced {
             Index::uncount(files, place);
         }
     }
 
-    /// Finds the first gap; entries behind it are unreachable and dropped. Called once recovery has read everything.
-    pub(crate) fn check_contiguous(
-        &mut self,
-        files: &mut BTreeMap<WalPosition, FileUse>,
-    ) -> Option<WalPosition> {
+    /// Finds the first gap; entries behind it are unreachable. Called once recovery has read everything.
+    pub(crate) fn check_contiguous(&mut self) -> Option<WalPosition> {
         let mut expected = self.first_index();
         let mut gap = None;
         for (at, run) in self.runs.iter().enumerate() {
@@ -450,9 +457,8 @@ impl Group {
             expected = run.end_index();
         }
         let (at, position) = gap?;
-        for run in self.runs.drain(at..) {
-            Index::uncount(files, run.place());
-        }
+        // Live either way.
+        self.wrecks.extend(self.runs.drain(at..).map(|run| run.place()));
         Some(position)
     }
 }

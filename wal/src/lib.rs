@@ -21,17 +21,21 @@
 //!   the writer, as it is at that instant; such a copy never replaces or truncates anything in recovery;
 //! - every CRC covers group, replica, salt and position: no bytes of another group, incarnation, place or earlier use
 //!   of the file ever parse;
+//! - what rots while the log runs is named ([`Rot`]) and stops nobody else: the owner cuts behind it or gives the replica
+//!   up; damaged bytes are set aside in a file of their own and never keep a log file for long (`damage.rs`);
 //! - files take at most 1.5 times the live bytes plus two files (spare files beside them).
 //!
 //! The core ([`Writer`], [`Reader`], [`open`]) knows no thread and no clock; [`spawn`] runs it in production.
 
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
+mod damage;
 mod draft;
 mod errors;
 mod files;
 mod fill;
 mod frame;
+mod hurt;
 mod index;
 pub mod limits;
 mod maintain;
@@ -46,12 +50,13 @@ pub mod testing;
 mod thread;
 mod writer;
 
-pub use errors::{AppendError, Damage, DamageCause, Full, OpenError, Poisoned, ReadError, SyncError};
+pub use damage::{SetAside, remove_evidence};
+pub use errors::{AppendError, Damage, DamageCause, Full, OpenError, Poisoned, ReadError, Rot, SyncError};
 pub use maintain::Maintained;
 pub use native::NativeDisk;
 pub use options::Options;
 pub use reader::{Bounds, Reader, Usage};
 pub use record::{Entry, GroupRecord, HardState, Record, SealMark, SnapshotMark};
 pub use recovery::{RecoveredGroup, Recovery, open};
-pub use thread::{Failure, Handle, OnDone, Pressure, Stopped, spawn};
+pub use thread::{Failure, Finding, Handle, OnDone, Pressure, Stopped, spawn};
 pub use writer::Writer;

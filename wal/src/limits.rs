@@ -25,6 +25,15 @@ pub const REWRITE_BATCH_BYTES: u64 = 1 << 20;
 pub const RESERVE_FILES: u64 = 2;
 /// Files kept preallocated for reuse, the reserve among them.
 pub const SPARE_FILES_MAX: usize = 3;
+/// Entries that readers could not read and that the writer has not looked at again; more are found anew.
+pub const SUSPECTS_MAX: usize = 1024;
+/// A place that the disk does not give is tried so often by the forward rewrite before it counts as rotten.
+pub const UNREADABLE_TRIES: u32 = 8;
+/// Damaged groups together keep at most this share of `bytes_max` in the log; the rest of theirs is set aside, so that
+/// they never keep the others from writing.
+pub const DAMAGED_SHARE: u64 = 8;
+/// Where setting aside was refused (no room), so many rounds of housekeeping pass before the next try.
+pub const ASIDE_PAUSE_ROUNDS: u32 = 256;
 /// Zeros are written ahead of the batches in pieces of this size, each with its own sync.
 pub const FILL_BYTES: u64 = 1 << 20;
 /// Nothing is written ahead while batches are larger than this on average: their data takes longer than what a sync saves, and

@@ -1,12 +1,13 @@
 //! Files out at the old end, spares in at the new: freeing, and the forward rewrite.
 
-use std::{borrow::Cow, ops::Range, sync::Arc};
+use std::{borrow::Cow, io, ops::Range, sync::Arc};
 
-use varve_common::{GroupId, WalPosition};
+use varve_common::{GroupId, LogIndex, WalPosition};
 
 use crate::{
+    damage::{Patience, SetAside},
     draft::{Draft, entries_draft},
-    errors::{AppendError, DamageCause, Full, Poisoned, ReadError, SyncError},
+    errors::{AppendError, Full, Poisoned, ReadError, Rot, SyncError},
     files::{Class, CreateError},
     frame::FLAG_MOVED,
     index::{Group, Run},
@@ -27,9 +28,12 @@ pub struct Maintained {
     pub more: bool,
     /// Room is short: entries are or will soon be refused.
     pub full: Option<Full>,
-    /// Groups whose entries in the oldest file turned out to be corrupt just now. They are damaged from here on, as
-    /// if recovery had said so, and keep the file.
-    pub damaged: Vec<GroupId>,
+    /// Entries that were found not to read back just now. They keep their file until their owner says what it means.
+    pub rotten: Vec<Rot>,
+    /// Damaged bytes that were set aside, so that the log lets go of their files.
+    pub set_aside: Option<SetAside>,
+    /// Why damaged bytes could not be set aside: they keep their files a while longer.
+    pub not_set_aside: Option<io::ErrorKind>,
 }
 
 impl Writer {
@@ -39,11 +43,13 @@ impl Writer {
     pub fn maintain(&mut self) -> Result<Maintained, Poisoned> {
         self.check()?;
         let mut report = Maintained::default();
+        self.confirm_suspects(&mut report);
+        self.set_aside(&mut report)?;
         self.free_dead(&mut report)?;
         if self.wants_rewrite() {
             self.rewrite(&mut report)?;
             self.free_dead(&mut report)?;
-            report.more = report.moved_bytes > 0 && self.wants_rewrite();
+            report.more |= report.moved_bytes > 0 && self.wants_rewrite();
         }
         let used = self.used_bytes();
         match self.directory.prepare(&self.options, used, 2) {
@@ -81,11 +87,6 @@ impl Writer {
         (Some(*base) != self.current_base()).then_some(*base..file.end)
     }
 
-    /// Whether evidence of damage keeps a file.
-    fn is_evidence(&self, file: &Range<WalPosition>) -> bool {
-        self.shared.read().index.damage_floor().is_some_and(|floor| floor < file.end)
-    }
-
     fn free_dead(&mut self, report: &mut Maintained) -> Result<(), Poisoned> {
         #[cfg(feature = "seeded-bugs")]
         if self.options.bugs.files_freed_out_of_order {
@@ -93,7 +94,7 @@ impl Writer {
         }
         while let Some(file) = self.oldest() {
             let live = self.shared.read().index.files[&file.start].live_bytes;
-            if live > 0 || self.is_evidence(&file) {
+            if live > 0 {
                 return Ok(());
             }
             // What made it dead must be durable before it goes.
@@ -119,7 +120,7 @@ impl Writer {
 
     fn wants_rewrite(&self) -> bool {
         let Some(oldest) = self.oldest() else { return false };
-        if self.is_evidence(&oldest) {
+        if self.shared.read().index.is_wrecked(&oldest) {
             return false;
         }
         let used = self.used_bytes();
@@ -148,13 +149,8 @@ impl Writer {
     fn rewrite(&mut self, report: &mut Maintained) -> Result<(), Poisoned> {
         let Some(file) = self.oldest() else { return Ok(()) };
         let (drafts, damaged) = self.collect(&file);
-        for (group, position) in damaged {
-            let mut state = self.shared.write();
-            let replica = state.index.groups.get(&group).map(|group| group.replica);
-            if let Some(replica) = replica {
-                state.index.damage(group, replica, position, DamageCause::Record);
-                report.damaged.push(group);
-            }
+        for (group, index) in damaged {
+            self.confirm(group, index, Patience::Ends, report);
         }
         #[cfg(feature = "seeded-bugs")]
         let drafts = self.queue_instead(drafts);
@@ -176,7 +172,7 @@ impl Writer {
     }
 
     /// Drafts of what lives in `file`, and groups whose entries there cannot be read.
-    fn collect(&self, file: &Range<WalPosition>) -> (Vec<Draft<'static>>, Vec<(GroupId, WalPosition)>) {
+    fn collect(&self, file: &Range<WalPosition>) -> (Vec<Draft<'static>>, Vec<(GroupId, LogIndex)>) {
         let reader = Reader::new(Arc::clone(&self.shared));
         let mut drafts: Vec<Draft<'static>> = Vec::new();
         let mut runs: Vec<(GroupId, Run)> = Vec::new();
@@ -205,7 +201,7 @@ impl Writer {
             match self.read_for_move(&reader, group, &run) {
                 Ok(Some(draft)) => drafts.push(draft),
                 Ok(None) => {}
-                Err(position) => damaged.push((group, position)),
+                Err(()) => damaged.push((group, run.first_index)),
             }
         }
         // Marks before entries does no harm: each is the live value, and nothing moved truncates.
@@ -218,13 +214,12 @@ impl Writer {
         reader: &Reader,
         group: GroupId,
         run: &Run,
-    ) -> Result<Option<Draft<'static>>, WalPosition> {
+    ) -> Result<Option<Draft<'static>>, ()> {
         let Some(replica) = reader.bounds(group).map(|bounds| bounds.replica) else { return Ok(None) };
         let mut entries = match reader.entries(group, run.first_index, u64::from(run.bytes)) {
             Ok(entries) => entries,
             Err(ReadError::Missing { .. }) => return Ok(None),
-            Err(ReadError::Corrupt { position, .. }) => return Err(position),
-            Err(ReadError::Io { .. }) => return Err(run.position),
+            Err(ReadError::Corrupt { .. } | ReadError::Io { .. }) => return Err(()),
         };
         let first = run.first_index;
         let state = self.shared.read();
@@ -254,6 +249,11 @@ fn marks_in(id: GroupId, group: &Group, file: &Range<WalPosition>, out: &mut Vec
         && file.contains(&place.position)
     {
         push(Content::HardState(*state));
+    }
+    if let (Some(damage), Some(place)) = (&group.damage, group.damage_mark)
+        && file.contains(&place.position)
+    {
+        push(Content::Damaged(damage.into()));
     }
     if let Some((index, term, place)) = &group.truncated
         && file.contains(&place.position)

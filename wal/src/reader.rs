@@ -48,11 +48,11 @@ pub struct Usage {
 }
 
 /// Runs that one call reads.
-struct Fetch {
-    file: Arc<OpenFile>,
-    position: WalPosition,
-    end: WalPosition,
-    runs: Vec<Run>,
+pub(crate) struct Fetch {
+    pub file: Arc<OpenFile>,
+    pub position: WalPosition,
+    pub end: WalPosition,
+    pub runs: Vec<Run>,
 }
 
 impl Reader {
@@ -75,9 +75,21 @@ impl Reader {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for fetch in fetches {
-            let buffer = self.load(group, &fetch)?;
+            let buffer = match self.load(group, &fetch) {
+                // What is behind is asked for again, and answered then.
+                Err(_) if !entries.is_empty() => return Ok(entries),
+                buffer => buffer?,
+            };
             for run in &fetch.runs {
-                for entry in self.read_run(group, &fetch, run, &buffer)? {
+                let read = self.read_run(group, &fetch, run, &buffer).inspect_err(|error| {
+                    if let ReadError::Corrupt { index, .. } = error {
+                        self.shared.suspect(group, *index);
+                    }
+                });
+                if read.is_err() && !entries.is_empty() {
+                    return Ok(entries);
+                }
+                for entry in read? {
                     if entry.index < from {
                         continue;
                     }
@@ -92,7 +104,7 @@ impl Reader {
         Ok(entries)
     }
 
-    fn load(&self, group: GroupId, fetch: &Fetch) -> Result<Bytes, ReadError> {
+    pub(crate) fn load(&self, group: GroupId, fetch: &Fetch) -> Result<Bytes, ReadError> {
         let io = |source| ReadError::Io { group, index: fetch.runs[0].first_index, source };
         let mut buffer = vec![0; fetch.end.since(fetch.position) as usize];
         let read =
@@ -140,7 +152,7 @@ impl Reader {
         Ok(entries)
     }
 
-    fn read_record(
+    pub(crate) fn read_record(
         &self,
         fetch: &Fetch,
         at: WalPosition,
@@ -241,7 +253,13 @@ fn plan(
 ) -> Vec<Fetch> {
     let mut fetches: Vec<Fetch> = Vec::new();
     let mut bytes = 0;
+    let mut expected = group.runs[first].first_index;
     for run in group.runs.range(first..) {
+        // Behind a hole that damage left nothing follows on what was asked for.
+        if run.first_index != expected {
+            break;
+        }
+        expected = run.end_index();
         // The first run may begin with entries that were not asked for, so it does not count.
         if bytes > bytes_max {
             break;

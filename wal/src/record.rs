@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use varve_common::{
-    Digest, GroupId, LogIndex, Offset, ReplicaId, Term,
+    Digest, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition,
     codec::{DecodeError, Decoder, Encoder},
 };
+
+use crate::errors::DamageCause;
 
 /// One entry of a group's Raft log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +94,11 @@ pub enum Record {
     Snapshot(SnapshotMark),
     /// The replica is gone; the group can come back under a higher replica id only.
     Destroyed,
+    /// The replica has lost what it acknowledged, and stops: nothing is taken of it from here on, and a restart knows.
+    Damaged {
+        /// The first entry that is lost; `None` where the log is whole and a sealed file is not.
+        from: Option<LogIndex>,
+    },
     /// The operator gave up what [`crate::Damage`] names: the undamaged prefix is the log from here on.
     LossAccepted,
 }
@@ -134,6 +141,7 @@ pub(crate) enum Kind {
     Snapshot = 6,
     Destroyed = 7,
     LossAccepted = 8,
+    Damaged = 9,
 }
 
 impl Kind {
@@ -147,6 +155,7 @@ impl Kind {
             6 => Self::Snapshot,
             7 => Self::Destroyed,
             8 => Self::LossAccepted,
+            9 => Self::Damaged,
             _ => return None,
         })
     }
@@ -172,6 +181,16 @@ pub(crate) enum Content {
     Snapshot(SnapshotMark),
     Destroyed,
     LossAccepted { last_index: LogIndex },
+    Damaged(DamageMark),
+}
+
+/// What a damage mark keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DamageMark {
+    pub position: WalPosition,
+    pub last_index: LogIndex,
+    pub last_term: Term,
+    pub cause: DamageCause,
 }
 
 impl Content {
@@ -185,6 +204,7 @@ impl Content {
             Self::Snapshot(_) => Kind::Snapshot,
             Self::Destroyed => Kind::Destroyed,
             Self::LossAccepted { .. } => Kind::LossAccepted,
+            Self::Damaged(_) => Kind::Damaged,
         }
     }
 
@@ -226,6 +246,12 @@ impl Content {
                 out.digest(mark.sha256);
             }
             Self::LossAccepted { last_index } => out.index(*last_index),
+            Self::Damaged(mark) => {
+                out.u64(mark.position.0);
+                out.index(mark.last_index);
+                out.term(mark.last_term);
+                out.u8(mark.cause as u8);
+            }
             Self::Destroyed => {}
         }
     }
@@ -258,6 +284,12 @@ impl Content {
             }),
             Kind::Destroyed => Self::Destroyed,
             Kind::LossAccepted => Self::LossAccepted { last_index: decoder.index()? },
+            Kind::Damaged => Self::Damaged(DamageMark {
+                position: WalPosition(decoder.u64()?),
+                last_index: decoder.index()?,
+                last_term: decoder.term()?,
+                cause: DamageCause::from_raw(decoder.u8()?),
+            }),
         })
     }
 }

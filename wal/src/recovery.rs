@@ -17,7 +17,7 @@ use crate::{
     errors::{Damage, DamageCause, OpenError},
     files::{AlignedBytes, Directory, OpenFile, Shared, State, open_for_reading},
     frame::{FileHeader, Summary, Trailer, decode_index},
-    index::{FileUse, Group, Index, Origin},
+    index::{FileUse, Group, Index, Origin, Place},
     limits::{BLOCK_BYTES, FILE_BYTES_MAX},
     options::Options,
     reader::Reader,
@@ -112,7 +112,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         #[cfg(feature = "seeded-bugs")]
         crc_ignored: options.bugs.crc_ignored,
     };
-    let shared = Arc::new(Shared { state: state.into() });
+    let shared = Arc::new(Shared { state: state.into(), suspects: Default::default() });
     let reader = Reader::new(Arc::clone(&shared));
     #[allow(unused_mut)]
     let mut writer = Writer {
@@ -125,6 +125,8 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         written: chain.end,
         batch_bytes_mean: 0,
         poisoned: None,
+        unreadable: BTreeMap::new(),
+        aside_pause: 0,
         buffer: AlignedBytes::default(),
         #[cfg(feature = "seeded-bugs")]
         queued: Vec::new(),
@@ -189,7 +191,8 @@ impl Opening {
         let chained = self.files.is_empty() || header.previous_sequence == self.chain.sequence;
         if !chained || named.header.is_none() {
             // A file is gone from the middle, or nothing in this one can be told.
-            self.lost(header.session, header.base);
+            let bytes = if named.header.is_none() { header.capacity as u32 } else { 0 };
+            self.lost(header.session, Place { position: header.base, bytes });
         }
         let (mut end, mut tail) = (header.base, None);
         if named.header.is_some() {
@@ -252,18 +255,18 @@ impl Opening {
                 self.apply(header, &summary);
                 summaries.push(summary, 0);
             }
-            Found::Bad(group, replica, position) => {
-                self.index.damage(group, replica, position, DamageCause::Record)
+            Found::Bad(group, replica, place) => {
+                self.index.damage(group, replica, place.position, DamageCause::Record, place.bytes)
             }
-            Found::Unattributed(position) => self.lost(header.session, position),
+            Found::Unattributed(place) => self.lost(header.session, place),
         });
         self.recovery.torn_bytes += torn_bytes;
         Ok((end, (!corrupt).then_some(summaries)))
     }
 
-    fn lost(&mut self, session: u64, position: WalPosition) {
-        self.index.damage_all(position, DamageCause::Unattributed);
-        self.suspect = Some((session, position));
+    fn lost(&mut self, session: u64, place: Place) {
+        self.index.damage_all(place.position, DamageCause::Unattributed, place.bytes);
+        self.suspect = Some((session, place.position));
     }
 
     fn apply(&mut self, header: &FileHeader, summary: &Summary) {
@@ -273,24 +276,27 @@ impl Opening {
             && self.index.groups.get(&summary.group).is_some_and(|group| group.damage.is_none())
             && !matches!(summary.content, crate::record::Content::LossAccepted { .. })
         {
-            self.index.damage(summary.group, summary.replica, position, DamageCause::Unattributed);
+            self.index.damage(summary.group, summary.replica, position, DamageCause::Unattributed, 0);
         }
     }
 
     /// Checks each log for gaps, now that everything that was moved has been met.
     fn finish(&mut self) {
-        let Index { groups, files, destroyed } = &mut self.index;
+        let Index { groups, destroyed, hurt, .. } = &mut self.index;
         for (id, group) in groups.iter_mut() {
-            let gap = group.check_contiguous(files);
+            let gap = group.check_contiguous();
             let (last_index, last_term) = group.last();
             if let Some(position) = gap
                 && group.damage.is_none()
             {
                 let replica = group.replica;
+                hurt.insert(*id);
                 group.damage =
                     Some(Damage { replica, position, last_index, last_term, cause: DamageCause::Gap });
             }
-            if let Some(damage) = &mut group.damage {
+            if group.damage_mark.is_none()
+                && let Some(damage) = &mut group.damage
+            {
                 (damage.last_index, damage.last_term) = (last_index, last_term);
             }
             self.recovery.groups.insert(*id, RecoveredGroup::of(group));

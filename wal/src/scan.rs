@@ -5,8 +5,6 @@
 //!                   ^ corruption: those bytes were durable once             ^ never acknowledged, erased
 //! ```
 
-use std::collections::BTreeSet;
-
 use bytes::Bytes;
 use varve_common::{GroupId, ReplicaId, WalPosition, codec::Decoder};
 
@@ -14,6 +12,7 @@ use crate::{
     frame::{
         BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, FileHeader, RECORD_HEADER_BYTES, RecordHeader, Summary,
     },
+    index::Place,
     limits::ALIGNMENT,
     record::{Content, decode_entries},
 };
@@ -24,9 +23,9 @@ pub(crate) enum Found {
     /// A good record.
     Record(Summary),
     /// A record whose payload is corrupt, of this group.
-    Bad(GroupId, ReplicaId, WalPosition),
+    Bad(GroupId, ReplicaId, Place),
     /// Bytes that were durable and belong to nobody knows whom.
-    Unattributed(WalPosition),
+    Unattributed(Place),
 }
 
 /// A file's bytes, with what is known about them.
@@ -151,7 +150,6 @@ impl Scan<'_> {
         // The header of the bad batch holds nothing of any group: losing it alone costs nobody anything.
         let mut at = from.plus(BATCH_HEADER_BYTES as u64);
         let mut unattributed = false;
-        let mut named = BTreeSet::new();
         let stop = |at: WalPosition| at >= end || self.at(at).len() < RECORD_HEADER_BYTES;
         while !stop(at) {
             match self.record(at).filter(|(record, _)| at.plus(record.span()) <= self.align(end)) {
@@ -160,16 +158,15 @@ impl Scan<'_> {
                     at = at.plus(record.span());
                 }
                 Some((record, None)) => {
-                    if named.insert((record.group, record.replica)) {
-                        found(Found::Bad(record.group, record.replica, at));
-                    }
-                    at = at.plus(record.span());
+                    let end = at.plus(record.span());
+                    found(Found::Bad(record.group, record.replica, place(at, end)));
+                    at = end;
                 }
                 None if self.is_padding(at, end) => return,
                 None => {
                     // Said once, and before any later record is taken in.
                     if !unattributed {
-                        found(Found::Unattributed(at));
+                        found(Found::Unattributed(place(at, end)));
                         unattributed = true;
                     }
                     at = at.plus(ALIGNMENT);
@@ -177,7 +174,7 @@ impl Scan<'_> {
             }
         }
         if self.at(end).is_empty() && !unattributed {
-            found(Found::Unattributed(at));
+            found(Found::Unattributed(place(at, end)));
         }
     }
 
@@ -187,6 +184,11 @@ impl Scan<'_> {
         rest < self.header.alignment
             && self.at(at).get(..rest as usize).is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
     }
+}
+
+/// What lies between two positions of one file, which is shorter than 4 GiB.
+fn place(from: WalPosition, to: WalPosition) -> Place {
+    Place { position: from, bytes: to.since(from) as u32 }
 }
 
 fn summary(record: &RecordHeader, position: WalPosition, content: Content) -> Summary {

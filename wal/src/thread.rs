@@ -11,7 +11,8 @@ use std::{
 use varve_common::GroupId;
 
 use crate::{
-    errors::{AppendError, Full, Poisoned, SyncError},
+    damage::SetAside,
+    errors::{AppendError, Full, Poisoned, Rot, SyncError},
     fill::Filler,
     limits::{GROUP_COMMIT_BYTES_MAX, QUEUE_BYTES_MAX},
     record::{GroupRecord, Record},
@@ -52,6 +53,17 @@ pub enum Pressure {
     Failed,
 }
 
+/// What housekeeping found that somebody must hear of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    /// Entries do not read back: their owner decides what that means.
+    Rot(Rot),
+    /// Damaged bytes lie in a file of their own now.
+    SetAside(SetAside),
+    /// Damaged bytes could not be set aside yet; they keep their log file.
+    NotSetAside(std::io::ErrorKind),
+}
+
 /// How the thread ended.
 pub type Stopped = Result<(), Poisoned>;
 
@@ -68,6 +80,7 @@ struct Queue {
     pressure: Pressure,
     stop: bool,
     failed: Option<Poisoned>,
+    findings: Vec<Finding>,
 }
 
 struct Gate {
@@ -128,6 +141,12 @@ impl Handle {
     #[must_use]
     pub fn pressure(&self) -> Pressure {
         self.gate.lock().pressure
+    }
+
+    /// What was found since this was last asked.
+    #[must_use]
+    pub fn take_findings(&self) -> Vec<Finding> {
+        std::mem::take(&mut self.gate.lock().findings)
     }
 
     /// Bytes submitted and not yet durable.
@@ -212,6 +231,7 @@ impl Worker {
         self.filler.turn(&mut self.writer)?;
         while idle && !stop && self.gate.lock().waiting.is_empty() && self.writer.fill_ahead()? {}
         let mut queue = self.gate.lock();
+        queue.findings.extend(findings_of(done.rotten, done.set_aside, done.not_set_aside));
         queue.pressure = match done.full {
             Some(why) if !self.parked.is_empty() => Pressure::Full(why),
             _ if !self.parked.is_empty() => Pressure::Full(Full::Budget),
@@ -221,10 +241,11 @@ impl Worker {
     }
 
     /// One write and one sync for all requests; one by one where the whole is refused.
-    fn write(&mut self, batch: Vec<Request>) -> Result<(), Poisoned> {
+    fn write(&mut self, mut batch: Vec<Request>) -> Result<(), Poisoned> {
         if batch.is_empty() {
             return Ok(());
         }
+        batch.iter_mut().for_each(|request| self.writer.drop_of_damaged(&mut request.records));
         let all: Vec<GroupRecord> =
             batch.iter().flat_map(|request| request.records.iter().cloned()).collect();
         let written = match self.writer.append(&all) {
@@ -295,6 +316,15 @@ impl Worker {
         all.for_each(|request| (request.on_done)(Err(Failure::Failed(poisoned))));
         Err(poisoned)
     }
+}
+
+fn findings_of(
+    rotten: Vec<Rot>,
+    aside: Option<SetAside>,
+    failed: Option<std::io::ErrorKind>,
+) -> impl Iterator<Item = Finding> {
+    let rotten = rotten.into_iter().map(Finding::Rot);
+    rotten.chain(aside.map(Finding::SetAside)).chain(failed.map(Finding::NotSetAside))
 }
 
 /// Marks free space and depend on no entry that waits.

@@ -32,6 +32,10 @@ pub struct Writer {
     /// Moving average of the last batches' length.
     pub(crate) batch_bytes_mean: u64,
     pub(crate) poisoned: Option<Poisoned>,
+    /// How often the forward rewrite was not given a place.
+    pub(crate) unreadable: BTreeMap<WalPosition, u32>,
+    /// Rounds until setting aside is tried again.
+    pub(crate) aside_pause: u32,
     pub(crate) buffer: AlignedBytes,
     #[cfg(feature = "seeded-bugs")]
     pub(crate) queued: Vec<Draft<'static>>,

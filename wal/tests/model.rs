@@ -237,7 +237,7 @@ fn work(run: &mut Run, writer: &mut Writer, reader: &Reader) -> Result<(), Appen
         }
         if run.random.random_bool(0.5) {
             let done = writer.maintain()?;
-            assert!(done.damaged.is_empty());
+            assert!(done.rotten.is_empty());
         }
         let usage = reader.usage();
         assert_eq!(usage.live_bytes, usage.groups.values().sum::<u64>());

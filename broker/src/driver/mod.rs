@@ -23,9 +23,9 @@ use std::{
     sync::Arc,
 };
 
-use varve_common::{Entropy, GroupId, Monotonic};
-use varve_compactor::{PlanOptions, Pressure, is_drained, plan};
-use varve_replica::{Effect, Input, Mark, Now, Reply, Shard, Ticket, metadata::Image};
+use varve_common::{Entropy, GroupId, LogIndex, Monotonic};
+use varve_compactor::{Plan, PlanOptions, Pressure, is_drained, plan};
+use varve_replica::{Effect, GroupStatus, Input, Mark, Now, Reply, Rot, Shard, Ticket, metadata::Image};
 
 pub use self::{
     open::{Change, Groups, OpenError, OptionsOf, Placement},
@@ -48,6 +48,8 @@ pub struct Driver {
     /// When the planner wants to look at a group that stays quiet.
     looks: BTreeSet<(Monotonic, GroupId)>,
     look_of: BTreeMap<GroupId, Monotonic>,
+    /// Groups with rot in their log behind which it can be cut, and up to where: they are pressed until it is.
+    rotten: BTreeMap<GroupId, LogIndex>,
     failed: bool,
     /// The metadata leads with all that it ever committed applied: from then on its changes are acted on at once.
     metadata_complete: bool,
@@ -70,6 +72,7 @@ impl Driver {
             touched: BTreeSet::new(),
             looks: BTreeSet::new(),
             look_of: BTreeMap::new(),
+            rotten: BTreeMap::new(),
             failed: false,
             metadata_complete: false,
             replayed: None,
@@ -81,6 +84,7 @@ impl Driver {
         // Also what no view showed in the turn before: a checkpoint that was published, an intent that was announced. Once
         // a turn: a plan that changes nothing must not be made for ever.
         self.touched.extend(self.shard.take_changed());
+        self.touched.extend(self.rotten.keys());
         let mut queue: VecDeque<Input> = inputs.into_iter().collect();
         while let Some(mut input) = queue.pop_front() {
             self.note(&mut input);
@@ -132,6 +136,11 @@ impl Driver {
             Input::JobDone { group, .. } | Input::Marked { group, .. } | Input::Configure { group, .. } => {
                 self.touched.insert(*group);
             }
+            Input::Rotten { group, rot: Rot::Entries(entries) } => {
+                let last = LogIndex(entries.end.0.saturating_sub(1));
+                let known = self.rotten.entry(*group).or_insert(last);
+                *known = last.max(*known);
+            }
             Input::PersistFailed => self.failed = true,
             _ => {}
         }
@@ -181,13 +190,30 @@ impl Driver {
             self.touched.insert(group);
         }
         for group in std::mem::take(&mut self.touched) {
-            let Some(status) = self.shard.status(group) else { continue };
-            let plan = plan(&status, &self.plan_options, now, &*self.entropy);
+            let Some(status) = self.shard.status(group) else {
+                self.rotten.remove(&group);
+                continue;
+            };
+            let plan = self.plan_one(&status, now);
             queue.extend(plan.actions.into_iter().map(|action| Input::Act { group, action }));
             if let Some(after) = plan.look_again_after {
                 self.look_at(group, now.monotonic.plus(after));
             }
         }
+    }
+
+    /// A group with rot in its log is pressed: it lets go of what is held elsewhere.
+    fn plan_one(&mut self, status: &GroupStatus, now: Now) -> Plan {
+        match self.rotten.get(&status.group) {
+            Some(last) if status.truncated.0 < *last => {
+                let mut options = self.plan_options.clone();
+                options.pressure.groups.insert(status.group);
+                return plan(status, &options, now, &*self.entropy);
+            }
+            Some(_) => drop(self.rotten.remove(&status.group)),
+            None => {}
+        }
+        plan(status, &self.plan_options, now, &*self.entropy)
     }
 
     fn look_at(&mut self, group: GroupId, due: Monotonic) {

@@ -107,7 +107,7 @@ impl Writes {
 
     /// Adds a mark.
     pub(super) fn mark(&mut self, group: GroupId, replica: ReplicaId, number: u64, mark: Mark) {
-        if mark == Mark::Destroyed {
+        if matches!(mark, Mark::Destroyed | Mark::Damaged { .. }) {
             self.riders.remove(&group);
             self.waiting.remove(&group);
         }
@@ -161,6 +161,7 @@ fn mark_record(mark: Mark) -> Record {
         }),
         Mark::Unsealed { base, end } => Record::Unsealed { base, end },
         Mark::Destroyed => Record::Destroyed,
+        Mark::Damaged { from } => Record::Damaged { from },
     }
 }
 

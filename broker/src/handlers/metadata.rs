@@ -192,6 +192,10 @@ fn partition(node: &Node, index: i32, partition: &Partition) -> MetadataResponse
             response.leader_epoch = epoch.0;
             response.isr_nodes = nodes.clone();
         }
+        // Its clients are sent here, to be told that it is damaged: nobody else could tell them.
+        None if node.backend.damage(partition.group).is_some() => {
+            response.leader_id = wire_id(node.id.get());
+        }
         None => {
             response.error_code = ErrorCode::LeaderNotAvailable.number();
             response.leader_id = -1;

@@ -38,11 +38,15 @@ impl TopicRef {
     }
 }
 
-/// The partition of a topic, if this node leads it.
+/// The partition of a topic, if this node leads it. What a damaged one had published before it stopped is still read.
 pub fn find(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorCode> {
     let index = usize::try_from(partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
     let group = topic.partitions.get(index).ok_or(ErrorCode::UnknownTopicOrPartition)?.group;
-    let changes = node.backend.watch(group).ok_or(ErrorCode::NotLeaderOrFollower)?;
+    let absent = || match node.backend.damage(group) {
+        Some(_) => ErrorCode::KafkaStorageError,
+        None => ErrorCode::NotLeaderOrFollower,
+    };
+    let changes = node.backend.watch(group).ok_or_else(absent)?;
     let view = Arc::clone(&changes.borrow());
     if view.ready { Ok(Served { group, view, changes }) } else { Err(ErrorCode::NotLeaderOrFollower) }
 }

@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use crate::metrics::{self, Metrics};
 
 /// What one check found: `Err` says what is not ready.
-pub type Finding = Result<(), String>;
+pub type Finding = Result<Note, String>;
+
+/// What is ready and yet should be known; `None` where all is well.
+pub type Note = Option<String>;
 
 /// One condition of readiness. It answers at once, from what is known: it never waits for disk or network.
 pub struct Check {
@@ -28,7 +31,12 @@ pub struct Check {
 
 impl Check {
     /// A check with a name.
-    pub fn new(name: &'static str, ask: impl Fn() -> Finding + Send + Sync + 'static) -> Self {
+    pub fn new(name: &'static str, ask: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self::noted(name, move || ask().map(|()| None))
+    }
+
+    /// A check that may have something to tell while it holds.
+    pub fn noted(name: &'static str, ask: impl Fn() -> Finding + Send + Sync + 'static) -> Self {
         Self { name, ask: Box::new(ask) }
     }
 }
@@ -93,13 +101,14 @@ async fn ready(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> 
     (status, report(&findings, ready, verbose))
 }
 
-/// The lines of `/readyz`: what is not ready is always named.
+/// The lines of `/readyz`: what is not ready is always named, and so is what is lost.
 fn report(findings: &[(&str, Finding)], ready: bool, verbose: bool) -> String {
     let mut text = String::new();
     for (name, finding) in findings {
         match finding {
-            Ok(()) if verbose => drop(writeln!(text, "[+] {name} ok")),
-            Ok(()) => {}
+            Ok(Some(note)) => drop(writeln!(text, "[!] {name}: {note}")),
+            Ok(None) if verbose => drop(writeln!(text, "[+] {name} ok")),
+            Ok(None) => {}
             Err(why) => drop(writeln!(text, "[-] {name} not ready: {why}")),
         }
     }

@@ -247,6 +247,10 @@ impl Backend for NodeBackend {
         self.views.watch(group)
     }
 
+    fn damage(&self, group: GroupId) -> Option<Arc<str>> {
+        self.views.damage(group)
+    }
+
     fn read(
         &self,
         group: GroupId,

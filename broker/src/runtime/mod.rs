@@ -12,6 +12,7 @@ pub mod identity;
 pub mod mailbox;
 pub mod options;
 pub mod pressure;
+pub mod rot;
 
 pub mod process;
 pub mod shard;

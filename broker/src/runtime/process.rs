@@ -35,7 +35,7 @@ use super::{
     guard::{self, FoundError},
     identity::Identity,
     mailbox::{Mail, Mailbox, mailbox},
-    options, pressure,
+    options, pressure, rot,
     shard::ShardThread,
     store::{self, Tier, TierError},
     views::Views,
@@ -155,6 +155,7 @@ struct Core {
     wal: varve_wal::Handle,
     reader: varve_wal::Reader,
     chunks: ChunkCache,
+    local: LocalSegments,
     thread: std::thread::JoinHandle<()>,
     failed: oneshot::Receiver<String>,
     recovery: banner::Recovered,
@@ -185,6 +186,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
 
     let gauges = tokio::spawn(gauges::watch(gauge_sources(&base, &core)?));
+    let rot = tokio::spawn(rot::watch(rot_sources(&base, &core)));
     let claim = guard::watch(
         Arc::clone(&base.tier.store),
         base.tier.prefix.clone(),
@@ -201,6 +203,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     }
     pressure.abort();
     gauges.abort();
+    rot.abort();
     server.shutdown().await;
     if ended.is_ok() {
         drain(&core, &*base.clock).await;
@@ -294,7 +297,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         inbox,
         mailbox: post.clone(),
         wal: wal.clone(),
-        jobs: job_runner(base, keys, local, reader.clone(), post.clone()),
+        jobs: job_runner(base, keys, local.clone(), reader.clone(), post.clone()),
         views: views.clone(),
         tail,
         clock: Arc::clone(&base.clock),
@@ -314,7 +317,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         producer_ids: Arc::default(),
         replica_ids: Arc::default(),
     };
-    Ok(Core { backend, wal, reader, chunks, thread, failed, recovery: recovered })
+    Ok(Core { backend, wal, reader, chunks, local, thread, failed, recovery: recovered })
 }
 
 fn chunk_cache(base: &Base) -> ChunkCache {
@@ -412,9 +415,21 @@ fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources, RunError> 
     })
 }
 
+fn rot_sources(base: &Base, core: &Core) -> rot::Sources {
+    rot::Sources {
+        wal: core.wal.clone(),
+        local: core.local.clone(),
+        views: core.backend.views.clone(),
+        mailbox: core.backend.mailbox.clone(),
+        clock: Arc::clone(&base.clock),
+        metrics: Arc::clone(&base.metrics),
+    }
+}
+
 fn checks(core: &Core) -> Vec<Check> {
     let wal = core.wal.clone();
     let views = core.backend.views.clone();
+    let damaged_views = views.clone();
     vec![
         Check::new("log", move || match wal.pressure() {
             varve_wal::Pressure::None => Ok(()),
@@ -425,6 +440,8 @@ fn checks(core: &Core) -> Vec<Check> {
             let waiting = views.waiting();
             if waiting == 0 { Ok(()) } else { Err(format!("{waiting} partitions have no leader yet")) }
         }),
+        // The others are served: a node that is taken away for the sake of one partition helps nobody.
+        Check::noted("damage", move || Ok(rot::note(&damaged_views))),
     ]
 }
 

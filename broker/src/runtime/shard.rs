@@ -191,9 +191,9 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
     }
 
     fn stopped(&mut self, group: GroupId, why: &str) {
-        tracing::error!(%group, why, "group stopped; the others go on");
-        self.views.remove(group);
-        self.tail.remove(group);
+        self.views.set_damaged(group, why);
+        let name = self.views.name(group);
+        tracing::error!(%group, name, why, "group stopped; the others go on");
     }
 
     fn gone(&mut self, group: GroupId) {

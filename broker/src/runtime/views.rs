@@ -1,7 +1,7 @@
 //! What readers see of the node: the newest view of each partition and of the metadata, and ways to wait for the next.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -20,6 +20,8 @@ pub struct Views {
     image: watch::Sender<Arc<Image>>,
     /// Wakes with each partition that comes.
     added: watch::Sender<()>,
+    /// Partitions that take no more records, and why.
+    damaged: Arc<RwLock<BTreeMap<GroupId, Arc<str>>>>,
 }
 
 impl Views {
@@ -30,6 +32,7 @@ impl Views {
             partitions: Arc::default(),
             image: watch::Sender::new(Arc::new(Image::new(metadata))),
             added: watch::Sender::new(()),
+            damaged: Arc::default(),
         }
     }
 
@@ -39,6 +42,33 @@ impl Views {
 
     fn write(&self) -> RwLockWriteGuard<'_, Partitions> {
         self.partitions.write().expect("no holder of this lock panics")
+    }
+
+    /// Says that a group has stopped. What was published of it stays to be read.
+    pub fn set_damaged(&self, group: GroupId, why: &str) {
+        self.damaged.write().expect("no holder of this lock panics").insert(group, why.into());
+    }
+
+    /// Why a group has stopped, if it has.
+    #[must_use]
+    pub fn damage(&self, group: GroupId) -> Option<Arc<str>> {
+        self.damaged.read().expect("no holder of this lock panics").get(&group).cloned()
+    }
+
+    /// The partitions that have stopped, by name, each with why.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<(String, Arc<str>)> {
+        let damaged = self.damaged.read().expect("no holder of this lock panics");
+        damaged.iter().map(|(group, why)| (self.name(*group), Arc::clone(why))).collect()
+    }
+
+    /// `topic-partition`, or the group's id where the metadata does not know it.
+    #[must_use]
+    pub fn name(&self, group: GroupId) -> String {
+        let image = self.image();
+        let place = |topic: &metadata::Topic| topic.partitions.iter().position(|at| at.group == group);
+        let mut places = image.topics.values().filter_map(|topic| Some((topic, place(topic)?)));
+        places.next().map_or_else(|| group.to_string(), |(topic, index)| format!("{}-{index}", topic.name))
     }
 
     /// Replaces a partition's view and wakes who waits for it.
@@ -53,6 +83,7 @@ impl Views {
 
     /// Takes a partition away: those who wait for it learn that it is gone.
     pub fn remove(&self, group: GroupId) {
+        self.damaged.write().expect("no holder of this lock panics").remove(&group);
         self.write().remove(&group);
     }
 
@@ -72,8 +103,11 @@ impl Views {
     #[must_use]
     pub fn waiting(&self) -> usize {
         let known: usize = self.image().topics.values().map(|topic| topic.partitions.len()).sum();
-        let ready = self.read().values().filter(|view| view.borrow().ready).count();
-        known.saturating_sub(ready)
+        let damaged = self.damaged.read().expect("no holder of this lock panics");
+        let partitions = self.read();
+        let whole = partitions.iter().filter(|(group, _)| !damaged.contains_key(group));
+        let ready = whole.filter(|(_, view)| view.borrow().ready).count();
+        known.saturating_sub(ready + damaged.len())
     }
 
     /// Follows a partition.

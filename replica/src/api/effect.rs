@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term};
 
-use super::{Job, LocalCheckpoint, PartitionView, Reply, Ticket};
+use super::{Job, LocalCheckpoint, PartitionView, Reply, Rot, Ticket};
 use crate::{metadata::Image, partition::ApplyError};
 
 /// A Raft entry on its way to the WAL, or back from it.
@@ -60,6 +60,11 @@ pub enum Mark {
     },
     /// The group left this node: nothing of this replica counts any more.
     Destroyed,
+    /// This replica has lost what it acknowledged: it stops, and a restart knows.
+    Damaged {
+        /// The first entry that is lost; `None` where the log is whole and a sealed file is not.
+        from: Option<LogIndex>,
+    },
 }
 
 /// Why a group stopped. Its clients get `StorageError`; the other groups go on.
@@ -76,6 +81,9 @@ pub enum StopReason {
     /// What recovery handed over does not fit together.
     #[error("recovered state is inconsistent: {0}")]
     Inconsistent(String),
+    /// Acknowledged records do not read back, and no other place holds them.
+    #[error("acknowledged records are damaged, and nothing else holds them: {0}")]
+    Damaged(Rot),
 }
 
 /// Something to do. Effects are executed in order.

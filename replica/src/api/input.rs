@@ -20,6 +20,24 @@ pub struct Now {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket(pub u64);
 
+/// What does not read back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rot {
+    /// Entries of the log.
+    Entries(std::ops::Range<LogIndex>),
+    /// The sealed file whose range begins here.
+    Sealed(Offset),
+}
+
+impl std::fmt::Display for Rot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Entries(entries) => write!(f, "log entries {} to {}", entries.start, entries.end.0 - 1),
+            Self::Sealed(base) => write!(f, "the sealed file from offset {base}"),
+        }
+    }
+}
+
 /// An event for [`crate::Shard::step`].
 #[derive(Debug)]
 pub enum Input {
@@ -76,6 +94,13 @@ pub enum Input {
         group: GroupId,
         /// The number of its `Mark`.
         number: u64,
+    },
+    /// Bytes of this group do not read back as they were written. Where another place holds them nothing is lost.
+    Rotten {
+        /// Which group.
+        group: GroupId,
+        /// What.
+        rot: Rot,
     },
     /// A write or fsync failed. Every waiter fails with `StorageError`, and nothing is acknowledged any more (W4).
     PersistFailed,

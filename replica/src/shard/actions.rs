@@ -12,7 +12,7 @@ use varve_formats::{
 
 use super::hosted::{Hosted, Machine, Progress};
 use crate::{
-    api::{Action, Effect, Job, JobKind, Mark, Now},
+    api::{Action, Effect, Job, JobKind, Mark, Now, SealMark},
     checkpoint::Captured,
     limits::{DELETE_BATCH_MAX, UPLOADS_MAX},
     partition::PartitionState,
@@ -153,8 +153,13 @@ impl Hosted {
         if seal.end > tiered && seal.end > gone {
             return;
         }
-        Arc::make_mut(&mut self.seals).retain(|kept| kept.base != base);
-        let number = self.mark(Mark::Unsealed { base, end: seal.end }, effects);
+        self.let_go_of(seal, effects);
+    }
+
+    /// The file goes once the mark that forgets it is durable.
+    pub(super) fn let_go_of(&mut self, seal: SealMark, effects: &mut Vec<Effect>) {
+        Arc::make_mut(&mut self.seals).retain(|kept| kept.base != seal.base);
+        let number = self.mark(Mark::Unsealed { base: seal.base, end: seal.end }, effects);
         self.unsealing.insert(number, seal);
     }
 

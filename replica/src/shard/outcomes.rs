@@ -114,7 +114,7 @@ impl Hosted {
                     self.start(Job::Unseal { group, seal }, effects);
                 }
             }
-            Some(Mark::Truncated { .. } | Mark::Destroyed) | None => {}
+            Some(Mark::Truncated { .. } | Mark::Damaged { .. } | Mark::Destroyed) | None => {}
         }
     }
 

@@ -90,6 +90,7 @@ impl Disk {
             Mark::Sealed(seal) => self.seals.push(seal),
             Mark::Unsealed { base, .. } => self.seals.retain(|seal| seal.base != base),
             Mark::Destroyed => *self = Self::default(),
+            Mark::Damaged { .. } => unreachable!("nothing here damages a log"),
         }
     }
 

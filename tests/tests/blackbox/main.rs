@@ -8,6 +8,7 @@ mod bad_input;
 mod operate;
 mod power;
 mod proof;
+mod rot;
 mod round_trips;
 mod stores;
 mod wal_bound;

@@ -1,0 +1,72 @@
+//! Bytes of this group that do not read back: is anything lost?
+//!
+//! ```text
+//! entries --- all applied, and their records sealed, tiered or trimmed? --yes--> the log is cut behind them
+//! file ------ its range tiered, trimmed, or still whole in the log? -----yes--> the file is given up
+//!                                        |no
+//!                                        v
+//!                    damaged: a durable mark, and this group stops; the others go on
+//! ```
+//! State is in memory and in checkpoints: of the log only records can be lost, and what is not applied.
+
+use std::ops::Range;
+
+use varve_common::LogIndex;
+
+use super::hosted::{Hosted, Machine};
+use crate::{
+    api::{Effect, Mark, Rot, SealMark, StopReason},
+    partition::PartitionState,
+};
+
+impl Hosted {
+    pub(super) fn rotten(&mut self, rot: Rot, effects: &mut Vec<Effect>) {
+        self.touched = true;
+        let from = match &rot {
+            Rot::Entries(entries) => {
+                let entries = entries.start.max(self.truncated.0.next())..entries.end;
+                if entries.is_empty() || !self.is_lost(&entries) {
+                    return;
+                }
+                Some(entries.start)
+            }
+            Rot::Sealed(base) => {
+                let Some(seal) = self.seals.iter().find(|seal| seal.base == *base).cloned() else { return };
+                if !self.is_file_needed(&seal) {
+                    return self.let_go_of(seal, effects);
+                }
+                None
+            }
+        };
+        self.mark(Mark::Damaged { from }, effects);
+        self.stop(StopReason::Damaged(rot), effects);
+    }
+
+    fn is_lost(&self, entries: &Range<LogIndex>) -> bool {
+        match &self.machine {
+            Machine::Metadata(state) => entries.end > state.applied().0.next(),
+            Machine::Partition(state) => {
+                entries.end > state.applied().0.next() || self.holds_alone(state, entries)
+            }
+        }
+    }
+
+    /// Whether the log alone holds records among `entries`.
+    fn holds_alone(&self, state: &PartitionState, entries: &Range<LogIndex>) -> bool {
+        let records = state.records();
+        let open = !records.open.is_empty() && entries.end > records.open.first_index;
+        let mut alone = records
+            .rolls
+            .iter()
+            .filter(|roll| !self.seals.iter().any(|seal| seal.base == roll.base && seal.end == roll.end));
+        open || alone.any(|roll| entries.start <= roll.roll_index && entries.end > roll.first_index)
+    }
+
+    /// Whether nothing else holds the range of a sealed file.
+    fn is_file_needed(&self, seal: &SealMark) -> bool {
+        let Some(state) = self.partition() else { return true };
+        let bucket = state.bucket();
+        let gone = seal.end <= bucket.tiered_end.max(bucket.log_start);
+        !gone && seal.first_index <= self.truncated.0
+    }
+}

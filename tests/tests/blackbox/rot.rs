@@ -1,0 +1,178 @@
+//! Bits that flip on the disk of a running node: the partition that they hit stops, everybody else is served, and the log goes on letting go.
+
+use std::{fs, net::SocketAddr, path::Path};
+
+use varve_tests::{
+    batch::{Batch, produce_code},
+    clients::{create_topic, read_with_confluent, script},
+    ledger::{Ledger, Seen},
+    node::{Node, Options},
+    raw::fetch,
+    tool::Tool,
+    wait_for,
+};
+
+const STORAGE_ERROR: i16 = 56;
+
+/// A value that stands once in all files, and in which a byte can be changed.
+fn value(topic: &str, number: usize) -> Vec<u8> {
+    let mut state = number as u64 * 0x9e37_79b9 + topic.len() as u64;
+    let noise = std::iter::repeat_with(move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    });
+    format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise.take(1000)).collect()
+}
+
+fn produce(node: &Node, topic: &str, number: usize) -> i16 {
+    let batch = Batch::of(&[&value(topic, number)]).encode();
+    produce_code(node.kafka(), topic, -1, &batch).expect("the connection stays open")
+}
+
+fn fill(node: &Node, topic: &str, numbers: std::ops::Range<usize>) {
+    numbers.for_each(|number| assert_eq!(produce(node, topic, number), 0, "{topic} {number}"));
+}
+
+/// Flips a bit of every place below `folder` that holds `needle`; how many there were. Written as a disk rots: from outside, in place.
+fn flip(folder: &Path, needle: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt as _;
+    let mut flipped = 0;
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        if entry.path().is_dir() {
+            flipped += flip(&entry.path(), needle);
+            continue;
+        }
+        let bytes = fs::read(entry.path()).unwrap();
+        let places = bytes.windows(needle.len()).enumerate().filter(|(_, window)| *window == needle);
+        for (at, _) in places {
+            let file = fs::File::options().write(true).open(entry.path()).unwrap();
+            file.write_all_at(&[needle[needle.len() - 1] ^ 4], (at + needle.len() - 1) as u64).unwrap();
+            flipped += 1;
+        }
+    }
+    flipped
+}
+
+fn is_served(address: SocketAddr, topic: &str, number: usize) -> bool {
+    let (code, records) = fetch(address, topic, number as i64);
+    code == 0 && records.windows(1000).any(|window| value(topic, number).starts_with(window))
+}
+
+/// What holds once the rot was found: that partition stops and says so, the other is served.
+fn check_stopped(node: &mut Node, next: &mut usize) {
+    assert_eq!(produce(node, "rotten", 0), STORAGE_ERROR);
+    for _ in 0..10 {
+        assert_eq!(produce(node, "healthy", *next), 0);
+        assert!(is_served(node.kafka(), "healthy", *next), "a record of another partition is not read back");
+        *next += 1;
+    }
+    assert!(is_served(node.kafka(), "healthy", 0));
+    let (status, body) = node.http("/readyz").unwrap();
+    assert!(status == 200 && body.contains("rotten-0"), "{status} {body}");
+    assert_eq!(node.exited(), None, "the process ended");
+}
+
+fn wait_until_stopped(node: &Node) {
+    wait_for("the partition to stop", 30, || node.metric("varve_cluster_partitions_damaged") > 0.0);
+}
+
+#[test]
+fn rot_in_the_log_that_a_fetch_finds_stops_its_partition_only() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = Node::start(Options::default());
+    create_topic(&node, "rotten", 1, &["remote.storage.enable=false", "retention.ms=-1"]);
+    create_topic(&node, "healthy", 1, &["retention.ms=-1"]);
+    for number in 0..100 {
+        fill(&node, "rotten", number..number + 1);
+        fill(&node, "healthy", number..number + 1);
+    }
+    // What is in memory is served from there: after a stop, which leaves nothing to replay, nothing is.
+    assert!(node.terminate().success());
+    node.restart();
+    assert_eq!(flip(&node.data().join("wal"), &value("rotten", 50)[..600]), 1);
+
+    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    wait_until_stopped(&node);
+    let mut next = 100;
+    check_stopped(&mut node, &mut next);
+    assert!(
+        is_served(node.kafka(), "rotten", 49) && is_served(node.kafka(), "rotten", 51),
+        "more is lost than the rot hit"
+    );
+    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    for _ in 0..2 {
+        node.kill();
+        node.restart();
+        check_stopped(&mut node, &mut next);
+        assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    }
+    assert!(node.log().contains("rotten-0"), "the log does not name the partition");
+}
+
+#[test]
+fn rot_in_the_log_does_not_keep_the_log_from_letting_go() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = Node::start(Options::small());
+    create_topic(&node, "rotten", 1, &["remote.storage.enable=false", "retention.ms=-1"]);
+    create_topic(&node, "healthy", 1, &["segment.bytes=1048576", "retention.ms=-1"]);
+    fill(&node, "rotten", 0..100);
+    fill(&node, "healthy", 0..1);
+    assert_eq!(flip(&node.data().join("wal"), &value("rotten", 50)[..600]), 1);
+    // Several times the log's bound: what is in its oldest file must be copied or sealed, and the file must go.
+    let path = node.folder().join("ledger");
+    let arguments = [path.to_str().unwrap(), "w", "healthy", "64000", "--codec", "none", "--size", "1000"];
+    println!("{}", script("writer.py", &node, &arguments)[0]);
+    let mut ledger = Ledger::default();
+    ledger.add("w", &path);
+    assert_eq!((ledger.acknowledged(), ledger.failed()), (64_000, 0));
+    wait_until_stopped(&node);
+    assert!(node.disk_bytes("wal") <= 16 << 20);
+    let check = |node: &mut Node| {
+        assert_eq!(produce(node, "rotten", 0), STORAGE_ERROR);
+        assert_eq!(node.exited(), None);
+        let out = node.folder().join("read");
+        read_with_confluent(node, &["healthy"], &out);
+        assert!(Seen::load(&out).0.len() > 64_000);
+    };
+    check(&mut node);
+    node.kill();
+    node.restart();
+    check(&mut node);
+    fill(&node, "healthy", 1..10);
+}
+
+#[test]
+fn rot_in_a_sealed_file_stops_its_partition_only() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = Node::start(Options::small());
+    create_topic(
+        &node,
+        "rotten",
+        1,
+        &["remote.storage.enable=false", "segment.bytes=262144", "retention.ms=-1"],
+    );
+    create_topic(&node, "healthy", 1, &["retention.ms=-1"]);
+    fill(&node, "healthy", 0..1);
+    let path = node.folder().join("ledger");
+    fill(&node, "rotten", 0..300);
+    let arguments = [path.to_str().unwrap(), "w", "rotten", "30000", "--codec", "none", "--size", "1000"];
+    println!("{}", script("writer.py", &node, &arguments)[0]);
+    wait_for("sealed files", 30, || node.disk_bytes("segments") > 0);
+    wait_for("the log to be cut", 60, || flip(&node.data().join("wal"), &value("rotten", 50)[..600]) == 0);
+    node.kill();
+    node.restart();
+    assert!(flip(&node.data().join("segments"), &value("rotten", 50)[..600]) > 0);
+    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    wait_until_stopped(&node);
+    let mut next = 1;
+    check_stopped(&mut node, &mut next);
+    node.kill();
+    node.restart();
+    check_stopped(&mut node, &mut next);
+}
