@@ -73,6 +73,43 @@ impl Bucket {
         }
     }
 
+    /// All keys, in their order.
+    pub async fn keys(&self) -> Result<Vec<String>, BucketError> {
+        let mut pages = self.client.list_objects_v2().bucket(&self.name).into_paginator().send();
+        let mut keys = Vec::new();
+        while let Some(page) = pages.next().await {
+            let page = page.map_err(|error| said(&error))?;
+            keys.extend(page.contents().iter().filter_map(|object| object.key().map(str::to_owned)));
+        }
+        Ok(keys)
+    }
+
+    /// A whole object.
+    pub async fn get(&self, key: &str) -> Result<Vec<u8>, BucketError> {
+        let answer = self
+            .client
+            .get_object()
+            .bucket(&self.name)
+            .key(key)
+            .send()
+            .await
+            .map_err(|error| said(&error))?;
+        let body = answer.body.collect().await.map_err(|error| said(&error))?;
+        Ok(body.to_vec())
+    }
+
+    /// Makes or replaces an object: what Varve itself never does.
+    pub async fn put(&self, key: &str, bytes: Vec<u8>) -> Result<(), BucketError> {
+        let request = self.client.put_object().bucket(&self.name).key(key).body(bytes.into());
+        request.send().await.map(drop).map_err(|error| said(&error))
+    }
+
+    /// Removes an object.
+    pub async fn delete(&self, key: &str) -> Result<(), BucketError> {
+        let request = self.client.delete_object().bucket(&self.name).key(key);
+        request.send().await.map(drop).map_err(|error| said(&error))
+    }
+
     /// Keeps old versions from now on, or keeps no further ones.
     pub async fn set_versioning(&self, status: BucketVersioningStatus) -> Result<(), BucketError> {
         let versioning = VersioningConfiguration::builder().status(status).build();

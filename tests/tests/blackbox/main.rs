@@ -1,9 +1,11 @@
 //! Varve from outside: the release binary as a process, stock clients, kills and cuts.
 //!
 //! `cargo build --release && cargo test -p varve-tests` runs them; `VARVE_BIN` names another binary. What CI runs is bounded; a person can
-//! ask for more: `VARVE_PROOF_RECORDS`, `VARVE_PROOF_KILLS`, `VARVE_WAL_BOUND_MIB`, `VARVE_POWER_CUTS`, `VARVE_SEED`.
+//! ask for more: `VARVE_PROOF_RECORDS`, `VARVE_PROOF_KILLS`, `VARVE_WAL_BOUND_MIB`, `VARVE_POWER_CUTS`, `VARVE_OUTAGE_SECONDS`,
+//! `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod bad_input;
+mod hostile_s3;
 mod operate;
 mod power;
 mod proof;
