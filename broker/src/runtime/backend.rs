@@ -19,6 +19,7 @@ use super::{
     pressure::Room,
     views::Views,
 };
+use crate::metrics::Metrics;
 use crate::node::{
     Append, AppendRefusal, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, PartitionView,
     ReadBatches, ReadError, ReadLimits,
@@ -48,6 +49,8 @@ pub struct NodeBackend {
     pub room: Room,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Producer ids that are allocated and not handed out.
     pub producer_ids: Arc<Block>,
     /// Replica counters that are allocated and not used.
@@ -115,6 +118,14 @@ impl NodeBackend {
         Ok(())
     }
 
+    /// What the bucket did not give is told apart from what it has lost.
+    fn count(&self, error: &ViewError) {
+        if let ViewError::Cold(cold) = error {
+            self.metrics.handles.cold_errors.inc();
+            self.metrics.handles.cold_damage.inc_by(u64::from(cold.is_damage()));
+        }
+    }
+
     /// Reads from the newest view. Where the log was cut after that view was published no place may hold the offset: a newer
     /// view names the place.
     async fn read_log(
@@ -131,6 +142,7 @@ impl NodeBackend {
                 Err(error) => {
                     let newer = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
                     if !matches!(error, ViewError::Nowhere { .. }) || Arc::ptr_eq(&newer, &view) {
+                        self.count(&error);
                         return Err(error_of(group, &error));
                     }
                     view = newer;
@@ -156,7 +168,12 @@ fn extent(group: GroupId, view: &varve_replica::PartitionView) -> PartitionExten
 }
 
 fn error_of(group: GroupId, error: &ViewError) -> ReadError {
-    tracing::warn!(%group, %error, "read failed");
+    match error {
+        ViewError::Cold(cold) if cold.is_damage() => {
+            tracing::error!(%group, %error, "an object is missing or damaged");
+        }
+        _ => tracing::warn!(%group, %error, "read failed"),
+    }
     match error {
         ViewError::BelowLogStart { .. } => ReadError::OutOfRange,
         ViewError::Cold(_) => ReadError::Unavailable,
