@@ -1,8 +1,6 @@
 //! A bucket and its settings, by Amazon's own SDK: a client that shares no line with room `objects`, so that what one
 //! sets and the other reads shows a mistake of either.
 
-use std::fmt;
-
 use aws_sdk_s3::{
     Client,
     config::{BehaviorVersion, Credentials, Region},
@@ -151,6 +149,6 @@ impl Bucket {
     }
 }
 
-fn said(error: &(impl std::error::Error + fmt::Debug)) -> BucketError {
+fn said(error: &impl std::error::Error) -> BucketError {
     BucketError(DisplayErrorContext(error).to_string())
 }

@@ -2,7 +2,7 @@
 
 use tokio::runtime::Runtime;
 use varve_localstack::{
-    Bucket, Kind, Server, Setup,
+    Bucket, Kind, Lifecycle, Server, Setup,
     proxy::{Proxy, Seen},
 };
 
@@ -104,6 +104,12 @@ impl Store {
             change(&mut bytes);
             self.bucket().put(key, bytes).await.unwrap();
         });
+    }
+
+    /// Lets the server delete objects by itself after so many days.
+    pub fn let_objects_expire(&self, days: i32) {
+        let lifecycle = Lifecycle { expire_days: Some(days), ..Lifecycle::default() };
+        self.runtime.block_on(self.bucket().set_lifecycle("", lifecycle)).unwrap();
     }
 
     fn bucket(&self) -> Bucket {

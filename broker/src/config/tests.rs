@@ -70,8 +70,8 @@ fn the_standard_aws_variables_fill_what_nobody_configured() {
 #[test]
 fn a_bucket_stands_in_front_of_amazons_host_unless_its_name_has_dots() {
     let path_style = |pairs: &[(&str, &str)]| {
-        let mut sources = Sources::default();
-        sources.flags = pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+        let flags = pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+        let sources = Sources { flags, ..Sources::default() };
         Config::load(&sources).unwrap().s3.path_style
     };
     assert!(!path_style(&[("object.store", "s3://plain/x")]));

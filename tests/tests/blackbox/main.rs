@@ -5,6 +5,7 @@
 //! `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod bad_input;
+mod doctor;
 mod hostile_s3;
 mod operate;
 mod power;
