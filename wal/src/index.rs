@@ -255,7 +255,8 @@ impl Index {
                     (true, Origin::Recovery) => group.restore(files, run),
                 }
             }
-            Content::Truncated { index, term } if group.damage.is_none() => {
+            // Damage takes no new one; the copy of the one it has must let the old file go.
+            Content::Truncated { index, term } if group.damage.is_none() || moved => {
                 group.truncate(files, *index, *term, place, flags);
             }
             Content::Damaged(mark) => {

@@ -144,6 +144,25 @@ fn w6_the_forward_rewrite_finds_rot_and_goes_on_once_the_replica_is_given_up() {
 }
 
 #[test]
+fn what_a_damaged_group_had_cut_before_keeps_no_file() {
+    let mut next = 1;
+    let (disk, mut writer, reader) = rotten(5);
+    put(&mut writer, &[truncated(1, 2, 1)]);
+    let oldest = wal_files(&disk)[0].clone();
+    assert!(read(&reader, 5).is_err());
+    assert_eq!(found(&mut writer).len(), 1);
+    put(&mut writer, &[record(1, Record::Damaged { from: Some(LogIndex(5)) })]);
+    churn(&mut writer, &mut next);
+    let newest = wal_files(&disk).pop().unwrap();
+    churn(&mut writer, &mut next);
+    let files = wal_files(&disk);
+    assert!(!files.contains(&oldest) && !files.contains(&newest), "{:?}", reader.usage());
+    let (_, reader, recovery) = start(&disk.process_kill(), 2);
+    assert!(recovery.groups[&GroupId(1)].damage.is_some());
+    assert_eq!(reader.bounds(GroupId(1)).unwrap().truncated.0, LogIndex(2));
+}
+
+#[test]
 fn fault_24_a_replica_that_was_given_up_takes_nothing_and_every_later_start_knows() {
     let mut next = 1;
     let (disk, mut writer, reader) = rotten(5);
