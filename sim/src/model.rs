@@ -64,6 +64,7 @@ impl GroupModel {
             Record::Sealed(mark) => drop(self.seals.insert(mark.base, mark.clone())),
             Record::Unsealed { base, .. } => drop(self.seals.remove(base)),
             Record::Snapshot(mark) => {
+                self.snapshots.retain(|kept| kept.index != mark.index);
                 self.snapshots.push(mark.clone());
                 self.snapshots.sort_by_key(|mark| mark.index);
                 self.snapshots.drain(..self.snapshots.len().saturating_sub(2));
