@@ -16,7 +16,7 @@ use varve_formats::{
 use crate::{
     Shard,
     api::*,
-    checkpoint::{self, Decoded},
+    checkpoint::{self, Captured, Decoded},
     partition::{BatchHeader, sample},
 };
 
@@ -227,21 +227,24 @@ impl Node {
     fn publish(&mut self, uid: u64) -> GroupState {
         self.act(Action::PublishCheckpoint { uid });
         let Job::Publish { captured, key_term, .. } = self.job() else { panic!("no publication") };
-        let (encoded, header, log_start) =
-            (captured.encode(Codec::Zstd), captured.header().clone(), captured.log_start());
-        self.done(JobOutcome::CheckpointPublished(PublishedCheckpoint {
-            uid,
-            key_term,
-            state_index: header.state.index,
-            state_term: header.state.term,
-            state_offset: header.state.offset,
-            applied_index: header.applied.index,
-            log_start,
-            bytes: encoded.bytes.len() as u64,
-            sha256: encoded.sha256,
-            published_ms: 1,
-        }));
-        decoded(&encoded.bytes)
+        self.done(JobOutcome::CheckpointPublished(published(uid, key_term, &captured)));
+        decoded(&captured.encode(Codec::Zstd).bytes)
+    }
+}
+
+fn published(uid: u64, key_term: Term, captured: &Captured) -> PublishedCheckpoint {
+    let (encoded, header) = (captured.encode(Codec::Zstd), captured.header());
+    PublishedCheckpoint {
+        uid,
+        key_term,
+        state_index: header.state.index,
+        state_term: header.state.term,
+        state_offset: header.state.offset,
+        applied_index: header.applied.index,
+        log_start: captured.log_start(),
+        bytes: encoded.bytes.len() as u64,
+        sha256: encoded.sha256,
+        published_ms: 1,
     }
 }
 
@@ -460,6 +463,25 @@ fn t39_a_trim_past_the_tiered_end_does_not_wedge_uploads() {
     node.tier(4, second);
     assert_eq!(node.status().tiered_end, Offset(10));
     assert!(node.status().rolls.is_empty());
+}
+
+/// Each publication deletes surplus checkpoints but for those that the state names: with several commits on their way the
+/// third would delete what the first is about to name.
+#[test]
+fn b1_no_checkpoint_is_published_while_the_commit_of_one_is_on_its_way() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.tier(1, range);
+    node.act(Action::PublishCheckpoint { uid: 2 });
+    let Job::Publish { captured, key_term, .. } = node.job() else { panic!("no publication") };
+    let published = published(2, key_term, &captured);
+    node.effects.clear();
+    node.step(Input::JobDone { group: GROUP, outcome: JobOutcome::CheckpointPublished(published) });
+    node.step(Input::Act { group: GROUP, action: Action::PublishCheckpoint { uid: 3 } });
+    assert!(!node.effects.iter().any(|effect| matches!(effect, Effect::Start(_))));
+    node.settle();
+    node.act(Action::PublishCheckpoint { uid: 4 });
+    assert!(matches!(node.job(), Job::Publish { uid: 4, .. }));
 }
 
 #[test]
