@@ -8,14 +8,17 @@
 //! It is started as production starts: log, groups, metadata first. Whoever drops it loses what is volatile; the disk
 //! and the remote store outlive it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
+use varve_broker::{
+    driver::{Ack, Driver, Groups, Placement, Writes},
+    runtime::pressure::{CROWDED_PERCENT, MARK_PERCENT, to_press},
+};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
 use varve_compactor::PlanOptions;
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
-use varve_replica::{GroupOptions, Input, Now, Shard, metadata::Topic};
+use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
 use varve_wal::{self as wal, AppendError, Reader, Recovery, Writer, testing::MemoryDisk};
 
 use crate::{
@@ -63,6 +66,8 @@ pub struct Node {
     pub reader: Reader,
     /// Its jobs.
     pub executor: Executor<Done>,
+    /// How many jobs of each kind are under way.
+    pub running: BTreeMap<JobKind, u32>,
     /// What its jobs and readers stand on.
     pub cold: Cold,
     /// Written, not yet synced.
@@ -119,13 +124,13 @@ pub fn options_of(topic: &Topic, upload_age: Duration) -> GroupOptions {
     }
 }
 
-fn plan_options() -> PlanOptions {
+fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptions {
     PlanOptions {
         publish_segments: 3,
         publish_age: Duration::from_secs(5),
         publish_metadata_age: Duration::from_secs(2),
-        checkpoint_bytes: 6 << 10,
-        checkpoint_changes: 25,
+        checkpoint_bytes,
+        checkpoint_changes,
         delete_grace: Duration::from_secs(3),
         retention_interval: Duration::from_secs(2),
         ..PlanOptions::default()
@@ -166,7 +171,8 @@ impl Node {
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
         let metadata = groups.metadata(replica(FOUNDER_COUNTER)).map_err(|error| error.to_string())?;
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(start.seed));
-        let driver = Driver::new(Shard::new(start.seed), groups, plan_options(), entropy);
+        let driver =
+            Driver::new(Shard::new(start.seed), groups, plan_options(start.plan.checkpoint_after), entropy);
         let mut node = Self {
             disk: disk.clone(),
             driver,
@@ -174,6 +180,7 @@ impl Node {
             writer,
             reader,
             executor: Executor::default(),
+            running: BTreeMap::new(),
             cold,
             unsynced: Vec::new(),
             parked: Vec::new(),
@@ -208,6 +215,7 @@ impl Node {
             return Ok(());
         }
         let all: Vec<_> = batch.iter().flat_map(|writes| writes.records.iter().cloned()).collect();
+        model.check_writes(&all)?;
         model.writing(all.clone());
         match self.writer.append(&all) {
             Ok(_) => self.unsynced.extend(batch.into_iter().flat_map(|writes| writes.acks)),
@@ -291,13 +299,18 @@ impl Node {
 
     /// Tells the planner how full the log is.
     pub fn press(&mut self) {
-        let usage = self.reader.usage();
-        let short = usage.bytes > self.wal_bytes_max / 2 || self.is_parked();
+        let short = self.reader.bytes() > self.wal_bytes_max / 100 * MARK_PERCENT || self.is_parked();
         if short || self.pressed {
             self.pressed = short;
-            self.driver.press(if short { usage.oldest_pinned_by } else { Vec::new() });
+            self.driver.press(if short { to_press(&self.reader.usage()) } else { Vec::new() });
             self.turn([Input::Tick]);
         }
+    }
+
+    /// Whether producers must wait, as in production.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.is_parked() || self.reader.bytes() > self.wal_bytes_max / 100 * CROWDED_PERCENT
     }
 
     /// W4: whatever waits fails, nothing more is acknowledged.

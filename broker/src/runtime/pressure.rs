@@ -16,10 +16,10 @@ use super::mailbox::{Mail, Mailbox};
 /// How often the log is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
 /// The share of its limit from which on the log counts as short of room, in percent.
-const MARK_PERCENT: u64 = 50;
+pub const MARK_PERCENT: u64 = 50;
 
 /// The share of the limit from which on producers wait, in percent.
-const CROWDED_PERCENT: u64 = 70;
+pub const CROWDED_PERCENT: u64 = 70;
 /// A log of this many files lets one go before a large part of it is taken.
 const FILES_MIN: u64 = 32;
 /// The length of files is a multiple of this.
@@ -81,7 +81,8 @@ pub async fn watch(
 
 /// Who must let go: the groups that keep the oldest file, and those that hold most, down to half of what is live. What little
 /// others hold in old files the log itself moves forward, once the live bytes have become few.
-fn to_press(usage: &varve_wal::Usage) -> Vec<GroupId> {
+#[must_use]
+pub fn to_press(usage: &varve_wal::Usage) -> Vec<GroupId> {
     let mut holders: Vec<(u64, GroupId)> =
         usage.groups.iter().map(|(group, bytes)| (*bytes, *group)).collect();
     holders.sort_unstable_by_key(|(bytes, group)| (std::cmp::Reverse(*bytes), *group));
