@@ -64,6 +64,7 @@ impl GroupModel {
             Record::Sealed(mark) => drop(self.seals.insert(mark.base, mark.clone())),
             Record::Unsealed { base, .. } => drop(self.seals.remove(base)),
             Record::Snapshot(mark) => {
+                self.snapshots.retain(|kept| kept.index != mark.index);
                 self.snapshots.push(mark.clone());
                 self.snapshots.sort_by_key(|mark| mark.index);
                 self.snapshots.drain(..self.snapshots.len().saturating_sub(2));
@@ -143,6 +144,38 @@ impl Model {
     /// A batch is about to be written.
     pub fn writing(&mut self, batch: Vec<GroupRecord>) {
         self.pending.push(batch);
+    }
+
+    /// R6: with one voter what is durable is committed, and nothing replaces it. R5: terms and votes only move on.
+    pub fn check_writes(&self, batch: &[GroupRecord]) -> Checked {
+        for GroupRecord { group, record, .. } in batch {
+            let Some(known) = self.durable.0.get(group).filter(|_| !self.damaged.contains(group)) else {
+                continue;
+            };
+            match record {
+                Record::Entries(entries)
+                    if entries.first().is_some_and(|entry| entry.index <= known.last().0) =>
+                {
+                    let detail =
+                        format!("{group}: entry {} where {:?} is committed", entries[0].index, known.last());
+                    return Err(violation("R6", detail));
+                }
+                Record::HardState(new) => {
+                    let old = known.hard_state.unwrap_or_default();
+                    let voted_twice = new.term == old.term && old.vote != 0 && new.vote != old.vote;
+                    if new.term < old.term || new.commit < old.commit || voted_twice {
+                        return Err(violation("R5", format!("{group}: {new:?} behind {old:?}")));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written and is not known to be durable.
+    pub fn pending(&self) -> impl Iterator<Item = &GroupRecord> {
+        self.pending.iter().flatten()
     }
 
     /// The batch was refused without effect.

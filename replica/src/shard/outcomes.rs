@@ -41,8 +41,9 @@ impl Hosted {
             }
             JobOutcome::CheckpointPublished { checkpoint, kept } => {
                 let command = CkptPublished { term: self.raft.term(), checkpoint, kept };
-                if self.propose(now, &Command::CkptPublished(command), None).is_none() {
-                    self.publish_dirty = true;
+                match self.propose(now, &Command::CkptPublished(command), None) {
+                    Some(index) => self.publishing = index,
+                    None => self.publish_dirty = true,
                 }
             }
             JobOutcome::Folded { node } => {
