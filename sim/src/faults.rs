@@ -149,10 +149,14 @@ impl World {
         self.rotten_files.iter().any(|path| path.starts_with(directory))
     }
 
-    /// Whether a group may stop: its log is damaged, or every checkpoint that its marks name.
+    /// Whether a group may stop: its log is damaged, or a sealed file, or every checkpoint that its marks name; or it was given
+    /// up in an earlier life.
     #[must_use]
     pub fn may_stop(&self, group: GroupId) -> bool {
-        if self.rotten || self.is_unreadable() {
+        if self.rotten || self.is_unreadable() || self.model.damaged.contains(&group) {
+            return true;
+        }
+        if self.is_rotten_below(&Path::new("/data/segments").join(format!("{:016x}", group.0))) {
             return true;
         }
         let marks = self.model.durable.0.get(&group).map_or(&[][..], |group| &group.snapshots);

@@ -32,6 +32,8 @@ pub struct GroupModel {
     pub entries: BTreeMap<LogIndex, Entry>,
     /// Whether it left the node.
     pub destroyed: bool,
+    /// Whether its owner said that it has lost something.
+    pub damaged: bool,
 }
 
 impl GroupModel {
@@ -44,6 +46,7 @@ impl GroupModel {
             snapshots: Vec::new(),
             entries: BTreeMap::new(),
             destroyed: false,
+            damaged: false,
         }
     }
 
@@ -70,7 +73,8 @@ impl GroupModel {
                 self.snapshots.drain(..self.snapshots.len().saturating_sub(2));
             }
             Record::Destroyed => self.destroyed = true,
-            Record::LossAccepted | Record::Damaged { .. } => {}
+            Record::Damaged { .. } => self.damaged = true,
+            Record::LossAccepted => {}
         }
     }
 
@@ -88,6 +92,7 @@ impl GroupModel {
             && found.truncated == self.truncated
             && found.seals == self.seals
             && found.snapshots == self.snapshots
+            && found.damage.is_some() == self.damaged
     }
 
     /// The record batches, by base offset.
@@ -193,14 +198,16 @@ impl Model {
     /// Checks what a start found, and takes it as the truth from here on. `rotten`: bytes were damaged on purpose.
     pub fn recovered(&mut self, recovery: &Recovery, reader: &Reader, rotten: bool) -> Checked {
         for (id, group) in &recovery.groups {
-            if let Some(damage) = &group.damage {
-                if !rotten {
-                    return Err(violation(
-                        "W2",
-                        format!("{id} is called damaged and nothing was: {damage:?}"),
-                    ));
+            match &group.damage {
+                Some(damage) if !rotten && !self.is_given_up(*id) => {
+                    let detail = format!("{id} is called damaged and nothing was: {damage:?}");
+                    return Err(violation("W2", detail));
                 }
-                self.damaged.insert(*id);
+                Some(_) => drop(self.damaged.insert(*id)),
+                None if self.damaged.contains(id) => {
+                    return Err(violation("W2", format!("{id} was damaged and nobody knows any more")));
+                }
+                None => {}
             }
         }
         let mut candidate = self.durable.clone();
@@ -215,6 +222,14 @@ impl Model {
         self.durable = fitting;
         self.pending.clear();
         self.check_entries(recovery, reader, rotten)
+    }
+
+    /// Whether a mark says that the group has lost something, or one that is on its way.
+    #[must_use]
+    pub fn is_given_up(&self, group: GroupId) -> bool {
+        let marked =
+            |record: &GroupRecord| record.group == group && matches!(record.record, Record::Damaged { .. });
+        self.durable.0.get(&group).is_some_and(|group| group.damaged) || self.pending().any(marked)
     }
 
     /// Names the invariant that a wrong recovery breaks.
@@ -235,6 +250,8 @@ impl Model {
             violation("W6", detail("a group that left is back"))
         } else if hard != known.hard_state && hard != newest.hard_state {
             violation("R5", detail("the hard state is not the one that was synced"))
+        } else if known.damaged && found_group.damage.is_none() {
+            violation("W2", detail("what is damaged counts as whole"))
         } else if found_group.last_index < known.last().0 {
             violation("W1", detail("synced entries are gone"))
         } else if found_group.truncated < known.truncated || found_group.snapshots != newest.snapshots {

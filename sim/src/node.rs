@@ -210,6 +210,7 @@ impl Node {
         let mut batch = std::mem::take(&mut self.parked);
         let fresh = self.ports.writes.len().min(count);
         batch.extend(self.ports.writes.drain(..fresh));
+        batch.iter_mut().for_each(|writes| self.writer.drop_of_damaged(&mut writes.records));
         if batch.is_empty() || self.failed {
             return Ok(());
         }
@@ -302,6 +303,17 @@ impl Node {
         }
     }
 
+    /// Tells the core of sealed files that did not read back.
+    pub fn tell_of_files(&mut self) {
+        let damaged = self.cold.surroundings.local.take_damaged().into_iter();
+        let told: Vec<Input> = damaged
+            .map(|(group, base)| Input::Rotten { group, rot: varve_replica::Rot::Sealed(base) })
+            .collect();
+        if !told.is_empty() {
+            self.turn(told);
+        }
+    }
+
     /// Tells the planner how full the log is.
     pub fn press(&mut self) {
         let usage = self.reader.usage();
@@ -323,7 +335,13 @@ impl Node {
     /// Whether producers must wait, as in production.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.is_parked() || self.reader.bytes() > self.crowded_bytes
+        self.is_parked() || self.reader.bytes() + self.queued_bytes() > self.crowded_bytes
+    }
+
+    /// Bytes that wait for the log.
+    fn queued_bytes(&self) -> u64 {
+        let waiting = self.ports.writes.iter().chain(&self.parked).flat_map(|writes| &writes.records);
+        waiting.map(wal::GroupRecord::bytes).sum()
     }
 
     /// W4: whatever waits fails, nothing more is acknowledged.

@@ -135,7 +135,10 @@ impl World {
             82..84 => self.read(),
             84..85 => self.find_time(),
             85..92 => self.pass_time(),
-            92..93 => self.with_node(crate::node::Node::maintain),
+            92..93 => {
+                self.with_node(crate::node::Node::maintain);
+                self.with_node(crate::node::Node::tell_of_files);
+            }
             93..97 => self.with_node(crate::node::Node::press),
             97..98 => self.with_node(crate::node::Node::settle),
             _ => self.with_node(|node| node.turn([Input::Tick])),
@@ -201,6 +204,13 @@ impl World {
     pub fn fill(&mut self) -> Checked {
         while self.node.as_ref().is_some_and(|node| !node.is_crowded() && !node.failed) {
             (0..8).for_each(|_| self.ask());
+            self.append()?;
+            self.sync();
+            self.absorb()?;
+            self.check_writes()?;
+        }
+        // What they are waiting for by then goes into the log, or is parked.
+        for _ in 0..64 {
             self.append()?;
             self.sync();
             self.absorb()?;

@@ -60,6 +60,8 @@ pub struct Counts {
     pub unreadable: u64,
     /// Cuts of logs.
     pub cuts: u64,
+    /// Groups that were given up while the node ran.
+    pub given_up: u64,
     /// Commands that a zombie left in a log.
     pub zombies: u64,
 }
@@ -389,6 +391,7 @@ impl World {
                     let group = durable.0.get(&record.group);
                     check_cut(record.group, *index, group, state)?;
                 }
+                Record::Damaged { .. } => self.counts.given_up += 1,
                 Record::Snapshot(mark) => {
                     let group = self.model.durable.0.get(&record.group);
                     let term = group.and_then(|group| group.entries.get(&mark.index)).map(|entry| entry.term);

@@ -32,13 +32,15 @@ fn more_seeds_break_no_invariant() {
     assert_eq!(SECOND.len(), 30);
 }
 
-/// Each named step of append, roll, seal, put, append-commit, checkpoint, truncate and delete is hit by a crash.
+/// Each named step of append, roll, put, append-commit, checkpoint, truncate and delete is hit by a crash, but for those that
+/// `tests/scenarios.rs` hits.
 #[test]
 fn every_step_is_crashed_at() {
     let mut all = Crashes::default();
     FIRST.iter().chain(&*SECOND).for_each(|outcome| all.add(&outcome.crashes));
     let counted: Vec<_> = all.counted().collect();
-    assert_eq!(all.missed(), Vec::<&str>::new(), "{counted:#?}");
+    let missed: Vec<_> = all.missed().into_iter().filter(|step| !step.has_scenario()).collect();
+    assert_eq!(missed, [], "{counted:#?}");
 }
 
 /// Seeds that found bugs in the rooms when they were first run. What they do changes with the simulator; the bugs have
@@ -82,6 +84,7 @@ fn the_seeds_reach_everything() {
         all.times += counts.times;
         all.unreadable += counts.unreadable;
         all.cuts += counts.cuts;
+        all.given_up += counts.given_up;
         all.zombies += counts.zombies;
     }
     let each = [
@@ -97,6 +100,7 @@ fn the_seeds_reach_everything() {
         all.times,
         all.unreadable,
         all.cuts,
+        all.given_up,
         all.zombies,
     ];
     assert!(each.iter().all(|count| *count > 0), "{all:?}");
