@@ -21,7 +21,7 @@ use varve_common::{Access, Disk};
 
 use crate::{
     errors::Poisoned,
-    limits::{BLOCK_BYTES, FILL_BATCH_BYTES_MAX, FILL_BYTES},
+    limits::{BLOCK_BYTES, FILL_BYTES},
     writer::Writer,
 };
 
@@ -56,11 +56,8 @@ impl Fill {
 }
 
 impl Writer {
-    /// Lends out a spare that was never written, where the log can do without it for a while and it is worth the writing.
+    /// Lends out a spare that was never written, where the log can do without it for a while.
     pub(crate) fn lend(&mut self) -> Option<Fill> {
-        if self.batch_bytes_mean > FILL_BATCH_BYTES_MAX {
-            return None;
-        }
         let used = self.used_bytes();
         self.directory.lend(&self.options, used)
     }

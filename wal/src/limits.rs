@@ -36,9 +36,6 @@ pub const DAMAGED_SHARE: u64 = 8;
 pub const ASIDE_PAUSE_ROUNDS: u32 = 256;
 /// Zeros are written ahead of the batches in pieces of this size, each with its own sync.
 pub const FILL_BYTES: u64 = 1 << 20;
-/// Nothing is written ahead while batches are larger than this on average: their data takes longer than what a sync saves, and
-/// the disk would write every byte twice.
-pub const FILL_BATCH_BYTES_MAX: u64 = 128 << 10;
 /// The production thread's queue, in bytes; whoever submits beyond it waits.
 pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// The production thread writes at most this much per batch.

@@ -123,7 +123,6 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         chain,
         synced: chain.end,
         written: chain.end,
-        batch_bytes_mean: 0,
         poisoned: None,
         unreadable: BTreeMap::new(),
         aside_pause: 0,

@@ -15,9 +15,6 @@ use crate::{
     record::{Content, GroupRecord},
 };
 
-/// Over how many batches their mean length is taken.
-const MEAN_BATCHES: u64 = 16;
-
 /// Appends to the log. Dropping it loses nothing that was synced.
 pub struct Writer {
     pub(crate) shared: Arc<Shared>,
@@ -29,8 +26,6 @@ pub struct Writer {
     pub(crate) synced: WalPosition,
     /// All below was written.
     pub(crate) written: WalPosition,
-    /// Moving average of the last batches' length.
-    pub(crate) batch_bytes_mean: u64,
     pub(crate) poisoned: Option<Poisoned>,
     /// How often the forward rewrite was not given a place.
     pub(crate) unreadable: BTreeMap<WalPosition, u32>,
@@ -213,8 +208,6 @@ impl Writer {
         let result = current.file.write_at(&self.buffer, position.since(current.header.base));
         let end = position.plus(self.buffer.len() as u64);
         current.end = end;
-        self.batch_bytes_mean += self.buffer.len() as u64 / MEAN_BATCHES;
-        self.batch_bytes_mean -= self.batch_bytes_mean / MEAN_BATCHES;
         current.settled = false;
         self.written = end;
         self.chain.end = end;
