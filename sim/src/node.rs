@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
-use varve_compactor::{Holdings, PlanOptions, PressureGauge, crowded_bytes};
+use varve_compactor::{Holdings, PlanOptions, PressureGauge, bytes_to_come, crowded_bytes};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
@@ -335,7 +335,7 @@ impl Node {
     /// Whether producers must wait, as in production.
     #[must_use]
     pub fn is_crowded(&self) -> bool {
-        self.is_parked() || self.reader.bytes() + self.queued_bytes() > self.crowded_bytes
+        self.is_parked() || bytes_to_come(self.reader.bytes(), self.queued_bytes()) > self.crowded_bytes
     }
 
     /// Bytes that wait for the log.
