@@ -132,7 +132,8 @@ metrics! {
     snapshot_last: fraction() "snapshot_last_success_timestamp" "seconds" "When the last snapshot was published";
     store_requests: counter("operation", "outcome") "s3_requests" "" "Requests to the object store, which S3 charges";
     cold_bytes: counter() "tier_read" "bytes" "Bytes read from the object store for fetches";
-    cold_errors: counter() "tier_read_errors" "" "Reads from the object store that failed";
+    cold_errors: counter() "tier_read_errors" "" "Reads for fetches that the object store did not serve; clients come again";
+    cold_damage: counter() "tier_read_damage" "" "Those of them that found an object missing or damaged: records are lost unless it comes back";
     cache_hits: counter() "tier_cache_hits" "" "Chunks of cold segments found in memory";
     cache_misses: counter() "tier_cache_misses" "" "Chunks of cold segments that had to be read";
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";

@@ -4,6 +4,7 @@
 //!  arguments -> args (clap) -> commands/* -> varve_broker::run          serve, dev
 //!                                         -> client (blocking sockets)  topic, produce, consume
 //!                                         -> varve_objects (read only)  snapshot
+//!                                         -> varve_objects              doctor: below probe/, and removed again
 //!                                         -> tables of the broker       config, docs, version
 //! ```
 //! - [`args`] is the whole grammar; `docs/cli.md`, the man page and completions are made from it. Flags of `serve` come
@@ -13,7 +14,7 @@
 //! - `failure` is what a command ends with. Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the
 //!   command line is wrong. An error is one line on standard error and says who acts.
 //!
-//! It touches the terminal, sockets to brokers, and through `objects` the bucket, which it never writes. The
+//! It touches the terminal, sockets to brokers, and through `objects` the bucket, where only `doctor` writes. The
 //! environment is read by `broker::config`. What it prints with `-o json` keeps its field names.
 
 mod args;

@@ -45,7 +45,7 @@ pub struct Retrying<S> {
 }
 
 /// An error that may carry a failure.
-trait Fails: From<Failure> {
+pub(crate) trait Fails: From<Failure> {
     fn failure(&self) -> Option<&Failure>;
 }
 

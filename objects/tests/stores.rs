@@ -1,19 +1,17 @@
 //! The stores that need no server, against the suite that holds for all; and the decorators.
 
-mod support;
-
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
 use bytes::Bytes;
-use support::PlainDisk;
+
 use varve_common::{Clock as _, Digest, ObjectKey};
 use varve_objects::{
     Counting, Directory, Failure, GetError, Operation, Put, PutError, ReadBack, RetryOptions, Retrying,
     Store, conformance, get_verified, put_or_confirm,
-    testing::{Fault, FaultRates, FaultyStore, InstantClock, MemoryStore, SeededEntropy},
+    testing::{Fault, FaultRates, FaultyStore, InstantClock, MemoryStore, PlainDisk, SeededEntropy},
 };
 
 fn faulty() -> FaultyStore<MemoryStore> {
@@ -76,22 +74,6 @@ async fn directory_accepts_no_change_after_a_failed_sync_of_a_directory() {
     let put = store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await;
     assert!(matches!(put, Err(PutError::Failed(Failure::Fatal(_)))), "{put:?}");
     assert!(matches!(store.delete(&key()).await, Err(Failure::Fatal(_))));
-}
-
-#[tokio::test]
-async fn listings_of_several_pages_are_complete() {
-    let root = tempfile::tempdir().unwrap();
-    let directory = Directory::open(Arc::<PlainDisk>::default(), root.path()).unwrap();
-    for store in [&directory as &dyn Store, &MemoryStore::default()] {
-        for number in 0..1005 {
-            let key = ObjectKey::new(format!("many/{}/{number:05}", number % 3));
-            store.put_new(&key, Bytes::new().into(), Digest::of(b"")).await.unwrap();
-        }
-        let first = store.list("many", None).await.unwrap();
-        assert_eq!((first.objects.len(), first.more), (1000, true));
-        let rest = store.list("many", Some(&first.objects[999].key)).await.unwrap();
-        assert_eq!((rest.objects.len(), rest.more), (5, false));
-    }
 }
 
 #[tokio::test]

@@ -7,10 +7,11 @@
 //! - [`ledger`]: what writers sent and were acknowledged, held against what readers saw: every acknowledged record once, in order, byte for
 //!   byte; nothing that nobody sent.
 //! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
-//! - [`s3`]: an S3 server that can be stopped and started in the middle of a test.
+//! - [`s3`]: an S3 server that can be stopped and started in the middle of a test, and a proxy before it that fails as told.
 //! - [`power`]: a file system whose power can be cut; [`hold`]: a process held right behind a named system call, for cuts exactly there.
 //!
-//! It knows Varve only by its command line, its ports and its files' sizes: it imports no room, so that a mistake in one cannot hide itself.
+//! It knows Varve only by its command line, its ports and its files' sizes: of the rooms it imports
+//! `localstack` alone, whose servers are other people's and whose bucket is Amazon's SDK, so that a mistake in one cannot hide itself.
 
 pub mod batch;
 pub mod clients;

@@ -1,88 +1,135 @@
-//! An S3 server that can be stopped and started in the middle of a test.
+//! An S3 server that can be stopped and started in the middle of a test, and a proxy in front of it that fails as told.
 
-use std::{
-    net::SocketAddr,
-    process::{Child, Command, Stdio},
+use tokio::runtime::Runtime;
+use varve_localstack::{
+    Bucket, Kind, Lifecycle, Server, Setup,
+    proxy::{Proxy, Seen},
 };
 
-use crate::{
-    node::{self, Options},
-    tool,
-};
+use crate::node::Options;
 
-const KEY: &str = "varvetest";
-const SECRET: &str = "varvetestsecret";
 const BUCKET: &str = "varve";
 
-/// A `MinIO` with one bucket, in a folder of its own.
-#[derive(Debug)]
+/// A server with one bucket, in a folder of its own.
 pub struct Store {
-    folder: tempfile::TempDir,
-    address: SocketAddr,
-    child: Option<Child>,
+    server: Server,
+    proxy: Option<Proxy>,
+    // The last to go: the proxy runs on it.
+    runtime: Runtime,
 }
 
 impl Store {
-    /// Starts it and makes the bucket.
+    /// Starts a `MinIO` and makes the bucket.
     #[must_use]
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("varve-s3-").tempdir().unwrap();
-        let mut store = Self { folder, address: node::free_address(), child: None };
-        store.resume();
-        store
+        Self::start_of(Kind::Minio)
+    }
+
+    /// Starts a server of some kind and makes the bucket.
+    #[must_use]
+    pub fn start_of(kind: Kind) -> Self {
+        Self::start_with(kind, Setup::default())
+    }
+
+    /// Starts a `MinIO` whose buckets can stand in front of a name.
+    #[must_use]
+    pub fn start_in_domain(domain: &str) -> Self {
+        Self::start_with(Kind::Minio, Setup { domain: Some(domain.to_owned()), ..Setup::default() })
+    }
+
+    fn start_with(kind: Kind, setup: Setup) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let server = runtime.block_on(async {
+            let server = Server::start_with(kind, setup).await.unwrap();
+            server.create_bucket(BUCKET).await.unwrap();
+            server
+        });
+        Self { server, proxy: None, runtime }
+    }
+
+    /// Puts a proxy in front, whose chance is drawn from `seed`.
+    #[must_use]
+    pub fn behind_proxy(mut self, seed: u64) -> Self {
+        self.proxy = Some(self.runtime.block_on(Proxy::start(self.server.address(), seed)).unwrap());
+        self
     }
 
     /// Starts it again on the same data and port.
     pub fn resume(&mut self) {
-        let log =
-            std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
-        let mut command = Command::new(tool::cache().join("bin/minio"));
-        command
-            .arg("server")
-            .arg(self.folder.path().join("data"))
-            .args(["--address", &self.address.to_string()]);
-        command.args(["--console-address", "127.0.0.1:0", "--quiet"]);
-        command.env("MINIO_ROOT_USER", KEY).env("MINIO_ROOT_PASSWORD", SECRET);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.child = Some(command.spawn().unwrap());
-        let mut bucket = Command::new(tool::python());
-        bucket.arg(tool::scripts().join("bucket.py")).args([&self.endpoint(), KEY, SECRET, BUCKET]);
-        assert!(bucket.stdin(Stdio::null()).status().unwrap().success(), "the bucket could not be made");
+        self.runtime.block_on(self.server.start_again()).unwrap();
     }
 
     /// kill -9: nobody answers any more.
     pub fn stop(&mut self) {
-        let mut child = self.child.take().expect("the store is running");
-        child.kill().unwrap();
-        child.wait().unwrap();
+        self.server.kill();
+    }
+
+    /// Replaces the proxy's rules by these lines.
+    pub fn set_rules(&self, rules: &[&str]) {
+        self.proxy().set_rules(rules.iter().map(|rule| rule.parse().unwrap()));
+    }
+
+    /// The requests that came by the proxy since [`Store::forget_seen`].
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.proxy().seen()
+    }
+
+    /// Begins to count requests afresh.
+    pub fn forget_seen(&self) {
+        self.proxy().forget_seen();
+    }
+
+    fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("the store was started with a proxy")
+    }
+
+    /// The keys in the bucket that contain `part`, in their order.
+    #[must_use]
+    pub fn keys(&self, part: &str) -> Vec<String> {
+        let keys = self.runtime.block_on(self.bucket().keys()).unwrap();
+        keys.into_iter().filter(|key| key.contains(part)).collect()
+    }
+
+    /// Deletes an object behind the broker's back.
+    pub fn delete(&self, key: &str) {
+        self.runtime.block_on(self.bucket().delete(key)).unwrap();
+    }
+
+    /// Replaces an object behind the broker's back.
+    pub fn overwrite(&self, key: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        self.runtime.block_on(async {
+            let mut bytes = self.bucket().get(key).await.unwrap();
+            change(&mut bytes);
+            self.bucket().put(key, bytes).await.unwrap();
+        });
+    }
+
+    /// Lets the server delete objects by itself after so many days.
+    pub fn let_objects_expire(&self, days: i32) {
+        let lifecycle = Lifecycle { expire_days: Some(days), ..Lifecycle::default() };
+        self.runtime.block_on(self.bucket().set_lifecycle("", lifecycle)).unwrap();
+    }
+
+    fn bucket(&self) -> Bucket {
+        self.server.bucket(BUCKET)
     }
 
     /// A node's options that put its tier here.
     #[must_use]
     pub fn options(&self, options: Options, prefix: &str) -> Options {
         let url = format!("s3://{BUCKET}/{prefix}");
-        let options = options.args(&[
-            "--object-store",
-            &url,
-            "--s3-endpoint",
-            &self.endpoint(),
-            "--s3-path-style=true",
-        ]);
+        let endpoint = self.endpoint();
+        let options =
+            options.args(&["--object-store", &url, "--s3-endpoint", &endpoint, "--s3-path-style=true"]);
         options
-            .env("AWS_ACCESS_KEY_ID", KEY)
-            .env("AWS_SECRET_ACCESS_KEY", SECRET)
-            .env("AWS_REGION", "us-east-1")
+            .env("AWS_ACCESS_KEY_ID", self.server.access_key.as_str())
+            .env("AWS_SECRET_ACCESS_KEY", self.server.secret_key.as_str())
+            .env("AWS_REGION", self.server.region.as_str())
     }
 
     fn endpoint(&self) -> String {
-        format!("http://{}", self.address)
-    }
-}
-
-impl Drop for Store {
-    fn drop(&mut self) {
-        if self.child.is_some() {
-            self.stop();
-        }
+        self.proxy.as_ref().map_or_else(|| self.server.endpoint.clone(), Proxy::endpoint)
     }
 }

@@ -5,6 +5,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use varve_localstack::Kind;
+
 /// A tool that a test needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tool {
@@ -22,6 +24,8 @@ pub enum Tool {
     PowerLoss,
     /// The `MinIO` server.
     Minio,
+    /// The moto server.
+    Moto,
 }
 
 impl Tool {
@@ -63,7 +67,8 @@ impl Tool {
                 runs(Command::new("java").arg("-version")) && cache().join("kafka/libs/log4j2.xml").exists()
             }
             Self::PowerLoss => crate::power::PowerDisk::is_possible(),
-            Self::Minio => cache().join("bin/minio").exists(),
+            Self::Minio => Kind::Minio.is_installed(),
+            Self::Moto => Kind::Moto.is_installed(),
         }
     }
 }

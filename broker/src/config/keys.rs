@@ -110,7 +110,13 @@ pub const KEYS: &[Key] = &[
         "s3.path.style",
         Kind::SwitchOrAuto,
         "auto",
-        "Bucket in the path instead of the host name. auto: yes where an endpoint is set.",
+        "Bucket in the path instead of the host name. auto: yes where an endpoint is set or the bucket's name has dots.",
+    ),
+    key(
+        "s3.request.timeout.ms",
+        MILLIS,
+        "3min",
+        "The longest that one request to the bucket may take with its body, before it is repeated.",
     ),
     flag("insecure", Kind::Switch, "false", "Allows listening beyond loopback without authentication."),
     key(

@@ -10,6 +10,7 @@
 //!
 //! This room is the only reader of the environment (but for the credentials chain in `objects`).
 
+mod bucket;
 pub mod keys;
 pub mod layers;
 pub mod print;
@@ -26,6 +27,7 @@ use std::{
 use varve_common::NodeId;
 
 pub use self::{
+    bucket::S3,
     layers::{LayerError, Layers, Origin, Sources},
     secret::{REDACTED, Secret},
     value::Share,
@@ -76,17 +78,6 @@ pub enum ObjectStore {
         /// What every key begins with, without slashes at its ends; may be empty.
         prefix: String,
     },
-}
-
-/// How the bucket is reached; credentials come from the standard chain in `objects`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct S3 {
-    /// URL of the service; `None`: AWS.
-    pub endpoint: Option<String>,
-    /// The region.
-    pub region: String,
-    /// Bucket in the path instead of the host name.
-    pub path_style: bool,
 }
 
 /// When snapshots are taken and how.
@@ -432,9 +423,18 @@ impl Reader<'_> {
         if endpoint.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
             return Err(self.invalid("s3.endpoint", "expected http://… or https://…".into()));
         }
-        let path_style = value::switch(self.text("s3.path.style")).unwrap_or(endpoint.is_some());
+        // No certificate covers a bucket with dots in front of Amazon's host.
+        let has_dots = matches!(self.object_store()?, ObjectStore::S3 { bucket, .. } if bucket.contains('.'));
+        let path_style = value::switch(self.text("s3.path.style"));
+        let path_style = path_style.unwrap_or(endpoint.is_some() || has_dots);
         let region = Some(self.text("s3.region")).filter(|text| !text.is_empty()).unwrap_or("us-east-1");
-        Ok(S3 { endpoint: endpoint.map(str::to_owned), region: region.to_owned(), path_style })
+        let request_timeout = self.span("s3.request.timeout.ms");
+        Ok(S3 {
+            endpoint: endpoint.map(str::to_owned),
+            region: region.to_owned(),
+            path_style,
+            request_timeout,
+        })
     }
 
     fn snapshot(&self) -> Snapshot {

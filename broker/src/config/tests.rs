@@ -68,6 +68,19 @@ fn the_standard_aws_variables_fill_what_nobody_configured() {
 }
 
 #[test]
+fn a_bucket_stands_in_front_of_amazons_host_unless_its_name_has_dots() {
+    let path_style = |pairs: &[(&str, &str)]| {
+        let flags = pairs.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
+        let sources = Sources { flags, ..Sources::default() };
+        Config::load(&sources).unwrap().s3.path_style
+    };
+    assert!(!path_style(&[("object.store", "s3://plain/x")]));
+    assert!(path_style(&[("object.store", "s3://with.dots/x")]));
+    assert!(path_style(&[("object.store", "s3://plain"), ("s3.endpoint", "http://h:1")]));
+    assert!(!path_style(&[("s3.path.style", "false"), ("s3.endpoint", "http://h:1")]));
+}
+
+#[test]
 fn an_unknown_key_is_named_wherever_it_stands() {
     assert_eq!(refused(&[("nmu.partitions", "3")]), "unknown key nmu.partitions (flag --nmu-partitions)");
     let mut sources = Sources::default();

@@ -19,6 +19,7 @@ use super::{
     pressure::Room,
     views::Views,
 };
+use crate::metrics::Metrics;
 use crate::node::{
     Append, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, ReadBatches, ReadError, ReadLimits,
 };
@@ -47,6 +48,8 @@ pub struct NodeBackend {
     pub room: Room,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
     /// Producer ids that are allocated and not handed out.
     pub producer_ids: Arc<Block>,
     /// Replica counters that are allocated and not used.
@@ -111,6 +114,14 @@ impl NodeBackend {
         Ok(())
     }
 
+    /// What the bucket did not give is told apart from what it has lost.
+    fn count(&self, error: &ViewError) {
+        if let ViewError::Cold(cold) = error {
+            self.metrics.handles.cold_errors.inc();
+            self.metrics.handles.cold_damage.inc_by(u64::from(cold.is_damage()));
+        }
+    }
+
     /// Reads from the newest view. Where the log was cut after that view was published no place may hold the offset: a newer
     /// view names the place.
     async fn read_log(
@@ -127,6 +138,7 @@ impl NodeBackend {
                 Err(error) => {
                     let newer = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
                     if !matches!(error, ViewError::Nowhere { .. }) || Arc::ptr_eq(&newer, &view) {
+                        self.count(&error);
                         return Err(error_of(group, &error));
                     }
                     view = newer;
@@ -152,7 +164,12 @@ fn extent(group: GroupId, view: &PartitionView) -> PartitionExtent<'_> {
 }
 
 fn error_of(group: GroupId, error: &ViewError) -> ReadError {
-    tracing::warn!(%group, %error, "read failed");
+    match error {
+        ViewError::Cold(cold) if cold.is_damage() => {
+            tracing::error!(%group, %error, "an object is missing or damaged");
+        }
+        _ => tracing::warn!(%group, %error, "read failed"),
+    }
     match error {
         ViewError::BelowLogStart { .. } => ReadError::OutOfRange,
         ViewError::Cold(_) => ReadError::Unavailable,

@@ -105,7 +105,6 @@ fn store(sources: &Sources, handles: &Handles, last: &mut Last) {
         }
         if *operation == Operation::GetRange {
             handles.cold_bytes.inc_by(count.bytes - before.bytes);
-            handles.cold_errors.inc_by(failed);
         }
     }
     last.store = counts;

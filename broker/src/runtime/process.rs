@@ -314,6 +314,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         cold: base.cold.clone(),
         room: pressure::Room::new(wal.clone(), reader.clone(), bytes_max),
         clock: Arc::clone(&base.clock),
+        metrics: Arc::clone(&base.metrics),
         producer_ids: Arc::default(),
         replica_ids: Arc::default(),
     };

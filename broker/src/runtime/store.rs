@@ -5,9 +5,9 @@ use std::{path::Path, sync::Arc};
 use varve_common::{Clock, Disk, Entropy};
 use varve_formats::keys::Prefix;
 use varve_objects::{
-    Counters, Counting, Directory, OpenError, ReadBack, RetryOptions, Retrying, S3, Store,
+    Counters, Counting, Directory, OpenError, ReadBack, Retrying, S3, Store,
     probe::{ProbeError, probe},
-    s3::{ConfigureError, Credentials, Options},
+    s3::ConfigureError,
 };
 
 use crate::config::{Config, ObjectStore};
@@ -57,7 +57,7 @@ pub async fn open(
             (Arc::new(Directory::open(Arc::clone(disk), path)?), Prefix::new(""), name)
         }
         ObjectStore::S3 { bucket, prefix } => {
-            let store = Arc::new(S3::new(options(config, bucket))?);
+            let store = Arc::new(S3::new(config.s3.options(bucket))?);
             let name = match &config.s3.endpoint {
                 Some(endpoint) => format!("s3://{bucket}/{prefix} at {endpoint}"),
                 None => format!("s3://{bucket}/{prefix}"),
@@ -67,17 +67,8 @@ pub async fn open(
     };
     let counting = Counting::new(store);
     let counters = counting.counters();
-    let store = Arc::new(Retrying::new(counting, clock, entropy, RetryOptions::default()));
+    let store = Arc::new(Retrying::new(counting, clock, entropy, config.s3.retries()));
     Ok(Tier { store, counters, prefix, name })
-}
-
-fn options(config: &Config, bucket: &str) -> Options {
-    Options {
-        bucket: bucket.to_owned(),
-        region: Some(config.s3.region.clone()),
-        endpoint: config.s3.endpoint.clone(),
-        credentials: Credentials::Chain,
-    }
 }
 
 async fn probed(store: Arc<S3>, prefix: &str, entropy: &dyn Entropy) -> Result<Arc<dyn Store>, TierError> {
@@ -92,5 +83,18 @@ async fn probed(store: Arc<S3>, prefix: &str, entropy: &dyn Entropy) -> Result<A
             tracing::warn!(%error, "the object store does not answer; hot data is served, uploads wait");
             Ok(Arc::new(ReadBack::new(store)))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The suite of all stores over the disk that `serve` uses.
+    #[tokio::test]
+    async fn the_embedded_store_over_the_real_disk_conforms() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Directory::open(Arc::new(varve_wal::NativeDisk), root.path()).unwrap();
+        varve_objects::conformance::run(&store, "x/y").await.unwrap();
     }
 }

@@ -41,6 +41,9 @@ pub enum Command {
     /// List, show and verify the snapshots in the object store; never writes there
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Find out what is wrong with what the broker stands on, and what to change
+    #[command(subcommand)]
+    Doctor(DoctorCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -279,6 +282,26 @@ pub enum SnapshotCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DoctorCommand {
+    /// Check a bucket: what it promises, what may be done there, its settings, how fast it is; exit code 1 when it cannot be used
+    S3(DoctorS3),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct DoctorS3 {
+    #[command(flatten)]
+    pub store: StoreFlags,
+    /// Make the bucket first, where it is not there: for development
+    #[arg(long)]
+    pub create_bucket: bool,
+    /// Requests of each kind that are timed
+    #[arg(long, value_name = "COUNT", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub samples: u32,
+    #[command(flatten)]
+    pub output: OutputFlags,
 }
 
 #[derive(Debug, Subcommand)]

@@ -3,6 +3,7 @@
 pub mod config;
 pub mod consume;
 pub mod docs;
+pub mod doctor;
 pub mod produce;
 pub mod serve;
 pub mod snapshot;
@@ -35,6 +36,7 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Produce(flags)) => produce::run(flags, &sources),
         Some(Command::Consume(flags)) => consume::run(&flags, &sources),
         Some(Command::Snapshot(command)) => snapshot::run(command, sources),
+        Some(Command::Doctor(command)) => doctor::run(&command, sources),
         Some(Command::Config(command)) => config::run(command, sources),
         Some(Command::Version(flags)) => version(flags),
         Some(Command::Completion { shell }) => completion(shell),

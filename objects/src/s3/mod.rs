@@ -6,10 +6,15 @@
 //! their status (a 409 is "again", a 412 is "taken", a missing bucket is not a missing object); and nothing is
 //! repeated in secret, so that [`crate::Retrying`] alone decides.
 
+mod address;
 mod answer;
 mod signed;
 
-use std::{ops::Range, sync::Arc, sync::Once};
+use std::{
+    ops::Range,
+    sync::{Arc, Once},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt as _;
@@ -22,6 +27,7 @@ use object_store::{
 use thiserror::Error;
 use varve_common::{Digest, ObjectKey, clock::BoxFuture};
 
+use self::address::{Loopback, bucket_url};
 pub(crate) use self::{answer::Answer, signed::Signed};
 use crate::{
     Body, Failure, GetError, HeadError, Listed, Page, PutError, Store, Suffix, key,
@@ -43,6 +49,16 @@ pub enum Credentials {
     },
 }
 
+/// Where the bucket stands in a URL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Addressing {
+    /// `https://host/bucket/key`: what servers that are not Amazon's understand without a domain of their own.
+    #[default]
+    Path,
+    /// `https://bucket.host/key`: what Amazon asks for. The endpoint is still the server's, without the bucket.
+    VirtualHost,
+}
+
 /// Where the bucket is.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -50,8 +66,12 @@ pub struct Options {
     pub bucket: String,
     /// The region to sign for; that of the environment, else `us-east-1`, where absent.
     pub region: Option<String>,
-    /// `http(s)://host[:port]` of the server; Amazon's for the region where absent. Buckets are addressed by path.
+    /// `http(s)://host[:port]` of the server; Amazon's for the region where absent.
     pub endpoint: Option<String>,
+    /// Where the bucket stands in a URL.
+    pub addressing: Addressing,
+    /// The longest that one request may take with its body; [`REQUEST_TIMEOUT`] where absent.
+    pub request_timeout: Option<Duration>,
     /// Who asks.
     pub credentials: Credentials,
 }
@@ -96,21 +116,26 @@ impl S3 {
             .or_else(|| configured(&builder, AmazonS3ConfigKey::Endpoint))
             .unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
         let endpoint = endpoint.trim_end_matches('/').to_owned();
-        let client = ClientOptions::new()
+        let bucket_url = bucket_url(&endpoint, &options.bucket, options.addressing)?;
+        let timeout = options.request_timeout.unwrap_or(REQUEST_TIMEOUT);
+        let mut client = ClientOptions::new()
             .with_allow_http(endpoint.starts_with("http://"))
-            .with_connect_timeout(CONNECT_TIMEOUT)
-            .with_timeout(REQUEST_TIMEOUT);
-        let reads = client.clone().with_read_timeout(READ_STALL_TIMEOUT);
+            .with_connect_timeout(CONNECT_TIMEOUT.min(timeout))
+            .with_timeout(timeout);
+        if Loopback::is_meant_by(&bucket_url) {
+            client = client.with_dns_resolver(Arc::new(Loopback));
+        }
+        let reads = client.clone().with_read_timeout(READ_STALL_TIMEOUT.min(timeout));
         builder = builder
             .with_bucket_name(&options.bucket)
             .with_region(&region)
-            .with_endpoint(&endpoint)
-            .with_virtual_hosted_style_request(false)
+            .with_endpoint(if options.addressing == Addressing::Path { &endpoint } else { &bucket_url })
+            .with_virtual_hosted_style_request(options.addressing == Addressing::VirtualHost)
             .with_client_options(reads.clone())
             .with_retry(RetryConfig { max_retries: 0, ..RetryConfig::default() });
         let lister = builder.build().map_err(|error| ConfigureError(error.to_string()))?;
         let credentials = Arc::clone(lister.credentials());
-        let signed = Signed::new(&endpoint, &options.bucket, region, credentials, &client, &reads)?;
+        let signed = Signed::new(endpoint, bucket_url, region, credentials, (&client, &reads))?;
         Ok(Self { lister, signed })
     }
 

@@ -17,7 +17,7 @@ use crate::{Body, Failure};
 /// and only reads may be bounded by the pause between two pieces (a write is silent until its last byte is taken).
 pub(crate) struct Signed {
     endpoint: String,
-    bucket: String,
+    bucket_url: String,
     region: String,
     credentials: AwsCredentialProvider,
     writes: HttpClient,
@@ -26,19 +26,18 @@ pub(crate) struct Signed {
 
 impl Signed {
     pub fn new(
-        endpoint: &str,
-        bucket: &str,
+        endpoint: String,
+        bucket_url: String,
         region: String,
         credentials: AwsCredentialProvider,
-        writes: &ClientOptions,
-        reads: &ClientOptions,
+        (writes, reads): (&ClientOptions, &ClientOptions),
     ) -> Result<Self, ConfigureError> {
         let connect = |options: &ClientOptions| {
             ReqwestConnector::default().connect(options).map_err(|error| ConfigureError(error.to_string()))
         };
         Ok(Self {
-            endpoint: endpoint.to_owned(),
-            bucket: bucket.to_owned(),
+            endpoint,
+            bucket_url,
             region,
             credentials,
             writes: connect(writes)?,
@@ -67,12 +66,18 @@ impl Signed {
             let value = HeaderValue::from_str(&base64(&sha256.0)).expect("base64 is a header value");
             headers.insert("x-amz-checksum-sha256", value);
         }
-        let url = if key.is_empty() {
-            format!("{}/{}", self.endpoint, self.bucket)
-        } else {
-            format!("{}/{}/{}", self.endpoint, self.bucket, encode_path(key))
-        };
+        // A bucket by itself needs its slash where the host is all of the URL.
+        let url = format!("{}/{}", self.bucket_url, encode_path(key));
+        let url = if key.is_empty() { url.trim_end_matches('/').to_owned() } else { url };
         self.execute(method, &url, headers, body, sha256).await
+    }
+
+    /// Asks for one of the bucket's settings: `name` is a query without a value.
+    pub async fn get_setting(&self, name: &str) -> Result<Answer, Failure> {
+        let body = Body::default();
+        let digest = body.digest();
+        let url = format!("{}/?{name}", self.bucket_url);
+        self.execute(Method::GET, &url, HeaderMap::new(), body, digest).await
     }
 
     /// Sends a request for the server rather than the bucket.

@@ -2,9 +2,12 @@
 //!
 //! `cargo build --release && cargo test -p varve-tests` runs them; `VARVE_BIN` names another binary. What CI runs is bounded; a person can
 //! ask for more: `VARVE_PROOF_RECORDS`, `VARVE_PROOF_KILLS`, `VARVE_WAL_BOUND_MIB`, `VARVE_POWER_CUTS` (at random moments),
-//! `VARVE_POWER_ROUNDS` (over the named points; `VARVE_POWER_POINTS` picks those that begin so), `VARVE_POWER_CONTROLS`, `VARVE_SEED`.
+//! `VARVE_POWER_ROUNDS` (over the named points; `VARVE_POWER_POINTS` picks those that begin so), `VARVE_POWER_CONTROLS`,
+//! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod bad_input;
+mod doctor;
+mod hostile_s3;
 mod operate;
 mod power;
 mod proof;

@@ -11,7 +11,7 @@ use varve_formats::{
     checkpoint::{CheckpointHeader, PEEK_BYTES},
     keys::{CheckpointName, Key, Keys, PartitionKeys, Prefix},
 };
-use varve_objects::{Directory, Failure as StoreFailure, GetError, Listed, Retrying, S3, Store, s3};
+use varve_objects::{Directory, Failure as StoreFailure, GetError, Listed, Retrying, S3, Store};
 use varve_snapshot::{claim, list_all, verify};
 
 use super::read_only::ReadOnlyDisk;
@@ -169,15 +169,10 @@ fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Prefix), Failure> {
         ObjectStore::Embedded => Ok((directory(&config.data_directory.join("objects"))?, Prefix::default())),
         ObjectStore::Directory(path) => Ok((directory(path)?, Prefix::default())),
         ObjectStore::S3 { bucket, prefix } => {
-            let options = s3::Options {
-                bucket: bucket.clone(),
-                region: Some(config.s3.region.clone()),
-                endpoint: config.s3.endpoint.clone(),
-                credentials: s3::Credentials::Chain,
-            };
-            let store = S3::new(options).map_err(|why| Failure::failed(why, "check the --s3 flags"))?;
+            let store = S3::new(config.s3.options(bucket))
+                .map_err(|why| Failure::failed(why, "check the --s3 flags"))?;
             let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::default()));
-            let store = Retrying::new(store, clock, entropy, varve_objects::RetryOptions::default());
+            let store = Retrying::new(store, clock, entropy, config.s3.retries());
             Ok((Arc::new(store), Prefix::new(prefix)))
         }
     }

@@ -1,5 +1,9 @@
 //! A disk of plain files: enough to run the directory store on, with no claim to durability.
-#![allow(dead_code)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the disk of tests, which no release has: the real one is in room wal"
+)]
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -11,8 +15,10 @@ use std::{
 
 use varve_common::{Access, Disk, DiskFile, disk::Space};
 
+/// See the module.
 #[derive(Default)]
 pub struct PlainDisk {
+    /// Lets every fsync of a directory fail.
     pub directory_syncs_fail: AtomicBool,
 }
 
