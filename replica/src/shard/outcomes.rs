@@ -102,7 +102,9 @@ impl Hosted {
                 self.sealed(seal);
             }
             Some(Mark::Snapshot(checkpoint)) => {
-                self.local_checkpoints.push(checkpoint);
+                // In a full log a mark overtakes one that waits behind entries: the older of two is told by its index.
+                let at = self.local_checkpoints.partition_point(|kept| kept.index < checkpoint.index);
+                self.local_checkpoints.insert(at, checkpoint);
                 while self.local_checkpoints.len() > LOCAL_CHECKPOINTS_KEPT {
                     let checkpoint = self.local_checkpoints.remove(0);
                     let group = self.group;
