@@ -103,7 +103,7 @@ fn b1_no_checkpoint_is_published_while_the_commit_of_one_is_on_its_way() {
     node.act(Action::PublishCheckpoint { uid: 2 });
     let Job::Publish { captured, key_term, .. } = node.job() else { panic!("no publication") };
     let checkpoint = published(2, key_term, &captured);
-    node.effects.clear();
+    node.take_effects();
     let outcome = JobOutcome::CheckpointPublished { checkpoint, kept: None };
     node.step(Input::JobDone { group: GROUP, outcome });
     node.step(Input::Act { group: GROUP, action: Action::PublishCheckpoint { uid: 3 } });
