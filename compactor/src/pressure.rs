@@ -54,6 +54,13 @@ pub const fn crowded_bytes(bytes_max: u64) -> u64 {
     bytes_max / 100 * CROWDED_PERCENT
 }
 
+/// What a log will hold once what waits for it is written, at most: a batch that does not fit leaves the rest of its file
+/// empty, so it may take twice its length.
+#[must_use]
+pub const fn bytes_to_come(bytes: u64, queued_bytes: u64) -> u64 {
+    bytes + 2 * queued_bytes
+}
+
 /// Watches a log: looked at from time to time, says who is pressed.
 #[derive(Clone, Debug)]
 pub struct PressureGauge {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use varve_common::{Digest, GroupId, LogIndex, ObjectKey, Offset};
 use varve_formats::{
+    command::PublishedCheckpoint,
     keys::PartitionKeys,
     manifest::{Entry, FoldPlan, NodeReference},
     node::Node,
@@ -13,17 +14,28 @@ use varve_formats::{
 use varve_replica::{
     LogEntry,
     checkpoint::{Decoded, decode},
+    metadata::MetadataState,
     partition::PartitionState,
 };
 
 use crate::{
     jobs::keys,
     model::GroupModel,
+    node::INCARNATION,
     violation::{Checked, violation},
 };
 
 /// A bucket, as bytes by key.
 pub type Objects = BTreeMap<ObjectKey, Bytes>;
+
+/// How much a scan looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Whether what is named is there, and whole.
+    Names,
+    /// Also what a replica that begins with a checkpoint becomes.
+    Replay,
+}
 
 /// A partition's objects.
 pub struct Scan<'a> {
@@ -35,6 +47,8 @@ pub struct Scan<'a> {
     pub model: &'a GroupModel,
     /// The bucket.
     pub objects: &'a Objects,
+    /// How much is looked at.
+    pub depth: Depth,
 }
 
 impl Scan<'_> {
@@ -146,21 +160,19 @@ impl Scan<'_> {
             if state.applied().0 != published.state_index {
                 return Err(self.wrong("S1", format!("{key} is as of {}", state.applied().0)));
             }
-            self.seeded(*state, published.state_index)?;
+            check_place(self.group, published, self.model)?;
+            if self.depth == Depth::Replay {
+                self.seeded(*state, published.state_index)?;
+            }
         }
         Ok(())
     }
 
     fn seeded(&self, mut state: PartitionState, from: LogIndex) -> Checked {
         for entry in self.model.entries.range(from.next()..=self.state.applied().0).map(|(_, entry)| entry) {
-            let entry = LogEntry {
-                index: entry.index,
-                term: entry.term,
-                kind: entry.kind,
-                offset: entry.offset,
-                data: entry.data.clone(),
-            };
-            state.apply(&entry).map_err(|error| self.wrong("S3", format!("seeded at {from}: {error}")))?;
+            state
+                .apply(&log_entry(entry))
+                .map_err(|error| self.wrong("S3", format!("seeded at {from}: {error}")))?;
         }
         if state.hash() != self.state.hash() {
             return Err(
@@ -168,5 +180,73 @@ impl Scan<'_> {
             );
         }
         Ok(())
+    }
+}
+
+/// R8, S1: a checkpoint is of an entry that is committed, in its term.
+fn check_place(group: GroupId, published: &PublishedCheckpoint, model: &GroupModel) -> Checked {
+    let term = model.entries.get(&published.state_index).map(|entry| entry.term);
+    let founded = published.state_index == LogIndex::ZERO;
+    if (term != Some(published.state_term) && !founded) || published.applied_index > model.last().0 {
+        let (index, applied) = (published.state_index, published.applied_index);
+        let detail = format!("{group}: a checkpoint at {index} of {term:?} with {applied} applied");
+        return Err(violation("R8", detail));
+    }
+    Ok(())
+}
+
+/// The metadata group's checkpoints.
+pub struct MetadataScan<'a> {
+    /// Its committed state.
+    pub state: &'a MetadataState,
+    /// Its log.
+    pub model: &'a GroupModel,
+    /// The bucket.
+    pub objects: &'a Objects,
+    /// How much is looked at.
+    pub depth: Depth,
+}
+
+impl MetadataScan<'_> {
+    /// S1, S2: what the committed state names is there, whole, and becomes that state.
+    pub fn check(&self) -> Checked {
+        let wrong = |checker, what: String| violation(checker, format!("metadata: {what}"));
+        for published in self.state.published() {
+            let key = keys().metadata_checkpoint(INCARNATION, published);
+            let found = self.objects.get(&key);
+            let Some(bytes) = found.filter(|bytes| Digest::of(bytes) == published.sha256) else {
+                return Err(wrong("B1", format!("{key} is named and not there, or not whole")));
+            };
+            check_place(GroupId::METADATA, published, self.model)?;
+            let decoded = decode(bytes).map_err(|error| wrong("S2", format!("{key}: {error}")))?;
+            let Decoded::Metadata { mut state, .. } = decoded else {
+                return Err(wrong("S5", format!("{key} is not of the metadata")));
+            };
+            if state.applied().0 != published.applied_index {
+                return Err(wrong("S1", format!("{key} is as of {}", state.applied().0)));
+            }
+            if self.depth == Depth::Names {
+                continue;
+            }
+            let tail = self.model.entries.range(published.applied_index.next()..=self.state.applied().0);
+            for (index, entry) in tail {
+                let applied = state.apply(&log_entry(entry));
+                applied.map_err(|error| wrong("S3", format!("seeded by {key}, at {index}: {error}")))?;
+            }
+            if state.hash() != self.state.hash() {
+                return Err(wrong("S3", format!("seeded by {key} it is another")));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn log_entry(entry: &varve_wal::Entry) -> LogEntry {
+    LogEntry {
+        index: entry.index,
+        term: entry.term,
+        kind: entry.kind,
+        offset: entry.offset,
+        data: entry.data.clone(),
     }
 }

@@ -6,10 +6,11 @@ use bytes::Bytes;
 use varve_common::{GroupId, Offset};
 use varve_protocol::batch::BatchHeader;
 use varve_replica::PartitionView;
+use varve_tiering::TimestampOffset;
 
 use crate::{
     history::{History, SendId, body_of},
-    model::GroupModel,
+    model::{GroupModel, batch_of},
     violation::{Checked, violation},
 };
 
@@ -146,6 +147,10 @@ pub fn check_view(group: GroupId, old: Option<&Arc<PartitionView>>, new: &Partit
         );
         return Err(violation("H10", detail));
     }
+    if new.tiered_end > new.high_watermark.max(new.log_start) {
+        let (tiered, watermark) = (new.tiered_end, new.high_watermark);
+        return Err(violation("B5", format!("{group}: tiered up to {tiered}, committed up to {watermark}")));
+    }
     let Some(old) = old.filter(|old| old.ready && new.ready) else { return Ok(()) };
     let forward = old.high_watermark <= new.high_watermark
         && old.log_start <= new.log_start
@@ -166,4 +171,32 @@ pub fn check_view(group: GroupId, old: Option<&Arc<PartitionView>>, new: &Partit
         new.tiered_end
     );
     Err(violation("H10", detail))
+}
+
+/// H12: a search by time finds the first record of that time or later, one for the largest time the first that has it.
+pub fn check_time(
+    group: GroupId,
+    asked: Option<i64>,
+    view: &PartitionView,
+    found: Option<TimestampOffset>,
+    model: &GroupModel,
+    history: &History,
+) -> Checked {
+    let mut shown = Vec::new();
+    for entry in model.entries.values().filter(|entry| entry.kind == 0) {
+        let Some(batch) = batch_of(&entry.data) else { continue };
+        let Some(id) = history.by_body.get(&body_of(&batch)) else { continue };
+        let times = (0..).zip(&history.get(*id).timestamps);
+        let records = times.map(|(delta, time)| (entry.offset.plus(delta), *time, entry.term));
+        shown.extend(records.filter(|(at, ..)| (view.log_start..view.high_watermark).contains(at)));
+    }
+    let time = asked.or_else(|| shown.iter().map(|(_, time, _)| *time).max()).unwrap_or(i64::MAX);
+    let first = shown.into_iter().find(|(_, other, _)| *other >= time);
+    let expected = first.map(|(offset, timestamp, term)| TimestampOffset { offset, timestamp, term });
+    if found == expected {
+        return Ok(());
+    }
+    let (start, end) = (view.log_start, view.high_watermark);
+    let detail = format!("{group}: {asked:?} in {start}..{end} is at {expected:?}, found {found:?}");
+    Err(violation("H12", detail))
 }

@@ -23,6 +23,10 @@ use crate::{
 /// What Kafka's producers have in flight at most.
 const INFLIGHT_MAX: usize = 5;
 
+/// Most as they are: what is written and cut should not be small.
+const CODECS: [Codec; 8] =
+    [Codec::None, Codec::None, Codec::None, Codec::None, Codec::Gzip, Codec::Snappy, Codec::Lz4, Codec::Zstd];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Waiting,
@@ -57,6 +61,8 @@ pub struct Clients {
     pub trimmed: BTreeMap<GroupId, Offset>,
     /// Whether new batches are made.
     pub quiet: bool,
+    /// Whether values are of kilobytes.
+    pub large: bool,
     producers: BTreeMap<u64, Producer>,
     waiting: BTreeMap<Ticket, Asked>,
     next_ticket: u64,
@@ -120,13 +126,16 @@ impl Clients {
         let count = random.random_range(1..4);
         let (pid, epoch, sequence) =
             if producer.idempotent { (producer.id as i64, 0, producer.next_sequence) } else { (-1, -1, -1) };
-        let mut builder = BatchBuilder::new(Codec::None).producer(pid, epoch, sequence);
+        let mut builder = BatchBuilder::new(CODECS[random.random_range(0..CODECS.len())]);
+        builder = builder.producer(pid, epoch, sequence);
+        let mut timestamps = Vec::new();
         for record in 0..count {
             let key = format!("p{}", producer.id);
             let mut value = format!("{}.{}.{record}:", producer.id, producer.next_sequence).into_bytes();
-            let padding = random.random_range(10..700);
+            let padding = random.random_range(if self.large { 4_000..8_000 } else { 10..700 });
             value.resize(value.len() + padding, b'a' + (producer.id % 26) as u8);
-            builder.push(time_ms - random.random_range(0..50), Some(key.as_bytes()), Some(&value));
+            timestamps.push(time_ms - random.random_range(0..3_000));
+            builder.push(timestamps[record as usize], Some(key.as_bytes()), Some(&value));
         }
         let sent = Sent {
             group: producer.group,
@@ -135,6 +144,7 @@ impl Clients {
             idempotent: producer.idempotent,
             batch: builder.build(),
             count,
+            timestamps,
             invoked: now,
             attempts: 0,
             acked: None,
@@ -145,8 +155,8 @@ impl Clients {
         send
     }
 
-    /// Makes a topic.
-    pub fn create_topic(&mut self, random: &mut ChaCha8Rng) -> Input {
+    /// Makes a topic, which tiers or not, and then keeps everything; where that is left open it may as well not.
+    pub fn create_topic(&mut self, random: &mut ChaCha8Rng, tiered: Option<bool>) -> Input {
         self.next_name += 1;
         let partitions = (0..random.random_range(1..3))
             .map(|_| {
@@ -156,10 +166,10 @@ impl Clients {
             .collect();
         let segment_bytes = [3 << 10, 6 << 10, 16 << 10][random.random_range(0..3)];
         let mut configs = vec![("segment.bytes".to_owned(), segment_bytes.to_string())];
-        if random.random_bool(0.3) {
+        if !tiered.unwrap_or_else(|| random.random_bool(0.7)) {
             configs.push(("remote.storage.enable".to_owned(), "false".to_owned()));
         }
-        if random.random_bool(0.25) {
+        if tiered.is_none() && random.random_bool(0.25) {
             configs.push(("retention.bytes".to_owned(), (24 << 10).to_string()));
         }
         let name = format!("t{}", self.next_name);

@@ -1,11 +1,13 @@
 //! The end of a run: everything heals, every client is content, and every acknowledged record is read back; then the
 //! power is cut once more, and all of it is read again (W1).
 
+use std::path::Path;
+
 use rand::RngExt;
 use varve_common::{GroupId, ObjectKey};
 
 use crate::{
-    bucket::{Objects, Scan},
+    bucket::{Depth, MetadataScan, Objects, Scan},
     bugs::Bug,
     jobs::{embedded_path, rates},
     plan::StoreKind,
@@ -31,7 +33,7 @@ impl World {
             self.drain()?;
             self.check_logs()?;
             self.read_all()?;
-            self.scan()?;
+            self.scan(Depth::Replay)?;
             let power = round == 0 || self.random.random_bool(0.5);
             self.crash(power);
         }
@@ -48,7 +50,7 @@ impl World {
             self.step()?;
             // Evidence of damage keeps its file and all behind it (W6): a log that is full stays full until an
             // operator accepts the loss. Until then it is read, not written.
-            if step > PATIENCE / 10 && self.rotten {
+            if step > PATIENCE / 10 && (self.rotten || !self.rotten_files.is_empty()) {
                 return Ok(());
             }
             if self.node.as_ref().is_some_and(|node| node.failed) {
@@ -102,9 +104,14 @@ impl World {
         Err(violation("L", "readers never end"))
     }
 
-    /// The bucket against the committed state.
-    fn scan(&mut self) -> Checked {
+    /// The bucket against the committed state: at any moment, for what is named is there before it is named.
+    pub(crate) fn scan(&mut self, depth: Depth) -> Checked {
         let objects = self.objects();
+        self.check_objects_stay(&objects)?;
+        // The scan could not tell what was damaged on purpose from what is wrong.
+        if self.is_rotten_below(embedded_path()) {
+            return Ok(());
+        }
         let groups: Vec<_> =
             self.model.durable.0.iter().filter(|(_, model)| !model.destroyed).map(|(id, _)| *id).collect();
         for group in groups {
@@ -115,7 +122,31 @@ impl World {
             let (shadow, durable) = (&mut self.shadow, &self.model.durable);
             let state = Bug::without(self.bug, || shadow.partition(durable, group))?;
             if let (Some(state), Some(model)) = (state, durable.0.get(&group)) {
-                Bug::without(self.bug, || Scan { group, state, model, objects: &objects }.check())?;
+                Bug::without(self.bug, || Scan { group, state, model, objects: &objects, depth }.check())?;
+            }
+        }
+        self.scan_metadata(&objects, depth)
+    }
+
+    /// S1, S2: the metadata group's checkpoints in the bucket.
+    fn scan_metadata(&mut self, objects: &Objects, depth: Depth) -> Checked {
+        if self.model.damaged.contains(&GroupId::METADATA) {
+            return Ok(());
+        }
+        let (shadow, durable) = (&mut self.shadow, &self.model.durable);
+        let state = Bug::without(self.bug, || shadow.metadata(durable))?;
+        let Some(model) = durable.0.get(&GroupId::METADATA) else { return Ok(()) };
+        Bug::without(self.bug, || MetadataScan { state, model, objects, depth }.check())
+    }
+
+    /// B1, S2: an object never changes, and no key is used twice.
+    fn check_objects_stay(&mut self, objects: &Objects) -> Checked {
+        for (key, bytes) in objects {
+            let checksum = varve_common::checksum::crc32c(bytes);
+            let first = *self.contents.entry(key.clone()).or_insert(checksum);
+            let path = embedded_path().join("data").join(key.as_str());
+            if first != checksum && !self.rotten_files.contains(&path) {
+                return Err(violation("B1", format!("{key} holds something else than before")));
             }
         }
         Ok(())
@@ -125,14 +156,15 @@ impl World {
         match self.plan.store {
             StoreKind::Remote => self.remote.0.objects().into_iter().collect(),
             StoreKind::Embedded => {
-                let root = embedded_path().join("data");
                 let files = self.disk.files().into_iter();
-                let named = files.filter_map(|(path, bytes)| {
-                    let key = path.strip_prefix(&root).ok()?.to_str()?.to_owned();
-                    Some((ObjectKey::new(key), bytes.into()))
-                });
-                named.collect()
+                files.filter_map(|(path, bytes)| Some((key_of(&path)?, bytes.into()))).collect()
             }
         }
     }
+}
+
+/// The key of an object in a file of the embedded store.
+fn key_of(path: &Path) -> Option<ObjectKey> {
+    let key = path.strip_prefix(embedded_path().join("data")).ok()?;
+    Some(ObjectKey::new(key.to_str()?.to_owned()))
 }

@@ -24,6 +24,8 @@ pub struct Sent {
     pub batch: Bytes,
     /// How many records.
     pub count: u32,
+    /// Of each record.
+    pub timestamps: Vec<i64>,
     /// The time (events of the trace) of the first attempt.
     pub invoked: u64,
     /// How many attempts were made.

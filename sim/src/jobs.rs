@@ -17,10 +17,10 @@ use varve_objects::{
     Directory, RetryOptions, Retrying, Store,
     testing::{FaultRates, FaultyStore, MemoryStore, SeededEntropy},
 };
-use varve_replica::{Job, JobOutcome, PartitionView};
+use varve_replica::{Job, JobKind, JobOutcome, PartitionView};
 use varve_tiering::{
     ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError, ReadLimits,
-    Spawn, TailCache, UploadBudget, Uploader, chunks,
+    Spawn, TailCache, TimestampOffset, UploadBudget, Uploader, chunks,
 };
 use varve_wal::{Reader, testing::MemoryDisk};
 
@@ -29,9 +29,11 @@ use crate::{clock::SimClock, node::CLUSTER, plan::StoreKind};
 /// How a task ended.
 pub enum Done {
     /// A job of the core.
-    Job(GroupId, JobOutcome),
+    Job(JobKind, GroupId, JobOutcome),
     /// A reader.
     Read(Box<ReadDone>),
+    /// A search by time.
+    Time(Box<TimeDone>),
     /// Something that nobody waits for.
     Nothing,
 }
@@ -46,6 +48,18 @@ pub struct ReadDone {
     pub view: Arc<PartitionView>,
     /// The batches, and the offset behind them.
     pub result: Result<(Vec<Bytes>, Offset), ReadError>,
+}
+
+/// What a search by time found.
+pub struct TimeDone {
+    /// In which partition.
+    pub group: GroupId,
+    /// From which time on; `None` for the largest there is,
+    pub asked: Option<i64>,
+    /// as of this view.
+    pub view: Arc<PartitionView>,
+    /// The record.
+    pub result: Result<Option<TimestampOffset>, ReadError>,
 }
 
 /// A bucket that outlives nodes.
@@ -167,9 +181,10 @@ impl Cold {
     #[must_use]
     pub fn job(&self, job: Job) -> BoxFuture<'static, Done> {
         let surroundings = Arc::clone(&self.surroundings);
+        let kind = job.kind();
         Box::pin(async move {
             let (group, outcome) = jobs::run(job, &surroundings).await;
-            Done::Job(group, outcome)
+            Done::Job(kind, group, outcome)
         })
     }
 
@@ -191,6 +206,25 @@ impl Cold {
         Box::pin(async move {
             let result = read_from(&log, group, from, &view).await;
             Done::Read(Box::new(ReadDone { group, from, view, result }))
+        })
+    }
+
+    /// A search by time as a task.
+    #[must_use]
+    pub fn find_time(
+        &self,
+        group: GroupId,
+        asked: Option<i64>,
+        view: Arc<PartitionView>,
+    ) -> BoxFuture<'static, Done> {
+        let log = self.log.clone();
+        Box::pin(async move {
+            let (extent, below) = (extent(group, &view), view.high_watermark);
+            let result = match asked {
+                Some(time) => log.find_timestamp(&extent, time, below).await,
+                None => log.max_timestamp(&extent, below).await,
+            };
+            Done::Time(Box::new(TimeDone { group, asked, view: view.clone(), result }))
         })
     }
 }

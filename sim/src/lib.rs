@@ -10,23 +10,33 @@
 //! object store, clock and chance are faked; the core, the driver, the log and the jobs are those of production.
 //!
 //! Where each invariant of FAULTS.md 2 is enforced:
-//! - H1-H4, H6, H7, H13 [`checkers::check_log`] over the durable log; H3, B6, B7, H8 [`checkers::check_read`] over what is
-//!   read back; H10 [`checkers::check_view`] at every view; H5 [`client`] (one answer a request).
+//! - H1-H4, H6, H7, H13 [`checkers::check_log`] over the durable log, in all codecs; H3, B6, B7, H8
+//!   [`checkers::check_read`] over what is read back, between all other steps; H3 also [`world`]: a log start moves only
+//!   where somebody asked for it. H10, B5 [`checkers::check_view`] at every view; H12 [`checkers::check_time`] at any moment;
+//!   H5 [`client`] (one answer a request).
 //! - W1, W2, R5, W6 [`model`]: a start finds exactly what was synced, and a prefix of what was written behind it. W3: a
 //!   tail that is appended behind breaks the same check one start later. W4 [`world`]: no acknowledgement after a
-//!   failure. W5 [`world`]: each mark's file is whole.
-//! - R6, R9, S1, S3 [`shadow`]: states hash alike at equal indexes, whatever crashes and checkpoints lie between. R8
-//!   [`world`] at every checkpoint mark. S4: a group that stops without injected damage is a violation.
-//! - B4 [`cut`] at every cut of a log. B1, B2, B5, B6, S1-S3 [`bucket`]: a scan after everything healed. B3 is a part of the
-//!   state that the shadow compares. B7: readers run between all other steps.
+//!   failure; the disk loses for good what a failed sync left in memory (T17). W5 [`world`]: the file of each mark is whole,
+//!   be it a checkpoint or sealed.
+//! - R5, R6 [`model::Model::check_writes`] over every batch before it is written; R5 also [`world`]: no leader is seen
+//!   before its term is durable. R8 [`world`] at every checkpoint mark, [`bucket`] of published ones.
+//! - R9, S1, S3 [`shadow`]: states hash alike at equal indexes, whatever crashes and checkpoints lie between. S4
+//!   [`faults`]: a group stops only where its log, or each checkpoint that its marks name, was damaged on purpose.
+//! - B4 [`cut`] at every cut of a log. B1, B2, B5, B6, S2 [`bucket`]: a scan of partitions and metadata at the end of every
+//!   life and of the run, then with S1 and S3: a replica seeded by each published checkpoint becomes like the others. Objects
+//!   never change. B3 is a part of the state that the shadow compares.
+//!
+//! [`crashes`] counts the steps at which crashes came; a test fails where one is never hit.
 
 pub mod bucket;
 pub mod bugs;
 pub mod checkers;
 pub mod client;
 pub mod clock;
+pub mod crashes;
 pub mod cut;
 pub mod executor;
+pub mod faults;
 mod finale;
 pub mod history;
 pub mod jobs;

@@ -32,6 +32,8 @@ pub struct GroupModel {
     pub entries: BTreeMap<LogIndex, Entry>,
     /// Whether it left the node.
     pub destroyed: bool,
+    /// Whether its owner said that it has lost something.
+    pub damaged: bool,
 }
 
 impl GroupModel {
@@ -44,6 +46,7 @@ impl GroupModel {
             snapshots: Vec::new(),
             entries: BTreeMap::new(),
             destroyed: false,
+            damaged: false,
         }
     }
 
@@ -64,12 +67,14 @@ impl GroupModel {
             Record::Sealed(mark) => drop(self.seals.insert(mark.base, mark.clone())),
             Record::Unsealed { base, .. } => drop(self.seals.remove(base)),
             Record::Snapshot(mark) => {
+                self.snapshots.retain(|kept| kept.index != mark.index);
                 self.snapshots.push(mark.clone());
                 self.snapshots.sort_by_key(|mark| mark.index);
                 self.snapshots.drain(..self.snapshots.len().saturating_sub(2));
             }
             Record::Destroyed => self.destroyed = true,
-            Record::LossAccepted | Record::Damaged { .. } => {}
+            Record::Damaged { .. } => self.damaged = true,
+            Record::LossAccepted => {}
         }
     }
 
@@ -87,6 +92,7 @@ impl GroupModel {
             && found.truncated == self.truncated
             && found.seals == self.seals
             && found.snapshots == self.snapshots
+            && found.damage.is_some() == self.damaged
     }
 
     /// The record batches, by base offset.
@@ -145,6 +151,38 @@ impl Model {
         self.pending.push(batch);
     }
 
+    /// R6: with one voter what is durable is committed, and nothing replaces it. R5: terms and votes only move on.
+    pub fn check_writes(&self, batch: &[GroupRecord]) -> Checked {
+        for GroupRecord { group, record, .. } in batch {
+            let Some(known) = self.durable.0.get(group).filter(|_| !self.damaged.contains(group)) else {
+                continue;
+            };
+            match record {
+                Record::Entries(entries)
+                    if entries.first().is_some_and(|entry| entry.index <= known.last().0) =>
+                {
+                    let detail =
+                        format!("{group}: entry {} where {:?} is committed", entries[0].index, known.last());
+                    return Err(violation("R6", detail));
+                }
+                Record::HardState(new) => {
+                    let old = known.hard_state.unwrap_or_default();
+                    let voted_twice = new.term == old.term && old.vote != 0 && new.vote != old.vote;
+                    if new.term < old.term || new.commit < old.commit || voted_twice {
+                        return Err(violation("R5", format!("{group}: {new:?} behind {old:?}")));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What was written and is not known to be durable.
+    pub fn pending(&self) -> impl Iterator<Item = &GroupRecord> {
+        self.pending.iter().flatten()
+    }
+
     /// The batch was refused without effect.
     pub fn refused(&mut self) {
         self.pending.pop();
@@ -160,14 +198,16 @@ impl Model {
     /// Checks what a start found, and takes it as the truth from here on. `rotten`: bytes were damaged on purpose.
     pub fn recovered(&mut self, recovery: &Recovery, reader: &Reader, rotten: bool) -> Checked {
         for (id, group) in &recovery.groups {
-            if let Some(damage) = &group.damage {
-                if !rotten {
-                    return Err(violation(
-                        "W2",
-                        format!("{id} is called damaged and nothing was: {damage:?}"),
-                    ));
+            match &group.damage {
+                Some(damage) if !rotten && !self.is_given_up(*id) => {
+                    let detail = format!("{id} is called damaged and nothing was: {damage:?}");
+                    return Err(violation("W2", detail));
                 }
-                self.damaged.insert(*id);
+                Some(_) => drop(self.damaged.insert(*id)),
+                None if self.damaged.contains(id) => {
+                    return Err(violation("W2", format!("{id} was damaged and nobody knows any more")));
+                }
+                None => {}
             }
         }
         let mut candidate = self.durable.clone();
@@ -182,6 +222,14 @@ impl Model {
         self.durable = fitting;
         self.pending.clear();
         self.check_entries(recovery, reader, rotten)
+    }
+
+    /// Whether a mark says that the group has lost something, or one that is on its way.
+    #[must_use]
+    pub fn is_given_up(&self, group: GroupId) -> bool {
+        let marked =
+            |record: &GroupRecord| record.group == group && matches!(record.record, Record::Damaged { .. });
+        self.durable.0.get(&group).is_some_and(|group| group.damaged) || self.pending().any(marked)
     }
 
     /// Names the invariant that a wrong recovery breaks.
@@ -202,6 +250,8 @@ impl Model {
             violation("W6", detail("a group that left is back"))
         } else if hard != known.hard_state && hard != newest.hard_state {
             violation("R5", detail("the hard state is not the one that was synced"))
+        } else if known.damaged && found_group.damage.is_none() {
+            violation("W2", detail("what is damaged counts as whole"))
         } else if found_group.last_index < known.last().0 {
             violation("W1", detail("synced entries are gone"))
         } else if found_group.truncated < known.truncated || found_group.snapshots != newest.snapshots {

@@ -8,14 +8,14 @@
 //! It is started as production starts: log, groups, metadata first. Whoever drops it loses what is volatile; the disk
 //! and the remote store outlive it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
-use varve_compactor::{Holdings, PlanOptions, PressureGauge};
+use varve_compactor::{Holdings, PlanOptions, PressureGauge, bytes_to_come, crowded_bytes};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
-use varve_replica::{GroupOptions, Input, Now, Shard, metadata::Topic};
+use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
 use varve_wal::{self as wal, AppendError, Reader, Recovery, Writer, testing::MemoryDisk};
 
 use crate::{
@@ -63,6 +63,8 @@ pub struct Node {
     pub reader: Reader,
     /// Its jobs.
     pub executor: Executor<Done>,
+    /// How many jobs of each kind are under way.
+    pub running: BTreeMap<JobKind, u32>,
     /// What its jobs and readers stand on.
     pub cold: Cold,
     /// Written, not yet synced.
@@ -71,6 +73,7 @@ pub struct Node {
     parked: Vec<Writes>,
     clock: SimClock,
     gauge: PressureGauge,
+    crowded_bytes: u64,
     /// The planner was told that the log is short of room.
     pressed: bool,
     /// The log failed: the core was told.
@@ -119,13 +122,13 @@ pub fn options_of(topic: &Topic, upload_age: Duration) -> GroupOptions {
     }
 }
 
-fn plan_options() -> PlanOptions {
+fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptions {
     PlanOptions {
         publish_segments: 3,
         publish_age: Duration::from_secs(5),
         publish_metadata_age: Duration::from_secs(2),
-        checkpoint_bytes: 6 << 10,
-        checkpoint_changes: 25,
+        checkpoint_bytes,
+        checkpoint_changes,
         delete_grace: Duration::from_secs(3),
         retention_interval: Duration::from_secs(2),
         ..PlanOptions::default()
@@ -166,7 +169,8 @@ impl Node {
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
         let metadata = groups.metadata(replica(FOUNDER_COUNTER)).map_err(|error| error.to_string())?;
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(start.seed));
-        let driver = Driver::new(Shard::new(start.seed), groups, plan_options(), entropy);
+        let driver =
+            Driver::new(Shard::new(start.seed), groups, plan_options(start.plan.checkpoint_after), entropy);
         let mut node = Self {
             disk: disk.clone(),
             driver,
@@ -174,11 +178,13 @@ impl Node {
             writer,
             reader,
             executor: Executor::default(),
+            running: BTreeMap::new(),
             cold,
             unsynced: Vec::new(),
             parked: Vec::new(),
             clock: start.clock.clone(),
             gauge: PressureGauge::new(start.plan.wal_bytes_max),
+            crowded_bytes: crowded_bytes(start.plan.wal_bytes_max),
             pressed: false,
             failed: false,
         };
@@ -204,10 +210,12 @@ impl Node {
         let mut batch = std::mem::take(&mut self.parked);
         let fresh = self.ports.writes.len().min(count);
         batch.extend(self.ports.writes.drain(..fresh));
+        batch.iter_mut().for_each(|writes| self.writer.drop_of_damaged(&mut writes.records));
         if batch.is_empty() || self.failed {
             return Ok(());
         }
         let all: Vec<_> = batch.iter().flat_map(|writes| writes.records.iter().cloned()).collect();
+        model.check_writes(&all)?;
         model.writing(all.clone());
         match self.writer.append(&all) {
             Ok(_) => self.unsynced.extend(batch.into_iter().flat_map(|writes| writes.acks)),
@@ -295,6 +303,17 @@ impl Node {
         }
     }
 
+    /// Tells the core of sealed files that did not read back.
+    pub fn tell_of_files(&mut self) {
+        let damaged = self.cold.surroundings.local.take_damaged().into_iter();
+        let told: Vec<Input> = damaged
+            .map(|(group, base)| Input::Rotten { group, rot: varve_replica::Rot::Sealed(base) })
+            .collect();
+        if !told.is_empty() {
+            self.turn(told);
+        }
+    }
+
     /// Tells the planner how full the log is.
     pub fn press(&mut self) {
         let usage = self.reader.usage();
@@ -311,6 +330,18 @@ impl Node {
             self.driver.press(pressure);
             self.turn([Input::Tick]);
         }
+    }
+
+    /// Whether producers must wait, as in production.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        self.is_parked() || bytes_to_come(self.reader.bytes(), self.queued_bytes()) > self.crowded_bytes
+    }
+
+    /// Bytes that wait for the log.
+    fn queued_bytes(&self) -> u64 {
+        let waiting = self.ports.writes.iter().chain(&self.parked).flat_map(|writes| &writes.records);
+        waiting.map(wal::GroupRecord::bytes).sum()
     }
 
     /// W4: whatever waits fails, nothing more is acknowledged.

@@ -40,18 +40,28 @@ pub struct Plan {
     pub io_errors: u32,
     /// Of a hundred lives, how many meet a full disk.
     pub full_disks: u32,
-    /// Of a hundred starts, how many find a flipped bit.
+    /// Of a hundred starts, how many find a flipped bit; of lives, half as many meet one.
     pub rot: u32,
+    /// Of a hundred lives, how many meet reads that fail; of starts, half as many.
+    pub read_errors: u32,
     /// Of a thousand requests to the store, how many fail in each way.
     pub store_faults: u16,
+    /// Of a hundred lives, in how many the remote store is stopped.
+    pub store_stops: u32,
     /// The size of a WAL file.
     pub wal_file_bytes: u64,
-    /// The log's budget.
+    /// The log's budget: a small one is soon short of room, and then files are sealed.
     pub wal_bytes_max: u64,
     /// `varve.tier.max.age.ms`.
     pub upload_age: Duration,
     /// Topics that exist at a time.
     pub topics: usize,
+    /// Whether the operator deletes topics and records.
+    pub deletes: bool,
+    /// Whether topics tier; `None` for most.
+    pub tiered: Option<bool>,
+    /// Bytes of a group's log after which it is checkpointed, and as many changes of any size.
+    pub checkpoint_after: (u64, u64),
     /// Of a hundred lives, how many find a zombie's command in the log.
     pub zombies: u32,
 }
@@ -68,20 +78,26 @@ impl Plan {
         let mut sometimes = |rate: u32| if random.random_bool(0.5) { rate } else { 0 };
         let (io_errors, full_disks, rot) = (sometimes(30), sometimes(25), sometimes(40));
         let (store_faults, zombies) = (sometimes(60) as u16, sometimes(40));
+        let (read_errors, store_stops) = (sometimes(50), sometimes(50));
         Self {
             store: if random.random_bool(0.5) { StoreKind::Embedded } else { StoreKind::Remote },
             lives,
             steps,
-            dies_within: 600,
+            dies_within: 800,
             power_cuts: [30, 70, 100][random.random_range(0..3)],
             io_errors,
             full_disks,
             rot,
+            read_errors,
             store_faults,
+            store_stops,
             wal_file_bytes: 32 << 10,
-            wal_bytes_max: 32 * (32 << 10),
+            wal_bytes_max: if random.random_bool(0.6) { 12 * (32 << 10) } else { 32 * (32 << 10) },
             upload_age: Duration::from_millis([200, 2_000, 20_000][random.random_range(0..3)]),
             topics: random.random_range(1..4),
+            deletes: true,
+            tiered: None,
+            checkpoint_after: (6 << 10, 25),
             zombies,
         }
     }

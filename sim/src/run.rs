@@ -3,23 +3,23 @@
 use std::{panic::AssertUnwindSafe, path::Path, sync::Arc, time::Duration};
 
 use rand::RngExt;
-use varve_common::{Clock, Disk, GroupId, Offset};
+use varve_common::{Clock, GroupId, Offset};
 use varve_replica::{Input, PartitionView};
 use varve_tiering::ReadError;
-use varve_wal::testing::Injected;
 
 use crate::{
+    bucket::Depth,
     bugs::Bug,
-    checkers::check_read,
-    jobs::{Done, ReadDone, is_failure, rates},
+    checkers::{check_read, check_time},
+    crashes::Crashes,
+    faults::DISK_BYTES,
+    history::SendId,
+    jobs::{Done, ReadDone, TimeDone, embedded_path, is_failure},
     plan::Length,
     trace::Trace,
     violation::{Checked, Violation, violation},
     world::{Counts, World},
 };
-
-/// The size of a disk that is not full.
-const DISK_BYTES: u64 = 1 << 40;
 
 /// Readers at a time.
 const READERS_MAX: usize = 3;
@@ -33,6 +33,8 @@ pub struct Outcome {
     pub hash: u64,
     /// What happened.
     pub counts: Counts,
+    /// At which steps it was crashed.
+    pub crashes: Crashes,
     /// The first invariant that did not hold.
     pub violation: Option<Violation>,
     /// The trace, where it was asked for.
@@ -55,7 +57,7 @@ pub fn run(seed: u64, length: Length, bug: Option<Bug>, trace: Trace) -> Outcome
         world.trace.note(format_args!("{violation}"));
     }
     let lines = world.trace.lines().to_vec();
-    Outcome { seed, hash: world.trace.hash(), counts: world.counts, violation, lines }
+    Outcome { seed, hash: world.trace.hash(), counts: world.counts, crashes: world.crashes, violation, lines }
 }
 
 fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
@@ -67,8 +69,11 @@ fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
 impl World {
     fn run(&mut self) -> Checked {
         for _ in 0..self.plan.lives {
+            if self.chance(self.plan.read_errors / 2) {
+                self.break_reads();
+            }
             if !self.start()? {
-                if !self.disk.is_dead() {
+                if !self.disk.is_dead() && !self.is_unreadable() {
                     return Ok(());
                 }
                 self.crash(false);
@@ -76,38 +81,16 @@ impl World {
             }
             self.plant_faults();
             self.live()?;
+            self.scan(Depth::Names)?;
             self.end();
         }
         self.finale()
     }
 
-    fn chance(&mut self, of_a_hundred: u32) -> bool {
-        self.random.random_range(0..100) < of_a_hundred
-    }
-
-    /// What will go wrong in this life.
-    fn plant_faults(&mut self) {
-        let now = self.disk.operations();
-        if self.random.random_range(0..1_000) < self.plan.dies_within {
-            let after = self.random.random_range(1..400);
-            self.disk.inject(now + after, Injected::Dies);
-        }
-        if self.chance(self.plan.io_errors) {
-            let after = self.random.random_range(1..300);
-            self.disk.inject(now + after, Injected::Eio);
-        }
-        self.full_disk_at = None;
-        if self.chance(self.plan.full_disks) {
-            let at = self.random.random_range(0..self.plan.steps);
-            self.full_disk_at = Some((at, at + self.random.random_range(20..200)));
-        }
-        self.remote.1.set_rates(rates(self.plan.store_faults / 7));
-    }
-
     fn live(&mut self) -> Checked {
         let mut left_after_failure = 20;
         for step in 0..self.plan.steps {
-            self.fill_disk(step);
+            self.strike(step);
             self.step()?;
             if self.disk.is_dead() {
                 return Ok(());
@@ -123,22 +106,6 @@ impl World {
         Ok(())
     }
 
-    /// The disk fills, and later somebody makes room.
-    fn fill_disk(&mut self, step: usize) {
-        let Some((full, heals)) = self.full_disk_at else { return };
-        if step == full {
-            let space = self.disk.space(Path::new("/data")).expect("a disk in memory says how large it is");
-            let used = space.total_bytes - space.free_bytes;
-            let left = self.random.random_range(0..40 << 10);
-            self.trace.note(format_args!("disk is full but for {left} bytes"));
-            self.counts.full_disks += 1;
-            self.disk.resize(used + left);
-        } else if step == heals {
-            self.trace.note(format_args!("disk has room again"));
-            self.disk.resize(DISK_BYTES);
-        }
-    }
-
     fn end(&mut self) {
         self.disk.resize(DISK_BYTES);
         let power = self.chance(self.plan.power_cuts);
@@ -146,30 +113,6 @@ impl World {
         if self.chance(self.plan.rot) {
             self.rot();
         }
-    }
-
-    /// Flips a bit in a file that is closed, or in a checkpoint.
-    fn rot(&mut self) {
-        let files = self.disk.files();
-        let mut logs: Vec<_> =
-            files.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "wal")).collect();
-        logs.sort();
-        logs.truncate(logs.len().saturating_sub(2));
-        let is_checkpoint = |path: &Path| {
-            path.starts_with("/data/groups") && path.extension().is_some_and(|end| end == "ckpt")
-        };
-        let checkpoints = files.iter().filter(|(path, _)| is_checkpoint(path));
-        let targets: Vec<_> =
-            logs.into_iter().chain(checkpoints).filter(|(_, bytes)| !bytes.is_empty()).collect();
-        if targets.is_empty() {
-            return;
-        }
-        let (path, bytes) = targets[self.random.random_range(0..targets.len())];
-        let bit = self.random.random_range(0..bytes.len() as u64 * 8);
-        self.trace.note(format_args!("rot: bit {bit} of {}", path.display()));
-        self.disk.flip_bit(path, bit);
-        self.rotten = true;
-        self.counts.flips += 1;
     }
 
     /// One step: something happens, and everything that can be checked at once is.
@@ -190,9 +133,13 @@ impl World {
             }
             68..82 => self.work()?,
             82..84 => self.read(),
-            84..92 => self.pass_time(),
-            92..95 => self.with_node(crate::node::Node::maintain),
-            95..97 => self.with_node(crate::node::Node::press),
+            84..85 => self.find_time(),
+            85..92 => self.pass_time(),
+            92..93 => {
+                self.with_node(crate::node::Node::maintain);
+                self.with_node(crate::node::Node::tell_of_files);
+            }
+            93..97 => self.with_node(crate::node::Node::press),
             97..98 => self.with_node(crate::node::Node::settle),
             _ => self.with_node(|node| node.turn([Input::Tick])),
         }
@@ -213,7 +160,7 @@ impl World {
     /// A client asks for something.
     pub fn ask(&mut self) {
         let (now, time_ms) = (self.trace.events(), self.wall_ms());
-        if self.node.as_ref().is_none_or(crate::node::Node::is_parked) {
+        if self.node.as_ref().is_none_or(crate::node::Node::is_crowded) {
             return;
         }
         if let Some(input) = self.clients.produce(&mut self.random, time_ms, now) {
@@ -229,10 +176,12 @@ impl World {
         let image = self.image.clone();
         let topics = image.as_ref().map_or(0, |image| image.topics.len());
         let input = if topics < self.plan.topics {
-            Some(self.clients.create_topic(&mut self.random))
+            Some(self.clients.create_topic(&mut self.random, self.plan.tiered))
+        } else if !self.plan.deletes {
+            None
         } else if self.random.random_range(0..30) == 0 {
             image.and_then(|image| self.clients.delete_topic(&image, &mut self.random))
-        } else if self.random.random_range(0..8) == 0 {
+        } else if self.random.random_range(0..4) == 0 {
             self.trim()
         } else {
             None
@@ -249,6 +198,25 @@ impl World {
         let span = view.high_watermark.since(view.log_start);
         let before = Offset(view.log_start.0 + self.random.random_range(0..=span / 2));
         Some(self.clients.delete_records(*group, before))
+    }
+
+    /// Producers fill the log until they must wait, faster than anybody looks at its room.
+    pub fn fill(&mut self) -> Checked {
+        while self.node.as_ref().is_some_and(|node| !node.is_crowded() && !node.failed) {
+            (0..8).for_each(|_| self.ask());
+            self.append()?;
+            self.sync();
+            self.absorb()?;
+            self.check_writes()?;
+        }
+        // What they are waiting for by then goes into the log, or is parked.
+        for _ in 0..64 {
+            self.append()?;
+            self.sync();
+            self.absorb()?;
+            self.check_writes()?;
+        }
+        Ok(())
     }
 
     fn append(&mut self) -> Checked {
@@ -268,6 +236,7 @@ impl World {
         let Some(node) = &mut self.node else { return Ok(()) };
         for job in std::mem::take(&mut node.ports.jobs) {
             self.trace.note(format_args!("job {:?} of {}", job.kind(), job.group()));
+            *node.running.entry(job.kind()).or_default() += 1;
             let task = node.cold.job(job);
             node.executor.spawn(task);
         }
@@ -278,7 +247,8 @@ impl World {
             }));
         }
         match node.executor.step() {
-            Some(Some(Done::Job(group, outcome))) => {
+            Some(Some(Done::Job(kind, group, outcome))) => {
+                *node.running.entry(kind).or_insert(1) -= 1;
                 let failed = is_failure(&outcome);
                 self.counts.failed_jobs += u64::from(failed);
                 self.counts.jobs += u64::from(!failed);
@@ -289,6 +259,10 @@ impl World {
             Some(Some(Done::Read(read))) => {
                 self.reading -= 1;
                 self.check_reader(*read)
+            }
+            Some(Some(Done::Time(found))) => {
+                self.reading -= 1;
+                self.check_found(*found)
             }
             _ => Ok(()),
         }
@@ -314,11 +288,41 @@ impl World {
         self.reading += 1;
     }
 
+    /// Somebody asks for an offset by time.
+    fn find_time(&mut self) {
+        let ready: Vec<_> = self.views.iter().filter(|(_, view)| view.ready).collect();
+        let sent = &self.clients.history.sent;
+        if self.reading >= READERS_MAX || ready.is_empty() || sent.is_empty() {
+            return;
+        }
+        let (group, view) = ready[self.random.random_range(0..ready.len())];
+        let near = &sent[&SendId(self.random.random_range(0..sent.len() as u64))].timestamps[0];
+        let largest = self.random.random_range(0..4) == 0;
+        let asked = if largest { None } else { Some(near + self.random.random_range(-2..=2)) };
+        let Some(node) = &mut self.node else { return };
+        let task = node.cold.find_time(*group, asked, view.clone());
+        node.executor.spawn(task);
+        self.reading += 1;
+    }
+
+    /// H12.
+    fn check_found(&mut self, done: TimeDone) -> Checked {
+        let TimeDone { group, asked, view, result } = done;
+        let Some(model) = self.model.durable.0.get(&group) else { return Ok(()) };
+        match result {
+            Ok(found) => {
+                self.counts.times += 1;
+                self.trace.note(format_args!("{group}: time {asked:?} is at {found:?}"));
+                check_time(group, asked, &view, found, model, &self.clients.history)
+            }
+            Err(error) => self.excuse(group, &view, "time", error),
+        }
+    }
+
     /// H3, H8, B6, B7 at whatever instant it was.
     fn check_reader(&mut self, read: ReadDone) -> Checked {
         let ReadDone { group, from, view, result } = read;
         let Some(model) = self.model.durable.0.get(&group) else { return Ok(()) };
-        let stale = !self.views.get(&group).is_some_and(|newest| Arc::ptr_eq(newest, &view));
         match result {
             Ok((chunks, next)) => {
                 self.counts.reads += 1;
@@ -331,24 +335,25 @@ impl World {
                 }
                 check_read(group, from, next, &chunks, model)
             }
-            Err(error) => {
-                self.trace.note(format_args!("{group}: read from {from}: {error}"));
-                let excused = match &error {
-                    ReadError::Cold(_) => !self.healed,
-                    _ => stale,
-                };
-                if excused || stale || self.rotten || self.disk.is_dead() {
-                    return Ok(());
-                }
-                Err(violation(
-                    "B7",
-                    format!(
-                        "{group}: {from} of {}..{} cannot be read: {error}",
-                        view.log_start, view.high_watermark
-                    ),
-                ))
-            }
+            Err(error) => self.excuse(group, &view, "read", error),
         }
+    }
+
+    /// B7: whatever is shown can be read, but for what is damaged or gone meanwhile, and for a store that fails.
+    fn excuse(&mut self, group: GroupId, view: &Arc<PartitionView>, what: &str, error: ReadError) -> Checked {
+        self.trace.note(format_args!("{group}: {what}: {error}"));
+        let stale = !self.views.get(&group).is_some_and(|newest| Arc::ptr_eq(newest, view));
+        let objects = self.is_rotten_below(embedded_path());
+        let excused = match &error {
+            ReadError::Cold(_) => !self.healed || objects,
+            ReadError::Local(_) | ReadError::Wal(_) => self.is_rotten_below(Path::new("/data/segments")),
+            _ => false,
+        };
+        if excused || stale || self.rotten || self.is_unreadable() || self.disk.is_dead() {
+            return Ok(());
+        }
+        let (start, end) = (view.log_start, view.high_watermark);
+        Err(violation("B7", format!("{group}: {what} of {start}..{end}: {error}")))
     }
 
     fn pass_time(&mut self) {

@@ -66,6 +66,15 @@ impl Shadow {
         })
     }
 
+    /// The metadata, as far as it is durable.
+    pub fn metadata(&mut self, durable: &Groups) -> Checked<&MetadataState> {
+        self.advance(durable, GroupId::METADATA, LogIndex(u64::MAX))?;
+        match self.machines.get(&GroupId::METADATA) {
+            Some(Machine::Metadata(state)) => Ok(state),
+            _ => unreachable!("the shadow begins with it"),
+        }
+    }
+
     fn adopt(&mut self, group: GroupId) {
         let Some(Machine::Metadata(metadata)) = self.machines.get(&GroupId::METADATA) else { return };
         let image = metadata.image();

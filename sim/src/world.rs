@@ -2,15 +2,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use varve_common::{Clock, Digest, GroupId};
+use varve_common::{Clock, Digest, GroupId, ObjectKey, Term};
 use varve_objects::testing::MemoryStore;
 use varve_replica::{PartitionView, Reply, metadata::Image};
+use varve_tiering::LocalSegments;
 use varve_wal::{Record, RecoveredGroup, testing::MemoryDisk};
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     checkers::{check_log, check_view},
     client::Clients,
     clock::SimClock,
+    crashes::{self, Crashes, Step},
     cut::check_cut,
     jobs::{RemoteStore, remote_store},
     model::Model,
@@ -52,8 +54,14 @@ pub struct Counts {
     pub failed_jobs: u64,
     /// Reads that were checked.
     pub reads: u64,
+    /// Searches by time that were checked.
+    pub times: u64,
+    /// Lives in which reads failed.
+    pub unreadable: u64,
     /// Cuts of logs.
     pub cuts: u64,
+    /// Groups that were given up while the node ran.
+    pub given_up: u64,
     /// Commands that a zombie left in a log.
     pub zombies: u64,
 }
@@ -86,12 +94,22 @@ pub struct World {
     pub image: Option<Arc<Image>>,
     /// Partitions that serve no more, for a reason that was reported.
     pub offline: BTreeSet<GroupId>,
-    /// Bytes were damaged on purpose, ever.
+    /// Bytes of the log were damaged on purpose, ever.
     pub rotten: bool,
+    /// Other files that were damaged.
+    pub rotten_files: BTreeSet<PathBuf>,
+    /// What each object held when it was first seen (B1: they never change), as a checksum.
+    pub contents: BTreeMap<ObjectKey, u32>,
     /// The bucket that outlives nodes, and its objects.
     pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
     /// The steps of this life between which the disk is full.
     pub full_disk_at: Option<(usize, usize)>,
+    /// The step of this life from which on some reads fail.
+    pub unreadable_at: Option<usize>,
+    /// The step of this life at which a bit flips.
+    pub rots_at: Option<usize>,
+    /// At which steps it was crashed.
+    pub crashes: Crashes,
     /// Readers under way.
     pub reading: usize,
     /// Everything heals: nothing but damage excuses an error.
@@ -128,6 +146,11 @@ impl World {
             image: None,
             offline: BTreeSet::new(),
             rotten: false,
+            rotten_files: BTreeSet::new(),
+            contents: BTreeMap::new(),
+            unreadable_at: None,
+            rots_at: None,
+            crashes: Crashes::default(),
             trace,
             counts: Counts::default(),
             touched: BTreeSet::new(),
@@ -137,13 +160,12 @@ impl World {
     /// Starts the node; whether it serves. Checks what the log recovered before anything is built on it.
     pub fn start(&mut self) -> Checked<bool> {
         let seed = self.random.random();
-        self.disk.forget_faults();
         let (plan, clock) = (self.plan.clone(), self.clock.clone());
         let remote = Arc::clone(&self.remote.1);
         let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote };
         let log = match open_log(&self.disk, &start) {
             Ok(log) => log,
-            Err(error) if self.disk.is_dead() || self.rotten => {
+            Err(error) if self.disk.is_dead() || self.rotten || self.is_unreadable() => {
                 self.trace.note(format_args!("start fails: {error}"));
                 return Ok(false);
             }
@@ -161,7 +183,7 @@ impl World {
         ));
         match Node::start(&self.disk, log, &start) {
             Ok(node) => self.node = Some(node),
-            Err(why) if self.disk.is_dead() || self.rotten => {
+            Err(why) if self.disk.is_dead() || self.may_stop(GroupId::METADATA) => {
                 self.trace.note(format_args!("start fails: {why}"))
             }
             Err(why) => return Err(violation("S4", format!("the node does not start: {why}"))),
@@ -184,12 +206,23 @@ impl World {
         Ok(())
     }
 
-    /// W5: a mark stands only for a file that is whole under its name.
+    /// W5: a mark stands only for a file that is whole under its name: of a checkpoint, or sealed.
     fn check_files(&self, group: GroupId, found: &RecoveredGroup) -> Checked {
         let files: BTreeMap<_, _> = self.disk.files().into_iter().collect();
+        let mut named = Vec::new();
         for mark in &found.snapshots {
             let path = varve_snapshot::local::directory(Path::new("/data"), group).join(&mark.file);
-            if files.get(&path).is_none_or(|bytes| Digest::of(bytes) != mark.sha256) {
+            named.push((path, mark.sha256));
+        }
+        let local = LocalSegments::new(Arc::new(self.disk.clone()), PathBuf::from("/data/segments"));
+        for mark in found.seals.values() {
+            named.push((local.path(group, mark.base, mark.end), mark.sha256));
+        }
+        for (path, sha256) in named {
+            if self.rotten_files.contains(&path) {
+                continue;
+            }
+            if files.get(&path).is_none_or(|bytes| Digest::of(bytes) != sha256) {
                 return Err(violation(
                     "W5",
                     format!("{group}: {} is not what its mark says", path.display()),
@@ -202,6 +235,8 @@ impl World {
     /// The node ends: by a power cut, or killed.
     pub fn crash(&mut self, power: bool) {
         self.trace.note(format_args!("crash, power {power}"));
+        self.note_steps();
+        self.counts.unreadable += u64::from(self.is_unreadable());
         if let Some(mut node) = self.node.take() {
             node.executor.kill();
         }
@@ -216,6 +251,23 @@ impl World {
         self.clients.disconnected(&mut self.random);
         self.views.clear();
         self.reading = 0;
+    }
+
+    /// What the crash comes in the middle of.
+    fn note_steps(&mut self) {
+        let died = self.disk.died_in().and_then(|(operation, path)| crashes::of_operation(operation, &path));
+        let mut steps: BTreeSet<Step> = died.into_iter().collect();
+        steps.extend(self.model.pending().flat_map(|record| crashes::of_record(&record.record, true)));
+        if let Some(node) = &self.node {
+            let waiting = node.ports.writes.iter().flat_map(|writes| &writes.records);
+            steps.extend(waiting.flat_map(|record| crashes::of_record(&record.record, false)));
+            let running = node.running.iter().filter(|(_, count)| **count > 0);
+            steps.extend(running.filter_map(|(kind, _)| crashes::of_job(*kind)));
+        }
+        for step in steps {
+            self.trace.note(format_args!("in: {}", step.name()));
+            self.crashes.note(step);
+        }
     }
 
     /// Looks at everything that the node showed, in order.
@@ -262,6 +314,7 @@ impl World {
                     view.ready, view.log_start, view.local_start, view.tiered_end, view.high_watermark
                 ));
                 check_view(group, self.promised.get(&group), &view)?;
+                self.check_shown(group, &view)?;
                 if view.ready {
                     self.promised.insert(group, view.clone());
                 }
@@ -270,7 +323,7 @@ impl World {
             }
             Seen::Stopped(group, why) => {
                 self.trace.note(format_args!("{group} stops: {why}"));
-                if !self.rotten {
+                if !self.may_stop(group) {
                     return Err(violation("S4", format!("{group} stops and nothing was damaged: {why}")));
                 }
                 self.offline.insert(group);
@@ -283,6 +336,26 @@ impl World {
                     node.executor.spawn(removal);
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// R5: a leader's term is durable before anybody sees it lead. H3: what is not shown any more was deleted by somebody.
+    fn check_shown(&self, group: GroupId, view: &PartitionView) -> Checked {
+        let durable = self.model.durable.0.get(&group).and_then(|group| group.hard_state);
+        let term = durable.map_or(Term::ZERO, |state| state.term);
+        if view.ready && term.leader_epoch() < view.leader_epoch {
+            return Err(violation(
+                "R5",
+                format!("{group}: leads in {:?}, {term} is durable", view.leader_epoch),
+            ));
+        }
+        let named = self.image.as_ref().and_then(|image| image.partition_of(group));
+        let keeps_all = named.is_some_and(|(topic, ..)| !topic.configs.contains_key("retention.bytes"));
+        let asked = self.clients.trimmed.get(&group).copied().unwrap_or_default();
+        if keeps_all && view.log_start > asked {
+            let detail = format!("{group}: begins at {}, and only {asked} was asked for", view.log_start);
+            return Err(violation("H3", detail));
         }
         Ok(())
     }
@@ -318,6 +391,7 @@ impl World {
                     let group = durable.0.get(&record.group);
                     check_cut(record.group, *index, group, state)?;
                 }
+                Record::Damaged { .. } => self.counts.given_up += 1,
                 Record::Snapshot(mark) => {
                     let group = self.model.durable.0.get(&record.group);
                     let term = group.and_then(|group| group.entries.get(&mark.index)).map(|entry| entry.term);

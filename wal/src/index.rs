@@ -422,8 +422,12 @@ impl Group {
             }
             Content::Unsealed { base, .. } => replaced = self.seals.remove(base).map(|(_, place)| place),
             Content::Snapshot(mark) => {
-                if let Some(known) = self.snapshots.iter_mut().find(|(known, _)| known == mark) {
-                    replaced = Some(std::mem::replace(&mut known.1, place));
+                // One that was found damaged is written once more under its name: two marks, but one file.
+                if let Some(known) = self.snapshots.iter_mut().find(|(known, _)| known.index == mark.index) {
+                    if only_absent && known.0 != *mark {
+                        return;
+                    }
+                    replaced = Some(std::mem::replace(known, (mark.clone(), place)).1);
                 } else {
                     self.snapshots.push((mark.clone(), place));
                     self.snapshots.sort_by_key(|(mark, _)| mark.index);

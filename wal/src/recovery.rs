@@ -244,12 +244,9 @@ impl Opening {
         let check_crc = !self.bugs.crc_ignored;
         #[cfg(not(feature = "seeded-bugs"))]
         let check_crc = true;
-        // After the death of a process only, what is read here may still be nowhere but in memory: it must be durable
-        // before anybody acts on it, and before a trailer vouches for it.
-        named.file.sync_data()?;
         let scan = Scan { header, bytes: &bytes, known_end, check_crc };
         let mut summaries = Summaries::default();
-        let Scanned { end, torn_bytes, corrupt } = scan.run(&mut |found| match found {
+        let Scanned { end, synced, torn_bytes, corrupt } = scan.run(&mut |found| match found {
             Found::Record(summary) => {
                 self.apply(header, &summary);
                 summaries.push(summary, 0);
@@ -260,6 +257,7 @@ impl Opening {
             Found::Unattributed(place) => self.lost(header.session, place),
         });
         self.recovery.torn_bytes += torn_bytes;
+        make_durable(&*named.file, header, &bytes, synced..end)?;
         Ok((end, (!corrupt).then_some(summaries)))
     }
 
@@ -325,6 +323,24 @@ fn load_trailer(named: &Named, header: &FileHeader) -> io::Result<Option<(Traile
     let intact = crc32c(&index) == trailer.index_crc;
     let summaries = if intact { decode_index(header.base, index).ok() } else { None };
     Ok(Some((trailer, summaries)))
+}
+
+/// After the death of a process only, what was read may still be nowhere but in memory: it must be durable before anybody
+/// acts on it, and before a trailer vouches for it. A sync alone is not enough: if the process died because one failed,
+/// the kernel calls those pages clean and writes them never (T17). So what no batch says to be durable is written once
+/// more, as it is; with no batch that includes the file's header.
+fn make_durable(
+    file: &dyn DiskFile,
+    header: &FileHeader,
+    bytes: &[u8],
+    unsure: std::ops::Range<WalPosition>,
+) -> io::Result<()> {
+    let from = if unsure.start < header.base { 0 } else { unsure.start.since(header.base) };
+    let to = unsure.end.since(header.base).min(bytes.len() as u64);
+    if from < to {
+        file.write_at(&bytes[from as usize..to as usize], from)?;
+    }
+    file.sync_data()
 }
 
 /// Gives an old tail its index and trailer, over whatever the crash left there.

@@ -42,6 +42,8 @@ pub(crate) struct Scan<'a> {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scanned {
     pub end: WalPosition,
+    /// What the good batches say to have been durable before them; zero where there is none.
+    pub synced: WalPosition,
     pub torn_bytes: u64,
     pub corrupt: bool,
 }
@@ -56,12 +58,13 @@ impl Scan<'_> {
     pub(crate) fn run(&self, found: &mut impl FnMut(Found)) -> Scanned {
         let mut position = self.header.first_batch();
         let mut later: Option<Vec<BatchHeader>> = None;
-        let mut corrupt = false;
+        let (mut corrupt, mut synced) = (false, WalPosition::default());
         loop {
             if self.known_end.is_some_and(|end| position >= end) {
-                return Scanned { end: position, torn_bytes: 0, corrupt };
+                return Scanned { end: position, synced, torn_bytes: 0, corrupt };
             }
-            if let Some((summaries, end)) = self.batch(position) {
+            if let Some((header, summaries, end)) = self.batch(position) {
+                synced = synced.max(header.synced_position);
                 summaries.into_iter().for_each(|summary| found(Found::Record(summary)));
                 position = end;
                 continue;
@@ -70,7 +73,12 @@ impl Scan<'_> {
             let durable =
                 self.known_end.is_some() || later.iter().any(|batch| batch.synced_position > position);
             if !durable {
-                return Scanned { end: position, torn_bytes: self.torn_bytes(position, later), corrupt };
+                return Scanned {
+                    end: position,
+                    synced,
+                    torn_bytes: self.torn_bytes(position, later),
+                    corrupt,
+                };
             }
             corrupt = true;
             let next = later.iter().map(|batch| batch.position).find(|next| *next > position);
@@ -81,7 +89,7 @@ impl Scan<'_> {
     }
 
     /// One whole batch, if every byte of it is good.
-    fn batch(&self, position: WalPosition) -> Option<(Vec<Summary>, WalPosition)> {
+    fn batch(&self, position: WalPosition) -> Option<(BatchHeader, Vec<Summary>, WalPosition)> {
         let header = BatchHeader::decode(self.at(position), self.header.salt, position)?;
         let start = position.plus(BATCH_HEADER_BYTES as u64);
         let end = start.plus(u64::from(header.length));
@@ -92,7 +100,7 @@ impl Scan<'_> {
             summaries.push(summary(&record, at, content?));
             at = at.plus(record.span());
         }
-        (at == end && summaries.len() == header.count as usize).then(|| (summaries, self.align(end)))
+        (at == end && summaries.len() == header.count as usize).then(|| (header, summaries, self.align(end)))
     }
 
     fn align(&self, position: WalPosition) -> WalPosition {

@@ -317,6 +317,46 @@ fn t5_a_snapshot_that_conflicts_leaves_no_entries_beside_it() {
     assert_eq!((last(&recovery, 1), recovery.groups[&GroupId(1)].last_term), (10, Term(2)));
 }
 
+/// The next start reads from memory what the failed sync left there, and no later sync writes it: what is built on it
+/// must not be lost with it.
+#[test]
+fn t17_what_a_failed_sync_left_in_memory_is_written_again_by_the_next_start() {
+    for seed in 0..20 {
+        let disk = MemoryDisk::default();
+        let (mut writer, _, _) = start(&disk, 1);
+        put(&mut writer, &[entries(1, 1..9, 1, 50)]);
+        writer.append(&[entries(1, 9..20, 1, 50)]).unwrap();
+        disk.inject(disk.operations() + 1, Injected::Eio);
+        writer.sync().unwrap_err();
+        let disk = disk.process_kill();
+        let (mut writer, _, recovery) = start(&disk, 2);
+        assert_eq!(last(&recovery, 1), 19);
+        put(&mut writer, &[entries(1, 20..25, 2, 50)]);
+        let (_, reader, recovery) = start(&disk.power_cut(seed), 3);
+        assert_eq!((&recovery.groups[&GroupId(1)].damage, all(&reader, 1).len()), (&None, 24));
+    }
+}
+
+/// A checkpoint that was found damaged is written once more, as of the same index: it must not push out the one before
+/// it, the only other that a start could fall back on.
+#[test]
+fn s4_a_checkpoint_that_is_written_again_leaves_the_one_before_it() {
+    let disk = MemoryDisk::default();
+    let (mut writer, _, _) = start(&disk, 1);
+    let mark = |index: u64, bytes: &[u8]| varve_wal::SnapshotMark {
+        index: LogIndex(index),
+        term: Term(1),
+        file: format!("{index}.ckpt"),
+        sha256: varve_common::Digest::of(bytes),
+    };
+    put(&mut writer, &[entries(1, 1..40, 1, 50)]);
+    for mark in [mark(17, b"x"), mark(30, b"damaged"), mark(30, b"whole")] {
+        put(&mut writer, &[record(1, Record::Snapshot(mark))]);
+    }
+    let (_, _, recovery) = start(&disk.process_kill(), 2);
+    assert_eq!(recovery.groups[&GroupId(1)].snapshots, [mark(17, b"x"), mark(30, b"whole")]);
+}
+
 #[test]
 fn offsets_find_the_entry_that_holds_them() {
     let (mut writer, reader, _) = start(&MemoryDisk::default(), 1);

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use varve_common::Clock;
-use varve_compactor::{Holdings, Pressure, PressureGauge, crowded_bytes};
+use varve_compactor::{Holdings, Pressure, PressureGauge, bytes_to_come, crowded_bytes};
 
 use super::mailbox::{Mail, Mailbox};
 
@@ -41,7 +41,7 @@ impl Room {
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.wal.pressure() != varve_wal::Pressure::None
-            || self.reader.bytes() + self.wal.queued_bytes() > self.crowded_bytes
+            || bytes_to_come(self.reader.bytes(), self.wal.queued_bytes()) > self.crowded_bytes
     }
 }
 

@@ -180,8 +180,10 @@ impl Hosted {
         self.start(Job::CheckpointLocal { group, index, term, captured }, effects);
     }
 
+    /// One at a time until it is committed: a publication deletes what neither the state names nor is among the newest,
+    /// and with several commits on their way that would be what one of them is about to name (B1).
     fn publish_checkpoint(&mut self, uid: u64, effects: &mut Vec<Effect>) {
-        if !self.is_ready() || self.jobs.runs(JobKind::Publish) {
+        if !self.is_ready() || self.jobs.runs(JobKind::Publish) || self.publishing > self.applied() {
             return;
         }
         let members = self.raft.membership();

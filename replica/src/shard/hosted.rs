@@ -66,6 +66,8 @@ pub(super) struct Hosted {
     /// Whether state changed since the newest published checkpoint was captured.
     pub(super) publish_dirty: bool,
     pub(super) first_unpublished_ms: Option<i64>,
+    /// The entry that commits the newest published checkpoint: until it is applied the state names older ones.
+    pub(super) publishing: LogIndex,
     pub(super) jobs: JobsStatus,
     pub(super) uploading: BTreeSet<u64>,
     pub(super) uploaded: BTreeMap<u64, manifest::Entry>,
@@ -115,6 +117,7 @@ impl Hosted {
             since_checkpoint: Progress::default(),
             publish_dirty: false,
             first_unpublished_ms: None,
+            publishing: LogIndex::ZERO,
             jobs: JobsStatus::default(),
             uploading: BTreeSet::new(),
             uploaded: BTreeMap::new(),
@@ -273,6 +276,14 @@ impl Hosted {
         }
         if self.tail.is_empty() {
             self.tail = VecDeque::new();
+        }
+    }
+
+    /// The last entry that took effect.
+    pub(super) fn applied(&self) -> LogIndex {
+        match &self.machine {
+            Machine::Partition(state) => state.applied().0,
+            Machine::Metadata(state) => state.applied().0,
         }
     }
 

@@ -41,8 +41,9 @@ impl Hosted {
             }
             JobOutcome::CheckpointPublished { checkpoint, kept } => {
                 let command = CkptPublished { term: self.raft.term(), checkpoint, kept };
-                if self.propose(now, &Command::CkptPublished(command), None).is_none() {
-                    self.publish_dirty = true;
+                match self.propose(now, &Command::CkptPublished(command), None) {
+                    Some(index) => self.publishing = index,
+                    None => self.publish_dirty = true,
                 }
             }
             JobOutcome::Folded { node } => {
@@ -101,7 +102,9 @@ impl Hosted {
                 self.sealed(seal);
             }
             Some(Mark::Snapshot(checkpoint)) => {
-                self.local_checkpoints.push(checkpoint);
+                // In a full log a mark overtakes one that waits behind entries: the older of two is told by its index.
+                let at = self.local_checkpoints.partition_point(|kept| kept.index < checkpoint.index);
+                self.local_checkpoints.insert(at, checkpoint);
                 while self.local_checkpoints.len() > LOCAL_CHECKPOINTS_KEPT {
                     let checkpoint = self.local_checkpoints.remove(0);
                     let group = self.group;

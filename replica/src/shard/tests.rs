@@ -27,7 +27,7 @@ use varve_formats::{
 use crate::{
     Shard,
     api::*,
-    checkpoint::{self, Decoded},
+    checkpoint::{self, Captured, Decoded},
     partition::{BatchHeader, PartitionState, sample},
 };
 
@@ -313,24 +313,27 @@ impl Node {
     fn publish(&mut self, uid: u64) -> GroupState {
         self.act(Action::PublishCheckpoint { uid });
         let Job::Publish { captured, key_term, .. } = self.job() else { panic!("no publication") };
-        let (encoded, header, log_start) =
-            (captured.encode(Codec::Zstd), captured.header().clone(), captured.log_start());
-        let checkpoint = PublishedCheckpoint {
-            uid,
-            key_term,
-            state_index: header.state.index,
-            state_term: header.state.term,
-            state_offset: header.state.offset,
-            applied_index: header.applied.index,
-            log_start,
-            bytes: encoded.bytes.len() as u64,
-            sha256: encoded.sha256,
-            published_ms: 1,
-        };
-        self.disk.bucket.push(header.applied.index);
+        let checkpoint = published(uid, key_term, &captured);
+        self.disk.bucket.push(checkpoint.applied_index);
         let kept = Some(self.disk.bucket.clone());
         self.done(JobOutcome::CheckpointPublished { checkpoint, kept });
-        decoded(&encoded.bytes)
+        decoded(&captured.encode(Codec::Zstd).bytes)
+    }
+}
+
+fn published(uid: u64, key_term: Term, captured: &Captured) -> PublishedCheckpoint {
+    let (encoded, header) = (captured.encode(Codec::Zstd), captured.header());
+    PublishedCheckpoint {
+        uid,
+        key_term,
+        state_index: header.state.index,
+        state_term: header.state.term,
+        state_offset: header.state.offset,
+        applied_index: header.applied.index,
+        log_start: captured.log_start(),
+        bytes: encoded.bytes.len() as u64,
+        sha256: encoded.sha256,
+        published_ms: 1,
     }
 }
 

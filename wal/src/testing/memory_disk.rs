@@ -14,22 +14,12 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_common::{Access, Disk, DiskFile, disk::Space};
 
-use super::memory_file::MemoryFile;
+use super::{
+    memory_file::MemoryFile,
+    script::{Injected, Operation, ReadErrors, Target},
+};
 
 const SECTOR: u64 = 512;
-
-/// What an operation is made to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Injected {
-    /// It fails as a broken disk does; of a write any part may be there, of a sync nothing is.
-    Eio,
-    /// It fails as a full disk does.
-    Enospc,
-    /// It says that all is well and does nothing: for syncs, a lying disk.
-    Lie,
-    /// The machine dies in it: nothing of it is done, and nothing later is.
-    Dies,
-}
 
 /// A disk in memory; clones share it.
 #[derive(Clone)]
@@ -49,7 +39,10 @@ pub(super) struct Tree {
     operations: u64,
     pub syncs: u64,
     plan: BTreeMap<u64, Injected>,
+    targets: Vec<(Target, Injected)>,
+    pub read_errors: ReadErrors,
     dead: bool,
+    died_in: Option<(Operation, PathBuf)>,
 }
 
 #[derive(Clone, Default)]
@@ -57,6 +50,8 @@ pub(super) struct Inode {
     pub bytes: Vec<u8>,
     /// Sectors changed since the last sync, with what is durable of them.
     unsynced: BTreeMap<u64, [u8; SECTOR as usize]>,
+    /// Likewise those of a sync that failed: the kernel calls them clean, and no later sync writes them (ATC '20).
+    lost: BTreeMap<u64, [u8; SECTOR as usize]>,
     durable_length: u64,
     pub open: usize,
 }
@@ -65,6 +60,9 @@ impl Inode {
     /// Remembers the durable content of the sectors that a change of `from..to` touches.
     pub fn touch(&mut self, from: u64, to: u64) {
         for sector in from / SECTOR..to.div_ceil(SECTOR) {
+            if let Some(old) = self.lost.remove(&sector) {
+                self.unsynced.insert(sector, old);
+            }
             let bytes = &self.bytes;
             self.unsynced.entry(sector).or_insert_with(|| {
                 let mut old = [0; SECTOR as usize];
@@ -74,6 +72,11 @@ impl Inode {
                 old
             });
         }
+    }
+
+    /// A sync failed.
+    pub fn lose(&mut self) {
+        self.lost.append(&mut self.unsynced);
     }
 
     pub fn sync(&mut self) {
@@ -86,7 +89,7 @@ impl Inode {
         let mut bytes = self.bytes.clone();
         // All, nothing, or any mixture: mixtures alone would rarely leave a whole batch.
         let keep = [0.0, 0.5, 0.9, 1.0][random.random_range(0..4)];
-        for (sector, old) in &self.unsynced {
+        for (sector, old) in self.unsynced.iter().chain(&self.lost) {
             if random.random_bool(keep) {
                 continue;
             }
@@ -98,7 +101,7 @@ impl Inode {
             bytes.resize(self.durable_length as usize, 0);
         }
         let durable_length = bytes.len() as u64;
-        Self { bytes, unsynced: BTreeMap::new(), durable_length, open: 0 }
+        Self { bytes, durable_length, ..Self::default() }
     }
 }
 
@@ -168,9 +171,34 @@ impl MemoryDisk {
         self.lock().plan.insert(operation, what);
     }
 
+    /// Makes an operation of this kind in this place misbehave.
+    pub fn inject_at(&self, target: Target, what: Injected) {
+        self.lock().targets.push((target, what));
+    }
+
+    /// Lets the next reads of files below `directory` fail as those of a broken disk do, this many of them.
+    pub fn fail_reads(&self, directory: &Path, count: u32) {
+        self.lock().read_errors.plan(directory, count);
+    }
+
+    /// How many reads failed so.
+    #[must_use]
+    pub fn read_errors(&self) -> u64 {
+        self.lock().read_errors.made
+    }
+
     /// Forgets what was to go wrong.
     pub fn forget_faults(&self) {
-        self.lock().plan.clear();
+        let mut tree = self.lock();
+        tree.plan.clear();
+        tree.targets.clear();
+        tree.read_errors.plan(Path::new("/"), 0);
+    }
+
+    /// In which operation the machine died, if it did: [`Injected::Dies`].
+    #[must_use]
+    pub fn died_in(&self) -> Option<(Operation, PathBuf)> {
+        self.lock().died_in.clone()
     }
 
     /// Whether it lost its power, or its process was killed.
@@ -251,26 +279,44 @@ fn cut_names(tree: &Tree, random: &mut ChaCha8Rng) -> BTreeMap<PathBuf, u64> {
 }
 
 impl Tree {
-    pub fn operate(&mut self) -> io::Result<Option<Injected>> {
-        if self.dead {
-            return Err(io::Error::other("this disk has lost its power"));
-        }
+    /// Counts an operation and gives what it is made to do.
+    pub fn operate(&mut self, operation: Operation, path: &Path) -> io::Result<Option<Injected>> {
+        self.alive()?;
         self.operations += 1;
-        match self.plan.remove(&self.operations) {
+        let hit = self.targets.iter_mut().position(|(target, _)| target.is_hit(operation, path));
+        let targeted = hit.map(|at| self.targets.remove(at).1);
+        match self.plan.remove(&self.operations).or(targeted) {
             Some(Injected::Enospc) => Err(io::ErrorKind::StorageFull.into()),
             Some(Injected::Dies) => {
                 self.dead = true;
-                self.operate()
+                self.died_in = Some((operation, path.to_owned()));
+                self.alive().map(|()| None)
             }
             other => Ok(other),
         }
     }
 
-    pub fn plain(&mut self) -> io::Result<()> {
-        match self.operate()? {
+    pub fn plain(&mut self, operation: Operation, path: &Path) -> io::Result<()> {
+        match self.operate(operation, path)? {
             Some(Injected::Eio) => Err(io::Error::from_raw_os_error(5)),
             _ => Ok(()),
         }
+    }
+
+    pub fn operate_on(&mut self, operation: Operation, id: u64) -> io::Result<Option<Injected>> {
+        let path = self.path_of(id);
+        self.operate(operation, &path)
+    }
+
+    pub fn plain_on(&mut self, operation: Operation, id: u64) -> io::Result<()> {
+        let path = self.path_of(id);
+        self.plain(operation, &path)
+    }
+
+    /// The name of a file, while it has one.
+    pub fn path_of(&self, id: u64) -> PathBuf {
+        let named = self.names.iter().find(|(_, known)| **known == id);
+        named.map(|(path, _)| path.clone()).unwrap_or_default()
     }
 
     pub fn alive(&self) -> io::Result<()> {
@@ -313,7 +359,7 @@ impl Tree {
 impl Disk for MemoryDisk {
     fn create(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain(Operation::Create, path)?;
         tree.parent_exists(path)?;
         if tree.names.contains_key(path) || tree.directories.contains(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
@@ -353,7 +399,7 @@ impl Disk for MemoryDisk {
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain(Operation::Directory, path)?;
         if path.ancestors().any(|above| tree.names.contains_key(above)) {
             return Err(io::ErrorKind::NotADirectory.into());
         }
@@ -364,7 +410,7 @@ impl Disk for MemoryDisk {
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain(Operation::Directory, path)?;
         if !tree.directories.contains(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
@@ -378,7 +424,7 @@ impl Disk for MemoryDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain(Operation::Rename, to)?;
         let id = tree.find(from)?;
         tree.parent_exists(to)?;
         tree.names.remove(from);
@@ -390,7 +436,7 @@ impl Disk for MemoryDisk {
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain(Operation::Rename, to)?;
         let id = tree.find(from)?;
         tree.parent_exists(to)?;
         if tree.names.contains_key(to) || tree.directories.contains(to) {
@@ -403,7 +449,7 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain(Operation::Remove, path)?;
         let id = tree.find(path)?;
         tree.names.remove(path);
         tree.sweep(id);
@@ -412,7 +458,7 @@ impl Disk for MemoryDisk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut tree = self.lock();
-        match tree.operate()? {
+        match tree.operate(Operation::SyncDirectory, path)? {
             Some(Injected::Eio) => return Err(io::Error::from_raw_os_error(5)),
             Some(Injected::Lie) => return Ok(()),
             _ => {}

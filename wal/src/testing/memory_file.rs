@@ -7,7 +7,10 @@ use std::{
 
 use varve_common::{Access, DiskFile};
 
-use super::memory_disk::{Injected, Tree};
+use super::{
+    memory_disk::Tree,
+    script::{Injected, Operation},
+};
 
 pub(super) struct MemoryFile {
     pub tree: Arc<Mutex<Tree>>,
@@ -42,8 +45,14 @@ impl Drop for MemoryFile {
 impl DiskFile for MemoryFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         self.check_alignment(position, buffer.len())?;
-        let tree = self.lock();
+        let mut tree = self.lock();
         tree.alive()?;
+        if tree.read_errors.is_planned() {
+            let path = tree.path_of(self.id);
+            if tree.read_errors.fails(&path) {
+                return Err(io::Error::from_raw_os_error(5));
+            }
+        }
         let bytes = &tree.inodes[&self.id].bytes;
         let start = (position as usize).min(bytes.len());
         let end = (start + buffer.len()).min(bytes.len());
@@ -54,7 +63,7 @@ impl DiskFile for MemoryFile {
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
         self.check_alignment(position, bytes.len())?;
         let mut tree = self.lock();
-        let injected = tree.operate()?;
+        let injected = tree.operate_on(Operation::Write, self.id)?;
         let kept = match injected {
             Some(Injected::Eio) => bytes.len() / 2,
             Some(Injected::Lie) => 0,
@@ -70,13 +79,13 @@ impl DiskFile for MemoryFile {
 
     fn allocate(&self, length: u64) -> io::Result<()> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain_on(Operation::Allocate, self.id)?;
         tree.grow(self.id, length)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
         let mut tree = self.lock();
-        tree.plain()?;
+        tree.plain_on(Operation::SetLength, self.id)?;
         tree.grow(self.id, length)?;
         let inode = tree.inodes.get_mut(&self.id).expect("it is open");
         let now = inode.bytes.len() as u64;
@@ -94,11 +103,12 @@ impl DiskFile for MemoryFile {
     fn sync_data(&self) -> io::Result<()> {
         let mut tree = self.lock();
         tree.syncs += 1;
-        let injected = tree.operate()?;
+        let injected = tree.operate_on(Operation::Sync, self.id)?;
         let inode = tree.inodes.get_mut(&self.id).expect("it is open");
         match injected {
             Some(Injected::Eio) => {
                 // As Linux does it: the pages are called clean, and what they held is on disk or is not.
+                inode.lose();
                 Err(io::Error::from_raw_os_error(5))
             }
             Some(Injected::Lie) => Ok(()),

@@ -3,6 +3,8 @@
 mod conformance;
 mod memory_disk;
 mod memory_file;
+mod script;
 
 pub use conformance::disk_conformance;
-pub use memory_disk::{Injected, MemoryDisk};
+pub use memory_disk::MemoryDisk;
+pub use script::{Injected, Operation, Target};

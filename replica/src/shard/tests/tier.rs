@@ -92,3 +92,23 @@ fn b2_b3_only_one_change_of_the_manifest_is_in_flight() {
     assert_eq!((status.manifest_seq, status.tiered_end, status.log_start), (1, Offset(10), Offset(0)));
     assert_eq!(status.root.entries.len(), 2);
 }
+
+/// Each publication deletes surplus checkpoints but for those that the state names: with several commits on their way the
+/// third would delete what the first is about to name.
+#[test]
+fn b1_no_checkpoint_is_published_while_the_commit_of_one_is_on_its_way() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.tier(1, range);
+    node.act(Action::PublishCheckpoint { uid: 2 });
+    let Job::Publish { captured, key_term, .. } = node.job() else { panic!("no publication") };
+    let checkpoint = published(2, key_term, &captured);
+    node.take_effects();
+    let outcome = JobOutcome::CheckpointPublished { checkpoint, kept: None };
+    node.step(Input::JobDone { group: GROUP, outcome });
+    node.step(Input::Act { group: GROUP, action: Action::PublishCheckpoint { uid: 3 } });
+    assert!(!node.effects.iter().any(|effect| matches!(effect, Effect::Start(_))));
+    node.settle();
+    node.act(Action::PublishCheckpoint { uid: 4 });
+    assert!(matches!(node.job(), Job::Publish { uid: 4, .. }));
+}
