@@ -14,6 +14,7 @@
 //! published, and both before the reply that tells of it.
 
 pub mod bugs;
+pub mod loss;
 mod open;
 mod ports;
 mod writes;
@@ -27,6 +28,7 @@ use varve_common::{Entropy, GroupId, LogIndex, Monotonic};
 use varve_compactor::{HotGauge, Plan, PlanOptions, Pressure, is_drained, plan};
 use varve_replica::{Effect, GroupStatus, Input, Mark, Now, Reply, Rot, Shard, Ticket, metadata::Image};
 
+pub(crate) use self::open::seal_mark;
 pub use self::{
     open::{Change, Groups, OpenError, OptionsOf, Placement},
     ports::Ports,
