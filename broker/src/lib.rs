@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod runtime;
+pub mod storage;
 pub mod telemetry;
 
 pub use runtime::process::{RunError, run};

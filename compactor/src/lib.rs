@@ -7,9 +7,9 @@
 //! ```text
 //! open range --Roll--> rolled --Announce--> intent --(upload)--> --Append--> tiered --PublishCheckpoint--> --Cut--> freed
 //!                        |
-//!                        └--Seal--> file of this node            (not tiered, or the store is away and the log presses)
+//!                        └--Seal--> file of this node            (not tiered, or the store is away and the log presses; to stay here: local.retention.*)
 //! ```
-//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`]; who must let go of a log short of room: [`PressureGauge`]. Each adds actions and says when it
+//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`]; who must let go of a log short of room: [`PressureGauge`]; of the disk: [`HotGauge`]. Each adds actions and says when it
 //! wants to look again.
 //!
 //! Invariants
@@ -18,6 +18,7 @@
 //! - No action depends on a clock but `now`; uids come from the caller's entropy.
 
 mod checkpoint;
+mod hot;
 mod options;
 mod pressure;
 mod retain;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use varve_common::{Entropy, GroupId};
 use varve_replica::{Action, GroupStatus, JobKind, Now};
 
+pub use hot::{Hot, HotGauge};
 pub use options::PlanOptions;
 pub use pressure::{Holdings, Pressure, PressureGauge, bytes_to_come, crowded_bytes};
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::Pressure;
+use crate::{Hot, Pressure};
 
 /// The node's choices. Those of a topic are in `GroupOptions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct PlanOptions {
     pub retention_interval: Duration,
     /// The state of the log.
     pub pressure: Pressure,
+    /// What of the room for hot data is left for the group.
+    pub hot: Hot,
     /// The node stops: what is open is rolled, uploaded and published now, and checkpoints are taken, so that the
     /// bucket is complete and the next start replays nothing.
     pub draining: bool,
@@ -48,6 +50,7 @@ impl Default for PlanOptions {
             producer_expiration: Duration::from_secs(86_400),
             retention_interval: Duration::from_secs(300),
             pressure: Pressure::default(),
+            hot: Hot::default(),
             draining: false,
         }
     }

@@ -1,8 +1,31 @@
 //! What stays on this node in files of its own.
 
-use varve_replica::{Action, JobKind, LocalRetention};
+use std::time::Duration;
 
-use crate::Planner;
+use varve_formats::state::RollEntry;
+use varve_replica::{Action, GroupStatus, JobKind, LocalRetention, SealMark};
+
+use crate::{Planner, hot};
+
+/// The oldest rolled range without a file.
+fn next_unsealed(status: &GroupStatus) -> Option<&RollEntry> {
+    let sealed_end = status.seals.last().map_or(status.log_start, |seal| seal.end);
+    let start = sealed_end.max(status.tiered_end);
+    status.rolls.iter().find(|roll| roll.base >= start && !status.jobs.sealing.contains(&roll.base))
+}
+
+/// Whether ranges get a file of this node before they are known to be in the bucket, because the topic asks to keep them here.
+fn keeps_local(status: &GroupStatus) -> bool {
+    match status.options.local_retention {
+        LocalRetention::Window => false,
+        LocalRetention::Explicit { ms, bytes } => status.options.tiered && ms != Some(0) && bytes != Some(0),
+    }
+}
+
+/// The next range that gets a file for that reason.
+pub(crate) fn next_kept(status: &GroupStatus) -> Option<&RollEntry> {
+    if keeps_local(status) { next_unsealed(status) } else { None }
+}
 
 impl Planner<'_> {
     pub(crate) fn seal(&mut self) {
@@ -10,39 +33,58 @@ impl Planner<'_> {
         self.give_up_sealed();
     }
 
-    /// Rolled ranges go into files when the log must let go of them and the bucket does not have them.
+    /// Rolled ranges go into files when the log must let go of them and the bucket does not have them, and when they are
+    /// to stay here after it has them.
     fn seal_rolled(&mut self) {
-        if !self.is_pressed() || !self.is_stranded() || !self.may_try(JobKind::Seal) {
+        let must = self.is_pressed() && self.is_stranded();
+        // In order, one at a time: the log is cut behind a contiguous end.
+        if !self.status.jobs.sealing.is_empty() {
             return;
         }
-        let sealed_end = self.status.seals.last().map_or(self.status.log_start, |seal| seal.end);
-        let next = self.status.rolls.iter().find(|roll| {
-            roll.base >= sealed_end.max(self.status.tiered_end)
-                && !self.status.jobs.sealing.contains(&roll.base)
-        });
-        // In order, one at a time: the log is cut behind a contiguous end.
-        if let Some(roll) = next.filter(|_| self.status.jobs.sealing.is_empty()) {
-            let base = roll.base;
+        let Some(base) = next_unsealed(self.status).map(|roll| roll.base) else { return };
+        if (must || self.has_room_to_keep()) && self.may_try(JobKind::Seal) {
             self.act(Action::Seal { base });
         }
     }
 
-    /// A file goes when its range lies below the log start, or when it is tiered and nobody asked to keep it here.
+    fn has_room_to_keep(&self) -> bool {
+        next_kept(self.status).is_some_and(|roll| hot::file_bytes(roll.bytes) <= self.options.hot.room)
+    }
+
+    /// Whether the bucket's copy is not named yet, because that makes the log let go of a range which is to stay here and
+    /// has no file. Not waited for: a disk that takes none, and room that nobody can make.
+    pub(crate) fn waits_for_file(&self) -> bool {
+        let status = self.status;
+        if !keeps_local(status) || status.jobs.failures.contains_key(&JobKind::Seal) {
+            return false;
+        }
+        let coming = !status.jobs.sealing.is_empty() || self.has_room_to_keep() || self.options.hot.can_free;
+        let mut uploaded = status.intents.iter().filter(|intent| status.uploaded.contains(&intent.uid));
+        coming && uploaded.any(|intent| !status.seals.iter().any(|seal| seal.base == intent.base))
+    }
+
+    /// A file goes when its range lies below the log start, or when it is tiered and nobody asks to keep it here.
     fn give_up_sealed(&mut self) {
         if self.status.jobs.runs(JobKind::Unseal) {
             return;
         }
-        let kept_bytes = match self.status.options.local_retention {
-            LocalRetention::Window => Some(0),
-            LocalRetention::Explicit { bytes, .. } => bytes,
-        };
-        let held: u64 = self.status.seals.iter().map(|seal| seal.bytes).sum();
         let Some(oldest) = self.status.seals.first() else { return };
         let dead = oldest.end <= self.status.log_start;
-        let spare = oldest.end <= self.status.tiered_end && kept_bytes.is_some_and(|kept| held > kept);
-        if dead || spare {
+        if dead || oldest.end <= self.status.tiered_end && self.is_spare(oldest) {
             let base = oldest.base;
             self.act(Action::Unseal { base });
         }
+    }
+
+    /// Whether a tiered file is more than `local.retention.*` asks for, as Kafka counts: whole segments go, by size while
+    /// what is left is still as large as asked.
+    fn is_spare(&mut self, oldest: &SealMark) -> bool {
+        let LocalRetention::Explicit { ms, bytes } = self.status.options.local_retention else { return true };
+        let left: u64 = self.status.seals.iter().skip(1).map(|seal| seal.bytes).sum();
+        if self.options.hot.give_up || bytes.is_some_and(|kept| left >= kept) {
+            return true;
+        }
+        let max_timestamp = hot::max_timestamp(self.status, oldest);
+        ms.is_some_and(|ms| max_timestamp >= 0 && self.has_aged(max_timestamp, Duration::from_millis(ms)))
     }
 }

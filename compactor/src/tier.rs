@@ -14,7 +14,7 @@ impl Planner<'_> {
             self.announce();
             self.start_uploads();
         }
-        if self.status.appendable && !self.status.fence_pending {
+        if self.status.appendable && !self.status.fence_pending && !self.waits_for_file() {
             self.act(Action::Append);
         }
         let root = &self.status.root;

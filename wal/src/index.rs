@@ -442,6 +442,14 @@ impl Group {
                 self.cut_suffix(files, last_index.next());
                 replaced = self.damage_mark.take();
                 self.wrecks.drain(..).for_each(|place| Index::uncount(files, place));
+                // State as of an entry that is given up is of another log than the one that begins here.
+                self.snapshots.retain(|(mark, place)| {
+                    let is_kept = mark.index <= *last_index;
+                    if !is_kept {
+                        Index::uncount(files, *place);
+                    }
+                    is_kept
+                });
             }
             Content::Entries(_) | Content::Truncated { .. } | Content::Damaged(_) | Content::Destroyed => {}
         }

@@ -99,7 +99,8 @@ pub enum Record {
         /// The first entry that is lost; `None` where the log is whole and a sealed file is not.
         from: Option<LogIndex>,
     },
-    /// The operator gave up what [`crate::Damage`] names: the undamaged prefix is the log from here on.
+    /// The operator gave up what [`crate::Damage`] names: the undamaged prefix is the log from here on, and checkpoint
+    /// marks above it are gone.
     LossAccepted,
 }
 

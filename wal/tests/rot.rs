@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use common::*;
 use varve_common::{Disk, GroupId, LogIndex, Term};
 use varve_wal::{
-    AppendError, DamageCause, Maintained, ReadError, Reader, Record, Rot, Writer, open, remove_evidence,
-    testing::MemoryDisk,
+    AppendError, DamageCause, Maintained, ReadError, Reader, Record, Rot, SnapshotMark, Writer, open,
+    remove_evidence, testing::MemoryDisk,
 };
 
 const HEADERS: u64 = 64 + 32;
@@ -264,4 +264,24 @@ fn a_damaged_group_that_holds_most_of_a_small_log_makes_room_for_the_others() {
     let (_, reader, recovery) = open(std::sync::Arc::new(disk.process_kill()), small).unwrap();
     assert!(damage(&recovery).last_index < LogIndex(lost));
     assert_eq!(all(&reader, 1).len() as u64, damage(&recovery).last_index.0);
+}
+
+#[test]
+fn an_accepted_loss_takes_the_checkpoint_marks_above_it() {
+    let (disk, mut writer, reader) = rotten(5);
+    let mark = |index| {
+        let file = format!("{index}.ckpt");
+        let mark = SnapshotMark { index: LogIndex(index), term: Term(1), file, sha256: Default::default() };
+        record(1, Record::Snapshot(mark))
+    };
+    put(&mut writer, &[mark(3), mark(9)]);
+    assert!(read(&reader, 5).is_err());
+    found(&mut writer);
+    put(&mut writer, &[record(1, Record::Damaged { from: Some(LogIndex(5)) })]);
+    put(&mut writer, &[record(1, Record::LossAccepted)]);
+    for seed in 2..4 {
+        let (_, _, recovery) = start(&disk.process_kill(), seed);
+        let left: Vec<_> = recovery.groups[&GroupId(1)].snapshots.iter().map(|mark| mark.index).collect();
+        assert_eq!(left, [LogIndex(3)], "a mark of a state that is ahead of the log");
+    }
 }

@@ -135,7 +135,7 @@ pub const KEYS: &[Key] = &[
         "varve.hot.bytes.max",
         Kind::Share,
         "auto",
-        "The most that log and local segments take on disk together; the oldest tiered segments go first. auto: 50 % of the disk.",
+        "The most that log and local segments take on disk together, with varve.wal.bytes.max set aside for the log; the oldest tiered segments go first. auto: 50 % of the disk.",
     ),
     key(
         "varve.tier.max.age.ms",
@@ -254,13 +254,13 @@ pub const KEYS: &[Key] = &[
         "log.local.retention.ms",
         Kind::Millis { min: -2 },
         "-2",
-        "How long tiered records stay on the local disk, -2 as long as they are kept and fit; topics override it as local.retention.ms.",
+        "How long tiered records stay on the local disk within varve.hot.bytes.max, -1 without limit, -2 as long as they are kept; where .bytes is -2 too, what the log holds anyway; topics override it as local.retention.ms.",
     ),
     key(
         "log.local.retention.bytes",
         Kind::Bytes { min: -2 },
         "-2",
-        "How many tiered bytes of a partition stay on the local disk, -2 as many as fit; topics override it as local.retention.bytes.",
+        "How many tiered bytes of a partition stay on the local disk within varve.hot.bytes.max, -1 without limit, -2 as many as are kept; where .ms is -2 too, what the log holds anyway; topics override it as local.retention.bytes.",
     ),
     key(
         "log.message.timestamp.type",

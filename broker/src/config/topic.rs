@@ -95,8 +95,8 @@ topic_keys! {
     "flush.messages" Long Rule::Number(1, i64::MAX), LONG_MAX, None, ALWAYS_FSYNCED, "Records between fsyncs.";
     "flush.ms" Long Rule::Millis(0), LONG_MAX, None, ALWAYS_FSYNCED, "Time between fsyncs.";
     "index.interval.bytes" Int Rule::Bytes(0, INT_MAX), "4096", None, Accepted("indexes have an interval of their own"), "Bytes between index entries.";
-    "local.retention.bytes" Long Rule::Bytes(-2, i64::MAX), "-2", Some("log.local.retention.bytes"), Enforced, "Tiered bytes of a partition that stay on the local disk; -2: as retention.bytes, as far as the disk allows.";
-    "local.retention.ms" Long Rule::Millis(-2), "-2", Some("log.local.retention.ms"), Enforced, "How long tiered records stay on the local disk; -2: as retention.ms, as far as the disk allows.";
+    "local.retention.bytes" Long Rule::Bytes(-2, i64::MAX), "-2", Some("log.local.retention.bytes"), Enforced, "Tiered bytes of a partition that stay on the local disk, in whole segments, within varve.hot.bytes.max; -1: without limit; -2: as retention.bytes; both -2: what the log holds anyway.";
+    "local.retention.ms" Long Rule::Millis(-2), "-2", Some("log.local.retention.ms"), Enforced, "How long tiered records stay on the local disk, in whole segments, within varve.hot.bytes.max; -1: without limit; -2: as retention.ms; both -2: what the log holds anyway.";
     "max.compaction.lag.ms" Long Rule::Millis(1), LONG_MAX, None, NO_COMPACTION, "The longest that a record waits for compaction.";
     "max.message.bytes" Int Rule::Bytes(0, INT_MAX), "1048588", Some("message.max.bytes"), Enforced, "The largest record batch.";
     "message.timestamp.after.max.ms" Long Rule::Millis(0), "3600000", Some("log.message.timestamp.after.max.ms"), Enforced, "How far a record's timestamp may lie in the future.";

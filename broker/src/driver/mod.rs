@@ -14,6 +14,7 @@
 //! published, and both before the reply that tells of it.
 
 pub mod bugs;
+pub mod loss;
 mod open;
 mod ports;
 mod writes;
@@ -24,9 +25,10 @@ use std::{
 };
 
 use varve_common::{Entropy, GroupId, LogIndex, Monotonic};
-use varve_compactor::{Plan, PlanOptions, Pressure, is_drained, plan};
+use varve_compactor::{HotGauge, Plan, PlanOptions, Pressure, is_drained, plan};
 use varve_replica::{Effect, GroupStatus, Input, Mark, Now, Reply, Rot, Shard, Ticket, metadata::Image};
 
+pub(crate) use self::open::seal_mark;
 pub use self::{
     open::{Change, Groups, OpenError, OptionsOf, Placement},
     ports::Ports,
@@ -50,6 +52,8 @@ pub struct Driver {
     look_of: BTreeMap<GroupId, Monotonic>,
     /// Groups with rot in their log behind which it can be cut, and up to where: they are pressed until it is.
     rotten: BTreeMap<GroupId, LogIndex>,
+    /// What sealed files take on this node.
+    hot: HotGauge,
     failed: bool,
     /// The metadata leads with all that it ever committed applied: from then on its changes are acted on at once.
     metadata_complete: bool,
@@ -73,6 +77,7 @@ impl Driver {
             looks: BTreeSet::new(),
             look_of: BTreeMap::new(),
             rotten: BTreeMap::new(),
+            hot: HotGauge::new(u64::MAX),
             failed: false,
             metadata_complete: false,
             replayed: None,
@@ -192,14 +197,19 @@ impl Driver {
         for group in std::mem::take(&mut self.touched) {
             let Some(status) = self.shard.status(group) else {
                 self.rotten.remove(&group);
+                self.hot.forget(group);
                 continue;
             };
+            self.hot.note(&status);
+            self.plan_options.hot = self.hot.look(group);
             let plan = self.plan_one(&status, now);
             queue.extend(plan.actions.into_iter().map(|action| Input::Act { group, action }));
             if let Some(after) = plan.look_again_after {
                 self.look_at(group, now.monotonic.plus(after));
             }
         }
+        // Whoever it is need not have had anything to say: it is asked in the next turn.
+        self.touched.extend(self.hot.oldest());
     }
 
     /// A group with rot in its log is pressed: it lets go of what is held elsewhere.
@@ -243,6 +253,13 @@ impl Driver {
             .into_iter()
             .filter_map(|group| self.shard.status(group))
             .all(|status| is_drained(&status))
+    }
+
+    /// Bounds what sealed files of this node take, as far as what is in them is in the bucket too.
+    #[must_use]
+    pub fn with_hot_bytes_max(mut self, bytes_max: u64) -> Self {
+        self.hot = HotGauge::new(bytes_max);
+        self
     }
 
     /// Tells the planner how short of room the log is.

@@ -35,7 +35,9 @@ pub struct OpenError {
 
 #[derive(Debug, thiserror::Error)]
 enum Why {
-    #[error("acknowledged entries above {0} are damaged; `varve storage recover --accept-loss` ends this")]
+    #[error(
+        "acknowledged entries above {0} are damaged; `varve storage recover --accept-loss` on the stopped node ends this"
+    )]
     Damaged(LogIndex),
     #[error("no local checkpoint can be read and the log begins only at {0}")]
     NoCheckpoint(LogIndex),
@@ -282,7 +284,7 @@ fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: G
     }
 }
 
-fn expected(group: GroupId, kind: &GroupKind) -> Expected {
+pub(super) fn expected(group: GroupId, kind: &GroupKind) -> Expected {
     let (cluster, incarnation, partition) = match kind {
         GroupKind::Metadata { cluster, incarnation } => (*cluster, *incarnation, None),
         GroupKind::Partition { identity, .. } => {
@@ -292,7 +294,7 @@ fn expected(group: GroupId, kind: &GroupKind) -> Expected {
     Expected { cluster, incarnation, partition, group: Some(group) }
 }
 
-fn local_mark(mark: &wal::SnapshotMark) -> local::Mark {
+pub(super) fn local_mark(mark: &wal::SnapshotMark) -> local::Mark {
     local::Mark { index: mark.index, term: mark.term, file: mark.file.clone(), sha256: mark.sha256 }
 }
 
@@ -300,7 +302,7 @@ fn local_checkpoint(mark: &wal::SnapshotMark) -> LocalCheckpoint {
     LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file.clone(), sha256: mark.sha256 }
 }
 
-fn seal_mark(seal: wal::SealMark) -> SealMark {
+pub(crate) fn seal_mark(seal: wal::SealMark) -> SealMark {
     SealMark {
         base: seal.base,
         end: seal.end,
@@ -312,7 +314,7 @@ fn seal_mark(seal: wal::SealMark) -> SealMark {
     }
 }
 
-fn log_entry(entry: wal::Entry) -> LogEntry {
+pub(super) fn log_entry(entry: wal::Entry) -> LogEntry {
     LogEntry {
         index: entry.index,
         term: entry.term,

@@ -28,9 +28,11 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
     let deletes = effective.holds("cleanup.policy", "delete");
     let local = match (effective.number("local.retention.ms"), effective.number("local.retention.bytes")) {
         (-2, -2) => LocalRetention::Window,
-        (ms, bytes) => {
-            LocalRetention::Explicit { ms: u64::try_from(ms).ok(), bytes: u64::try_from(bytes).ok() }
-        }
+        // Beside an explicit one, -2 is Kafka's: as long as the records exist.
+        (ms, bytes) => LocalRetention::Explicit {
+            ms: if ms == -2 { limit("retention.ms") } else { u64::try_from(ms).ok() },
+            bytes: if bytes == -2 { limit("retention.bytes") } else { u64::try_from(bytes).ok() },
+        },
     };
     GroupOptions {
         tiered: effective.switch("remote.storage.enable") && !effective.switch("remote.log.copy.disable"),

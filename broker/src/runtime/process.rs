@@ -258,6 +258,12 @@ fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
     Ok(base.config.wal_bytes_max(space.total_bytes))
 }
 
+/// What sealed files may take of what may be on the disk: the log has its part, whether it uses it or not.
+fn sealed_bytes_max(base: &Base, wal_bytes_max: u64) -> Result<u64, RunError> {
+    let space = base.disk.space(&base.layout.root).map_err(system("measure the disk"))?;
+    Ok(base.config.hot_bytes_max(space.total_bytes).saturating_sub(wal_bytes_max))
+}
+
 fn start_core(base: &Base) -> Result<Core, RunError> {
     let bytes_max = wal_bytes_max(base)?;
     let mut wal_options =
@@ -283,7 +289,8 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         groups,
         options::plan_options(&base.config),
         Arc::clone(&base.entropy),
-    );
+    )
+    .with_hot_bytes_max(sealed_bytes_max(base, bytes_max)?);
     let wal = varve_wal::spawn(writer).map_err(system("start threads"))?;
     let (post, inbox) = mailbox();
     let tail = TailCache::new(TAIL_BYTES_MAX);

@@ -44,6 +44,9 @@ pub enum Command {
     /// Find out what is wrong with what the broker stands on, and what to change
     #[command(subcommand)]
     Doctor(DoctorCommand),
+    /// Show what is damaged on the disk of a stopped node, and give it up
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Show the configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -302,6 +305,30 @@ pub struct DoctorS3 {
     pub samples: u32,
     #[command(flatten)]
     pub output: OutputFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum StorageCommand {
+    /// Show which partitions have lost acknowledged records, and which; exit code 1 when one has. The node must not run
+    Status {
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Let damaged partitions go on without what they have lost, which is printed; there is no way back. The node must not run
+    Recover {
+        #[command(flatten)]
+        store: StoreFlags,
+        /// Yes, acknowledged records are lost
+        #[arg(long, required = true)]
+        accept_loss: bool,
+        /// Only this one, as topic-0, or metadata; may be repeated [default: all that are damaged]
+        #[arg(long = "partition", value_name = "TOPIC-N")]
+        partitions: Vec<String>,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -4,6 +4,7 @@ pub mod config;
 pub mod consume;
 pub mod docs;
 pub mod doctor;
+pub mod node_storage;
 pub mod produce;
 pub mod serve;
 pub mod snapshot;
@@ -37,6 +38,7 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Consume(flags)) => consume::run(&flags, &sources),
         Some(Command::Snapshot(command)) => snapshot::run(command, sources),
         Some(Command::Doctor(command)) => doctor::run(&command, sources),
+        Some(Command::Storage(command)) => node_storage::run(command, sources),
         Some(Command::Config(command)) => config::run(command, sources),
         Some(Command::Version(flags)) => version(flags),
         Some(Command::Completion { shell }) => completion(shell),

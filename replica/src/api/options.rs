@@ -7,7 +7,7 @@ use varve_formats::manifest::FanOut;
 pub enum LocalRetention {
     /// -2: what the WAL window and the cache hold.
     Window,
-    /// Explicit: sealed files stay until either is exceeded; `None` is without limit.
+    /// Explicit: what is tiered stays in sealed files until either is exceeded; `None` is without limit.
     Explicit {
         /// `local.retention.ms`.
         ms: Option<u64>,

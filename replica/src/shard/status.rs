@@ -104,7 +104,9 @@ impl Hosted {
         };
         let missing = records.rolls.iter().find(|roll| {
             let sealed = self.seals.iter().any(|seal| seal.base == roll.base && seal.end == roll.end);
-            !sealed && !announced(roll.base)
+            // What was cut with nothing that holds it is lost: waiting for it brings nothing back.
+            let cut = roll.roll_index <= self.truncated.0;
+            !sealed && !announced(roll.base) && !cut
         });
         match missing {
             Some(roll) => before(roll.first_index),

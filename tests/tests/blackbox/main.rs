@@ -8,6 +8,7 @@
 mod bad_input;
 mod doctor;
 mod hostile_s3;
+mod local_retention;
 mod operate;
 mod power;
 mod proof;

@@ -1,14 +1,14 @@
 //! Bits that flip on the disk of a running node: the partition that they hit stops, everybody else is served, and the log goes on letting go.
 
-use std::{fs, net::SocketAddr, path::Path};
+use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use varve_tests::{
     batch::{Batch, produce_code},
     clients::{create_topic, read_with_confluent, script},
     ledger::{Ledger, Seen},
     node::{Node, Options},
-    raw::fetch,
-    tool::Tool,
+    raw::{fetch, list_offset},
+    tool::{self, Tool},
     wait_for,
 };
 
@@ -175,4 +175,68 @@ fn rot_in_a_sealed_file_stops_its_partition_only() {
     node.kill();
     node.restart();
     check_stopped(&mut node, &mut next);
+}
+
+/// `varve storage ...` on the node's directory: its exit code, and what it says.
+fn storage(node: &Node, arguments: &[&str]) -> (i32, String) {
+    let mut command = Command::new(tool::varve());
+    command.arg("storage").args(arguments).arg("--data-dir").arg(node.data());
+    tool::without_our_variables(&mut command);
+    let output = command.output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code().unwrap(), String::from_utf8(text).unwrap())
+}
+
+#[test]
+fn an_accepted_loss_is_told_and_its_partition_goes_on_with_what_is_left() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = Node::start(Options::default());
+    create_topic(&node, "rotten", 1, &["remote.storage.enable=false", "retention.ms=-1"]);
+    create_topic(&node, "healthy", 1, &["retention.ms=-1"]);
+    for number in 0..100 {
+        fill(&node, "rotten", number..number + 1);
+        fill(&node, "healthy", number..number + 1);
+    }
+    node.kill();
+    assert_eq!(flip(&node.data().join("wal"), &value("rotten", 50)[..600]), 1);
+    node.restart();
+    let mut next = 100;
+    check_stopped(&mut node, &mut next);
+    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    let (code, text) = storage(&node, &["status"]);
+    assert!(code == 1 && text.contains("another process"), "{code} {text}");
+    assert!(node.terminate().success());
+
+    let damaged = |text: &str| -> serde_json::Value { serde_json::from_str(text).expect(text) };
+    let (code, text) = storage(&node, &["status", "-o", "json"]);
+    let found = damaged(&text);
+    assert_eq!((code, found.as_array().unwrap().len()), (1, 1), "{text}");
+    assert_eq!(
+        (found[0]["partition"].as_str(), found[0]["lost_from_offset"].as_i64()),
+        (Some("rotten-0"), Some(50))
+    );
+    assert_eq!(storage(&node, &["recover"]).0, 2, "nothing is given up without a word");
+    assert_eq!(storage(&node, &["recover", "--accept-loss", "--partition", "healthy-0"]).0, 1);
+    let (code, text) = storage(&node, &["recover", "--accept-loss", "--partition", "rotten-0", "-o", "json"]);
+    assert_eq!((code, damaged(&text)[0]["state"].as_str()), (0, Some("accepted")), "{text}");
+    assert_eq!(storage(&node, &["status"]).0, 0);
+
+    node.restart();
+    for life in 0..3 {
+        let end = 50 + life;
+        assert_eq!(list_offset(node.kafka(), "rotten", 0, -2), Ok(0));
+        assert_eq!(list_offset(node.kafka(), "rotten", 0, -1), Ok(end as i64));
+        assert!((0..end).all(|number| is_served(node.kafka(), "rotten", number)), "{life}");
+        assert!((0..next).all(|number| is_served(node.kafka(), "healthy", number)), "{life}");
+        assert_eq!(node.metric("varve_cluster_partitions_damaged"), 0.0);
+        fill(&node, "rotten", end..end + 1);
+        if life == 1 {
+            assert!(node.terminate().success())
+        } else {
+            node.kill()
+        }
+        node.restart();
+    }
 }

@@ -1,0 +1,208 @@
+//! The storage of a stopped node: what is damaged in it, and giving that up.
+//!
+//! Opening the log does to it what a start does, and no more: torn tails are closed, damaged bytes stay as they are. The
+//! lock of the data directory keeps a running node out. Nothing is given up but by [`Storage::accept_loss`], which is durable when
+//! it returns; damaged bytes that the log has set aside stay beside it as evidence.
+
+use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
+
+use varve_common::{Disk, Entropy as _, GroupId, LogIndex, Offset};
+use varve_formats::state::SealEntry;
+use varve_replica::{GroupKind, GroupOptions, PartitionIdentity, metadata::Image};
+use varve_tiering::LocalSegments;
+use varve_wal::{self as wal, NativeDisk, RecoveredGroup};
+
+use crate::{
+    config::Config,
+    driver::loss::{self, Left, Stopped, Way},
+    runtime::{
+        clock::SystemEntropy,
+        data::{Layout, Lock, LockError},
+        identity::{Identity, IdentityError},
+        pressure,
+    },
+};
+
+/// Why the storage cannot be looked at or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StorageError {
+    /// Nothing is there.
+    #[error("there is no data directory of a node at {0}")]
+    Absent(String),
+    /// The node runs.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// Whose it is cannot be told.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The disk refuses.
+    #[error("data directory: {0}")]
+    Io(#[from] io::Error),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] wal::OpenError),
+    /// The log takes no record.
+    #[error(transparent)]
+    Append(#[from] wal::AppendError),
+    /// The log is not durable.
+    #[error(transparent)]
+    Sync(#[from] wal::SyncError),
+    /// No damage there.
+    #[error("{0} is not damaged")]
+    Whole(String),
+    /// No state to go on from.
+    #[error("{0} has no checkpoint as of an entry that is left: nothing says what it was")]
+    Groundless(String),
+}
+
+/// A damaged group.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// Which.
+    pub group: GroupId,
+    /// `topic-partition`, `metadata`, or the group's id where the metadata does not know it.
+    pub name: String,
+    /// What was found in the log; `None` where only sealed files are damaged.
+    pub cause: Option<String>,
+    /// The last good entry.
+    pub last_index: LogIndex,
+    /// The first offset, and the end of what is left before the loss.
+    pub left: Range<Offset>,
+    /// The end of what is known to have existed: what lies between is lost, and what came behind it.
+    pub known_end: Offset,
+    /// Ranges in sealed files that do not hold them any more.
+    pub files: Vec<Range<Offset>>,
+    /// Whether the group can go on without.
+    pub is_recoverable: bool,
+}
+
+/// A stopped node's storage.
+pub struct Storage {
+    writer: wal::Writer,
+    groups: BTreeMap<GroupId, RecoveredGroup>,
+    damaged: BTreeMap<GroupId, (Loss, Left, Vec<SealEntry>)>,
+    _lock: Lock,
+}
+
+impl Storage {
+    /// Opens the storage of a node that does not run, and looks for damage: every sealed file is read.
+    pub fn open(config: &Config) -> Result<Self, StorageError> {
+        let disk: Arc<dyn Disk> = Arc::new(NativeDisk);
+        let layout = Layout::below(&config.data_directory);
+        let absent = || StorageError::Absent(layout.root.display().to_string());
+        if disk.list(&layout.wal).is_err() {
+            return Err(absent());
+        }
+        let lock = Lock::take(&layout.root)?;
+        let identity = Identity::load(&*disk, &layout.root)?.ok_or_else(absent)?;
+        let bytes_max = config.wal_bytes_max(disk.space(&layout.root)?.total_bytes);
+        let mut options =
+            wal::Options::new(layout.wal.clone(), bytes_max, SystemEntropy::default().next_u64());
+        options.file_bytes = pressure::file_bytes(config.wal_file_bytes, bytes_max);
+        let (writer, reader, recovery) = wal::open(Arc::clone(&disk), options)?;
+        let local = LocalSegments::new(Arc::clone(&disk), layout.segments.clone());
+        let stopped = Stopped { disk: &disk, data: &layout.root, wal: &reader };
+        let damaged = survey(&stopped, &identity, &local, &recovery.groups);
+        Ok(Self { writer, groups: recovery.groups, damaged, _lock: lock })
+    }
+
+    /// What is damaged.
+    pub fn losses(&self) -> impl Iterator<Item = &Loss> {
+        self.damaged.values().map(|(loss, ..)| loss)
+    }
+
+    /// Gives up what these have lost, or everybody where nobody is named; returns them.
+    pub fn accept_loss(&mut self, names: &[String]) -> Result<Vec<Loss>, StorageError> {
+        if let Some(unknown) = names.iter().find(|name| !self.losses().any(|loss| loss.name == **name)) {
+            return Err(StorageError::Whole(unknown.clone()));
+        }
+        let mut records = Vec::new();
+        let mut accepted = Vec::new();
+        for (group, (loss, left, files)) in &self.damaged {
+            if !names.is_empty() && !names.contains(&loss.name) {
+                continue;
+            }
+            let way = left.way.as_ref().ok_or_else(|| StorageError::Groundless(loss.name.clone()))?;
+            let found = &self.groups[group];
+            let told = loss::records(*group, found, way, files);
+            // A file can be gone without anybody having met it: the log is whole then.
+            records.extend(told.into_iter().skip(usize::from(found.damage.is_none())));
+            accepted.push(loss.clone());
+        }
+        if !records.is_empty() {
+            self.writer.append(&records)?;
+            self.writer.sync()?;
+            self.writer.settle()?;
+        }
+        Ok(accepted)
+    }
+}
+
+fn survey(
+    stopped: &Stopped<'_>,
+    identity: &Identity,
+    local: &LocalSegments,
+    groups: &BTreeMap<GroupId, RecoveredGroup>,
+) -> BTreeMap<GroupId, (Loss, Left, Vec<SealEntry>)> {
+    let metadata = GroupKind::Metadata { cluster: identity.cluster, incarnation: identity.incarnation };
+    let image = groups
+        .get(&GroupId::METADATA)
+        .and_then(|found| stopped.metadata(found, &metadata))
+        .map(|state| state.image().clone());
+    let mut damaged = BTreeMap::new();
+    for (group, found) in groups {
+        let known = image.as_ref().and_then(|image| kind_of(*group, image, identity));
+        let kind = if *group == GroupId::METADATA { Some(metadata.clone()) } else { known };
+        let mut files = damaged_files(local, *group, found);
+        if found.damage.is_none() && files.is_empty() {
+            continue;
+        }
+        let mut left = kind.as_ref().map_or_else(Left::nothing, |kind| stopped.left(*group, found, kind));
+        files.retain(|seal| seal.end > left.needless_below && seal.first_index <= found.truncated.0);
+        if found.damage.is_none() && files.is_empty() {
+            continue;
+        }
+        if found.damage.is_none() {
+            left.way = Some(Way::Prefix);
+        }
+        let loss = Loss {
+            group: *group,
+            name: name_of(*group, kind.as_ref()),
+            cause: found.damage.as_ref().map(|damage| format!("{:?}", damage.cause).to_lowercase()),
+            last_index: found.last_index,
+            left: left.offsets.clone(),
+            known_end: left.known_end,
+            files: files.iter().map(|seal| seal.base..seal.end).collect(),
+            is_recoverable: left.way.is_some(),
+        };
+        damaged.insert(*group, (loss, left, files));
+    }
+    damaged
+}
+
+fn damaged_files(local: &LocalSegments, group: GroupId, found: &RecoveredGroup) -> Vec<SealEntry> {
+    let marks = found.seals.values().cloned().map(crate::driver::seal_mark);
+    marks.filter(|mark| local.verify(group, mark).is_err()).collect()
+}
+
+fn kind_of(group: GroupId, image: &Image, identity: &Identity) -> Option<GroupKind> {
+    let (topic, partition, _) = image.partition_of(group)?;
+    let identity = PartitionIdentity {
+        cluster: identity.cluster,
+        incarnation: identity.incarnation,
+        topic_id: topic.id,
+        topic: topic.name.to_string(),
+        partition,
+    };
+    Some(GroupKind::Partition { identity, options: GroupOptions::default() })
+}
+
+fn name_of(group: GroupId, kind: Option<&GroupKind>) -> String {
+    match kind {
+        Some(GroupKind::Metadata { .. }) => "metadata".to_owned(),
+        Some(GroupKind::Partition { identity, .. }) => {
+            format!("{}-{}", identity.topic, identity.partition.0)
+        }
+        None => group.to_string(),
+    }
+}
