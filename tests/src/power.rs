@@ -61,7 +61,14 @@ pub struct PowerDisk {
 }
 
 impl PowerDisk {
-    /// Whether this machine lets us: root, FUSE and loop devices, strace for the points.
+    /// Whether this machine lets us serve a disk and mount it: root, FUSE and loop devices.
+    #[must_use]
+    pub fn is_allowed() -> bool {
+        let fuse = File::options().read(true).write(true).open("/dev/fuse").is_ok();
+        fuse && File::options().read(true).write(true).open("/dev/loop-control").is_ok()
+    }
+
+    /// Whether it also has the tools: those of the file system, and strace for the points.
     #[must_use]
     pub fn is_possible() -> bool {
         let runs = |command: &mut Command| {
@@ -72,7 +79,7 @@ impl PowerDisk {
                 .status()
                 .is_ok_and(|status| status.success())
         };
-        File::options().read(true).write(true).open("/dev/fuse").is_ok()
+        Self::is_allowed()
             && runs(Command::new("losetup").arg("-f"))
             && runs(Command::new("mkfs.ext4").arg("-V"))
             && runs(Command::new("strace").arg("-V"))

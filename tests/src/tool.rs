@@ -1,4 +1,4 @@
-//! Tools of the machine: found, or their test is skipped; in CI never skipped.
+//! Tools of the machine: found, or their test is skipped; in CI never skipped, unless the machine itself forbids it.
 
 use std::{
     path::{Path, PathBuf},
@@ -39,11 +39,14 @@ impl Tool {
             varve().display()
         );
         let missing: Vec<_> = tools.iter().filter(|tool| !tool.is_there()).collect();
+        let forbidden = tools.contains(&Self::PowerLoss) && !crate::power::PowerDisk::is_allowed();
         assert!(
-            missing.is_empty() || !in_ci(),
+            missing.is_empty() || !in_ci() || forbidden,
             "{missing:?} missing, and CI skips nothing: cargo xtask setup"
         );
-        if !missing.is_empty() {
+        if forbidden {
+            eprintln!("NOT RUN: this machine has no /dev/fuse or no loop devices for us: no power was cut");
+        } else if !missing.is_empty() {
             println!("skipped: {missing:?} missing: cargo xtask setup");
         }
         missing.is_empty()
