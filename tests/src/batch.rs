@@ -1,6 +1,9 @@
 //! Record batches written by hand, right by default and wrong where a test says so.
 
-use crate::raw::{Answer, Request, Socket};
+use crate::{
+    raw::{Answer, Request, Socket},
+    wait_for,
+};
 use std::net::SocketAddr;
 
 /// A batch of format 2 with everything that a client could get wrong.
@@ -92,6 +95,19 @@ pub fn produce(topic: &str, acks: i16, records: &[u8]) -> Request {
     let length = i32::try_from(records.len()).expect("test batches are small");
     let request = Request::new(0, 7).i16(-1).i16(acks).i32(10_000).i32(1).string(topic);
     request.i32(1).i32(0).i32(length).raw(records)
+}
+
+/// Sends the request with acks=all, again where the node asks for patience (REQUEST_TIMED_OUT: its log is short of room), as clients do; the
+/// partition's error code.
+#[must_use]
+pub fn produce_patiently(address: SocketAddr, topic: &str, records: &[u8]) -> Option<i16> {
+    const REQUEST_TIMED_OUT: i16 = 7;
+    let mut code = None;
+    wait_for("room in the log", 60, || {
+        code = produce_code(address, topic, -1, records);
+        code != Some(REQUEST_TIMED_OUT)
+    });
+    code
 }
 
 /// Sends the request and returns the partition's error code; nothing where the connection was closed.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use varve_tests::{
-    batch::{Batch, produce_code},
+    batch::{Batch, produce_patiently},
     clients::{create_topic, varve},
     node::{Node, Options},
     raw::{fetch, list_offset},
@@ -37,7 +37,7 @@ fn value(topic: &str, number: i64) -> Vec<u8> {
 fn fill(node: &Node, topic: &str, records: i64) {
     for number in 0..records {
         let batch = Batch::of(&[&value(topic, number)]).encode();
-        assert_eq!(produce_code(node.kafka(), topic, -1, &batch), Some(0), "{topic} {number}");
+        assert_eq!(produce_patiently(node.kafka(), topic, &batch), Some(0), "{topic} {number}");
     }
 }
 
