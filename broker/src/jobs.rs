@@ -181,16 +181,10 @@ impl Surroundings {
             .await
             .inspect_err(|_| self.retention.after_failure(&key))?;
         let checkpoint = PublishedCheckpoint {
-            uid: name.uid,
-            key_term: name.term,
-            state_index: header.state.index,
-            state_term: header.state.term,
-            state_offset: header.state.offset,
-            applied_index: header.applied.index,
             log_start: captured.log_start(),
-            bytes: done.bytes,
             sha256: done.sha256,
             published_ms: self.clock.wall_ms(),
+            ..retention::described(header, name, done.bytes)
         };
         let swept = self
             .retention

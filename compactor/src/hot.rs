@@ -4,7 +4,7 @@
 //! What is in the bucket nowhere is kept whatever it takes; what is asked to stay goes oldest first, over all groups,
 //! as soon as the next range would not fit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_common::GroupId;
 use varve_replica::{GroupStatus, SealMark};
@@ -43,6 +43,8 @@ struct Share {
 pub struct HotGauge {
     bytes_max: u64,
     shares: BTreeMap<GroupId, Share>,
+    /// The groups whose oldest file can go, by its age: asked for with every group that is planned.
+    by_age: BTreeSet<(i64, GroupId)>,
     held: u64,
     wanted: u64,
 }
@@ -51,7 +53,7 @@ impl HotGauge {
     /// A gauge for sealed files of at most `bytes_max`.
     #[must_use]
     pub const fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, shares: BTreeMap::new(), held: 0, wanted: 0 }
+        Self { bytes_max, shares: BTreeMap::new(), by_age: BTreeSet::new(), held: 0, wanted: 0 }
     }
 
     /// Takes in what a group says of itself.
@@ -69,6 +71,7 @@ impl HotGauge {
             wanted: if wanted <= self.bytes_max { wanted } else { 0 },
         };
         (self.held, self.wanted) = (self.held + share.bytes, self.wanted + share.wanted);
+        self.by_age.extend(share.oldest_ms.map(|ms| (ms, status.group)));
         self.shares.insert(status.group, share);
     }
 
@@ -76,17 +79,15 @@ impl HotGauge {
     pub fn forget(&mut self, group: GroupId) {
         if let Some(share) = self.shares.remove(&group) {
             (self.held, self.wanted) = (self.held - share.bytes, self.wanted - share.wanted);
+            share.oldest_ms.map(|ms| self.by_age.remove(&(ms, group)));
         }
     }
 
     /// Who gives something up now: whoever has the oldest file that can go; `None` while all fits.
     #[must_use]
     pub fn oldest(&self) -> Option<GroupId> {
-        if self.held + self.wanted <= self.bytes_max {
-            return None;
-        }
-        let oldest = |(group, share): (&GroupId, &Share)| share.oldest_ms.map(|ms| (ms, *group));
-        self.shares.iter().filter_map(oldest).min().map(|(_, group)| group)
+        let is_full = self.held + self.wanted > self.bytes_max;
+        self.by_age.first().filter(|_| is_full).map(|(_, group)| *group)
     }
 
     /// What a group is told.

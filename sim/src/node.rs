@@ -10,9 +10,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use varve_broker::driver::{Ack, Driver, Groups, Placement, Writes};
+use varve_broker::driver::{Ack, Driver, Groups, Placement, RoomWatch, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
-use varve_compactor::{Holdings, PlanOptions, PressureGauge, bytes_to_come, crowded_bytes};
+use varve_compactor::{PlanOptions, bytes_to_come, crowded_bytes};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
@@ -72,10 +72,8 @@ pub struct Node {
     /// Found no room.
     parked: Vec<Writes>,
     clock: SimClock,
-    gauge: PressureGauge,
+    room: RoomWatch,
     crowded_bytes: u64,
-    /// The planner was told that the log is short of room.
-    pressed: bool,
     /// The log failed: the core was told.
     pub failed: bool,
 }
@@ -183,9 +181,8 @@ impl Node {
             unsynced: Vec::new(),
             parked: Vec::new(),
             clock: start.clock.clone(),
-            gauge: PressureGauge::new(start.plan.wal_bytes_max),
+            room: RoomWatch::new(start.plan.wal_bytes_max),
             crowded_bytes: crowded_bytes(start.plan.wal_bytes_max),
-            pressed: false,
             failed: false,
         };
         node.ports.tail = Some(node.cold.tail.clone());
@@ -316,17 +313,7 @@ impl Node {
 
     /// Tells the planner how full the log is.
     pub fn press(&mut self) {
-        let usage = self.reader.usage();
-        let short = self.gauge.is_short(usage.bytes) || self.is_parked();
-        if short || self.pressed {
-            self.pressed = short;
-            let holdings = Holdings {
-                bytes: usage.bytes,
-                live_bytes: usage.live_bytes,
-                groups: &usage.groups,
-                oldest_pinned_by: &usage.oldest_pinned_by,
-            };
-            let pressure = self.gauge.look(holdings, self.is_parked());
+        if let Some(pressure) = self.room.look(&self.reader, !self.parked.is_empty()) {
             self.driver.press(pressure);
             self.turn([Input::Tick]);
         }

@@ -97,6 +97,15 @@ pub fn produce(topic: &str, acks: i16, records: &[u8]) -> Request {
     request.i32(1).i32(0).i32(length).raw(records)
 }
 
+/// Bytes that no codec makes smaller, the same for the same seed.
+pub fn noise(seed: u64) -> impl Iterator<Item = u8> {
+    let mut state = seed;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+}
+
 /// Sends the request with acks=all, again where the node asks for patience (REQUEST_TIMED_OUT: its log is short of room), as clients do; the
 /// partition's error code.
 #[must_use]

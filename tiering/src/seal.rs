@@ -293,6 +293,16 @@ impl LocalSegments {
         }
     }
 
+    /// The groups that have a directory of sealed files.
+    pub fn groups(&self) -> io::Result<BTreeSet<GroupId>> {
+        let names = match self.disk.list_directories(&self.directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeSet::new()),
+            names => names?,
+        };
+        let group = |name: &String| u64::from_str_radix(name, 16).ok().map(GroupId);
+        Ok(names.iter().filter_map(group).collect())
+    }
+
     /// Removes the group's files that no mark in `keep` names; before anything is sealed in this life. A crash leaves them between a file
     /// and its mark, and between the mark of a removal and the removal. Says how many there were.
     pub fn remove_surplus(&self, group: GroupId, keep: &[(Offset, Offset)]) -> io::Result<usize> {

@@ -51,6 +51,13 @@ pub(crate) struct State {
     pub crc_ignored: bool,
 }
 
+impl State {
+    /// Bytes of all WAL files, without the spares.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.header.capacity).sum()
+    }
+}
+
 impl Shared {
     pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
         self.state.read().expect("no holder of this lock panics")

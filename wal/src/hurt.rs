@@ -51,6 +51,11 @@ impl Index {
         }
     }
 
+    /// Whether anything is damaged, or was when it was met.
+    pub(crate) fn is_hurt(&self) -> bool {
+        !self.hurt.is_empty() || !self.unattributed.is_empty()
+    }
+
     /// The groups to which something happened.
     pub(crate) fn hurt_groups(&self) -> impl Iterator<Item = (GroupId, &Group)> {
         self.hurt.iter().filter_map(|id| Some((*id, self.groups.get(id)?)))

@@ -8,7 +8,7 @@ use crate::{
     damage::{Patience, SetAside},
     draft::{Draft, entries_draft},
     errors::{AppendError, Full, Poisoned, ReadError, Rot, SyncError},
-    files::{Class, CreateError},
+    files::{Class, CreateError, State},
     frame::FLAG_MOVED,
     index::{Group, Run},
     limits::{RESERVE_FILES, REWRITE_BATCH_BYTES},
@@ -66,7 +66,7 @@ impl Writer {
         loop {
             let mut report = Maintained::default();
             self.free_dead(&mut report)?;
-            if report.freed > 0 || !self.wants_compaction(self.used_bytes()) {
+            if report.freed > 0 || !self.wants_compaction(&self.shared.read()) {
                 return Ok(());
             }
             self.rewrite(&mut report)?;
@@ -120,24 +120,23 @@ impl Writer {
 
     fn wants_rewrite(&self) -> bool {
         let Some(oldest) = self.oldest() else { return false };
-        if self.shared.read().index.is_wrecked(&oldest) {
+        let state = self.shared.read();
+        if state.index.is_wrecked(&oldest) {
             return false;
         }
-        let used = self.used_bytes();
-        let live = self.shared.read().index.live_bytes();
-        used > live + live / 2 + 2 * self.options.file_bytes || self.wants_compaction(used)
+        let (used, live) = (state.used_bytes(), state.index.live_bytes());
+        used > live + live / 2 + 2 * self.options.file_bytes || self.wants_compaction(&state)
     }
 
     /// Where the log is almost full: whether files that hold little are worth a copy of all that stands before them. Each start begins
     /// a file, so lives that end soon leave many, and what would free them needs room itself. Files that the copy fills are not
     /// such files, so it ends.
-    fn wants_compaction(&self, used: u64) -> bool {
+    fn wants_compaction(&self, state: &State) -> bool {
         let file_bytes = self.options.file_bytes;
-        if used + (RESERVE_FILES + 2) * file_bytes <= self.options.bytes_max {
+        if state.used_bytes() + (RESERVE_FILES + 2) * file_bytes <= self.options.bytes_max {
             return false;
         }
         let current = self.current_base();
-        let state = self.shared.read();
         let files = state.index.files.iter().filter(|(base, _)| Some(**base) != current);
         let held = files.map(|(base, file)| (file.end.since(*base), file.live_bytes));
         let gain: u64 =

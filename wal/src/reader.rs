@@ -218,7 +218,7 @@ impl Reader {
     /// Bytes of all WAL files, without spares: cheap, unlike [`Reader::usage`].
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.shared.read().files.values().map(|file| file.header.capacity).sum()
+        self.shared.read().used_bytes()
     }
 
     /// What the log takes. Walks the whole index: for ticks and operators, not for requests.
@@ -226,11 +226,8 @@ impl Reader {
     pub fn usage(&self) -> Usage {
         let state = self.shared.read();
         let oldest = state.index.files.first_key_value().map(|(base, file)| *base..file.end);
-        let mut usage = Usage {
-            bytes: state.files.values().map(|file| file.header.capacity).sum(),
-            live_bytes: state.index.live_bytes(),
-            ..Usage::default()
-        };
+        let mut usage =
+            Usage { bytes: state.used_bytes(), live_bytes: state.index.live_bytes(), ..Usage::default() };
         for (id, group) in &state.index.groups {
             usage.groups.insert(*id, group.places().map(|place| u64::from(place.bytes)).sum());
             let pins = |place: crate::index::Place| {

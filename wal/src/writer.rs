@@ -302,7 +302,7 @@ impl Writer {
 
     /// Bytes of all WAL files, without the spares.
     pub(crate) fn used_bytes(&self) -> u64 {
-        self.shared.read().files.values().map(|file| file.header.capacity).sum()
+        self.shared.read().used_bytes()
     }
 }
 

@@ -17,6 +17,7 @@ pub mod bugs;
 pub mod loss;
 mod open;
 mod ports;
+mod room;
 mod writes;
 
 use std::{
@@ -32,6 +33,7 @@ pub(crate) use self::open::seal_mark;
 pub use self::{
     open::{Change, Groups, OpenError, OptionsOf, Placement},
     ports::Ports,
+    room::RoomWatch,
     writes::{Ack, Writes},
 };
 

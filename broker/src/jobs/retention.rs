@@ -131,7 +131,8 @@ async fn learn(
     Ok(found)
 }
 
-fn described(header: &CheckpointHeader, name: CheckpointName, bytes: u64) -> PublishedCheckpoint {
+/// What the beginning of a checkpoint says of it, under its name; log start and digest are not told there.
+pub(super) fn described(header: &CheckpointHeader, name: CheckpointName, bytes: u64) -> PublishedCheckpoint {
     PublishedCheckpoint {
         uid: name.uid,
         key_term: name.term,

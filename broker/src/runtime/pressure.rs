@@ -1,12 +1,13 @@
 //! The log's room, seen from the node: producers wait for it, and the planner is told who must let go of it
-//! ([`varve_compactor::PressureGauge`]).
+//! ([`RoomWatch`]).
 
 use std::{sync::Arc, time::Duration};
 
 use varve_common::Clock;
-use varve_compactor::{Holdings, Pressure, PressureGauge, bytes_to_come, crowded_bytes};
+use varve_compactor::{bytes_to_come, crowded_bytes};
 
 use super::mailbox::{Mail, Mailbox};
+use crate::driver::RoomWatch;
 
 /// How often the log is looked at.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -53,31 +54,15 @@ pub async fn watch(
     clock: Arc<dyn Clock>,
     bytes_max: u64,
 ) {
-    let mut gauge = PressureGauge::new(bytes_max);
-    let mut pressed = false;
+    let mut room = RoomWatch::new(bytes_max);
     loop {
         clock.sleep(INTERVAL).await;
         let full = matches!(wal.pressure(), varve_wal::Pressure::Full(_));
-        let short = full || gauge.is_short(reader.bytes());
-        if !short && !pressed {
-            continue;
-        }
-        pressed = short;
-        let pressure = if short { look(&mut gauge, &reader.usage(), full) } else { Pressure::default() };
-        if !mailbox.send(Mail::Pressure(pressure)) {
+        let sent = room.look(&reader, full).is_none_or(|pressure| mailbox.send(Mail::Pressure(pressure)));
+        if !sent {
             return;
         }
     }
-}
-
-fn look(gauge: &mut PressureGauge, usage: &varve_wal::Usage, full: bool) -> Pressure {
-    let holdings = Holdings {
-        bytes: usage.bytes,
-        live_bytes: usage.live_bytes,
-        groups: &usage.groups,
-        oldest_pinned_by: &usage.oldest_pinned_by,
-    };
-    gauge.look(holdings, full)
 }
 
 #[cfg(test)]

@@ -399,9 +399,12 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
 
 /// Removes sealed files without a mark. Those of a damaged group stay: they are evidence.
 fn remove_leftovers(local: &LocalSegments, recovery: &varve_wal::Recovery) -> io::Result<()> {
-    for (group, found) in recovery.groups.iter().filter(|(_, found)| found.damage.is_none()) {
+    for group in local.groups()? {
+        let Some(found) = recovery.groups.get(&group).filter(|found| found.damage.is_none()) else {
+            continue;
+        };
         let marked: Vec<_> = found.seals.values().map(|mark| (mark.base, mark.end)).collect();
-        let removed = local.remove_surplus(*group, &marked)?;
+        let removed = local.remove_surplus(group, &marked)?;
         if removed > 0 {
             tracing::info!(%group, removed, "removed files that a crash left without a mark");
         }

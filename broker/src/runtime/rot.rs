@@ -42,7 +42,7 @@ pub async fn watch(sources: Sources) {
         for (group, base) in sources.local.take_damaged() {
             tell(&sources, group, Rot::Sealed(base));
         }
-        sources.metrics.handles.partitions_damaged.set(sources.views.damaged().len() as i64);
+        sources.metrics.handles.partitions_damaged.set(sources.views.damaged_count() as i64);
         sources.clock.sleep(INTERVAL).await;
     }
 }

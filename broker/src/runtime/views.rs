@@ -55,6 +55,12 @@ impl Views {
         self.damaged.read().expect("no holder of this lock panics").get(&group).cloned()
     }
 
+    /// How many partitions have stopped.
+    #[must_use]
+    pub fn damaged_count(&self) -> usize {
+        self.damaged.read().expect("no holder of this lock panics").len()
+    }
+
     /// The partitions that have stopped, by name, each with why.
     #[must_use]
     pub fn damaged(&self) -> Vec<(String, Arc<str>)> {

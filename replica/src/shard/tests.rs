@@ -165,6 +165,13 @@ impl Node {
         self.kill(open)
     }
 
+    /// The same after kill -9 from a checkpoint of now: nothing is replayed.
+    fn restart_from_checkpoint(&mut self) -> Self {
+        let state = self.checkpoint();
+        let above = partition(&state).expect("it has a partition").applied().0;
+        self.restart(state, above)
+    }
+
     /// After kill -9, from what its disk holds.
     fn reopen(&self) -> Self {
         self.kill(self.disk.recover())

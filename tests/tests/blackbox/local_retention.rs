@@ -7,7 +7,7 @@ use std::{
 };
 
 use varve_tests::{
-    batch::{Batch, produce_patiently},
+    batch::{Batch, noise, produce_patiently},
     clients::{create_topic, varve},
     node::{Node, Options},
     raw::{fetch, list_offset},
@@ -26,11 +26,7 @@ const COUNTED_WITHIN: Duration = Duration::from_secs(6);
 
 /// Noise: what compresses takes less of the disk than it says.
 fn value(topic: &str, number: i64) -> Vec<u8> {
-    let mut state = number as u64 * 0x9e37_79b9 + topic.len() as u64;
-    let noise = std::iter::repeat_with(move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    });
+    let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
     format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise).take(VALUE_BYTES).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use varve_tests::{
-    batch::{Batch, produce_patiently},
+    batch::{Batch, noise, produce_patiently},
     clients::{create_topic, read_with_confluent, script},
     ledger::{Ledger, Seen},
     node::{Node, Options},
@@ -16,11 +16,7 @@ const STORAGE_ERROR: i16 = 56;
 
 /// A value that stands once in all files, and in which a byte can be changed.
 fn value(topic: &str, number: usize) -> Vec<u8> {
-    let mut state = number as u64 * 0x9e37_79b9 + topic.len() as u64;
-    let noise = std::iter::repeat_with(move || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    });
+    let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
     format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise.take(1000)).collect()
 }
 
@@ -73,6 +69,18 @@ fn check_stopped(node: &mut Node, next: &mut usize) {
     assert_eq!(node.exited(), None, "the process ended");
 }
 
+/// A node with 100 records in each of two partitions, written in turns.
+fn start_with_both() -> Node {
+    let node = Node::start(Options::default());
+    create_topic(&node, "rotten", 1, &["remote.storage.enable=false", "retention.ms=-1"]);
+    create_topic(&node, "healthy", 1, &["retention.ms=-1"]);
+    for number in 0..100 {
+        fill(&node, "rotten", number..number + 1);
+        fill(&node, "healthy", number..number + 1);
+    }
+    node
+}
+
 fn wait_until_stopped(node: &Node) {
     wait_for("the partition to stop", 30, || node.metric("varve_cluster_partitions_damaged") > 0.0);
 }
@@ -82,13 +90,7 @@ fn rot_in_the_log_that_a_fetch_finds_stops_its_partition_only() {
     if !Tool::need(&[Tool::Python]) {
         return;
     }
-    let mut node = Node::start(Options::default());
-    create_topic(&node, "rotten", 1, &["remote.storage.enable=false", "retention.ms=-1"]);
-    create_topic(&node, "healthy", 1, &["retention.ms=-1"]);
-    for number in 0..100 {
-        fill(&node, "rotten", number..number + 1);
-        fill(&node, "healthy", number..number + 1);
-    }
+    let mut node = start_with_both();
     // What is in memory is served from there: after a stop, which leaves nothing to replay, nothing is.
     assert!(node.terminate().success());
     node.restart();
@@ -193,13 +195,7 @@ fn an_accepted_loss_is_told_and_its_partition_goes_on_with_what_is_left() {
     if !Tool::need(&[Tool::Python]) {
         return;
     }
-    let mut node = Node::start(Options::default());
-    create_topic(&node, "rotten", 1, &["remote.storage.enable=false", "retention.ms=-1"]);
-    create_topic(&node, "healthy", 1, &["retention.ms=-1"]);
-    for number in 0..100 {
-        fill(&node, "rotten", number..number + 1);
-        fill(&node, "healthy", number..number + 1);
-    }
+    let mut node = start_with_both();
     node.kill();
     assert_eq!(flip(&node.data().join("wal"), &value("rotten", 50)[..600]), 1);
     node.restart();

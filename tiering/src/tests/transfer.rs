@@ -230,6 +230,7 @@ fn leftovers_of_a_crash_are_removed_and_marked_files_are_not() {
     for leftover in [unmarked.clone(), unmarked.with_extension("seg.tmp")] {
         node.disk.create(&leftover, varve_common::Access::Buffered).unwrap();
     }
+    assert_eq!(node.local.groups().unwrap(), [GROUP].into());
     assert_eq!(node.local.remove_surplus(GROUP, &[(seal.base, seal.end)]).unwrap(), 2);
     assert_eq!(node.disk.list(unmarked.parent().unwrap()).unwrap().len(), 1);
     node.local.verify(GROUP, &seal).unwrap();

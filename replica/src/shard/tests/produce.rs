@@ -89,10 +89,7 @@ fn t30_the_producer_table_survives_a_checkpoint() {
     let mut node = Node::ready();
     node.send((9, 0, 0), 4);
     node.settle();
-    let state = node.checkpoint();
-    let GroupState::Partition(partition) = &state else { panic!() };
-    let at = partition.applied().0;
-    let mut node = node.restart(state, at);
+    let mut node = node.restart_from_checkpoint();
     let retry = node.send((9, 0, 0), 4);
     assert!(matches!(node.reply(retry), Some(Reply::Duplicate { base_offset: Offset(0), .. })));
     let gap = node.send((9, 0, 9), 1);

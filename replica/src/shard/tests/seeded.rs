@@ -9,10 +9,7 @@ fn a_dedup_table_dropped_from_a_checkpoint_stores_a_retry_twice() {
     let mut node = Node::ready();
     node.send((9, 0, 0), 4);
     node.settle();
-    let state = node.checkpoint();
-    let GroupState::Partition(partition) = &state else { panic!() };
-    let at = partition.applied().0;
-    let mut node = node.restart(state, at);
+    let mut node = node.restart_from_checkpoint();
     let retry = node.send((9, 0, 0), 4);
     node.settle();
     seed(None);
