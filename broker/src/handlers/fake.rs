@@ -177,6 +177,25 @@ impl Backend for Fake {
         ready(Ok(Appended { base_offset, append_time_ms: -1, log_start: Offset(0), duplicate: false }))
     }
 
+    fn delete_records(
+        &self,
+        group: GroupId,
+        before: Option<Offset>,
+    ) -> BoxFuture<'static, Result<Offset, Refusal>> {
+        let state = self.0.lock().unwrap();
+        let view = &state.logs[&group].view;
+        let end = view.borrow().high_watermark;
+        let before = before.unwrap_or(end);
+        if before > end {
+            return ready(Err(Refusal::OffsetOutOfRange));
+        }
+        view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            view.log_start = view.log_start.max(before);
+        });
+        ready(Ok(view.borrow().log_start))
+    }
+
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {
         self.0.lock().unwrap().logs.get(&group).map(|log| log.view.subscribe())
     }
