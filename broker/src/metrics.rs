@@ -127,6 +127,9 @@ metrics! {
     upload_latency: latency() "tier_upload_latency" "seconds" "Duration of one upload";
     untiered_bytes: gauge() "tier_untiered" "bytes" "Bytes that exist on this node only as far as the object store knows";
     untiered_age: fraction() "tier_untiered_age" "seconds" "Age of the oldest of them: what a restore from the bucket alone would lose";
+    deleted_objects: counter() "tier_deleted_objects" "" "Segments, manifest nodes and objects of deleted topics that were deleted from the object store";
+    topics_reaped: counter() "cluster_topics_reaped" "" "Deleted topics of which nothing is left, neither in the object store nor on this node";
+    deletions: gauge() "cluster_topic_deletions" "" "Deleted topics of which something may be left";
     snapshots: counter() "snapshots_published" "" "Snapshots that were published and read back whole";
     snapshot_errors: counter() "snapshot_errors" "" "Snapshots that failed; they are tried again";
     snapshot_last: fraction() "snapshot_last_success_timestamp" "seconds" "When the last snapshot was published";

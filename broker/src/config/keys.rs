@@ -148,13 +148,19 @@ pub const KEYS: &[Key] = &[
         "varve.snapshot.max.age.ms",
         MILLIS,
         "1h",
-        "A partition that changed is snapshotted at least this often.",
+        "A partition that changed is snapshotted at least this often, the metadata at least once a minute.",
     ),
     key(
         "varve.snapshot.wal.percent",
         Kind::Integer { min: 1, max: 100 },
         "50",
         "From this share of varve.wal.bytes.max on, snapshots are taken to free the log.",
+    ),
+    key(
+        "varve.delete.grace.ms",
+        MILLIS,
+        "10min",
+        "Objects that nothing needs any more stay this long in the object store: longer than any upload, read or clock skew.",
     ),
     key(
         "varve.snapshot.keep",

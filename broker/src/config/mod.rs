@@ -159,6 +159,8 @@ pub struct Config {
     pub tier_age_max: Duration,
     /// When snapshots are taken.
     pub snapshot: Snapshot,
+    /// How long objects stay that nothing needs any more.
+    pub delete_grace: Duration,
     /// Entries in a manifest root before they are folded.
     pub manifest_fan_out: u32,
     /// Memory for chunks of cold objects.
@@ -208,6 +210,7 @@ impl Config {
             hot_bytes: read.share("varve.hot.bytes.max"),
             tier_age_max: read.span("varve.tier.max.age.ms"),
             snapshot: read.snapshot(),
+            delete_grace: read.span("varve.delete.grace.ms"),
             manifest_fan_out: read.number("varve.manifest.fan.out"),
             cold_cache_bytes: read.bytes("varve.cold.cache.bytes"),
             topics: TopicCreation {

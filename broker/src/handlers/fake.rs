@@ -77,6 +77,8 @@ pub fn empty_view() -> PartitionView {
         log_end: Offset(0),
         epochs: Arc::new(vec![EpochStart { term: Term(3), start: Offset(0) }]),
         root: Arc::default(),
+        intents: Arc::default(),
+        tombstones: Arc::default(),
         rolls: Arc::default(),
         seals: Arc::default(),
         open: Default::default(),

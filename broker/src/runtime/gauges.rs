@@ -73,6 +73,7 @@ fn partitions(sources: &Sources, handles: &Handles) {
     let views = sources.views.all();
     let topics = sources.views.image().topics.len();
     handles.topics.set(topics as i64);
+    handles.deletions.set(sources.views.image().deletions.len() as i64);
     handles.partitions.set(views.len() as i64);
     // And the group of the metadata.
     handles.groups.set(views.len() as i64 + 1);

@@ -363,6 +363,7 @@ fn job_runner(
         local,
         wal,
         data: base.layout.root.clone(),
+        claimed: Some(base.identity.incarnation),
         retention: Retention::default(),
         codec: if base.config.snapshot.gzip { Codec::Gzip } else { Codec::Zstd },
         clock: Arc::clone(&base.clock),
