@@ -4,6 +4,7 @@
 //! It decides nothing. A failure is told as such and the planner tries again, under a new uid where an object may have
 //! been made.
 
+pub mod orphans;
 mod reap;
 mod retention;
 

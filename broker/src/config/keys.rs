@@ -163,6 +163,18 @@ pub const KEYS: &[Key] = &[
         "Objects that nothing needs any more stay this long in the object store: longer than any upload, read or clock skew.",
     ),
     key(
+        "varve.orphans.mode",
+        Kind::Choice(&["off", "dry-run", "delete"]),
+        "dry-run",
+        "What happens to objects below this cluster's prefix that nothing names. dry-run: they are counted and named in the log.",
+    ),
+    key(
+        "varve.orphans.interval.ms",
+        MILLIS,
+        "1d",
+        "How often they are looked for: each time one listing of all objects. The first time at most an hour after a start.",
+    ),
+    key(
         "varve.snapshot.keep",
         Kind::Integer { min: 1, max: 1000 },
         "3",

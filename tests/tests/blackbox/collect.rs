@@ -146,3 +146,43 @@ fn b8_deleted_records_are_gone_at_once_and_their_objects_after_two_checkpoints()
         String::from_utf8(read).unwrap().lines().map(|line| line.parse().unwrap()).collect();
     assert_eq!(offsets, (300..600).collect::<Vec<u64>>());
 }
+
+#[test]
+fn objects_that_nothing_names_are_reported_and_deleted_only_on_demand() {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
+        return;
+    }
+    let mut node = Node::start(Options::small().env("VARVE_ORPHANS_INTERVAL_MS", "1000"));
+    fill(&node, "watched");
+    let id = topic_id(&node, "watched");
+    let objects = node.data().join("objects");
+    wait_for_objects(8, || files(&objects, &id));
+    let segment = files(&objects, &id).into_iter().find(|key| key.ends_with(".seg")).unwrap();
+    // The same range, as another leader's upload that no command ever named.
+    let (range, _) = segment.rsplit_once('-').unwrap();
+    let orphan = format!("{range}-00000000000000aa.seg");
+    fs::copy(&segment, &orphan).unwrap();
+    wait_for("the orphan to be reported", 60, || node.metric("varve_tier_orphans") == 1.0);
+    assert!(node.log().contains("00000000000000aa.seg"), "the log does not name it");
+    assert!(Path::new(&orphan).exists(), "a dry run deletes nothing");
+    assert!(node.metric("varve_tier_orphans_bytes") > 0.0);
+    wait_for("bytes and cost to be counted", 15, || {
+        let cost = node.metric("varve_s3_cost_estimate_dollars_total");
+        let (sent, received) =
+            (node.metric("varve_s3_sent_bytes_total"), node.metric("varve_s3_received_bytes_total"));
+        // A few hundred requests.
+        cost > 0.000_05 && cost < 0.01 && sent > 1_000.0 && received > 0.0
+    });
+
+    assert!(node.terminate().success());
+    let options = node.options();
+    *options = std::mem::take(options).env("VARVE_ORPHANS_MODE", "delete");
+    node.restart();
+    wait_for("the orphan to go", 60, || !Path::new(&orphan).exists());
+    wait_for("the next look to find none", 60, || {
+        node.metric("varve_tier_orphans_deleted_total") == 1.0 && node.metric("varve_tier_orphans") == 0.0
+    });
+    assert!(Path::new(&segment).exists(), "what the manifest names stays");
+    let read = kcat(&node, &["-C", "-q", "-e", "-t", "watched", "-o", "beginning", "-f", "%o\n"], b"");
+    assert_eq!(read.iter().filter(|byte| **byte == b'\n').count(), 1_200);
+}
