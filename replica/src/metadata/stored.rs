@@ -150,7 +150,10 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
     image.topics = Arc::new(topics.into_iter().map(|topic| (topic.id, topic)).collect());
     let deletions = frame.list(4, |frame| {
         frame.frame(|frame| {
-            Ok(Deletion { topic: decode_topic(frame)?, since_ms: frame.i64()?, index: frame.index()? })
+            let (topic, since_ms) = (decode_topic(frame)?, frame.i64()?);
+            // An earlier release did not say which entry it was; none behind this one.
+            let index = if frame.is_empty() { image.index } else { frame.index()? };
+            Ok(Deletion { topic, since_ms, index })
         })
     })?;
     image.deletions = Arc::new(deletions.into_iter().map(|deletion| (deletion.topic.id, deletion)).collect());
