@@ -170,6 +170,7 @@ impl Cold {
             local,
             wal: wal.clone(),
             data: PathBuf::from("/data"),
+            claimed: None,
             retention: varve_broker::jobs::Retention::default(),
             codec: Codec::Zstd,
             clock,

@@ -148,13 +148,31 @@ pub const KEYS: &[Key] = &[
         "varve.snapshot.max.age.ms",
         MILLIS,
         "1h",
-        "A partition that changed is snapshotted at least this often.",
+        "A partition that changed is snapshotted at least this often, the metadata at least once a minute.",
     ),
     key(
         "varve.snapshot.wal.percent",
         Kind::Integer { min: 1, max: 100 },
         "50",
         "From this share of varve.wal.bytes.max on, snapshots are taken to free the log.",
+    ),
+    key(
+        "varve.delete.grace.ms",
+        MILLIS,
+        "10min",
+        "Objects that nothing needs any more stay this long in the object store: longer than any upload, read or clock skew.",
+    ),
+    key(
+        "varve.orphans.mode",
+        Kind::Choice(&["off", "dry-run", "delete"]),
+        "dry-run",
+        "What happens to objects below this cluster's prefix that nothing names. dry-run: they are counted and named in the log.",
+    ),
+    key(
+        "varve.orphans.interval.ms",
+        MILLIS,
+        "1d",
+        "How often they are looked for: each time one listing of all objects. The first time at most an hour after a start.",
     ),
     key(
         "varve.snapshot.keep",

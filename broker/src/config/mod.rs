@@ -13,6 +13,7 @@
 mod bucket;
 pub mod keys;
 pub mod layers;
+mod orphans;
 pub mod print;
 mod secret;
 pub mod topic;
@@ -29,6 +30,7 @@ use varve_common::NodeId;
 pub use self::{
     bucket::S3,
     layers::{LayerError, Layers, Origin, Sources},
+    orphans::{Orphans, OrphansMode},
     secret::{REDACTED, Secret},
     value::Share,
 };
@@ -159,6 +161,10 @@ pub struct Config {
     pub tier_age_max: Duration,
     /// When snapshots are taken.
     pub snapshot: Snapshot,
+    /// How long objects stay that nothing needs any more.
+    pub delete_grace: Duration,
+    /// Objects that nothing names.
+    pub orphans: Orphans,
     /// Entries in a manifest root before they are folded.
     pub manifest_fan_out: u32,
     /// Memory for chunks of cold objects.
@@ -208,6 +214,8 @@ impl Config {
             hot_bytes: read.share("varve.hot.bytes.max"),
             tier_age_max: read.span("varve.tier.max.age.ms"),
             snapshot: read.snapshot(),
+            delete_grace: read.span("varve.delete.grace.ms"),
+            orphans: read.orphans(),
             manifest_fan_out: read.number("varve.manifest.fan.out"),
             cold_cache_bytes: read.bytes("varve.cold.cache.bytes"),
             topics: TopicCreation {
@@ -445,6 +453,11 @@ impl Reader<'_> {
             keep: self.number("varve.snapshot.keep"),
             gzip: self.text("varve.snapshot.compression") == "gzip",
         }
+    }
+
+    fn orphans(&self) -> Orphans {
+        let mode = OrphansMode::from_name(self.text("varve.orphans.mode"));
+        Orphans { mode, interval: self.span("varve.orphans.interval.ms") }
     }
 
     fn connections(&self) -> Connections {

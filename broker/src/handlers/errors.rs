@@ -101,6 +101,7 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::ApiVersions => "ApiVersions",
         ApiKey::CreateTopics => "CreateTopics",
         ApiKey::DeleteTopics => "DeleteTopics",
+        ApiKey::DeleteRecords => "DeleteRecords",
         ApiKey::InitProducerId => "InitProducerId",
         ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
         ApiKey::DescribeConfigs => "DescribeConfigs",
@@ -131,6 +132,9 @@ pub fn count(response: &Response, mut each: impl FnMut(&'static str)) {
         Response::ApiVersions(r) => one(r.error_code),
         Response::CreateTopics(r) => r.topics.iter().for_each(|t| one(t.error_code)),
         Response::DeleteTopics(r) => r.responses.iter().for_each(|t| one(t.error_code)),
+        Response::DeleteRecords(r) => {
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
         Response::InitProducerId(r) => one(r.error_code),
         Response::OffsetForLeaderEpoch(r) => {
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));

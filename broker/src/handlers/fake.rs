@@ -77,6 +77,8 @@ pub fn empty_view() -> PartitionView {
         log_end: Offset(0),
         epochs: Arc::new(vec![EpochStart { term: Term(3), start: Offset(0) }]),
         root: Arc::default(),
+        intents: Arc::default(),
+        tombstones: Arc::default(),
         rolls: Arc::default(),
         seals: Arc::default(),
         open: Default::default(),
@@ -175,6 +177,25 @@ impl Backend for Fake {
             (view.log_end, view.high_watermark, view.last_stable_offset) = (end, end, end);
         });
         ready(Ok(Appended { base_offset, append_time_ms: -1, log_start: Offset(0), duplicate: false }))
+    }
+
+    fn delete_records(
+        &self,
+        group: GroupId,
+        before: Option<Offset>,
+    ) -> BoxFuture<'static, Result<Offset, Refusal>> {
+        let state = self.0.lock().unwrap();
+        let view = &state.logs[&group].view;
+        let end = view.borrow().high_watermark;
+        let before = before.unwrap_or(end);
+        if before > end {
+            return ready(Err(Refusal::OffsetOutOfRange));
+        }
+        view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            view.log_start = view.log_start.max(before);
+        });
+        ready(Ok(view.borrow().log_start))
     }
 
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {

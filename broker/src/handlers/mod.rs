@@ -8,6 +8,7 @@ pub mod access;
 mod api_versions;
 mod brokers;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
@@ -22,7 +23,7 @@ mod produce;
 pub mod topics;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod surface;
 #[cfg(test)]
@@ -136,6 +137,9 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::DeleteTopics(request) => {
             Response::DeleteTopics(delete_topics::answer(node, context, version, request).await)
+        }
+        Request::DeleteRecords(request) => {
+            Response::DeleteRecords(delete_records::answer(node, context, request).await)
         }
         Request::InitProducerId(request) => {
             Response::InitProducerId(init_producer_id::answer(node, context, &request).await)

@@ -260,6 +260,21 @@ impl Backend for NodeBackend {
         Box::pin(async move { appended_of(answer.await.map_err(|_| Refusal::StorageError)?) })
     }
 
+    fn delete_records(
+        &self,
+        group: GroupId,
+        before: Option<Offset>,
+    ) -> BoxFuture<'static, Result<Offset, Refusal>> {
+        let answer = self.mailbox.ask(|ticket| Input::DeleteRecords { ticket, group, before });
+        Box::pin(async move {
+            match answer.await.map_err(|_| Refusal::StorageError)? {
+                Reply::Trimmed { log_start } => Ok(log_start),
+                Reply::Refused(refusal) => Err(refusal),
+                _ => Err(Refusal::Unknown),
+            }
+        })
+    }
+
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {
         self.views.watch(group)
     }

@@ -35,7 +35,7 @@ use super::{
     guard::{self, FoundError},
     identity::Identity,
     mailbox::{Mail, Mailbox, mailbox},
-    options, pressure, rot,
+    options, orphans, pressure, rot,
     shard::ShardThread,
     store::{self, Tier, TierError},
     views::Views,
@@ -187,6 +187,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
 
     let gauges = tokio::spawn(gauges::watch(gauge_sources(&base, &core)?));
     let rot = tokio::spawn(rot::watch(rot_sources(&base, &core)));
+    let orphans = base.cold.spawn(orphans::watch(orphan_sources(&base, &core)));
     let claim = guard::watch(
         Arc::clone(&base.tier.store),
         base.tier.prefix.clone(),
@@ -204,6 +205,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     pressure.abort();
     gauges.abort();
     rot.abort();
+    orphans.abort();
     server.shutdown().await;
     if ended.is_ok() {
         drain(&core, &*base.clock).await;
@@ -363,6 +365,7 @@ fn job_runner(
         local,
         wal,
         data: base.layout.root.clone(),
+        claimed: Some(base.identity.incarnation),
         retention: Retention::default(),
         codec: if base.config.snapshot.gzip { Codec::Gzip } else { Codec::Zstd },
         clock: Arc::clone(&base.clock),
@@ -424,6 +427,19 @@ fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources, RunError> 
         data: base.layout.root.clone(),
         clock: Arc::clone(&base.clock),
     })
+}
+
+fn orphan_sources(base: &Base, core: &Core) -> orphans::Sources {
+    orphans::Sources {
+        store: Arc::clone(&base.tier.store),
+        keys: base.tier.prefix.cluster(base.identity.cluster),
+        incarnation: base.identity.incarnation,
+        views: core.backend.views.clone(),
+        clock: Arc::clone(&base.clock),
+        metrics: Arc::clone(&base.metrics),
+        options: base.config.orphans,
+        grace: base.config.delete_grace,
+    }
 }
 
 fn rot_sources(base: &Base, core: &Core) -> rot::Sources {

@@ -241,6 +241,35 @@ pub async fn offset_for_leader_epoch(peer: &mut impl Peer, version: i16) {
     assert_eq!(told, [(OK, 3), (OK, -1), (fenced, -1), (early, -1), unknown, unknown]);
 }
 
+pub async fn delete_records(peer: &mut impl Peer, version: i16) {
+    let name = format!("deleted-records-{version}");
+    create(peer, &name).await;
+    fill(peer, &name, batch(Codec::None, 3)).await;
+    let partition = |index: i32, offset: i64| {
+        message!(delete_records_request::DeleteRecordsPartition { partition_index: index, offset: offset })
+    };
+    let topic = |name: &str, partitions: Vec<_>| {
+        message!(delete_records_request::DeleteRecordsTopic { name: name.into(), partitions: partitions })
+    };
+    let (missing, out) = (code(ErrorCode::UnknownTopicOrPartition), code(ErrorCode::OffsetOutOfRange));
+    let steps = [(2, (OK, 2)), (1, (OK, 2)), (4, (out, -1)), (-2, (out, -1)), (-1, (OK, 3)), (0, (OK, 3))];
+    for (offset, told) in steps {
+        let topics = vec![
+            topic(&name, vec![partition(0, offset), partition(9, 0)]),
+            topic("no-such", vec![partition(0, 0)]),
+        ];
+        let request = message!(DeleteRecordsRequest { topics: topics, timeout_ms: 10_000 });
+        let response = ask!(peer, version, DeleteRecords, request);
+        let results: Vec<(i16, i64)> = response
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .map(|partition| (partition.error_code, partition.low_watermark))
+            .collect();
+        assert_eq!(results, [told, (missing, -1), (missing, -1)], "offset {offset}");
+    }
+}
+
 async fn current_epoch(peer: &mut impl Peer, name: &str) -> i32 {
     let topic = message!(metadata_request::MetadataRequestTopic { name: Some(name.into()) });
     let response = ask!(peer, 9, Metadata, message!(MetadataRequest { topics: Some(vec![topic]) }));
