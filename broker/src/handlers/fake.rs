@@ -98,6 +98,15 @@ impl Fake {
         let state = self.0.lock().unwrap();
         state.logs[&group].view.send_modify(|view| change(Arc::make_mut(view)));
     }
+
+    /// Adds a broker.
+    pub fn register(&self, node: NodeId, advertised: &str) {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let broker = Broker { node, epoch: 1, advertised: vec![advertised.to_owned()], rack: None };
+        Arc::make_mut(&mut metadata.brokers).insert(node, broker);
+        state.image = Arc::new(state.image.advance(metadata));
+    }
 }
 
 impl Fake {

@@ -14,6 +14,7 @@ mod describe_configs;
 mod errors;
 mod fetch;
 mod init_producer_id;
+mod leaders;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -88,7 +89,10 @@ impl Service for Handlers {
             let answering = produce::start(&shared.node, &context, header.version, request);
             return Box::pin(async move {
                 let response = match answering.await {
-                    produce::Answered::Told(response) => Some(Response::Produce(response)),
+                    produce::Answered::Told(mut response) => {
+                        leaders::tell_in_produce(&shared.node, &context, header.version, &mut response);
+                        Some(Response::Produce(response))
+                    }
                     produce::Answered::Silent => None,
                     produce::Answered::Broken => {
                         shared.node.metrics.handles.on_request("Produce", began.elapsed());
@@ -101,7 +105,7 @@ impl Service for Handlers {
         if let Request::Fetch(request) = request {
             return Box::pin(async move {
                 let answered = fetch::answer(&shared, &context, header.version, request).await;
-                finish_fetch(&shared.node, &header, answered, began)
+                finish_fetch(&shared.node, &context, &header, answered, began)
             });
         }
         Box::pin(async move {
@@ -173,10 +177,17 @@ fn finish(node: &Node, header: &Header, response: Option<Response>, began: Insta
 }
 
 /// As [`finish`], with records that stay where they lie until they have left.
-fn finish_fetch(node: &Node, header: &Header, answered: fetch::Answered, began: Instant) -> Answer {
+fn finish_fetch(
+    node: &Node,
+    context: &Context,
+    header: &Header,
+    answered: fetch::Answered,
+    began: Instant,
+) -> Answer {
     let api = errors::api_name(header.key);
     node.metrics.handles.on_request(api, began.elapsed());
-    let fetch::Answered { response, records, share } = answered;
+    let fetch::Answered { mut response, records, share } = answered;
+    leaders::tell_in_fetch(node, context, header.version, &mut response);
     errors::count_in_fetch(&response, |code| node.metrics.handles.on_error(api, code));
     match (encode_fetch_response(header.version, header.correlation_id, response, records), share) {
         (Ok(pieces), Some(share)) => Answer::Hold(pieces, share),

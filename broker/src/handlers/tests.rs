@@ -298,6 +298,39 @@ async fn answers_that_nobody_takes_leave_others_without_records_but_not_without_
 }
 
 #[tokio::test]
+async fn the_right_leader_is_named_with_its_address_where_the_answer_has_room_for_it() {
+    let fixture = fixture();
+    let group = varve_common::GroupId(1);
+    let id = fixture.metadata(12, "t").await.topics[0].topic_id;
+    let ask = async |version| {
+        let Request::Produce(mut request) = produce(-1, batch(&["a"])) else { unreachable!() };
+        if version >= 13 {
+            (request.topic_data[0].name, request.topic_data[0].topic_id) = ("".into(), id);
+        }
+        let Response::Produce(response) = fixture.ask(version, Request::Produce(request)).await else {
+            panic!()
+        };
+        let partition = response.responses[0].partition_responses[0].clone();
+        assert_eq!(partition.error_code, ErrorCode::NotLeaderOrFollower.number());
+        let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
+        let endpoints: Vec<_> = response.node_endpoints.into_iter().map(|at| (at.node_id, at.port)).collect();
+        (leader, endpoints)
+    };
+    let none = ((-1, -1), Vec::new());
+    // Not yet: whoever came back at once would hear the same.
+    fixture.fake.publish(group, |view| view.ready = false);
+    assert_eq!(ask(10).await, none);
+    let other = varve_common::NodeId::new(2).unwrap();
+    fixture.fake.publish(group, |view| view.leader = varve_common::ReplicaId::new(other, 1));
+    // A leader whose address is not known on this listener is of no use.
+    assert_eq!(ask(10).await, none);
+    fixture.fake.register(other, "kafka=b:9093");
+    assert_eq!(ask(9).await, none);
+    let told = ((2, 3), vec![(2, 9093)]);
+    assert_eq!([ask(10).await, ask(13).await], [told.clone(), told]);
+}
+
+#[tokio::test]
 async fn only_what_is_answered_is_advertised() {
     let fixture = fixture();
     let mut request = ApiVersionsRequest::default();
