@@ -10,7 +10,7 @@ use varve_objects::{
 /// What a request may take beyond its own time-out: then the client's error, which says more, is the one that is seen.
 const ATTEMPT_SLACK: Duration = Duration::from_secs(20);
 
-/// How the bucket is reached; credentials come from the standard chain in `objects`.
+/// How the bucket is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct S3 {
     /// URL of the service; `None`: AWS.
@@ -21,6 +21,8 @@ pub struct S3 {
     pub path_style: bool,
     /// The longest that one request may take.
     pub request_timeout: Duration,
+    /// Who asks: a profile of the AWS command line, or the rest of the standard chain in `objects`.
+    pub credentials: Credentials,
 }
 
 impl S3 {
@@ -33,7 +35,7 @@ impl S3 {
             endpoint: self.endpoint.clone(),
             addressing: if self.path_style { Addressing::Path } else { Addressing::VirtualHost },
             request_timeout: Some(self.request_timeout),
-            credentials: Credentials::Chain,
+            credentials: self.credentials.clone(),
         }
     }
 

@@ -98,13 +98,19 @@ pub const KEYS: &[Key] = &[
         "s3.endpoint",
         Kind::Text,
         "",
-        "URL of an S3-compatible service. Empty: AWS, or what AWS_ENDPOINT_URL_S3 or AWS_ENDPOINT_URL says.",
+        "URL of an S3-compatible service. Empty: what AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL or the profile says, else AWS.",
     ),
     flag(
         "s3.region",
         Kind::Text,
         "",
-        "Region of the bucket. Empty: what AWS_REGION or AWS_DEFAULT_REGION says, else us-east-1.",
+        "Region of the bucket. Empty: what AWS_REGION, AWS_DEFAULT_REGION or the profile says, else us-east-1.",
+    ),
+    flag(
+        "s3.profile",
+        Kind::Text,
+        "",
+        "Profile of the AWS command line that gives credentials, and region and endpoint where nothing else says them. Empty: what AWS_PROFILE says, else `default` if it is there. Keys in the environment go before it.",
     ),
     flag(
         "s3.path.style",

@@ -8,13 +8,15 @@
 //! beyond loopback without saying so, advertising an address that nobody can connect to. [`topic`] is the table of topic
 //! configurations under Kafka's names; [`print`] writes `config print`, `docs/config.md` and the commented file.
 //!
-//! This room is the only reader of the environment (but for the credentials chain in `objects`).
+//! This room is the only reader of the environment (but for the credentials chain in `objects`), and of the profiles of the
+//! AWS command line ([`profile`]).
 
 mod bucket;
 pub mod keys;
 pub mod layers;
 mod orphans;
 pub mod print;
+mod profile;
 mod secret;
 pub mod topic;
 pub mod value;
@@ -26,6 +28,7 @@ use std::{
 };
 
 use varve_common::NodeId;
+use varve_objects::s3::Credentials;
 
 pub use self::{
     bucket::S3,
@@ -194,7 +197,14 @@ const WAL_BYTES_MIN: u64 = 16 << 20;
 impl Config {
     /// Reads all layers.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        Self::build(Layers::merge(sources)?)
+        let mut layers = Layers::merge(sources)?;
+        let mut credentials = Credentials::Chain;
+        if matches!(Reader(&layers).object_store()?, ObjectStore::S3 { .. }) {
+            credentials = profile::lay(&mut layers, &sources.environment)?;
+        }
+        let mut config = Self::build(layers)?;
+        config.s3.credentials = credentials;
+        Ok(config)
     }
 
     /// Turns texts into values.
@@ -442,6 +452,7 @@ impl Reader<'_> {
             region: region.to_owned(),
             path_style,
             request_timeout,
+            credentials: Credentials::Chain,
         })
     }
 

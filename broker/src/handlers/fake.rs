@@ -100,6 +100,15 @@ impl Fake {
         let state = self.0.lock().unwrap();
         state.logs[&group].view.send_modify(|view| change(Arc::make_mut(view)));
     }
+
+    /// Adds a broker.
+    pub fn register(&self, node: NodeId, advertised: &str) {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let broker = Broker { node, epoch: 1, advertised: vec![advertised.to_owned()], rack: None };
+        Arc::make_mut(&mut metadata.brokers).insert(node, broker);
+        state.image = Arc::new(state.image.advance(metadata));
+    }
 }
 
 impl Fake {
@@ -224,7 +233,13 @@ impl Backend for Fake {
             read.chunks.push(batch.clone());
             read.next = end;
         }
-        ready(Ok(read))
+        // Some partitions lie in memory, others do not.
+        Box::pin(async move {
+            if group.0.is_multiple_of(2) {
+                tokio::task::yield_now().await;
+            }
+            Ok(read)
+        })
     }
 
     fn find_timestamp(

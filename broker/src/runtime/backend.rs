@@ -11,6 +11,7 @@ use varve_replica::{
 };
 use varve_tiering::{
     LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits, TimestampOffset,
+    tail::Batches,
 };
 
 use super::{
@@ -145,11 +146,16 @@ impl NodeBackend {
                 }
             }
         };
-        if !limits.one_batch_at_least && batches.bytes > limits.bytes_max {
-            return Ok(ReadBatches { chunks: Vec::new(), next: from });
-        }
-        Ok(ReadBatches { chunks: batches.chunks, next: batches.next })
+        Ok(within(limits, from, batches))
     }
+}
+
+/// The log gives the first batch whatever its size; this leaves it out where it is too large and not the answer's first.
+fn within(limits: ReadLimits, from: Offset, batches: Batches) -> ReadBatches {
+    if !limits.one_batch_at_least && batches.bytes > limits.bytes_max {
+        return ReadBatches { chunks: Vec::new(), next: from };
+    }
+    ReadBatches { chunks: batches.chunks, next: batches.next }
 }
 
 fn extent(group: GroupId, view: &PartitionView) -> PartitionExtent<'_> {
@@ -290,13 +296,8 @@ impl Backend for NodeBackend {
         limits: ReadLimits,
     ) -> BoxFuture<'static, Result<ReadBatches, ReadError>> {
         let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
-        if limits.one_batch_at_least
-            && let Some(batches) = self.log.read_tail(group, from, bounds)
-        {
-            return Box::pin(std::future::ready(Ok(ReadBatches {
-                chunks: batches.chunks,
-                next: batches.next,
-            })));
+        if let Some(batches) = self.log.read_tail(group, from, bounds) {
+            return Box::pin(std::future::ready(Ok(within(limits, from, batches))));
         }
         // The read goes on and fills the caches even where the client stops waiting for it.
         let read = self.cold.spawn(self.clone().read_log(group, from, limits));

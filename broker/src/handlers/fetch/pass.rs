@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::select_all;
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _,
+    future::{join_all, select_all},
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use varve_common::Offset;
+use varve_common::{GroupId, Offset, clock::BoxFuture};
 use varve_protocol::{
     ErrorCode,
     batch::{Batches, Codec},
@@ -22,12 +25,13 @@ use super::{
         errors::Coded as _,
         partitions::{self, Served, TopicRef},
     },
-    Question,
+    Limits,
+    room::Room,
     session::Wanted,
 };
 use crate::{
-    net::Context,
-    node::{Node, ReadLimits},
+    net::{Context, Share},
+    node::{Node, ReadBatches, ReadError, ReadLimits},
 };
 
 /// What one partition gave.
@@ -35,8 +39,10 @@ use crate::{
 pub struct Fetched {
     /// The topic as the client names it.
     pub topic: TopicRef,
-    /// The partition's part of the response.
+    /// The partition's part of the response, without records.
     pub data: PartitionData,
+    /// Its records, where they lie: each chunk one batch or more.
+    pub records: Vec<Bytes>,
 }
 
 impl Fetched {
@@ -47,7 +53,14 @@ impl Fetched {
 
     /// How many bytes of batches it has.
     pub fn bytes(&self) -> usize {
-        self.data.records.as_ref().map_or(0, Bytes::len)
+        self.records.iter().map(Bytes::len).sum()
+    }
+
+    fn fail(&mut self, code: ErrorCode) {
+        self.data.error_code = code.number();
+        if code != ErrorCode::OffsetOutOfRange {
+            self.data.high_watermark = -1;
+        }
     }
 }
 
@@ -60,33 +73,64 @@ pub enum Codecs {
     BeforeZstd,
 }
 
+/// Records that a partition has for the client.
+#[derive(Clone, Copy)]
+struct Question {
+    /// The partition's place among those that were visited.
+    place: usize,
+    group: GroupId,
+    from: Offset,
+    below: Offset,
+    bytes_max: usize,
+}
+
+/// A read that was begun, with the bytes that it may take.
+struct Reading {
+    question: Question,
+    promised: usize,
+    read: BoxFuture<'static, Result<ReadBatches, ReadError>>,
+}
+
 /// The state of a pass.
+///
+/// Partitions are asked in order. What lies in memory is there at once; the other reads run beside each other as long as
+/// `max_bytes` has room for all that they may bring.
 pub struct Pass<'a> {
     node: &'a Node,
     context: &'a Context,
+    /// What no read was promised.
     bytes_left: usize,
+    bytes: usize,
     read_committed: bool,
     codecs: Codecs,
     fetched: Vec<Fetched>,
     changes: Vec<watch::Receiver<Arc<PartitionView>>>,
+    readings: Vec<Reading>,
+    /// The first that got nothing, though it has something: what was read before it took all the room.
+    denied: Option<Question>,
+    room: Room<'a>,
 }
 
 impl<'a> Pass<'a> {
-    pub const fn new(node: &'a Node, context: &'a Context, question: &Question) -> Self {
+    pub const fn new(node: &'a Node, context: &'a Context, limits: &Limits, room: Room<'a>) -> Self {
         Self {
             node,
             context,
-            bytes_left: question.bytes_max,
-            read_committed: question.read_committed,
-            codecs: question.codecs,
+            bytes_left: limits.bytes_max,
+            bytes: 0,
+            read_committed: limits.read_committed,
+            codecs: limits.codecs,
             fetched: Vec::new(),
             changes: Vec::new(),
+            readings: Vec::new(),
+            denied: None,
+            room,
         }
     }
 
     /// How many bytes there are.
-    pub fn bytes(&self) -> usize {
-        self.fetched.iter().map(Fetched::bytes).sum()
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether something must be told at once.
@@ -94,39 +138,50 @@ impl<'a> Pass<'a> {
         self.fetched.iter().any(Fetched::is_urgent)
     }
 
-    /// What there is.
-    pub fn finish(self) -> Vec<Fetched> {
-        self.fetched
+    /// What there is, and the memory that it may take.
+    pub fn finish(mut self) -> (Vec<Fetched>, Option<Share>) {
+        let share = self.room.keep(self.bytes);
+        (self.fetched, share)
     }
 
-    /// Until a partition changes, or the deadline.
-    pub async fn wait(mut self, deadline: Instant) {
-        if self.changes.is_empty() {
+    /// Until a partition changes, or the deadline. What was read is let go.
+    pub async fn wait(self, deadline: Instant) {
+        let mut changes = self.changes;
+        if changes.is_empty() {
             return tokio::time::sleep_until(deadline).await;
         }
-        let changed = self.changes.iter_mut().map(|changes| Box::pin(changes.changed()));
+        drop((self.fetched, self.room));
+        let changed = changes.iter_mut().map(|changes| Box::pin(changes.changed()));
         // A closed watch is a partition that goes: the next pass says so. Time that is up ends the wait as well.
         let _ = timeout_at(deadline, select_all(changed)).await;
     }
 
-    /// Reads what one partition has.
-    pub async fn visit(&mut self, want: &Wanted) {
-        let mut data = PartitionData::default();
-        data.partition_index = want.partition;
-        if let Err(code) = self.fill(want, &mut data).await {
-            data.error_code = code.number();
-            if code != ErrorCode::OffsetOutOfRange {
-                data.high_watermark = -1;
+    /// Reads what the partitions have.
+    pub async fn visit(&mut self, wanted: &[Wanted]) {
+        for want in wanted {
+            let mut data = PartitionData::default();
+            data.partition_index = want.partition;
+            // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
+            data.aborted_transactions = self.read_committed.then(Vec::new);
+            let mut fetched = Fetched { topic: want.topic.clone(), data, records: Vec::new() };
+            let checked = self.check(want, &mut fetched.data);
+            self.fetched.push(fetched);
+            match checked {
+                Ok(Some(question)) => self.ask(question).await,
+                Ok(None) => {}
+                Err(code) => self.fetched.last_mut().expect("it was pushed").fail(code),
             }
         }
-        // Clients of every version read an empty set of records; null is for brokers only.
-        data.records.get_or_insert_default();
-        // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
-        data.aborted_transactions = self.read_committed.then(Vec::new);
-        self.fetched.push(Fetched { topic: want.topic.clone(), data });
+        self.settle().await;
+        // The first read failed, and the others could not give a batch as large as theirs.
+        if let Some(denied) = self.denied.take().filter(|_| self.bytes == 0) {
+            self.ask(denied).await;
+            self.settle().await;
+        }
     }
 
-    async fn fill(&mut self, want: &Wanted, data: &mut PartitionData) -> Result<(), ErrorCode> {
+    /// Whether a partition has records for the client.
+    fn check(&mut self, want: &Wanted, data: &mut PartitionData) -> Result<Option<Question>, ErrorCode> {
         let served = self.find(want)?;
         self.changes.push(served.changes);
         let view = &served.view;
@@ -136,28 +191,82 @@ impl<'a> Pass<'a> {
         data.log_start_offset = view.log_start.to_wire();
         let from = Offset::from_wire(want.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
         if diverges(view, want, data) {
-            return Ok(());
+            return Ok(None);
         }
         if from < view.log_start || from > view.log_end {
             return Err(ErrorCode::OffsetOutOfRange);
         }
         let below = if self.read_committed { view.last_stable_offset } else { view.high_watermark };
-        let bytes_max = self.bytes_left.min(want.bytes_max);
-        // The first batch of a response comes whatever its size, or a large one would never come.
-        let one_batch_at_least = self.bytes() == 0;
-        if from >= below || (bytes_max == 0 && !one_batch_at_least) {
-            return Ok(());
+        let place = self.fetched.len();
+        let question = Question { place, group: served.group, from, below, bytes_max: want.bytes_max };
+        Ok((from < below).then_some(question))
+    }
+
+    /// Begins a read.
+    async fn ask(&mut self, question: Question) {
+        if self.bytes_left == 0 {
+            self.settle().await;
         }
-        let limits = ReadLimits { bytes_max, one_batch_at_least, below };
-        let batches =
-            self.node.backend.read(served.group, from, limits).await.map_err(|error| error.code())?;
-        let mut records = join(batches.chunks);
+        // The first batch of a response comes whatever its size, or a large one would never come. Of reads that are under
+        // way the first may bring it.
+        let one_batch_at_least = self.bytes == 0 && self.readings.is_empty();
+        if one_batch_at_least {
+            match self.room.take().await {
+                Some(bytes) => self.bytes_left = self.bytes_left.min(bytes),
+                // Too many answers wait to be read: nothing of this partition now.
+                None => return,
+            }
+        }
+        let bytes_max = self.bytes_left.min(question.bytes_max);
+        if bytes_max == 0 && !one_batch_at_least {
+            self.denied.get_or_insert(question);
+            return;
+        }
+        let limits = ReadLimits { bytes_max, one_batch_at_least, below: question.below };
+        let mut read = self.node.backend.read(question.group, question.from, limits);
+        self.bytes_left -= bytes_max;
+        match (&mut read).now_or_never() {
+            Some(batches) => self.on_read(question, bytes_max, batches),
+            None => self.readings.push(Reading { question, promised: bytes_max, read }),
+        }
+    }
+
+    /// Waits for the reads that were begun.
+    async fn settle(&mut self) {
+        let readings = std::mem::take(&mut self.readings);
+        let each = readings
+            .into_iter()
+            .map(async |Reading { question, promised, read }| (question, promised, read.await));
+        for (question, promised, batches) in join_all(each).await {
+            self.on_read(question, promised, batches);
+        }
+    }
+
+    fn on_read(&mut self, question: Question, promised: usize, batches: Result<ReadBatches, ReadError>) {
+        let mut chunks = match batches {
+            Ok(batches) => batches.chunks,
+            Err(error) => {
+                self.bytes_left += promised;
+                return self.fetched[question.place].fail(error.code());
+            }
+        };
+        if chunks.is_empty() {
+            self.denied.get_or_insert(question);
+        }
+        let fetched = &mut self.fetched[question.place];
         if self.codecs == Codecs::BeforeZstd {
-            records = before_zstd(records)?;
+            match before_zstd(chunks) {
+                Ok(readable) => chunks = readable,
+                Err(code) => {
+                    self.bytes_left += promised;
+                    return fetched.fail(code);
+                }
+            }
         }
-        self.bytes_left = self.bytes_left.saturating_sub(records.len());
-        data.records = Some(records);
-        Ok(())
+        fetched.records = chunks;
+        let bytes = fetched.bytes();
+        self.bytes += bytes;
+        self.bytes_left += promised.saturating_sub(bytes);
     }
 
     fn find(&self, want: &Wanted) -> Result<Served, ErrorCode> {
@@ -186,26 +295,21 @@ fn diverges(view: &PartitionView, want: &Wanted, data: &mut PartitionData) -> bo
 }
 
 /// The batches in front of the first that the client cannot read; none: it is told.
-fn before_zstd(records: Bytes) -> Result<Bytes, ErrorCode> {
-    let mut readable = 0;
-    for batch in Batches::new(&records) {
-        let Ok(batch) = batch else { break };
-        if batch.meta().codec == Codec::Zstd {
+fn before_zstd(mut chunks: Vec<Bytes>) -> Result<Vec<Bytes>, ErrorCode> {
+    let had_any = !chunks.is_empty();
+    for place in 0..chunks.len() {
+        let readable = readable_bytes(&chunks[place]);
+        if readable < chunks[place].len() {
+            chunks[place].truncate(readable);
+            chunks.truncate(place + usize::from(readable > 0));
             break;
         }
-        readable += batch.meta().bytes as usize;
     }
-    if readable == 0 && !records.is_empty() {
-        return Err(ErrorCode::UnsupportedCompressionType);
-    }
-    Ok(records.slice(..readable))
+    if had_any && chunks.is_empty() { Err(ErrorCode::UnsupportedCompressionType) } else { Ok(chunks) }
 }
 
-fn join(mut chunks: Vec<Bytes>) -> Bytes {
-    if chunks.len() <= 1 {
-        return chunks.pop().unwrap_or_default();
-    }
-    let mut joined = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-    chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk));
-    joined.freeze()
+fn readable_bytes(chunk: &[u8]) -> usize {
+    let known =
+        Batches::new(chunk).map_while(Result::ok).take_while(|batch| batch.meta().codec != Codec::Zstd);
+    known.map(|batch| batch.meta().bytes as usize).sum()
 }

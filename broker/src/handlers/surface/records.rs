@@ -363,6 +363,7 @@ pub async fn fetch(peer: &mut impl Peer, version: i16) {
     if version >= 9 {
         assert_eq!(fetched(peer, Get { epoch: 0, ..all }).await.0, code(ErrorCode::FencedLeaderEpoch));
         assert_eq!(fetched(peer, Get { epoch: 999, ..all }).await.0, code(ErrorCode::UnknownLeaderEpoch));
+        leaders(peer, all).await;
     }
     let nothing = ask!(peer, version, Fetch, message!(FetchRequest { max_wait_ms: 10_000, min_bytes: 1 }));
     assert_eq!(nothing.responses, Vec::new(), "nothing wanted is answered at once");
@@ -373,6 +374,26 @@ pub async fn fetch(peer: &mut impl Peer, version: i16) {
         delete(peer, &name).await;
         create(peer, &name).await;
         assert_eq!(fetched(peer, all).await.0, code(ErrorCode::UnknownTopicId), "the old id stays unknown");
+    }
+}
+
+/// An old epoch is answered with the current one from version 16 on, and with where its leader is (KIP-951).
+async fn leaders(peer: &mut impl Peer, want: Get<'_>) {
+    let fenced = ask!(peer, want.version, Fetch, get(Get { epoch: 0, ..want }));
+    let leader = &fenced.responses[0].partitions[0].current_leader;
+    let ids: Vec<i32> = fenced.node_endpoints.iter().map(|endpoint| endpoint.node_id).collect();
+    if want.version < 16 {
+        assert_eq!((leader.leader_id, leader.leader_epoch, ids), (-1, -1, vec![]));
+    } else {
+        let epoch = current_epoch(peer, want.topic.name).await;
+        assert_eq!((leader.leader_epoch, ids), (epoch, vec![leader.leader_id]));
+        assert!(fenced.node_endpoints[0].port > 0 && !fenced.node_endpoints[0].host.is_empty());
+    }
+    // A client that is ahead waits for this node; an answer without an error names nobody.
+    for epoch in [999, -1] {
+        let other = ask!(peer, want.version, Fetch, get(Get { epoch, ..want }));
+        let leader = &other.responses[0].partitions[0].current_leader;
+        assert_eq!((leader.leader_id, other.node_endpoints.len()), (-1, 0));
     }
 }
 
