@@ -71,6 +71,19 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
                 Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
             }
         }
+        Job::Restore { identity, intent, entry, seal, .. } => {
+            let segment = rolled(identity, None);
+            let mut source = RangeSource::of_entry(at.wal.clone(), group, &entry);
+            if let Some(file) = seal.and_then(|seal| at.local.open(group, &segment.identity, &seal).ok()) {
+                source = source.or_sealed(file);
+            }
+            let key = UploadKey { term: intent.term, uid: intent.uid };
+            let uid = intent.uid;
+            match at.uploader.upload_again(&segment, source, key, &entry).await {
+                Ok(entry) => JobOutcome::Uploaded { uid, entry },
+                Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
+            }
+        }
         Job::Seal { identity, roll, frozen, .. } => {
             let (base, segment) = (roll.base, rolled(identity, frozen.as_deref()));
             let source = RangeSource::new(at.wal.clone(), group, roll);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use varve_formats::{
-    command::{CkptPublished, Command, NodeFolded, TierReaped},
+    command::{CkptPublished, Command, NodeFolded, TierReaped, TierReplace},
     manifest,
 };
 
@@ -20,7 +20,10 @@ impl Hosted {
         let kind = kind_of(&outcome);
         self.finish(kind, !is_failure(&outcome));
         match outcome {
-            JobOutcome::Uploaded { uid, entry } => self.uploaded(uid, entry),
+            JobOutcome::Uploaded { uid, entry } => {
+                self.uploaded(uid, entry);
+                self.advance_jobs(now);
+            }
             JobOutcome::UploadFailed { uid, why } => {
                 self.uploading.remove(&uid);
                 self.upload_failed.insert(uid);
@@ -90,6 +93,9 @@ impl Hosted {
         let Some(fence) = self.fence() else { return };
         if let Some(node) = self.folded.take() {
             self.propose_fenced(now, &Command::NodeFolded(NodeFolded { fence, node }), None);
+        } else if let Some((removed, added)) = self.replaceable() {
+            let command = TierReplace { fence, removed, added: vec![added] };
+            self.propose_fenced(now, &Command::TierReplace(command), None);
         }
     }
 
