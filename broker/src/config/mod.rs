@@ -157,6 +157,10 @@ pub struct Config {
     pub hot_bytes: Share,
     /// How long a record may wait for its upload.
     pub tier_age_max: Duration,
+    /// Within what everything is read again; `None` for never.
+    pub scrub_interval: Option<Duration>,
+    /// How many bytes of it per second at most.
+    pub scrub_rate: u64,
     /// When snapshots are taken.
     pub snapshot: Snapshot,
     /// Entries in a manifest root before they are folded.
@@ -207,6 +211,8 @@ impl Config {
             wal_file_bytes: read.bytes("varve.wal.file.bytes"),
             hot_bytes: read.share("varve.hot.bytes.max"),
             tier_age_max: read.span("varve.tier.max.age.ms"),
+            scrub_interval: value::span(read.text("varve.scrub.interval.ms")),
+            scrub_rate: read.bytes("varve.scrub.rate.bytes"),
             snapshot: read.snapshot(),
             manifest_fan_out: read.number("varve.manifest.fan.out"),
             cold_cache_bytes: read.bytes("varve.cold.cache.bytes"),
