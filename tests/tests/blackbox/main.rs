@@ -6,6 +6,8 @@
 //! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod bad_input;
+mod damage;
+mod disk_pressure;
 mod doctor;
 mod hostile_s3;
 mod local_retention;
@@ -14,5 +16,6 @@ mod power;
 mod proof;
 mod rot;
 mod round_trips;
+mod scrub;
 mod stores;
 mod wal_bound;
