@@ -82,7 +82,9 @@ impl Failing {
         let mut command = Command::new("strace");
         command.args(["-f", "-p", &process.to_string(), "-e", &format!("trace={call}")]);
         command.args(["-e", &format!("inject={call}:error={error}")]);
-        files.iter().for_each(|file| drop(command.arg("-P").arg(file)));
+        for file in files {
+            command.arg("-P").arg(file);
+        }
         let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
         let Ok(mut child) = started else {
             eprintln!("NOT RUN: there is no strace: no system call failed");

@@ -291,16 +291,15 @@ impl Repairs for Sources {
             let (group, uid) = (target.group, self.entropy.next_u64().max(1));
             let announce = Action::Announce { uid, base: entry.base, end: entry.end() };
             self.ask(Input::Act { group, action: announce });
-            let mut announced = false;
             let replaced = |status: &GroupStatus| {
                 if status.root.entries.iter().any(|known| known.uid == uid) {
                     return Some(Outcome::Repaired(
                         "put there once more from this node's copy, under a new key",
                     ));
                 }
-                let live = status.intents.iter().any(|intent| intent.uid == uid);
-                let failed = status.upload_failed.contains(&uid) || announced && !live;
-                announced |= live;
+                // Given up within a turn or two: what stays of it is its tombstone.
+                let failed = status.upload_failed.contains(&uid)
+                    || status.tombstones.iter().any(|gone| gone.uid == uid);
                 let why = || {
                     Outcome::Unrepaired(
                         "this node has no copy of it: its records are lost unless the object comes back"

@@ -75,7 +75,7 @@ impl Found {
     fn to_json(&self) -> Value {
         let (outcome, detail) = match &self.outcome {
             Outcome::Repaired(how) => ("repaired", *how),
-            Outcome::HeldElsewhere(where_) => ("held elsewhere", *where_),
+            Outcome::HeldElsewhere(held) => ("held elsewhere", *held),
             Outcome::Unrepaired(why) => ("unrepaired", why.as_str()),
         };
         json!({

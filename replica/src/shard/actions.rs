@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use varve_common::{LogIndex, Offset, Term};
 use varve_formats::{
-    command::{Command, IntentExpired, ProducerExpired, TierAppend, TierIntent},
+    command::{Command, Fence, IntentExpired, ProducerExpired, TierAppend, TierIntent, TierReplace},
     manifest::{self, EntryKind},
     state::{Intent, RollEntry},
 };
@@ -120,15 +120,16 @@ impl Hosted {
         self.start(job, effects);
     }
 
-    /// What a done upload replaces: the entries of the root that cover its range.
-    pub(super) fn replaceable(&self) -> Option<(Vec<u64>, manifest::Entry)> {
+    /// A done upload of a range that is in the manifest already, as the command that puts it in the place of what is there.
+    pub(super) fn replacement(&self, fence: Fence) -> Option<TierReplace> {
         let root = &self.partition()?.bucket().root;
         let merged = self.uploaded.values().filter(|entry| entry.kind == EntryKind::Merged);
         merged.into_iter().find_map(|added| {
             let within = |entry: &&manifest::Entry| entry.base >= added.base && entry.last <= added.last;
             let removed: Vec<&manifest::Entry> = root.entries.iter().filter(within).collect();
             let covers = removed.first()?.base == added.base && removed.last()?.last == added.last;
-            covers.then(|| (removed.iter().map(|entry| entry.uid).collect(), added.clone()))
+            let removed = removed.iter().map(|entry| entry.uid).collect();
+            covers.then(|| TierReplace { fence, removed, added: vec![added.clone()] })
         })
     }
 

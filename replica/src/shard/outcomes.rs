@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use varve_formats::{
-    command::{CkptPublished, Command, NodeFolded, TierReaped, TierReplace},
+    command::{CkptPublished, Command, NodeFolded, TierReaped},
     manifest,
 };
 
@@ -93,9 +93,8 @@ impl Hosted {
         let Some(fence) = self.fence() else { return };
         if let Some(node) = self.folded.take() {
             self.propose_fenced(now, &Command::NodeFolded(NodeFolded { fence, node }), None);
-        } else if let Some((removed, added)) = self.replaceable() {
-            let command = TierReplace { fence, removed, added: vec![added] };
-            self.propose_fenced(now, &Command::TierReplace(command), None);
+        } else if let Some(replace) = self.replacement(fence) {
+            self.propose_fenced(now, &Command::TierReplace(replace), None);
         }
     }
 

@@ -52,7 +52,7 @@ fn fault_14_a_log_write_that_fails_ends_the_process_and_nothing_acknowledged_is_
         return;
     }
     let mut node = Node::start(Options::default());
-    create_topic(&node, "t", 1, &[]);
+    create_topic(&node, "t", 1, &["retention.ms=-1"]);
     fill(&node, "t", 0..100);
     let Some(failing) = Failing::calls(node.pid(), "pwrite64", "EIO", &log_files(&node)) else { return };
     // Nothing is acknowledged, whatever becomes of the connection.
@@ -80,7 +80,7 @@ fn fault_15_a_sealed_file_that_cannot_be_read_is_an_error_to_the_client_and_no_d
     }
     let mut node = Node::start(Options::small());
     create_topic(&node, "t", 1, &["remote.storage.enable=false", "segment.bytes=262144", "retention.ms=-1"]);
-    create_topic(&node, "other", 1, &[]);
+    create_topic(&node, "other", 1, &["retention.ms=-1"]);
     fill(&node, "other", 0..10);
     let _ = fill_until_sealed(&node, "t");
     node.kill();
@@ -221,7 +221,7 @@ fn fault_24_a_flipped_bit_in_the_middle_of_the_log_takes_its_partition_offline_a
     }
     let mut node = Node::start(Options::default().env("VARVE_SNAPSHOT_MAX_AGE_MS", "1000"));
     create_topic(&node, "hit", 1, &["segment.bytes=102400", "retention.ms=-1"]);
-    create_topic(&node, "other", 1, &[]);
+    create_topic(&node, "other", 1, &["retention.ms=-1"]);
     fill(&node, "other", 0..10);
     fill(&node, "hit", 0..550);
     wait_for("the tier to hold some of it", 60, || {

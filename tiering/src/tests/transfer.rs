@@ -324,9 +324,8 @@ fn row_60_an_object_that_is_gone_is_put_again_from_the_log_or_a_sealed_file() {
             source = source.or_sealed(node.local.open(GROUP, &node.identity, &seal).unwrap());
         }
         let key = UploadKey { term: TERM, uid: 99 };
-        let uploader = node.uploader.clone();
-        let again = uploader.upload_again(&node.segment(), source, key, &entry);
-        let added = node.executor.run(again).unwrap();
+        let (uploader, segment) = (node.uploader.clone(), node.segment());
+        let added = node.executor.run(uploader.upload_again(&segment, source, key, &entry)).unwrap();
         assert_eq!((added.kind, added.uid, added.count), (EntryKind::Merged, 99, entry.count));
         assert_eq!((added.base, added.last, added.roll_index), (entry.base, entry.last, entry.roll_index));
         let root = std::sync::Arc::make_mut(&mut node.root);
@@ -346,9 +345,8 @@ fn row_60_what_holds_other_records_than_the_object_did_takes_not_its_place() {
     let mut entry = node.root.entries[0].clone();
     entry.batch_bytes += 1;
     let source = crate::RangeSource::of_entry(node.wal.clone(), GROUP, &entry);
-    let uploader = node.uploader.clone();
+    let (uploader, segment) = (node.uploader.clone(), node.segment());
     let key = UploadKey { term: TERM, uid: 99 };
-    let again = uploader.upload_again(&node.segment(), source, key, &entry);
-    let error = node.executor.run(again).unwrap_err();
+    let error = node.executor.run(uploader.upload_again(&segment, source, key, &entry)).unwrap_err();
     assert!(matches!(error, UploadError::Source(SourceError::Promise { what: "bytes", .. })), "{error}");
 }
