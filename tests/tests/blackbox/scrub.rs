@@ -139,7 +139,7 @@ fn scrub_of_a_running_node_repairs_files_checkpoints_and_objects_from_their_good
     node.restart();
     check_all(&node, 2_000);
     let (_, report) = scrub(&node);
-    assert_eq!(outcomes(&report, "segment"), [String::new(); 0], "{report}");
+    assert_eq!(outcomes(&report, "segment"), Vec::<String>::new(), "{report}");
 }
 
 #[test]
