@@ -16,15 +16,18 @@ use varve_formats::{
     command::PublishedCheckpoint,
     compression::Codec,
     keys::{CheckpointName, Key, Keys, PartitionKeys},
+    manifest::Entry,
     segment::{BlockCompression, SegmentState},
-    state::Tombstone,
+    state::{Intent, Tombstone},
 };
 use varve_objects::Store;
 use varve_replica::{
-    Job, JobKind, JobOutcome, LocalCheckpoint, checkpoint::Captured, partition::RecordState,
+    Job, JobKind, JobOutcome, LocalCheckpoint, SealMark, checkpoint::Captured, partition::RecordState,
 };
 use varve_snapshot::{PublishError, local, publish};
-use varve_tiering::{LocalSegments, RangeSource, Remover, RolledSegment, UploadKey, Uploader, put_node};
+use varve_tiering::{
+    LocalSegments, RangeSource, Remover, RolledSegment, UploadError, UploadKey, Uploader, put_node,
+};
 use varve_wal::Reader;
 
 pub use reap::{ReapError, Reaper};
@@ -74,6 +77,13 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let key = UploadKey { term: intent.term, uid: intent.uid };
             let uid = intent.uid;
             match at.uploader.upload(&segment, source, key).await {
+                Ok(entry) => JobOutcome::Uploaded { uid, entry },
+                Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
+            }
+        }
+        Job::Restore { identity, intent, entry, seal, .. } => {
+            let uid = intent.uid;
+            match at.restore(group, identity, intent, &entry, seal).await {
                 Ok(entry) => JobOutcome::Uploaded { uid, entry },
                 Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
             }
@@ -146,6 +156,24 @@ fn rolled(identity: PartitionIdentity, frozen: Option<&RecordState>) -> RolledSe
 }
 
 impl Surroundings {
+    /// Puts what this node holds of a range there once more; the log is asked first, then the sealed file.
+    async fn restore(
+        &self,
+        group: GroupId,
+        identity: PartitionIdentity,
+        intent: Intent,
+        entry: &Entry,
+        seal: Option<SealMark>,
+    ) -> Result<Entry, UploadError> {
+        let segment = rolled(identity, None);
+        let mut source = RangeSource::of_entry(self.wal.clone(), group, entry);
+        if let Some(file) = seal.and_then(|seal| self.local.open(group, &segment.identity, &seal).ok()) {
+            source = source.or_sealed(file);
+        }
+        let key = UploadKey { term: intent.term, uid: intent.uid };
+        self.uploader.upload_again(&segment, source, key, entry).await
+    }
+
     fn write_checkpoint(
         &self,
         group: GroupId,

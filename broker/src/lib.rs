@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod runtime;
+pub mod scrub;
 pub mod storage;
 pub mod telemetry;
 

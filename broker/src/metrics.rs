@@ -126,6 +126,12 @@ metrics! {
     partitions_unavailable: gauge() "cluster_partitions_unavailable" "" "Partitions that cannot be written";
     partitions_damaged: gauge() "cluster_partitions_damaged" "" "Partitions that have stopped because acknowledged records are damaged";
     rot_found: counter() "storage_rot" "" "Places in the log and in sealed files that did not read back as they were written";
+    scrub_running: gauge() "scrub_running" "" "1 while everything on this node and in its bucket is read again";
+    scrub_read: counter("place") "scrub_read" "bytes" "Bytes that scrub has read, by where they were";
+    scrub_damage: counter("place", "outcome") "scrub_damage" "" "What scrub found damaged, and what became of it";
+    scrub_errors: counter() "scrub_errors" "" "Places that scrub could not read; they are read in the next pass";
+    scrub_unrepaired: gauge() "scrub_unrepaired" "" "Damage that the last pass has left: see varve storage status";
+    scrub_last: fraction() "scrub_last_timestamp" "seconds" "When the last pass had read everything";
     uploads: counter() "tier_uploads" "" "Segments that are in the object store and committed";
     upload_errors: counter() "tier_upload_errors" "" "Uploads that failed; they are tried again";
     uploaded: counter() "tier_uploaded" "bytes" "Bytes of segments uploaded";
@@ -151,6 +157,7 @@ metrics! {
     cache_hits: counter() "tier_cache_hits" "" "Chunks of cold segments found in memory";
     cache_misses: counter() "tier_cache_misses" "" "Chunks of cold segments that had to be read";
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
+    disk_short: gauge() "storage_disk_short" "" "1 while the file system, not the log's limit, makes data leave this node, and producers wait";
     disk_total: gauge() "storage_disk_total" "bytes" "Size of the data directory's file system";
     start_time: fraction() "process_start_time" "seconds" "When the process began";
 }

@@ -4,6 +4,8 @@
 //! lock of the data directory keeps a running node out. Nothing is given up but by [`Storage::accept_loss`], which is durable when
 //! it returns; damaged bytes that the log has set aside stay beside it as evidence.
 
+mod scrub;
+
 use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use varve_common::{Disk, Entropy as _, GroupId, LogIndex, Offset};
@@ -17,11 +19,14 @@ use crate::{
     driver::loss::{self, Left, Stopped, Way},
     runtime::{
         clock::SystemEntropy,
-        data::{Layout, Lock, LockError},
+        data::{Layout, Lock},
         identity::{Identity, IdentityError},
         pressure,
+        store::TierError,
     },
 };
+
+pub use crate::runtime::data::LockError;
 
 /// Why the storage cannot be looked at or changed.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +52,9 @@ pub enum StorageError {
     /// The log is not durable.
     #[error(transparent)]
     Sync(#[from] wal::SyncError),
+    /// The bucket.
+    #[error(transparent)]
+    Tier(#[from] TierError),
     /// No damage there.
     #[error("{0} is not damaged")]
     Whole(String),
@@ -81,6 +89,11 @@ pub struct Storage {
     writer: wal::Writer,
     groups: BTreeMap<GroupId, RecoveredGroup>,
     damaged: BTreeMap<GroupId, (Loss, Left, Vec<SealEntry>)>,
+    reader: wal::Reader,
+    local: LocalSegments,
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+    identity: Identity,
     _lock: Lock,
 }
 
@@ -103,7 +116,8 @@ impl Storage {
         let local = LocalSegments::new(Arc::clone(&disk), layout.segments.clone());
         let stopped = Stopped { disk: &disk, data: &layout.root, wal: &reader };
         let damaged = survey(&stopped, &identity, &local, &recovery.groups);
-        Ok(Self { writer, groups: recovery.groups, damaged, _lock: lock })
+        let groups = recovery.groups;
+        Ok(Self { writer, groups, damaged, reader, local, disk, layout, identity, _lock: lock })
     }
 
     /// What is damaged.
@@ -144,20 +158,15 @@ fn survey(
     local: &LocalSegments,
     groups: &BTreeMap<GroupId, RecoveredGroup>,
 ) -> BTreeMap<GroupId, (Loss, Left, Vec<SealEntry>)> {
-    let metadata = GroupKind::Metadata { cluster: identity.cluster, incarnation: identity.incarnation };
-    let image = groups
-        .get(&GroupId::METADATA)
-        .and_then(|found| stopped.metadata(found, &metadata))
-        .map(|state| state.image().clone());
+    let kinds = kinds(stopped, identity, groups);
     let mut damaged = BTreeMap::new();
     for (group, found) in groups {
-        let known = image.as_ref().and_then(|image| kind_of(*group, image, identity));
-        let kind = if *group == GroupId::METADATA { Some(metadata.clone()) } else { known };
+        let kind = kinds.get(group);
         let mut files = damaged_files(local, *group, found);
         if found.damage.is_none() && files.is_empty() {
             continue;
         }
-        let mut left = kind.as_ref().map_or_else(Left::nothing, |kind| stopped.left(*group, found, kind));
+        let mut left = kind.map_or_else(Left::nothing, |kind| stopped.left(*group, found, kind));
         files.retain(|seal| seal.end > left.needless_below && seal.first_index <= found.truncated.0);
         if found.damage.is_none() && files.is_empty() {
             continue;
@@ -167,7 +176,7 @@ fn survey(
         }
         let loss = Loss {
             group: *group,
-            name: name_of(*group, kind.as_ref()),
+            name: name_of(*group, kind),
             cause: found.damage.as_ref().map(|damage| format!("{:?}", damage.cause).to_lowercase()),
             last_index: found.last_index,
             left: left.offsets.clone(),
@@ -178,6 +187,24 @@ fn survey(
         damaged.insert(*group, (loss, left, files));
     }
     damaged
+}
+
+/// What the groups are, as far as the metadata is left.
+fn kinds(
+    stopped: &Stopped<'_>,
+    identity: &Identity,
+    groups: &BTreeMap<GroupId, RecoveredGroup>,
+) -> BTreeMap<GroupId, GroupKind> {
+    let metadata = GroupKind::Metadata { cluster: identity.cluster, incarnation: identity.incarnation };
+    let image = groups
+        .get(&GroupId::METADATA)
+        .and_then(|found| stopped.metadata(found, &metadata))
+        .map(|state| state.image().clone());
+    let known = |group: &GroupId| image.as_ref().and_then(|image| kind_of(*group, image, identity));
+    let partitions = groups.keys().filter_map(|group| Some((*group, known(group)?)));
+    let mut kinds: BTreeMap<_, _> = partitions.collect();
+    kinds.insert(GroupId::METADATA, metadata);
+    kinds
 }
 
 fn damaged_files(local: &LocalSegments, group: GroupId, found: &RecoveredGroup) -> Vec<SealEntry> {

@@ -17,6 +17,7 @@
 //! It touches the terminal, sockets to brokers, and through `objects` the bucket, where only `doctor` writes. The
 //! environment is read by `broker::config`. What it prints with `-o json` keeps its field names.
 
+mod admin;
 mod args;
 mod base64;
 mod client;

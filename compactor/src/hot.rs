@@ -56,6 +56,11 @@ impl HotGauge {
         Self { bytes_max, shares: BTreeMap::new(), by_age: BTreeSet::new(), held: 0, wanted: 0 }
     }
 
+    /// Changes the bound: nothing but what must stay does while the disk itself is short.
+    pub const fn limit(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Takes in what a group says of itself.
     pub fn note(&mut self, status: &GroupStatus) {
         self.forget(status.group);

@@ -34,7 +34,7 @@ use varve_replica::{Action, GroupStatus, JobKind, Now};
 
 pub use hot::{Hot, HotGauge};
 pub use options::PlanOptions;
-pub use pressure::{Holdings, Pressure, PressureGauge, bytes_to_come, crowded_bytes};
+pub use pressure::{Holdings, Pressure, PressureGauge, bytes_to_come, crowded_bytes, reachable_bytes};
 
 /// The first back-off after a failure; it doubles up to [`BACK_OFF_MAX`].
 const BACK_OFF: Duration = Duration::from_millis(100);

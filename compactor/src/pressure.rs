@@ -21,6 +21,8 @@ const SHORT_PERCENT: u64 = 50;
 const URGENT_PERCENT: u64 = 60;
 /// The share from which on producers wait.
 const CROWDED_PERCENT: u64 = 70;
+/// The share of a file system's free bytes that the log counts on, in percent.
+const FREE_PERCENT: u64 = 75;
 /// The share of the live bytes whose holders are pressed first, in percent, and how much wider the circle gets each time
 /// that a look finds nothing freed since the last: who was pressed first may be the one who cannot let go.
 const COVERED_PERCENT: u64 = 50;
@@ -33,6 +35,8 @@ pub struct Pressure {
     pub groups: BTreeSet<GroupId>,
     /// Producers are about to wait: what is not in the bucket yet goes into files of this node.
     pub urgent: bool,
+    /// The file system is short of room, not only the log of its quota: what need not stay on this node goes.
+    pub disk: bool,
 }
 
 /// What the log holds.
@@ -52,6 +56,14 @@ pub struct Holdings<'a> {
 #[must_use]
 pub const fn crowded_bytes(bytes_max: u64) -> u64 {
     bytes_max / 100 * CROWDED_PERCENT
+}
+
+/// How far a log may grow: to its quota, or to what the file system has left for it. The rest of that is for what frees the
+/// log: checkpoints, sealed files, an embedded store.
+#[must_use]
+pub const fn reachable_bytes(quota: u64, log_bytes: u64, free_bytes: u64) -> u64 {
+    let reachable = log_bytes.saturating_add(free_bytes / 100 * FREE_PERCENT);
+    if reachable < quota { reachable } else { quota }
 }
 
 /// What a log will hold once what waits for it is written, at most: a batch that does not fit leaves the rest of its file
@@ -77,6 +89,17 @@ impl PressureGauge {
         Self { bytes_max, covered_percent: COVERED_PERCENT, least: u64::MAX }
     }
 
+    /// The limit.
+    #[must_use]
+    pub const fn bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Changes the limit: what others leave of a file system changes.
+    pub const fn limit(&mut self, bytes_max: u64) {
+        self.bytes_max = bytes_max;
+    }
+
     /// Whether a log of so many bytes is short of room.
     #[must_use]
     pub const fn is_short(&self, bytes: u64) -> bool {
@@ -98,6 +121,7 @@ impl PressureGauge {
         Pressure {
             groups: holders(log, self.covered_percent),
             urgent: full || log.bytes > self.bytes_max / 100 * URGENT_PERCENT,
+            disk: false,
         }
     }
 }
@@ -151,6 +175,17 @@ mod tests {
         let widened: Vec<_> = (0..20).map(|_| look(7_000)).collect();
         assert_eq!(widened.last().unwrap(), &[0, 1, 2, 3]);
         assert_eq!(look(6_999), [0, 1], "something went: the largest are asked again");
+    }
+
+    #[test]
+    fn a_file_system_that_fills_binds_before_the_quota_does() {
+        assert_eq!(reachable_bytes(1_000, 100, u64::MAX), 1_000);
+        assert_eq!(reachable_bytes(1_000, 100, 400), 400);
+        assert_eq!(reachable_bytes(1_000, 100, 0), 100);
+        let mut gauge = PressureGauge::new(10_000);
+        assert!(!gauge.is_short(4_000));
+        gauge.limit(reachable_bytes(10_000, 4_000, 3_000));
+        assert!(gauge.is_short(4_000));
     }
 
     #[test]

@@ -80,7 +80,7 @@ fn planned(status: &GroupStatus) -> Plan {
 }
 
 fn pressed(status: &GroupStatus) -> Vec<Action> {
-    let pressure = Pressure { groups: [status.group].into(), urgent: false };
+    let pressure = Pressure { groups: [status.group].into(), urgent: false, disk: false };
     plan(status, &PlanOptions { pressure, ..PlanOptions::default() }, now(), &Counter).actions
 }
 
@@ -225,7 +225,7 @@ fn a_topic_that_tiers_is_sealed_too_before_producers_wait() {
     let status = GroupStatus { rolls: Arc::new(vec![roll(0, 10)]), ..idle() };
     let seal = Action::Seal { base: Offset(0) };
     assert!(!pressed(&status).contains(&seal));
-    let pressure = Pressure { groups: [status.group].into(), urgent: true };
+    let pressure = Pressure { groups: [status.group].into(), urgent: true, disk: false };
     let options = PlanOptions { pressure, ..PlanOptions::default() };
     assert!(plan(&status, &options, now(), &Counter).actions.contains(&seal));
 }

@@ -91,7 +91,7 @@ impl Shard {
             Input::Marked { number, .. } => hosted.marked(number, effects),
             Input::JobDone { outcome, .. } => hosted.job_done(now, outcome, effects),
             Input::Configure { options, .. } => hosted.configure(options),
-            Input::Rotten { rot, .. } => hosted.rotten(rot, effects),
+            Input::Rotten { rot, .. } => hosted.rotten(now, rot, effects),
             Input::Open(_) | Input::PersistFailed | Input::Close { .. } | Input::Tick => {}
         }
         self.drive(now, id, effects);

@@ -70,6 +70,10 @@ impl Ports for SimPorts {
         self.seen.push(Seen::Stopped(group, why.to_owned()));
     }
 
+    fn offline(&mut self, group: GroupId, why: &str, _left: Option<Arc<PartitionView>>) {
+        self.stopped(group, why);
+    }
+
     fn gone(&mut self, group: GroupId) {
         if let Some(tail) = &self.tail {
             tail.remove(group);

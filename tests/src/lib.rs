@@ -8,6 +8,7 @@
 //!   byte; nothing that nobody sent.
 //! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
 //! - [`s3`]: an S3 server that can be stopped and started in the middle of a test, and a proxy before it that fails as told.
+//! - [`faults`]: what a machine does to a process: disks that fill, calls that fail, too few descriptors, too little memory.
 //! - [`power`]: a file system whose power can be cut; [`hold`]: a process held right behind a named system call, for cuts exactly there.
 //!
 //! It knows Varve only by its command line, its ports and its files' sizes: of the rooms it imports
@@ -15,6 +16,7 @@
 
 pub mod batch;
 pub mod clients;
+pub mod faults;
 pub mod hold;
 pub mod ledger;
 pub mod node;

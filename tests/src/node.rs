@@ -27,6 +27,8 @@ pub struct Options {
     pub arguments: Vec<String>,
     /// Variables of its environment.
     pub environment: Vec<(String, String)>,
+    /// A command that starts it by `exec`, as `prlimit` does.
+    pub under: Vec<String>,
 }
 
 impl Options {
@@ -41,6 +43,13 @@ impl Options {
     #[must_use]
     pub fn args(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|&argument| argument.to_owned()));
+        self
+    }
+
+    /// Starts it by a command that takes it as its last arguments.
+    #[must_use]
+    pub fn under(mut self, command: &[&str]) -> Self {
+        self.under = command.iter().map(|&word| word.to_owned()).collect();
         self
     }
 
@@ -104,7 +113,14 @@ impl Node {
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the node is running");
         let log = File::options().create(true).append(true).open(self.log_path()).unwrap();
-        let mut command = Command::new(tool::varve());
+        let mut command = match self.options.under.split_first() {
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(tool::varve());
+                command
+            }
+            None => Command::new(tool::varve()),
+        };
         command.arg("serve").arg("--data-dir").arg(self.data());
         if !self.options.arguments.iter().any(|argument| argument == "--listen") {
             command.args(["--listen", &self.kafka.to_string()]);
@@ -171,6 +187,12 @@ impl Node {
     #[must_use]
     pub const fn kafka(&self) -> SocketAddr {
         self.kafka
+    }
+
+    /// The address of the admin listener.
+    #[must_use]
+    pub const fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// The data directory.

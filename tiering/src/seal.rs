@@ -50,9 +50,14 @@ pub struct RolledSegment {
 impl RolledSegment {
     /// A writer for the range of `roll`.
     pub(crate) fn writer(&self, roll: &RollEntry) -> SegmentWriter {
+        self.writer_of(EntryKind::Raw, roll)
+    }
+
+    /// A writer for an object of some kind.
+    pub(crate) fn writer_of(&self, kind: EntryKind, roll: &RollEntry) -> SegmentWriter {
         SegmentWriter::new(SegmentSpec {
             identity: self.identity.clone(),
-            kind: EntryKind::Raw,
+            kind,
             base: roll.base,
             end: roll.end,
             first_index: roll.first_index,
@@ -389,23 +394,49 @@ impl LocalSegments {
     /// Reads every byte of the file that a mark promises and holds it against the mark's SHA-256: for scrub, and before
     /// a repaired file counts.
     pub fn verify(&self, group: GroupId, mark: &SealEntry) -> Result<(), Damaged> {
+        self.check(group, mark).inspect_err(|damaged| self.suspect(group, mark, damaged))
+    }
+
+    /// As [`LocalSegments::verify`], and tells nobody: for who tries to repair it first.
+    pub fn check(&self, group: GroupId, mark: &SealEntry) -> Result<(), Damaged> {
         let path = self.path(group, mark.base, mark.end);
-        let damaged = |cause| {
-            self.suspects.note((group, mark.base), &cause);
-            Damaged { file: path.clone(), cause }
-        };
-        let file = self.open_file(&path, mark).map_err(damaged)?;
+        self.check_at(&path, mark).map_err(|cause| Damaged { file: path, cause })
+    }
+
+    /// Tells that a file is damaged, and that nobody has repaired it.
+    pub fn suspect(&self, group: GroupId, mark: &SealEntry, damaged: &Damaged) {
+        self.suspects.note((group, mark.base), &damaged.cause);
+    }
+
+    fn check_at(&self, path: &std::path::Path, mark: &SealEntry) -> Result<(), DamageCause> {
+        let file = self.open_file(path, mark)?;
         let mut digest = DigestBuilder::default();
         let mut position = 0;
         while position < mark.bytes {
             let range = position..(position + SEAL_WRITE_BYTES as u64).min(mark.bytes);
             position = range.end;
-            let bytes =
-                read(&*file, &range).map_err(|error| damaged(DamageCause::Disk(error.to_string())))?;
-            digest.update(&bytes);
+            digest.update(&read(&*file, &range).map_err(|error| DamageCause::Disk(error.to_string()))?);
         }
         let found = digest.finish();
-        if found == mark.sha256 { Ok(()) } else { Err(damaged(DamageCause::Digest(found))) }
+        if found == mark.sha256 { Ok(()) } else { Err(DamageCause::Digest(found)) }
+    }
+
+    /// Puts a good copy in the place of a damaged file, durably: nothing else than the bytes that the mark promises.
+    pub fn replace(&self, group: GroupId, mark: &SealEntry, bytes: &[u8]) -> io::Result<()> {
+        if Digest::of(bytes) != mark.sha256 || bytes.len() as u64 != mark.bytes {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        let path = self.path(group, mark.base, mark.end);
+        let temporary = path.with_extension("seg.tmp");
+        self.remove_file(&temporary)?;
+        let file = self.disk.create(&temporary, Access::Buffered)?;
+        file.write_at(bytes, 0)?;
+        file.sync_data()?;
+        self.disk.rename(&temporary, &path)?;
+        self.disk.sync_directory(&self.group_directory(group))?;
+        // Readers that have the damaged one open finish with it: they check what they read.
+        self.open.remove(&(group, mark.base));
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use varve_common::Term;
 use varve_formats::{
     keys::{Key, Keys, PartitionKeys},
-    manifest::Entry,
+    manifest::{Entry, EntryKind},
     segment::{SegmentName, WriteError},
 };
 use varve_objects::{Body, PutError, Store, put_or_confirm};
@@ -41,6 +41,14 @@ pub enum UploadError {
     /// The segment.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// What should replace an object does not hold what that held: Corrupt.
+    #[error("{found} records are there, {expected} were in the bucket")]
+    Count {
+        /// So many.
+        expected: u64,
+        /// These.
+        found: u64,
+    },
     /// The store. The object may be there all the same: expire the intent and draw another uid.
     #[error(transparent)]
     Put(#[from] PutError),
@@ -65,12 +73,35 @@ impl Uploader {
     pub async fn upload(
         &self,
         segment: &RolledSegment,
+        source: RangeSource,
+        key: UploadKey,
+    ) -> Result<Entry, UploadError> {
+        self.put(EntryKind::Raw, segment, source, key).await
+    }
+
+    /// The same for what takes the place of an object that is damaged: it must hold as many records as that did.
+    pub async fn upload_again(
+        &self,
+        segment: &RolledSegment,
+        source: RangeSource,
+        key: UploadKey,
+        replaced: &Entry,
+    ) -> Result<Entry, UploadError> {
+        let entry = self.put(EntryKind::Merged, segment, source, key).await?;
+        let (expected, found) = (replaced.count, entry.count);
+        if expected == found { Ok(entry) } else { Err(UploadError::Count { expected, found }) }
+    }
+
+    async fn put(
+        &self,
+        kind: EntryKind,
+        segment: &RolledSegment,
         mut source: RangeSource,
         key: UploadKey,
     ) -> Result<Entry, UploadError> {
         let roll = source.roll().clone();
         let _reserved = self.budget.reserve(roll.bytes + SEGMENT_OVERHEAD_BYTES).await;
-        let mut writer = segment.writer(&roll);
+        let mut writer = segment.writer_of(kind, &roll);
         let mut pieces = Vec::new();
         while let Some(batches) = source.next_batches()? {
             pieces.extend(writer.push(batches)?);
@@ -89,7 +120,10 @@ impl Uploader {
             term: key.term,
             uid: key.uid,
         };
-        let object = self.keys.build(&Key::Segment(at, name));
+        let object = self.keys.build(&match kind {
+            EntryKind::Merged => Key::MergedSegment(at, name),
+            _ => Key::Segment(at, name),
+        });
         put_or_confirm(&*self.store, &object, Body::from(pieces), summary.sha256).await?;
         Ok(summary.footer.entry(name, STORE_ID, summary.bytes, summary.sha256))
     }

@@ -244,15 +244,24 @@ impl Directory {
         let Spare { path: spare, bytes, written } = self.take(options, used, header.capacity, class)?;
         header.capacity = bytes;
         let path = self.path.join(format!("{:016x}{WAL_SUFFIX}", header.sequence));
+        let opened = self.disk.open(&spare, options.access).and_then(|file| {
+            // Under its old name: nothing is done yet where there is no descriptor for it.
+            let reading = self.disk.open(&spare, Access::Buffered)?;
+            Ok((file, reading, open_lanes(&*self.disk, &spare, options.access)?))
+        });
+        let (file, reading, lanes) = match opened {
+            Err(error) if is_full(&error) => {
+                self.spares.push(Spare { path: spare, bytes, written });
+                return Err(CreateError::Full(Full::Disk));
+            }
+            opened => opened.map_err(|error| CreateError::Io("create", error))?,
+        };
         let made = (|| {
-            let file = self.disk.open(&spare, options.access)?;
             file.write_at(&aligned(&header.encode()), 0)?;
             file.sync_data()?;
             self.disk.rename_new(&spare, &path)?;
             self.disk.sync_directory(&self.path)?;
-            let open =
-                OpenFile { header, path: path.clone(), file: self.disk.open(&path, Access::Buffered)? };
-            let lanes = open_lanes(&*self.disk, &path, options.access)?;
+            let open = OpenFile { header, path: path.clone(), file: reading };
             Ok(Made { file, lanes, open, written })
         })();
         made.map_err(|error| CreateError::Io("create", error))
@@ -290,12 +299,15 @@ fn number_of(name: &str, suffix: &str) -> Option<u64> {
     (digits.len() == 16).then(|| u64::from_str_radix(digits, 16).ok()).flatten()
 }
 
-/// Whether the file system, or this user's share of it, is full.
+/// Whether the file system, or this user's share of it, is full, or the process has no descriptor left: nothing was
+/// written, and it passes.
 pub(crate) fn is_full(error: &io::Error) -> bool {
+    const ENFILE: i32 = 23;
+    const EMFILE: i32 = 24;
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-    )
+    ) || matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
 }
 
 /// A copy of `bytes` whose memory starts on a block boundary, as `O_DIRECT` wants it.

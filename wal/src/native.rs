@@ -1,8 +1,10 @@
 //! The real disk, over rustix. The only place in the workspace that opens log files.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
+    sync::Mutex,
 };
 
 use rustix::{
@@ -17,6 +19,16 @@ use varve_common::{Access, Disk, DiskFile, disk::Space};
 pub struct NativeDisk;
 
 struct NativeFile(OwnedFd);
+
+/// Who made a directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made {
+    Before,
+    Now,
+}
+
+/// How many directories are remembered as durable; the name of any other is synced each time.
+const DURABLE_MAX: usize = 100_000;
 
 fn open(path: &Path, access: Access, create: OFlags) -> io::Result<Box<dyn DiskFile>> {
     let direct = match access {
@@ -54,6 +66,52 @@ fn sync_directory(path: &Path) -> io::Result<()> {
     Ok(fs::fsync(fd)?)
 }
 
+/// Directories whose names this process knows to be durable. That one exists says nothing: a life that was killed, or
+/// another thread, may have made it and not synced the one above. Held while that is done, so that nobody comes first.
+static DURABLE: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// Makes what is missing from the top down, and syncs above each directory of which nothing is known.
+fn make_durable(
+    path: &Path,
+    durable: &mut BTreeSet<PathBuf>,
+    mut make: impl FnMut(&Path) -> io::Result<Made>,
+    mut sync_above: impl FnMut(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let unknown: Vec<&Path> =
+        path.ancestors().take_while(|above| above.parent().is_some() && !durable.contains(*above)).collect();
+    for directory in unknown.into_iter().rev() {
+        let made = make(directory)?;
+        match (sync_above(directory), made) {
+            (Ok(()), _) => {}
+            // It is not ours, and neither is what stands above it.
+            (Err(_), Made::Before) => continue,
+            (Err(error), Made::Now) => return Err(error),
+        }
+        if durable.len() < DURABLE_MAX {
+            durable.insert(directory.to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn make_directory(path: &Path) -> io::Result<Made> {
+    // Asked first: where nothing may be made, on a read-only file system, what exists is fine.
+    match fs::stat(path) {
+        Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => Ok(Made::Before),
+        Ok(_) => Err(io::ErrorKind::NotADirectory.into()),
+        Err(Errno::NOENT) => match fs::mkdir(path, Mode::RWXU) {
+            Ok(()) => Ok(Made::Now),
+            Err(Errno::EXIST) => Ok(Made::Before),
+            Err(error) => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn sync_above(path: &Path) -> io::Result<()> {
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
 impl Disk for NativeDisk {
     fn create(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         open(path, access, OFlags::CREATE | OFlags::EXCL)
@@ -72,29 +130,16 @@ impl Disk for NativeDisk {
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        let mut missing: Vec<PathBuf> = Vec::new();
-        for above in path.ancestors() {
-            if above.as_os_str().is_empty() {
-                break;
-            }
-            match fs::stat(above) {
-                Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Directory => break,
-                Ok(_) => return Err(io::ErrorKind::NotADirectory.into()),
-                Err(Errno::NOENT) => missing.push(above.to_owned()),
-                Err(error) => return Err(error.into()),
-            }
+        let mut durable = DURABLE.lock().expect("no holder of this lock panics");
+        // What somebody else removed is not known any more.
+        for gone in path.ancestors().take_while(|above| fs::stat(*above).is_err()) {
+            durable.remove(gone);
         }
-        for directory in missing.iter().rev() {
-            match fs::mkdir(directory, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(error) => return Err(error.into()),
-            }
-            sync_directory(directory.parent().unwrap_or(Path::new(".")))?;
-        }
-        Ok(())
+        make_durable(path, &mut durable, make_directory, sync_above)
     }
 
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        DURABLE.lock().expect("no holder of this lock panics").remove(path);
         Ok(fs::rmdir(path)?)
     }
 
@@ -170,5 +215,63 @@ impl DiskFile for NativeFile {
     fn sync_data(&self) -> io::Result<()> {
         // Not repeated after any error, an interruption included: the pages may be gone (ATC '20).
         Ok(fs::fdatasync(&self.0)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(path: &str, existing: &[&str], durable: &mut BTreeSet<PathBuf>) -> (Vec<PathBuf>, Vec<PathBuf>) {
+        let (mut made, mut synced) = (Vec::new(), Vec::new());
+        let make = |path: &Path| {
+            if existing.contains(&path.to_str().unwrap()) {
+                return Ok(Made::Before);
+            }
+            made.push(path.to_owned());
+            Ok(Made::Now)
+        };
+        let sync = |path: &Path| {
+            synced.push(path.to_owned());
+            if path == Path::new("/others") { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(()) }
+        };
+        make_durable(Path::new(path), durable, make, sync).unwrap();
+        (made, synced)
+    }
+
+    fn paths(paths: &[&str]) -> Vec<PathBuf> {
+        paths.iter().map(PathBuf::from).collect()
+    }
+
+    #[test]
+    fn w5_a_directory_that_exists_counts_as_durable_only_once_this_process_has_synced_it() {
+        let mut durable = BTreeSet::new();
+        let existing = ["/others", "/others/data", "/others/data/segments"];
+        let (made, synced) = run("/others/data/segments/7", &existing, &mut durable);
+        assert_eq!(made, paths(&["/others/data/segments/7"]));
+        assert_eq!(
+            synced,
+            paths(&["/others", "/others/data", "/others/data/segments", "/others/data/segments/7"])
+        );
+        // From then on it costs nothing; what is beside it costs its own.
+        assert_eq!(run("/others/data/segments/7", &[], &mut durable).1, paths(&[]));
+        let (made, synced) = run("/others/data/segments/8", &existing, &mut durable);
+        assert_eq!(
+            (made, synced),
+            (paths(&["/others/data/segments/8"]), paths(&["/others/data/segments/8"]))
+        );
+    }
+
+    #[test]
+    fn w5_a_directory_that_went_is_made_durable_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        let is_known = || DURABLE.lock().unwrap().contains(&path);
+        NativeDisk.create_directory(&path).unwrap();
+        assert!(is_known() && path.is_dir());
+        NativeDisk.remove_directory(&path).unwrap();
+        assert!(!is_known());
+        NativeDisk.create_directory(&path).unwrap();
+        assert!(is_known() && path.is_dir());
     }
 }

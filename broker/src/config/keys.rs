@@ -149,6 +149,18 @@ pub const KEYS: &[Key] = &[
         "10min",
         "How long a record may wait for its upload: what a lost node can cost a cluster restored from the bucket alone.",
     ),
+    key(
+        "varve.scrub.interval.ms",
+        MILLIS_OR_NEVER,
+        "30d",
+        "Within this everything is read again, on this node and in its bucket, and what is damaged is repaired where a good copy is; -1: never by itself.",
+    ),
+    key(
+        "varve.scrub.rate.bytes",
+        Kind::Bytes { min: 1 << 16 },
+        "32MiB",
+        "The most that this reads per second.",
+    ),
     key("varve.snapshot.segments", COUNT, "8", "A partition is snapshotted after this many tiered segments."),
     key(
         "varve.snapshot.max.age.ms",

@@ -162,6 +162,10 @@ pub struct Config {
     pub hot_bytes: Share,
     /// How long a record may wait for its upload.
     pub tier_age_max: Duration,
+    /// Within what everything is read again; `None` for never.
+    pub scrub_interval: Option<Duration>,
+    /// How many bytes of it per second at most.
+    pub scrub_rate: u64,
     /// When snapshots are taken.
     pub snapshot: Snapshot,
     /// How long objects stay that nothing needs any more.
@@ -223,6 +227,8 @@ impl Config {
             wal_file_bytes: read.bytes("varve.wal.file.bytes"),
             hot_bytes: read.share("varve.hot.bytes.max"),
             tier_age_max: read.span("varve.tier.max.age.ms"),
+            scrub_interval: value::span(read.text("varve.scrub.interval.ms")),
+            scrub_rate: read.bytes("varve.scrub.rate.bytes"),
             snapshot: read.snapshot(),
             delete_grace: read.span("varve.delete.grace.ms"),
             orphans: read.orphans(),

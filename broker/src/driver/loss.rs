@@ -12,17 +12,18 @@
 use std::{path::Path, sync::Arc};
 
 use varve_common::{Disk, GroupId, LogIndex, Offset, Term};
-use varve_formats::state::SealEntry;
+use varve_consensus::Membership;
+use varve_formats::{checkpoint::Checkpoint, command::PublishedCheckpoint, manifest::Root, state::SealEntry};
 use varve_replica::{
     GroupKind,
-    checkpoint::{self, Decoded},
+    checkpoint::{self, Captured, Decoded},
     metadata::MetadataState,
     partition::PartitionState,
 };
 use varve_snapshot::local;
 use varve_wal::{self as wal, GroupRecord, Record, RecoveredGroup};
 
-use super::open::{expected, local_mark, log_entry};
+use super::open::{expected, local_mark, log_entry, seal_mark};
 
 /// How many bytes of entries one read of the log asks for.
 const READ_BYTES: u64 = 8 << 20;
@@ -50,6 +51,17 @@ pub enum Way {
 enum State {
     Metadata(Box<MetadataState>),
     Partition(Box<PartitionState>),
+}
+
+/// What a group's newest state says of its bucket.
+#[derive(Clone, Debug, Default)]
+pub struct Whole {
+    /// The manifest.
+    pub root: Arc<Root>,
+    /// The newest checkpoints in the bucket.
+    pub published: Vec<PublishedCheckpoint>,
+    /// Nothing below needs a file of this node.
+    pub needless_below: Offset,
 }
 
 /// What is left of a damaged group.
@@ -154,6 +166,71 @@ impl Stopped<'_> {
         }
     }
 
+    /// Whether a log that was cut has no state left from which it could be replayed.
+    #[must_use]
+    pub fn is_groundless(&self, group: GroupId, found: &RecoveredGroup, kind: &GroupKind) -> bool {
+        let cut = found.truncated.0;
+        cut > LogIndex::ZERO
+            && self
+                .checkpoint(group, found, kind, LogIndex(u64::MAX))
+                .is_none_or(|(state, _)| state.applied().0 < cut)
+    }
+
+    /// What a group was at its last good entry, from a checkpoint of the bucket and the log behind it; `None` where they do
+    /// not meet.
+    #[must_use]
+    pub fn rebuilt(&self, group: GroupId, found: &RecoveredGroup, seed: Checkpoint) -> Option<Captured> {
+        let mut state = match checkpoint::restore(seed).ok()? {
+            Decoded::Partition { state, .. } => State::Partition(state),
+            Decoded::Metadata { state, .. } => State::Metadata(state),
+        };
+        if state.applied().0 < found.truncated.0 || state.applied().0 > found.last_index {
+            return None;
+        }
+        self.replay(group, found, &mut state)?;
+        let members = Membership::from(vec![found.replica]);
+        match &state {
+            State::Metadata(state) => Some(Captured::metadata(state, &members)),
+            State::Partition(state) => {
+                let seals = Arc::new(found.seals.values().cloned().map(seal_mark).collect());
+                state.is_whole().then(|| Captured::local(group, state, &seals, &members))
+            }
+        }
+    }
+
+    /// The newest state of a partition: at the last good entry, or of a checkpoint behind the loss, which knows more.
+    pub(super) fn readable(
+        &self,
+        group: GroupId,
+        found: &RecoveredGroup,
+        kind: &GroupKind,
+    ) -> Option<Box<PartitionState>> {
+        let newest = self.checkpoint(group, found, kind, LogIndex(u64::MAX)).map(|(state, _)| state);
+        let state = match newest.filter(|state| state.applied().0 > found.last_index) {
+            Some(newest) => newest,
+            None => self.prefix(group, found, kind)?,
+        };
+        match state {
+            State::Partition(state) if state.is_whole() => Some(state),
+            State::Partition(_) | State::Metadata(_) => None,
+        }
+    }
+
+    /// What a group names in the bucket; `None` where no state of it is left.
+    #[must_use]
+    pub fn whole(&self, group: GroupId, found: &RecoveredGroup, kind: &GroupKind) -> Option<Whole> {
+        if let Some(state) = self.readable(group, found, kind) {
+            let bucket = state.bucket();
+            return Some(Whole {
+                root: Arc::clone(&bucket.root),
+                published: bucket.published.as_ref().clone(),
+                needless_below: bucket.log_start.max(bucket.tiered_end),
+            });
+        }
+        let State::Metadata(state) = self.prefix(group, found, kind)? else { return None };
+        Some(Whole { published: state.published().to_vec(), ..Whole::default() })
+    }
+
     /// The state at the last good entry.
     fn prefix(&self, group: GroupId, found: &RecoveredGroup, kind: &GroupKind) -> Option<State> {
         let checkpoint = self.checkpoint(group, found, kind, found.last_index);
@@ -165,19 +242,24 @@ impl Stopped<'_> {
         if state.applied().0 < found.truncated.0 {
             return None;
         }
+        self.replay(group, found, &mut state)?;
+        Some(state)
+    }
+
+    fn replay(&self, group: GroupId, found: &RecoveredGroup, state: &mut State) -> Option<()> {
         while state.applied().0 < found.last_index {
             let read = self.wal.entries(group, state.applied().0.next(), READ_BYTES).ok()?;
             if read.is_empty() {
                 return None;
             }
             for entry in read.into_iter().map(log_entry) {
-                match &mut state {
+                match state {
                     State::Metadata(state) => drop(state.apply(&entry).ok()?),
                     State::Partition(state) => drop(state.apply(&entry).ok()?),
                 }
             }
         }
-        Some(state)
+        Some(())
     }
 
     /// The newest local checkpoint as of at most `most` that reads back whole.

@@ -17,6 +17,7 @@ pub mod bugs;
 pub mod loss;
 mod open;
 mod ports;
+mod remains;
 mod room;
 mod writes;
 
@@ -56,6 +57,8 @@ pub struct Driver {
     rotten: BTreeMap<GroupId, LogIndex>,
     /// What sealed files take on this node.
     hot: HotGauge,
+    /// And may take, while the disk has room.
+    hot_bytes_max: u64,
     failed: bool,
     /// The metadata leads with all that it ever committed applied: from then on its changes are acted on at once.
     metadata_complete: bool,
@@ -80,6 +83,7 @@ impl Driver {
             look_of: BTreeMap::new(),
             rotten: BTreeMap::new(),
             hot: HotGauge::new(u64::MAX),
+            hot_bytes_max: u64::MAX,
             failed: false,
             metadata_complete: false,
             replayed: None,
@@ -92,6 +96,9 @@ impl Driver {
         // a turn: a plan that changes nothing must not be made for ever.
         self.touched.extend(self.shard.take_changed());
         self.touched.extend(self.rotten.keys());
+        // Whose oldest file is to go need not have had anything to say. Here, not behind a plan: what one proposes shows
+        // only turns later, and it would be proposed again until then.
+        self.touched.extend(self.hot.oldest());
         let mut queue: VecDeque<Input> = inputs.into_iter().collect();
         while let Some(mut input) = queue.pop_front() {
             self.note(&mut input);
@@ -160,7 +167,7 @@ impl Driver {
                 // First of all: nothing of a group is shown once it is gone.
                 Change::Feed(close @ Input::Close { .. }) => queue.push_front(close),
                 Change::Feed(input) => queue.push_back(input),
-                Change::Offline(error) => ports.stopped(error.group(), &error.to_string()),
+                Change::Offline(error, left) => ports.offline(error.group(), &error.to_string(), left),
                 Change::Gone(group) => ports.gone(group),
             }
         }
@@ -210,8 +217,6 @@ impl Driver {
                 self.look_at(group, now.monotonic.plus(after));
             }
         }
-        // Whoever it is need not have had anything to say: it is asked in the next turn.
-        self.touched.extend(self.hot.oldest());
     }
 
     /// A group with rot in its log is pressed: it lets go of what is held elsewhere.
@@ -261,11 +266,13 @@ impl Driver {
     #[must_use]
     pub fn with_hot_bytes_max(mut self, bytes_max: u64) -> Self {
         self.hot = HotGauge::new(bytes_max);
+        self.hot_bytes_max = bytes_max;
         self
     }
 
     /// Tells the planner how short of room the log is.
     pub fn press(&mut self, pressure: Pressure) {
+        self.hot.limit(if pressure.disk { 0 } else { self.hot_bytes_max });
         self.plan_options.pressure = pressure;
         self.touched.extend(&self.plan_options.pressure.groups);
     }

@@ -12,7 +12,7 @@ use varve_common::{
 };
 use varve_replica::{
     GroupKind, GroupOptions, GroupState, Input, LocalCheckpoint, LogEntry, OpenGroup, PartitionIdentity,
-    PersistedHardState, SealMark,
+    PartitionView, PersistedHardState, SealMark,
     checkpoint::{self, Decoded},
     metadata::{Image, Topic},
 };
@@ -21,6 +21,8 @@ use varve_snapshot::{
     verify::Expected,
 };
 use varve_wal::{self as wal, RecoveredGroup};
+
+use super::{loss::Stopped, remains};
 
 /// How many bytes of entries one read of the log asks for.
 const READ_BYTES: u64 = 8 << 20;
@@ -39,7 +41,9 @@ enum Why {
         "acknowledged entries above {0} are damaged; `varve storage recover --accept-loss` on the stopped node ends this"
     )]
     Damaged(LogIndex),
-    #[error("no local checkpoint can be read and the log begins only at {0}")]
+    #[error(
+        "no local checkpoint can be read and the log begins only at {0}; `varve storage scrub` on the stopped node rebuilds one from the bucket"
+    )]
     NoCheckpoint(LogIndex),
     #[error(transparent)]
     Read(#[from] wal::ReadError),
@@ -85,8 +89,8 @@ pub struct Groups {
 pub enum Change {
     /// A group is opened or configured.
     Feed(Input),
-    /// A group cannot be opened.
-    Offline(OpenError),
+    /// A group cannot be opened; what is left of it to read.
+    Offline(OpenError, Option<Arc<PartitionView>>),
     /// A group leaves this node.
     Gone(GroupId),
 }
@@ -152,7 +156,16 @@ impl Groups {
             partition,
         };
         let kind = GroupKind::Partition { identity, options: (self.placement.options_of)(topic) };
-        Some(self.open(group, replica, voters.to_vec(), kind).map_or_else(Change::Offline, Change::Feed))
+        let found = self.recovered.get(&group).filter(|found| found.damage.is_some()).cloned();
+        Some(match self.open(group, replica, voters.to_vec(), kind.clone()) {
+            Ok(input) => Change::Feed(input),
+            Err(error) => Change::Offline(error, found.and_then(|found| self.left(group, &found, &kind))),
+        })
+    }
+
+    fn left(&self, group: GroupId, found: &RecoveredGroup, kind: &GroupKind) -> Option<Arc<PartitionView>> {
+        let stopped = Stopped { disk: &self.disk, data: &self.placement.data, wal: &self.wal };
+        remains::view(&stopped, group, found, kind)
     }
 
     /// Replicas in the log that the metadata, once it is complete, does not place here: their topics are gone.

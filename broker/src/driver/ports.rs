@@ -32,6 +32,9 @@ pub trait Ports {
     /// A group serves no more; the others go on.
     fn stopped(&mut self, group: GroupId, why: &str);
 
+    /// A group of this node cannot be opened; what is left of it to read, if anything.
+    fn offline(&mut self, group: GroupId, why: &str, left: Option<Arc<PartitionView>>);
+
     /// A group has left this node for good: its files may go.
     fn gone(&mut self, group: GroupId);
 }

@@ -117,10 +117,11 @@ impl Question<'_> {
         let since =
             |version: i16| if self.version >= version { Ok(()) } else { Err(ErrorCode::UnsupportedVersion) };
         match asked.timestamp {
-            LATEST => Ok(named(view, self.end(view))),
+            LATEST => served.whole().map(|()| named(view, self.end(view))),
             EARLIEST => Ok(named(view, view.log_start)),
             special if special == MAX_TIMESTAMP.0 => {
                 since(MAX_TIMESTAMP.1)?;
+                served.whole()?;
                 self.max_timestamp(&served).await
             }
             special if special == EARLIEST_LOCAL.0 => {
@@ -155,7 +156,11 @@ impl Question<'_> {
         let found =
             self.node.backend.find_timestamp(served.group, timestamp).await.map_err(|error| error.code())?;
         let visible = found.filter(|found| found.offset < self.end(&served.view));
-        Ok(visible.map_or_else(nowhere, |found| found_at(&served.view, found)))
+        match visible {
+            Some(found) => Ok(found_at(&served.view, found)),
+            // It may have been among what is lost.
+            None => served.whole().map(|()| nowhere()),
+        }
     }
 }
 

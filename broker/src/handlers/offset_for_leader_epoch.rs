@@ -56,5 +56,6 @@ fn find(
     let topic = TopicRef::Name(topic.to_owned()).find(&image)?;
     let served = partitions::find(node, topic, asked.partition)?;
     partitions::check_epoch(&served.view, asked.current_leader_epoch)?;
+    served.whole()?;
     Ok(partitions::epoch_end(&served.view, asked.leader_epoch))
 }

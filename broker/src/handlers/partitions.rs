@@ -17,6 +17,8 @@ pub struct Served {
     pub view: Arc<PartitionView>,
     /// Wakes with each change.
     pub changes: watch::Receiver<Arc<PartitionView>>,
+    /// It has stopped: what is left of it is read, and where that ends nobody knows what there was.
+    pub is_damaged: bool,
 }
 
 /// How a request names a topic.
@@ -38,17 +40,23 @@ impl TopicRef {
     }
 }
 
-/// The partition of a topic, if this node leads it. What a damaged one had published before it stopped is still read.
+/// The partition of a topic, if this node leads it. What is left of a damaged one is still read.
 pub fn find(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorCode> {
     let index = usize::try_from(partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
     let group = topic.partitions.get(index).ok_or(ErrorCode::UnknownTopicOrPartition)?.group;
-    let absent = || match node.backend.damage(group) {
-        Some(_) => ErrorCode::KafkaStorageError,
-        None => ErrorCode::NotLeaderOrFollower,
-    };
-    let changes = node.backend.watch(group).ok_or_else(absent)?;
+    // Asked first: a partition that stops is told to be damaged before what is left of it is shown.
+    let is_damaged = node.backend.damage(group).is_some();
+    let absent = if is_damaged { ErrorCode::KafkaStorageError } else { ErrorCode::NotLeaderOrFollower };
+    let changes = node.backend.watch(group).ok_or(absent)?;
     let view = Arc::clone(&changes.borrow());
-    if view.ready { Ok(Served { group, view, changes }) } else { Err(ErrorCode::NotLeaderOrFollower) }
+    if view.ready { Ok(Served { group, view, changes, is_damaged }) } else { Err(absent) }
+}
+
+impl Served {
+    /// For an answer that says where the log ends: of a damaged one nobody may be told, or consumers would go there.
+    pub fn whole(&self) -> Result<(), ErrorCode> {
+        if self.is_damaged { Err(ErrorCode::KafkaStorageError) } else { Ok(()) }
+    }
 }
 
 /// Whether a client's idea of the leader epoch is ours (KIP-320); -1: it has none.

@@ -141,6 +141,7 @@ fn hand_over(
     let topic = reference.find(&image)?;
     authorize(context, Operation::Write, Resource::Topic(&topic.name))?;
     let served = partitions::find(node, topic, data.index)?;
+    served.whole()?;
     let batch = data.records.unwrap_or_default();
     let rules = image.produce_rules(topic, || ProduceRules::from(&node.effective(topic)));
     let meta = check(node, rules, &batch)?;

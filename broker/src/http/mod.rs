@@ -1,7 +1,8 @@
 //! The admin address: metrics and health, over plain HTTP, without data and without secrets.
 //!
 //! `/livez` says that the process turns: it asks nobody, least of all the object store. `/readyz` (and `/healthz`) asks
-//! the checks that the node gave, each by name; `?verbose` lists them. `/metrics` is OpenMetrics text.
+//! the checks that the node gave, each by name; `?verbose` lists them. `/metrics` is OpenMetrics text. `/storage` says what is
+//! damaged and what scrub has read, as JSON; a POST to `/storage/scrub` lets it read everything now.
 
 use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc};
 
@@ -10,7 +11,7 @@ use axum::{
     extract::{RawQuery, State},
     http::{StatusCode, header},
     response::IntoResponse,
-    routing::get,
+    routing::{get, post},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -52,15 +53,30 @@ pub struct Admin {
 struct Shared {
     metrics: Arc<Metrics>,
     checks: Vec<Check>,
+    storage: Option<Storage>,
+}
+
+/// What the storage is asked.
+#[derive(Clone)]
+pub struct Storage {
+    /// What `/storage` says.
+    pub describe: Arc<dyn Fn() -> serde_json::Value + Send + Sync>,
+    /// Reads everything again, now.
+    pub scrub: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Admin {
     /// Listens, on the runtime that this is called in.
-    pub async fn start(address: SocketAddr, metrics: Arc<Metrics>, checks: Vec<Check>) -> io::Result<Self> {
+    pub async fn start(
+        address: SocketAddr,
+        metrics: Arc<Metrics>,
+        checks: Vec<Check>,
+        storage: Option<Storage>,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        let router = router(Arc::new(Shared { metrics, checks }));
+        let router = router(Arc::new(Shared { metrics, checks, storage }));
         let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
         let task = tokio::spawn(async move { server.await });
         Ok(Self { address, task, stopping })
@@ -84,11 +100,24 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .route("/healthz", get(ready))
+        .route("/storage", get(describe_storage))
+        .route("/storage/scrub", post(start_scrub))
         .with_state(shared)
 }
 
 async fn scrape(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], shared.metrics.encode())
+}
+
+async fn describe_storage(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
+    let storage = shared.storage.as_ref().ok_or(StatusCode::NOT_FOUND)?;
+    Ok::<_, StatusCode>(([(header::CONTENT_TYPE, "application/json")], (storage.describe)().to_string()))
+}
+
+async fn start_scrub(State(shared): State<Arc<Shared>>) -> StatusCode {
+    let Some(storage) = &shared.storage else { return StatusCode::NOT_FOUND };
+    (storage.scrub)();
+    StatusCode::ACCEPTED
 }
 
 async fn ready(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> impl IntoResponse {
@@ -137,7 +166,8 @@ mod tests {
     }
 
     async fn start(checks: Vec<Check>) -> Admin {
-        Admin::start("127.0.0.1:0".parse().unwrap(), Arc::new(Metrics::new()), checks).await.unwrap()
+        let metrics = Arc::new(Metrics::new());
+        Admin::start("127.0.0.1:0".parse().unwrap(), metrics, checks, None).await.unwrap()
     }
 
     #[tokio::test]

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use varve_common::GroupId;
 use varve_compactor::Pressure;
-use varve_replica::{Input, JobOutcome, Reply, Ticket};
+use varve_replica::{GroupStatus, Input, JobOutcome, Reply, Ticket};
 
 use crate::driver::Ack;
 
@@ -41,6 +41,8 @@ pub enum Mail {
     JobDone(GroupId, JobOutcome),
     /// How short of room the log is, and who must let go of it.
     Pressure(Pressure),
+    /// Somebody wants to know what a group says of itself; nothing of one that is not here or has stopped.
+    Status(GroupId, oneshot::Sender<Option<GroupStatus>>),
     /// The node is about to stop: what can leave for the bucket does; the sender is told when nothing is left.
     Drain(oneshot::Sender<()>),
     /// The node stops: the thread ends when what it was told before is done.

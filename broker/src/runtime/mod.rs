@@ -6,6 +6,7 @@ mod banner;
 pub mod blocks;
 pub mod clock;
 pub mod data;
+mod descriptors;
 mod gauges;
 pub mod guard;
 pub mod identity;
@@ -16,6 +17,8 @@ pub mod pressure;
 pub mod rot;
 
 pub mod process;
+pub mod scrub;
 pub mod shard;
 pub mod store;
 pub mod views;
+mod watches;

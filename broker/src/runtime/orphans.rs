@@ -59,7 +59,8 @@ impl Knowledge for Views {
     }
 
     fn view(&self, group: GroupId) -> Option<Arc<PartitionView>> {
-        self.partition(group)
+        // What is left of a damaged one may be older than what its lost log named.
+        if self.damage(group).is_some() { None } else { self.partition(group) }
     }
 }
 

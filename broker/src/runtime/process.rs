@@ -31,20 +31,21 @@ use super::{
     banner,
     clock::{SystemClock, SystemEntropy},
     data::{Layout, Lock, LockError},
-    gauges,
+    descriptors, gauges,
     guard::{self, FoundError},
     identity::Identity,
     mailbox::{Mail, Mailbox, mailbox},
-    options, orphans, pressure, rot,
+    options, orphans, pressure, rot, scrub,
     shard::ShardThread,
     store::{self, Tier, TierError},
     views::Views,
+    watches,
 };
 use crate::{
     config::Config,
     driver::{Driver, Groups, OpenError, Placement},
     handlers::Handlers,
-    http::{Admin, Check},
+    http::Admin,
     jobs::{Retention, Surroundings},
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
@@ -136,29 +137,29 @@ pub fn run(config: Config) -> Result<(), RunError> {
 }
 
 /// What every part of the process stands on.
-struct Base {
-    config: Config,
-    layout: Layout,
-    disk: Arc<dyn Disk>,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-    tier: Tier,
-    identity: Identity,
-    metrics: Arc<Metrics>,
-    cold: tokio::runtime::Handle,
+pub(super) struct Base {
+    pub(super) config: Config,
+    pub(super) layout: Layout,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) tier: Tier,
+    pub(super) identity: Identity,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) cold: tokio::runtime::Handle,
     _lock: Lock,
 }
 
 /// What runs below the handlers.
-struct Core {
-    backend: NodeBackend,
-    wal: varve_wal::Handle,
-    reader: varve_wal::Reader,
-    chunks: ChunkCache,
-    local: LocalSegments,
-    thread: std::thread::JoinHandle<()>,
-    failed: oneshot::Receiver<String>,
-    recovery: banner::Recovered,
+pub(super) struct Core {
+    pub(super) backend: NodeBackend,
+    pub(super) wal: varve_wal::Handle,
+    pub(super) reader: varve_wal::Reader,
+    pub(super) chunks: ChunkCache,
+    pub(super) local: LocalSegments,
+    pub(super) thread: std::thread::JoinHandle<()>,
+    pub(super) failed: oneshot::Receiver<String>,
+    pub(super) recovery: banner::Recovered,
 }
 
 async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunError> {
@@ -170,24 +171,26 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     let registration =
         BrokerRegistration { node: base.identity.node.get(), advertised: advertised.collect(), rack: None };
     // Before the first entry: in a log that is full it waits for what this frees.
-    let pressure = tokio::spawn(pressure::watch(
-        core.reader.clone(),
-        core.wal.clone(),
-        core.backend.mailbox.clone(),
-        Arc::clone(&base.clock),
-        wal_bytes_max(&base)?,
-    ));
+    let pressure = tokio::spawn(pressure::watch(watches::pressure_sources(&base, &core)?));
     register(&core.backend, registration).await?;
 
     let server = listen(&base, &core)?;
-    let admin = Admin::start(base.config.admin_listen, Arc::clone(&base.metrics), checks(&core))
-        .await
-        .map_err(system("listen on the admin address"))?;
+    let control = Arc::new(scrub::Control::default());
+    let storage = watches::storage_surface(&core, &control);
+    let admin = Admin::start(
+        base.config.admin_listen,
+        Arc::clone(&base.metrics),
+        watches::checks(&core),
+        Some(storage),
+    )
+    .await
+    .map_err(system("listen on the admin address"))?;
     banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
 
-    let gauges = tokio::spawn(gauges::watch(gauge_sources(&base, &core)?));
-    let rot = tokio::spawn(rot::watch(rot_sources(&base, &core)));
-    let orphans = base.cold.spawn(orphans::watch(orphan_sources(&base, &core)));
+    let gauges = tokio::spawn(gauges::watch(watches::gauge_sources(&base, &core)?));
+    let rot = tokio::spawn(rot::watch(watches::rot_sources(&base, &core)));
+    let scrub = base.cold.spawn(scrub::watch(watches::scrub_sources(&base, &core, control)));
+    let orphans = base.cold.spawn(orphans::watch(watches::orphan_sources(&base, &core)));
     let claim = guard::watch(
         Arc::clone(&base.tier.store),
         base.tier.prefix.clone(),
@@ -206,6 +209,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     gauges.abort();
     rot.abort();
     orphans.abort();
+    scrub.abort();
     server.shutdown().await;
     if ended.is_ok() {
         drain(&core, &*base.clock).await;
@@ -255,7 +259,7 @@ async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, R
     Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, _lock: lock })
 }
 
-fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
+pub(super) fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
     let space = base.disk.space(&base.layout.root).map_err(system("measure the disk"))?;
     Ok(base.config.wal_bytes_max(space.total_bytes))
 }
@@ -396,7 +400,8 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
         .map(|listener| Bound::bind(&listener.name, listener.address))
         .collect::<Result<Vec<_>, _>>()?;
     let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));
-    let limits = Limits::from_config(&base.config.connections);
+    let mut limits = Limits::from_config(&base.config.connections);
+    limits.total_max = limits.total_max.min(descriptors::connections_max());
     Ok(Server::start(bound, Arc::new(Handlers::new(node)), observer, limits))
 }
 
@@ -413,63 +418,6 @@ fn remove_leftovers(local: &LocalSegments, recovery: &varve_wal::Recovery) -> io
         }
     }
     Ok(())
-}
-
-fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources, RunError> {
-    Ok(gauges::Sources {
-        metrics: Arc::clone(&base.metrics),
-        views: core.backend.views.clone(),
-        wal: core.reader.clone(),
-        wal_bytes_max: wal_bytes_max(base)?,
-        store: Arc::clone(&base.tier.counters),
-        chunks: core.chunks.clone(),
-        disk: Arc::clone(&base.disk),
-        data: base.layout.root.clone(),
-        clock: Arc::clone(&base.clock),
-    })
-}
-
-fn orphan_sources(base: &Base, core: &Core) -> orphans::Sources {
-    orphans::Sources {
-        store: Arc::clone(&base.tier.store),
-        keys: base.tier.prefix.cluster(base.identity.cluster),
-        incarnation: base.identity.incarnation,
-        views: core.backend.views.clone(),
-        clock: Arc::clone(&base.clock),
-        metrics: Arc::clone(&base.metrics),
-        options: base.config.orphans,
-        grace: base.config.delete_grace,
-    }
-}
-
-fn rot_sources(base: &Base, core: &Core) -> rot::Sources {
-    rot::Sources {
-        wal: core.wal.clone(),
-        local: core.local.clone(),
-        views: core.backend.views.clone(),
-        mailbox: core.backend.mailbox.clone(),
-        clock: Arc::clone(&base.clock),
-        metrics: Arc::clone(&base.metrics),
-    }
-}
-
-fn checks(core: &Core) -> Vec<Check> {
-    let wal = core.wal.clone();
-    let views = core.backend.views.clone();
-    let damaged_views = views.clone();
-    vec![
-        Check::new("log", move || match wal.pressure() {
-            varve_wal::Pressure::None => Ok(()),
-            varve_wal::Pressure::Full(full) => Err(format!("no room for records: {full}")),
-            varve_wal::Pressure::Failed => Err("the log has failed".to_owned()),
-        }),
-        Check::new("partitions", move || {
-            let waiting = views.waiting();
-            if waiting == 0 { Ok(()) } else { Err(format!("{waiting} partitions have no leader yet")) }
-        }),
-        // The others are served: a node that is taken away for the sake of one partition helps nobody.
-        Check::noted("damage", move || Ok(rot::note(&damaged_views))),
-    ]
 }
 
 async fn until_signal() -> Result<(), RunError> {

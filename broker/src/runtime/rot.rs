@@ -61,6 +61,10 @@ fn told(sources: &Sources, finding: Finding) {
 }
 
 fn tell(sources: &Sources, group: GroupId, rot: Rot) {
+    if sources.views.damage(group).is_some() {
+        // Known: each reader of what it has lost meets it again.
+        return;
+    }
     let name = sources.views.name(group);
     tracing::error!(%group, name, %rot, "bytes on the local disk are not those that were written");
     sources.metrics.handles.rot_found.inc();

@@ -104,6 +104,10 @@ impl<J: StartJob> ShardThread<J> {
                     }
                     Mail::JobDone(group, outcome) => inputs.push(Input::JobDone { group, outcome }),
                     Mail::Pressure(pressure) => driver.press(pressure),
+                    Mail::Status(group, answer) => {
+                        // Whoever asked may have gone.
+                        let _ = answer.send(driver.shard().status(group));
+                    }
                     Mail::Drain(sender) => {
                         driver.drain();
                         drained = Some(sender);
@@ -194,6 +198,14 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
         self.views.set_damaged(group, why);
         let name = self.views.name(group);
         tracing::error!(%group, name, why, "group stopped; the others go on");
+    }
+
+    fn offline(&mut self, group: GroupId, why: &str, left: Option<Arc<PartitionView>>) {
+        // First of all: nobody takes what is left for the whole.
+        self.stopped(group, why);
+        if let Some(left) = left {
+            self.views.publish(group, left);
+        }
     }
 
     fn gone(&mut self, group: GroupId) {

@@ -307,12 +307,31 @@ pub struct DoctorS3 {
     pub output: OutputFlags,
 }
 
+/// Where a running node answers.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct AdminFlag {
+    /// Admin address of the node, where it runs [default: admin.listen of the configuration]
+    #[arg(long = "admin", value_name = "HOST:PORT")]
+    pub address: Option<std::net::SocketAddr>,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum StorageCommand {
-    /// Show which partitions have lost acknowledged records, and which; exit code 1 when one has. The node must not run
+    /// Show which partitions have lost acknowledged records, and which; exit code 1 when one has. Of a running node the admin address is asked
     Status {
         #[command(flatten)]
         store: StoreFlags,
+        #[command(flatten)]
+        admin: AdminFlag,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Read everything again, on the node and in its bucket, and repair what is damaged; exit code 1 when damage is left, or something could not be read. The node may run
+    Scrub {
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        admin: AdminFlag,
         #[command(flatten)]
         output: OutputFlags,
     },

@@ -1,24 +1,43 @@
-//! `storage status|recover`: what is damaged on the disk of a stopped node, and giving it up.
+//! `storage status|scrub|recover`: what is damaged on a node's disk and in its bucket, repairing it, and giving it up.
+
+mod scrub;
+
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 use varve_broker::{
-    config::Sources,
-    storage::{Loss, Storage, StorageError},
+    config::{Config, Sources},
+    storage::{LockError, Loss, Storage, StorageError},
 };
 
 use crate::{
-    args::StorageCommand,
+    admin,
+    args::{AdminFlag, StorageCommand},
     failure::Failure,
     output::{self, Format, Table},
 };
 
 pub fn run(command: StorageCommand, sources: Sources) -> Result<(), Failure> {
     match command {
-        StorageCommand::Status { store, output } => {
-            let storage = Storage::open(&store.load(sources)?).map_err(failed)?;
+        StorageCommand::Status { store, admin, output } => {
+            let config = store.load(sources)?;
+            let storage = match Storage::open(&config) {
+                Err(StorageError::Lock(taken)) => {
+                    return status_of_running(address(admin, &config), output.format(), &taken);
+                }
+                opened => opened.map_err(failed)?,
+            };
             let losses: Vec<Loss> = storage.losses().cloned().collect();
             show(&losses, output.format(), false)?;
             if losses.is_empty() { Ok(()) } else { Err(Failure::Reported) }
+        }
+        StorageCommand::Scrub { store, admin, output } => {
+            let config = store.load(sources)?;
+            let report = match Storage::open(&config) {
+                Err(StorageError::Lock(taken)) => scrub::of_running(address(admin, &config), &taken)?,
+                opened => scrub::of_stopped(&mut opened.map_err(failed)?, &config)?,
+            };
+            scrub::show(&report, output.format())
         }
         StorageCommand::Recover { store, accept_loss: _, partitions, output } => {
             let mut storage = Storage::open(&store.load(sources)?).map_err(failed)?;
@@ -26,6 +45,34 @@ pub fn run(command: StorageCommand, sources: Sources) -> Result<(), Failure> {
             Ok(show(&losses, output.format(), true)?)
         }
     }
+}
+
+fn address(flag: AdminFlag, config: &Config) -> SocketAddr {
+    flag.address.unwrap_or(config.admin_listen)
+}
+
+/// A node that runs and does not answer there: which of both is wrong only the user knows.
+fn not_there(taken: &LockError, address: SocketAddr, error: &std::io::Error) -> Failure {
+    let what = format!("{taken}, and its admin address {address} does not answer: {error}");
+    Failure::failed(what, "name the address with --admin, or stop the node")
+}
+
+fn status_of_running(address: SocketAddr, format: Format, taken: &LockError) -> Result<(), Failure> {
+    let storage = admin::storage(address).map_err(|error| not_there(taken, address, &error))?;
+    let damaged = storage["damaged"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let table = || {
+        let mut table = Table::new(&["PARTITION", "STATE", "CAUSE"]);
+        for row in &damaged {
+            table.row([text(&row["partition"]), "offline".to_owned(), text(&row["cause"])]);
+        }
+        let partitions = if damaged.is_empty() { "nothing is damaged\n".to_owned() } else { table.render() };
+        format!("{partitions}scrub: {}\n", scrub::line(&storage["scrub"]))
+    };
+    let row = |row: &Value| json!({"partition": row["partition"], "cause": row["cause"], "state": "offline"});
+    output::print(format, table, || damaged.iter().map(row).collect())?;
+    let unrepaired = storage["scrub"]["unrepaired"].as_u64().unwrap_or(0);
+    if damaged.is_empty() && unrepaired == 0 { Ok(()) } else { Err(Failure::Reported) }
 }
 
 fn failed(error: StorageError) -> Failure {

@@ -29,6 +29,8 @@ pub enum Rot {
     Entries(std::ops::Range<LogIndex>),
     /// The sealed file whose range begins here.
     Sealed(Offset),
+    /// The local checkpoint of this index. The state is in memory: another is written.
+    Checkpoint(LogIndex),
 }
 
 impl std::fmt::Display for Rot {
@@ -36,6 +38,7 @@ impl std::fmt::Display for Rot {
         match self {
             Self::Entries(entries) => write!(f, "log entries {} to {}", entries.start, entries.end.0 - 1),
             Self::Sealed(base) => write!(f, "the sealed file from offset {base}"),
+            Self::Checkpoint(index) => write!(f, "the local checkpoint as of entry {index}"),
         }
     }
 }

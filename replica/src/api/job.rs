@@ -30,6 +30,19 @@ pub enum Job {
         /// The range's sealed file, where there is one: the log may be cut behind it.
         seal: Option<SealMark>,
     },
+    /// Puts a range whose object in the bucket is damaged there once more, under the intent's key, from what this node holds of it.
+    Restore {
+        /// Which group.
+        group: GroupId,
+        /// What the key and the footer are made of.
+        identity: PartitionIdentity,
+        /// Announced and committed.
+        intent: Intent,
+        /// The manifest's word on the range.
+        entry: Entry,
+        /// The range's sealed file, where there is one.
+        seal: Option<SealMark>,
+    },
     /// Writes a rolled range into a file: temporary file, fsync, rename, directory fsync.
     Seal {
         /// Which group.
@@ -140,6 +153,7 @@ impl Job {
     pub const fn group(&self) -> GroupId {
         match self {
             Self::Upload { group, .. }
+            | Self::Restore { group, .. }
             | Self::Seal { group, .. }
             | Self::Unseal { group, .. }
             | Self::CheckpointLocal { group, .. }
@@ -155,7 +169,7 @@ impl Job {
     #[must_use]
     pub const fn kind(&self) -> JobKind {
         match self {
-            Self::Upload { .. } => JobKind::Upload,
+            Self::Upload { .. } | Self::Restore { .. } => JobKind::Upload,
             Self::Seal { .. } => JobKind::Seal,
             Self::Unseal { .. } => JobKind::Unseal,
             Self::CheckpointLocal { .. } => JobKind::CheckpointLocal,

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use varve_common::{LogIndex, Offset, Term, TopicId};
 use varve_formats::{
-    command::{Command, IntentExpired, ProducerExpired, TierAppend, TierIntent},
-    manifest,
+    command::{Command, Fence, IntentExpired, ProducerExpired, TierAppend, TierIntent, TierReplace},
+    manifest::{self, EntryKind},
     state::{Intent, RollEntry},
 };
 
@@ -87,10 +87,10 @@ impl Hosted {
             || self.uploaded.contains_key(&uid)
             || self.upload_failed.contains(&uid);
         let current = intent.term == self.raft.term() && self.is_ready();
-        let Some(roll) = self.roll_of(intent) else { return };
         if known || !current || self.uploading.len() >= UPLOADS_MAX {
             return;
         }
+        let Some(roll) = self.roll_of(intent) else { return self.upload_again(uid, effects) };
         let job = Job::Upload {
             group: self.group,
             identity: state.identity().clone(),
@@ -101,6 +101,37 @@ impl Hosted {
         };
         self.uploading.insert(uid);
         self.start(job, effects);
+    }
+
+    /// Puts a range that is in the bucket there once more: its object is damaged, and this node may still hold its records.
+    fn upload_again(&mut self, uid: u64, effects: &mut Vec<Effect>) {
+        let Some(state) = self.partition() else { return };
+        let bucket = state.bucket();
+        let Some(intent) = bucket.intents.iter().find(|intent| intent.uid == uid) else { return };
+        let of = |entry: &&manifest::Entry| entry.base == intent.base && entry.end() == intent.end;
+        let Some(entry) = bucket.root.entries.iter().find(of) else { return };
+        let job = Job::Restore {
+            group: self.group,
+            identity: state.identity().clone(),
+            intent: intent.clone(),
+            entry: entry.clone(),
+            seal: self.seals.iter().find(|seal| seal.base == entry.base && seal.end == entry.end()).cloned(),
+        };
+        self.uploading.insert(uid);
+        self.start(job, effects);
+    }
+
+    /// A done upload of a range that is in the manifest already, as the command that puts it in the place of what is there.
+    pub(super) fn replacement(&self, fence: Fence) -> Option<TierReplace> {
+        let root = &self.partition()?.bucket().root;
+        let merged = self.uploaded.values().filter(|entry| entry.kind == EntryKind::Merged);
+        merged.into_iter().find_map(|added| {
+            let within = |entry: &&manifest::Entry| entry.base >= added.base && entry.last <= added.last;
+            let removed: Vec<&manifest::Entry> = root.entries.iter().filter(within).collect();
+            let covers = removed.first()?.base == added.base && removed.last()?.last == added.last;
+            let removed = removed.iter().map(|entry| entry.uid).collect();
+            covers.then(|| TierReplace { fence, removed, added: vec![added.clone()] })
+        })
     }
 
     /// The done uploads that follow the tiered end without a gap.
@@ -242,7 +273,7 @@ impl Hosted {
     }
 
     /// A term opens with an empty entry and nobody else may write one, so the entry is an expiry that finds nobody.
-    fn advance(&mut self, now: Now) {
+    pub(super) fn advance(&mut self, now: Now) {
         if self.partition().is_some() && self.pending.is_empty() {
             let nobody = ProducerExpired { unused_since_ms: i64::MIN };
             self.propose(now, &Command::ProducerExpired(nobody), None);

@@ -20,7 +20,10 @@ impl Hosted {
         let kind = kind_of(&outcome);
         self.finish(kind, !is_failure(&outcome));
         match outcome {
-            JobOutcome::Uploaded { uid, entry } => self.uploaded(uid, entry),
+            JobOutcome::Uploaded { uid, entry } => {
+                self.uploaded(uid, entry);
+                self.advance_jobs(now);
+            }
             JobOutcome::UploadFailed { uid, why } => {
                 self.uploading.remove(&uid);
                 self.upload_failed.insert(uid);
@@ -103,6 +106,8 @@ impl Hosted {
         let Some(fence) = self.fence() else { return };
         if let Some(node) = self.folded.take() {
             self.propose_fenced(now, &Command::NodeFolded(NodeFolded { fence, node }), None);
+        } else if let Some(replace) = self.replacement(fence) {
+            self.propose_fenced(now, &Command::TierReplace(replace), None);
         }
     }
 

@@ -15,12 +15,15 @@ use varve_common::LogIndex;
 
 use super::hosted::{Hosted, Machine};
 use crate::{
-    api::{Effect, Mark, Rot, SealMark, StopReason},
+    api::{Effect, Mark, Now, Rot, SealMark, StopReason},
     partition::PartitionState,
 };
 
+/// More than the planner ever waits for before it takes a checkpoint, and far from overflow.
+const CHANGES_OF_ROT: u64 = 1 << 40;
+
 impl Hosted {
-    pub(super) fn rotten(&mut self, rot: Rot, effects: &mut Vec<Effect>) {
+    pub(super) fn rotten(&mut self, now: Now, rot: Rot, effects: &mut Vec<Effect>) {
         self.touched = true;
         let from = match &rot {
             Rot::Entries(entries) => {
@@ -37,9 +40,20 @@ impl Hosted {
                 }
                 None
             }
+            Rot::Checkpoint(index) => return self.replace_checkpoint(now, *index),
         };
         self.mark(Mark::Damaged { from }, effects);
         self.stop(StopReason::Damaged(rot), effects);
+    }
+
+    /// One that does not read back lets nothing be cut, and another is due: with an entry of its own where nothing came since.
+    fn replace_checkpoint(&mut self, now: Now, index: LogIndex) {
+        let before = self.local_checkpoints.len();
+        self.local_checkpoints.retain(|checkpoint| checkpoint.index != index);
+        if self.local_checkpoints.len() < before {
+            self.since_checkpoint.changes = CHANGES_OF_ROT;
+            self.advance(now);
+        }
     }
 
     fn is_lost(&self, entries: &Range<LogIndex>) -> bool {

@@ -7,6 +7,8 @@
 
 mod bad_input;
 mod collect;
+mod damage;
+mod disk_pressure;
 mod doctor;
 mod hostile_s3;
 mod local_retention;
@@ -15,5 +17,6 @@ mod power;
 mod proof;
 mod rot;
 mod round_trips;
+mod scrub;
 mod stores;
 mod wal_bound;

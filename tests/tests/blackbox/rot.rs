@@ -12,25 +12,25 @@ use varve_tests::{
     wait_for,
 };
 
-const STORAGE_ERROR: i16 = 56;
+pub(crate) const STORAGE_ERROR: i16 = 56;
 
 /// A value that stands once in all files, and in which a byte can be changed.
-fn value(topic: &str, number: usize) -> Vec<u8> {
+pub(crate) fn value(topic: &str, number: usize) -> Vec<u8> {
     let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
     format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise.take(1000)).collect()
 }
 
-fn produce(node: &Node, topic: &str, number: usize) -> i16 {
+pub(crate) fn produce(node: &Node, topic: &str, number: usize) -> i16 {
     let batch = Batch::of(&[&value(topic, number)]).encode();
     produce_patiently(node.kafka(), topic, &batch).expect("the connection stays open")
 }
 
-fn fill(node: &Node, topic: &str, numbers: std::ops::Range<usize>) {
+pub(crate) fn fill(node: &Node, topic: &str, numbers: std::ops::Range<usize>) {
     numbers.for_each(|number| assert_eq!(produce(node, topic, number), 0, "{topic} {number}"));
 }
 
 /// Flips a bit of every place below `folder` that holds `needle`; how many there were. Written as a disk rots: from outside, in place.
-fn flip(folder: &Path, needle: &[u8]) -> usize {
+pub(crate) fn flip(folder: &Path, needle: &[u8]) -> usize {
     use std::os::unix::fs::FileExt as _;
     let mut flipped = 0;
     for entry in fs::read_dir(folder).unwrap().flatten() {
@@ -50,7 +50,7 @@ fn flip(folder: &Path, needle: &[u8]) -> usize {
     flipped
 }
 
-fn is_served(address: SocketAddr, topic: &str, number: usize) -> bool {
+pub(crate) fn is_served(address: SocketAddr, topic: &str, number: usize) -> bool {
     let (code, records) = fetch(address, topic, number as i64);
     code == 0 && records.windows(1000).any(|window| value(topic, number).starts_with(window))
 }
@@ -181,7 +181,7 @@ fn rot_in_a_sealed_file_stops_its_partition_only() {
 }
 
 /// `varve storage ...` on the node's directory: its exit code, and what it says.
-fn storage(node: &Node, arguments: &[&str]) -> (i32, String) {
+pub(crate) fn storage(node: &Node, arguments: &[&str]) -> (i32, String) {
     let mut command = Command::new(tool::varve());
     command.arg("storage").args(arguments).arg("--data-dir").arg(node.data());
     tool::without_our_variables(&mut command);

@@ -2,7 +2,7 @@
 
 use futures_util::future::join;
 use varve_common::{Digest, Disk, LogIndex, Offset, Term};
-use varve_formats::{keys::Key, segment};
+use varve_formats::{keys::Key, manifest::EntryKind, segment};
 use varve_objects::{
     Operation, PutError,
     testing::{Fault, FaultRates},
@@ -288,4 +288,65 @@ fn a_marked_file_that_is_missing_is_damaged_never_absent() {
     }
     let gone = node.local.remove(GROUP, seal.base, seal.end);
     assert!(gone.is_ok(), "removing twice is fine");
+}
+
+#[test]
+fn row_23_a_damaged_file_is_replaced_by_the_bytes_that_its_mark_promises_and_by_no_others() {
+    let mut node = rolled();
+    let roll = node.rolls[0].clone();
+    let seal = node.seal(&roll);
+    node.tier();
+    // The object holds the same bytes: that is what makes it a copy.
+    let object = node.store.inner().objects()[0].1.clone();
+    node.disk.flip_bit(&node.local.path(GROUP, seal.base, seal.end), 700);
+    assert!(node.local.check(GROUP, &seal).is_err());
+    assert!(node.local.take_damaged().is_empty(), "who repairs it tells nobody before");
+    assert!(node.local.replace(GROUP, &seal, &object[1..]).is_err());
+    assert!(node.local.verify(GROUP, &seal).is_err());
+    node.local.replace(GROUP, &seal, &object).unwrap();
+    node.local.verify(GROUP, &seal).unwrap();
+    node.cut(roll.roll_index);
+    node.forget_tail();
+    assert_eq!(read_all(&node, Offset(0), 1000).unwrap(), node.expected(Offset(0)));
+}
+
+#[test]
+fn row_60_an_object_that_is_gone_is_put_again_from_the_log_or_a_sealed_file() {
+    for source_is_cut in [false, true] {
+        let mut node = rolled();
+        let roll = node.rolls[0].clone();
+        let seal = node.seal(&roll);
+        node.tier();
+        let entry = node.root.entries[0].clone();
+        let mut source = crate::RangeSource::of_entry(node.wal.clone(), GROUP, &entry);
+        if source_is_cut {
+            node.cut(roll.roll_index);
+            source = source.or_sealed(node.local.open(GROUP, &node.identity, &seal).unwrap());
+        }
+        let key = UploadKey { term: TERM, uid: 99 };
+        let (uploader, segment) = (node.uploader.clone(), node.segment());
+        let added = node.executor.run(uploader.upload_again(&segment, source, key, &entry)).unwrap();
+        assert_eq!((added.kind, added.uid, added.count), (EntryKind::Merged, 99, entry.count));
+        assert_eq!((added.base, added.last, added.roll_index), (entry.base, entry.last, entry.roll_index));
+        let root = std::sync::Arc::make_mut(&mut node.root);
+        root.replace(&[entry.uid], vec![added]).unwrap();
+        node.local.remove(GROUP, seal.base, seal.end).unwrap();
+        node.seals.clear();
+        node.cut(roll.roll_index);
+        node.forget_tail();
+        assert_eq!(read_all(&node, Offset(0), 1000).unwrap(), node.expected(Offset(0)));
+    }
+}
+
+#[test]
+fn row_60_what_holds_other_records_than_the_object_did_takes_not_its_place() {
+    let mut node = rolled();
+    node.tier();
+    let mut entry = node.root.entries[0].clone();
+    entry.batch_bytes += 1;
+    let source = crate::RangeSource::of_entry(node.wal.clone(), GROUP, &entry);
+    let (uploader, segment) = (node.uploader.clone(), node.segment());
+    let key = UploadKey { term: TERM, uid: 99 };
+    let error = node.executor.run(uploader.upload_again(&segment, source, key, &entry)).unwrap_err();
+    assert!(matches!(error, UploadError::Source(SourceError::Promise { what: "bytes", .. })), "{error}");
 }

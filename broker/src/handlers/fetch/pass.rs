@@ -183,6 +183,7 @@ impl<'a> Pass<'a> {
     /// Whether a partition has records for the client.
     fn check(&mut self, want: &Wanted, data: &mut PartitionData) -> Result<Option<Question>, ErrorCode> {
         let served = self.find(want)?;
+        let whole = served.whole();
         self.changes.push(served.changes);
         let view = &served.view;
         partitions::check_epoch(view, want.current_leader_epoch)?;
@@ -190,8 +191,12 @@ impl<'a> Pass<'a> {
         data.last_stable_offset = view.last_stable_offset.to_wire();
         data.log_start_offset = view.log_start.to_wire();
         let from = Offset::from_wire(want.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
-        if diverges(view, want, data) {
+        // Behind what is left of a damaged one there may have been anything: nobody is sent elsewhere.
+        if whole.is_ok() && diverges(view, want, data) {
             return Ok(None);
+        }
+        if from >= view.high_watermark {
+            whole?;
         }
         if from < view.log_start || from > view.log_end {
             return Err(ErrorCode::OffsetOutOfRange);

@@ -112,3 +112,57 @@ fn b1_no_checkpoint_is_published_while_the_commit_of_one_is_on_its_way() {
     node.act(Action::PublishCheckpoint { uid: 4 });
     assert!(matches!(node.job(), Job::Publish { uid: 4, .. }));
 }
+
+/// The fenced replacement of TIERING.md 3, for one entry: scrub announces its range once more.
+#[test]
+fn b1_a_damaged_object_is_replaced_by_what_this_node_still_holds_of_it() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.tier(1, range);
+    node.act(Action::Announce { uid: 2, base: range.base, end: range.end });
+    node.act(Action::Upload { uid: 2 });
+    let Job::Restore { entry, intent, .. } = node.job() else { panic!("not a restoration") };
+    assert_eq!((entry.uid, intent.kind), (1, EntryKind::Merged));
+    let added = Entry { uid: 2, kind: EntryKind::Merged, term: intent.term, ..entry };
+    node.done(JobOutcome::Uploaded { uid: 2, entry: added.clone() });
+    let status = node.status();
+    assert_eq!((status.root.entries.as_slice(), status.tiered_end), ([added].as_slice(), range.end));
+    assert!(status.intents.is_empty() && status.uploaded.is_empty());
+    assert_eq!(status.tombstones.iter().map(|gone| gone.uid).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
+fn a_restoration_that_fails_leaves_the_manifest_and_is_given_up() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.tier(1, range);
+    node.act(Action::Announce { uid: 2, base: range.base, end: range.end });
+    node.act(Action::Upload { uid: 2 });
+    node.done(JobOutcome::UploadFailed { uid: 2, why: "no copy".to_owned() });
+    node.act(Action::Expire { uids: vec![2] });
+    let status = node.status();
+    assert_eq!((status.root.entries[0].uid, status.intents.len()), (1, 0));
+    assert!(status.jobs.running.is_empty());
+}
+
+#[test]
+fn fault_28_a_local_checkpoint_that_rots_lets_nothing_be_cut_until_another_is_taken() {
+    let mut node = Node::ready();
+    let range = node.roll((9, 0, 0), 5);
+    node.tier(1, range);
+    node.checkpoint();
+    node.send((9, 0, 5), 1);
+    node.settle();
+    node.checkpoint();
+    let before = node.status();
+    assert!(before.cut_limit.0 > before.truncated.0);
+    let index = before.local_checkpoints[1].index;
+    node.step(Input::Rotten { group: GROUP, rot: Rot::Checkpoint(index) });
+    node.settle();
+    let status = node.status();
+    assert_eq!((status.cut_limit, status.local_checkpoints.len()), (status.truncated, 1));
+    assert!(status.changes_since_checkpoint > 1 << 32, "the planner is in no hurry");
+    assert!(status.applied.0 > index, "the next one has an index of its own");
+    node.checkpoint();
+    assert!(node.status().cut_limit.0 > node.status().truncated.0);
+}
