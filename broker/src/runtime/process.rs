@@ -53,9 +53,8 @@ use crate::{
     telemetry,
 };
 
-/// Bytes of newest batches that are kept in memory for consumers at the tail: seconds of a busy node. Their answers leave
-/// from there; behind it they cost a read of the log.
-const TAIL_BYTES_MAX: usize = 128 << 20;
+/// Bytes of newest batches that are kept in memory for consumers at the tail.
+const TAIL_BYTES_MAX: usize = 64 << 20;
 /// The size of a chunk of a cold object.
 const CHUNK_BYTES: u64 = 4 << 20;
 /// Memory that uploads hold together.
