@@ -141,6 +141,8 @@ pub struct Model {
     pub durable: Groups,
     /// What was written behind that, batch by batch.
     pending: Vec<Vec<GroupRecord>>,
+    /// How many batches came before those.
+    settled: usize,
     /// Groups that lost something to injected damage, and were reported so.
     pub damaged: BTreeSet<GroupId>,
 }
@@ -188,9 +190,22 @@ impl Model {
         self.pending.pop();
     }
 
+    /// How many batches were written so far.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.settled + self.pending.len()
+    }
+
     /// All that was written is durable.
     pub fn synced(&mut self) {
-        for batch in std::mem::take(&mut self.pending) {
+        self.synced_to(self.written());
+    }
+
+    /// The first so many batches are durable. A sync in flight covers what was written before it began, and nothing behind.
+    pub fn synced_to(&mut self, written: usize) {
+        let count = written.saturating_sub(self.settled);
+        self.settled += count;
+        for batch in self.pending.drain(..count) {
             self.durable.apply(&batch);
         }
     }

@@ -54,6 +54,16 @@ pub const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// Its life on the prefix.
 pub const INCARNATION: Incarnation = Incarnation(1);
 
+/// A sync that has begun.
+struct Flying {
+    lane: usize,
+    flight: Option<Flight>,
+    /// How many batches had been written.
+    written: usize,
+    /// Who is told when all before it and it have landed.
+    acks: Vec<Ack>,
+}
+
 /// A running node.
 pub struct Node {
     /// Its disk.
@@ -74,8 +84,8 @@ pub struct Node {
     pub cold: Cold,
     /// Written, not yet synced.
     unsynced: Vec<Ack>,
-    /// Syncs that have begun, oldest first: the lane, and who is told when all before it and it have landed.
-    flights: VecDeque<(usize, Option<Flight>, Vec<Ack>)>,
+    /// Syncs that have begun, oldest first.
+    flights: VecDeque<Flying>,
     /// Found no room.
     parked: Vec<Writes>,
     clock: SimClock,
@@ -268,24 +278,27 @@ impl Node {
     }
 
     /// Begins a sync of what was written, as the log's threads do, where a lane is free.
-    pub fn begin_sync(&mut self) {
-        let taken = |lane: &usize| self.flights.iter().any(|(busy, ..)| busy == lane);
+    pub fn begin_sync(&mut self, model: &Model) {
+        let taken = |lane: &usize| self.flights.iter().any(|flying| flying.lane == *lane);
         let Some(lane) = (0..wal::limits::LANES).find(|lane| !taken(lane)) else { return };
         if self.failed || self.unsynced.is_empty() {
             return;
         }
         match self.writer.begin_sync(lane) {
-            Ok(flight) => self.flights.push_back((lane, flight, std::mem::take(&mut self.unsynced))),
+            Ok(flight) => {
+                let acks = std::mem::take(&mut self.unsynced);
+                self.flights.push_back(Flying { lane, flight, written: model.written(), acks });
+            }
             Err(_) => self.fail(),
         }
     }
 
     /// The oldest sync in flight lands, and the core is told.
     pub fn land(&mut self, model: &mut Model) {
-        let Some((_, flight, acks)) = self.flights.pop_front() else { return };
+        let Some(Flying { flight, written, acks, .. }) = self.flights.pop_front() else { return };
         match flight.map_or(Ok(()), Flight::run) {
             Ok(()) => {
-                model.synced();
+                model.synced_to(written);
                 self.turn(acks.into_iter().map(Input::from));
             }
             Err(_) => self.fail(),

@@ -125,7 +125,7 @@ impl World {
             34..52 => self.append()?,
             52..68 => {
                 match self.random.random_range(0..4) {
-                    0 => self.with_node(crate::node::Node::begin_sync),
+                    0 => self.begin_sync(),
                     1 => self.land(),
                     _ => self.sync(),
                 }
@@ -232,6 +232,12 @@ impl World {
     fn sync(&mut self) {
         if let Some(node) = &mut self.node {
             node.sync(&mut self.model);
+        }
+    }
+
+    fn begin_sync(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.begin_sync(&self.model);
         }
     }
 
