@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use varve_common::{LogIndex, Monotonic, NodeId, Offset, ReplicaId, Term};
 use varve_formats::{
     command::{PublishedCheckpoint, TrimCause},
-    manifest::EntryKind,
+    manifest::{Entry, EntryKind, Root},
     state::{Intent, NAMED_EVER, RollEntry, Tombstone},
 };
 use varve_replica::{
@@ -114,6 +114,31 @@ fn roll(base: u64, end: u64) -> RollEntry {
     }
 }
 
+fn entry(base: u64, end: u64) -> Entry {
+    Entry {
+        store_id: 0,
+        kind: EntryKind::Raw,
+        incarnation: 1,
+        term: Term(3),
+        uid: base + 1,
+        position: 0,
+        length: 100,
+        base: Offset(base),
+        last: Offset(end - 1),
+        count: end - base,
+        min_timestamp: NOW_MS,
+        max_timestamp: NOW_MS,
+        first_index: LogIndex(base),
+        roll_index: LogIndex(end),
+        roll_term: Term(3),
+        terms: (Term(3), Term(3)),
+        txn_index_empty: true,
+        delete_horizon_ms: 0,
+        batch_bytes: 100,
+        sha256: Default::default(),
+    }
+}
+
 fn intent(uid: u64, term: u64, base: u64, end: u64) -> Intent {
     Intent {
         uid,
@@ -197,6 +222,42 @@ fn intents_without_a_job_are_expired_never_taken_over() {
         ..idle()
     };
     assert_eq!(planned(&status).actions, [Action::Expire { uids: vec![1, 2] }]);
+}
+
+#[test]
+fn a_switched_off_topic_ends_what_runs_and_begins_nothing() {
+    let options = GroupOptions { tiered: false, ..GroupOptions::default() };
+    let status = GroupStatus {
+        rolls: Arc::new(vec![roll(0, 10), roll(10, 20), roll(20, 30), roll(30, 40)]),
+        intents: Arc::new(vec![intent(1, 3, 0, 10), intent(2, 3, 10, 20), intent(3, 3, 20, 30)]),
+        uploaded: [1].into(),
+        uploading: [2].into(),
+        appendable: true,
+        options,
+        ..idle()
+    };
+    assert_eq!(planned(&status).actions, [Action::Expire { uids: vec![3] }, Action::Append]);
+}
+
+#[test]
+fn a_topic_that_forgets_its_tier_is_trimmed_to_what_is_asked_to_be_here() {
+    let local_retention = LocalRetention::Explicit { ms: None, bytes: None };
+    let options = GroupOptions { tiered: false, forgets_tiered: true, ..GroupOptions::default() };
+    let entries = vec![entry(0, 10), entry(10, 20), entry(20, 30)];
+    let root = Root { entries, ..Root::default() };
+    let status = GroupStatus { root: Arc::new(root), tiered_end: Offset(30), options, ..idle() };
+    let trim = |log_start| Action::Trim { log_start: Offset(log_start), cause: TrimCause::Disabled };
+    assert_eq!(planned(&status).actions, [trim(30)]);
+    let pending = GroupStatus { fence_pending: true, ..status.clone() };
+    assert!(planned(&pending).actions.is_empty());
+    let done = GroupStatus { root: Arc::default(), log_start: Offset(30), ..status.clone() };
+    assert!(planned(&done).actions.is_empty());
+    let kept_here = GroupStatus {
+        seals: Arc::new(vec![seal(0, 10), seal(20, 30), seal(30, 40)]),
+        options: GroupOptions { local_retention, ..status.options.clone() },
+        ..status
+    };
+    assert_eq!(planned(&kept_here).actions, [trim(20)], "a gap in what is here hides what lies before it");
 }
 
 #[test]

@@ -27,10 +27,15 @@ impl Planner<'_> {
         }
     }
 
-    /// Intents of an earlier term have no job, and a failed upload may or may not have left an object: neither is waited for.
+    /// Intents of an earlier term have no job, and a failed upload may or may not have left an object: neither is waited
+    /// for. Nor is one that does not run when uploads are switched off.
     fn expire_lost_intents(&mut self) {
-        let lost = self.status.intents.iter().filter(|intent| {
-            intent.term != self.status.term || self.status.upload_failed.contains(&intent.uid)
+        let status = self.status;
+        let lost = status.intents.iter().filter(|intent| {
+            let has_job = status.uploading.contains(&intent.uid) || status.uploaded.contains(&intent.uid);
+            intent.term != status.term
+                || status.upload_failed.contains(&intent.uid)
+                || (!status.options.tiered && !has_job)
         });
         let uids: Vec<u64> = lost.map(|intent| intent.uid).collect();
         if !uids.is_empty() {

@@ -109,8 +109,11 @@ pub fn wal_options(start: &Start<'_>) -> wal::Options {
 #[must_use]
 pub fn options_of(topic: &Topic, upload_age: Duration) -> GroupOptions {
     let number = |name: &str| topic.configs.get(name).and_then(|value| value.parse::<u64>().ok());
+    let is = |name: &str, default: bool| topic.configs.get(name).map_or(default, |value| value == "true");
+    let enabled = is("remote.storage.enable", true);
     GroupOptions {
-        tiered: topic.configs.get("remote.storage.enable").is_none_or(|value| value != "false"),
+        tiered: enabled && !is("remote.log.copy.disable", false),
+        forgets_tiered: !enabled && is("remote.log.delete.on.disable", false),
         segment_bytes_max: number("segment.bytes").unwrap_or(8 << 10),
         retention_bytes: number("retention.bytes"),
         retention_ms: None,

@@ -10,6 +10,7 @@
 //!
 //! This room is the only reader of the environment (but for the credentials chain in `objects`).
 
+pub mod alter;
 mod bucket;
 pub mod keys;
 pub mod layers;

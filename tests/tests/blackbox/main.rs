@@ -16,4 +16,5 @@ mod proof;
 mod rot;
 mod round_trips;
 mod stores;
+mod switch;
 mod wal_bound;
