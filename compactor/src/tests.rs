@@ -529,3 +529,58 @@ fn b8_a_trim_at_rest_asks_for_the_checkpoints_that_its_objects_wait_for() {
     let given_up = status(Vec::new(), LogIndex::ZERO..LogIndex::ZERO);
     assert_eq!(planned(&given_up).actions, [Action::Delete { uids: vec![9] }], "an upload that was given up");
 }
+
+fn merges(lengths: &[u64], room: u64) -> Option<(u64, u64)> {
+    let entries =
+        lengths.iter().zip(0..).map(|(length, at)| Entry { length: *length, ..entry(at * 10, at * 10 + 10) });
+    let root = Root { entries: entries.collect(), ..Root::default() };
+    let tiered_end = root.end();
+    let status = GroupStatus { root: Arc::new(root), tiered_end, ..idle() };
+    let merge = Merge { segments_min: 4, bytes_max: 400, one_in: 10, room };
+    let options = PlanOptions { merge, ..PlanOptions::default() };
+    plan(&status, &options, now(), &Counter).actions.into_iter().find_map(|action| match action {
+        Action::Announce { base, end, .. } => Some((base.0 / 10, end.0 / 10)),
+        _ => None,
+    })
+}
+
+#[test]
+fn small_segments_are_merged_when_they_are_many_and_alike_and_there_is_room() {
+    assert_eq!(merges(&[10; 3], 1_000), None, "too few");
+    assert_eq!(merges(&[10; 4], 1_000), Some((0, 4)));
+    assert_eq!(merges(&[10; 4], 39), None, "no room");
+    assert_eq!(merges(&[10, 10, 300, 10, 10, 10], 1_000), None, "what is large parts them");
+    assert_eq!(merges(&[10, 300, 10, 10, 10, 10], 1_000), Some((2, 6)));
+    assert_eq!(merges(&[90, 10, 10, 10], 1_000), None, "one outweighs the others");
+    assert_eq!(merges(&[90, 10, 10, 10, 10], 1_000), Some((1, 5)), "it waits for its like");
+    assert_eq!(merges(&[90, 90, 90, 90, 90], 1_000), Some((0, 4)), "no more than fits");
+    assert_eq!(merges(&[], 1_000), None);
+}
+
+#[test]
+fn merging_spends_a_share_of_what_is_uploaded() {
+    let (mut gauge, options) = (MergeGauge::default(), Merge::default());
+    (0..5).for_each(|_| gauge.uploaded(1_000, &options));
+    assert_eq!(gauge.room(&options), 500);
+    gauge.merging(&[entry(0, 10), entry(10, 20)], &options);
+    assert_eq!(gauge.room(&options), 300);
+    gauge.uploaded(u64::MAX / 2, &options);
+    assert_eq!(gauge.room(&options), 1 << 30, "what is saved up is bounded");
+}
+
+#[test]
+fn a_merge_that_was_announced_runs_holds_no_upload_up_and_is_expired_with_its_run() {
+    let root = Root { entries: vec![entry(0, 10), entry(10, 20)], ..Root::default() };
+    let merging = Intent { kind: EntryKind::Merged, ..intent(7, 3, 0, 20) };
+    let status = GroupStatus {
+        root: Arc::new(root),
+        tiered_end: Offset(20),
+        rolls: Arc::new(vec![roll(20, 30), roll(30, 40)]),
+        intents: Arc::new(vec![merging]),
+        ..idle()
+    };
+    let announce = |base, end| Action::Announce { uid: 77, base: Offset(base), end: Offset(end) };
+    assert_eq!(planned(&status).actions, [announce(20, 30), announce(30, 40), Action::Upload { uid: 7 }]);
+    let folded = GroupStatus { root: Arc::default(), rolls: Arc::default(), uploaded: [7].into(), ..status };
+    assert_eq!(planned(&folded).actions, [Action::Expire { uids: vec![7] }]);
+}

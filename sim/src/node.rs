@@ -12,7 +12,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, RoomWatch, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
-use varve_compactor::{PlanOptions, bytes_to_come, crowded_bytes};
+use varve_compactor::{Merge, PlanOptions, bytes_to_come, crowded_bytes};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
@@ -132,6 +132,7 @@ fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptio
         checkpoint_changes,
         delete_grace: Duration::from_secs(3),
         retention_interval: Duration::from_secs(2),
+        merge: Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, room: 0 },
         ..PlanOptions::default()
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use varve_common::{LogIndex, Offset, Term, TopicId};
 use varve_formats::{
-    command::{Command, IntentExpired, ProducerExpired, TierAppend, TierIntent},
-    manifest,
+    command::{Command, Fence, IntentExpired, ProducerExpired, TierAppend, TierIntent, TierReplace},
+    manifest::{self, EntryKind},
     state::{Intent, RollEntry},
 };
 
@@ -87,20 +87,51 @@ impl Hosted {
             || self.uploaded.contains_key(&uid)
             || self.upload_failed.contains(&uid);
         let current = intent.term == self.raft.term() && self.is_ready();
-        let Some(roll) = self.roll_of(intent) else { return };
         if known || !current || self.uploading.len() >= UPLOADS_MAX {
             return;
         }
-        let job = Job::Upload {
+        let job = match intent.kind {
+            EntryKind::Raw => self.upload_job(state, intent),
+            _ => self.merge_job(state, intent),
+        };
+        if let Some(job) = job {
+            self.uploading.insert(uid);
+            self.start(job, effects);
+        }
+    }
+
+    fn upload_job(&self, state: &PartitionState, intent: &Intent) -> Option<Job> {
+        let roll = self.roll_of(intent)?;
+        Some(Job::Upload {
             group: self.group,
             identity: state.identity().clone(),
             intent: intent.clone(),
             roll: roll.clone(),
             frozen: state.frozen_at(roll.end).map(Arc::clone),
             seal: self.seals.iter().find(|seal| seal.base == roll.base && seal.end == roll.end).cloned(),
+        })
+    }
+
+    /// One at a time: what it holds in memory and asks of the store is not urgent.
+    fn merge_job(&self, state: &PartitionState, intent: &Intent) -> Option<Job> {
+        let entries = state.bucket().run(intent.base, intent.end)?.to_vec();
+        (!self.jobs.runs(JobKind::Merge)).then(|| Job::Merge {
+            group: self.group,
+            identity: state.identity().clone(),
+            intent: intent.clone(),
+            entries,
+        })
+    }
+
+    /// The merged segment in the bucket whose entries are still those of the root, as the command that names it.
+    pub(super) fn replacement(&self, fence: Fence) -> Option<TierReplace> {
+        let bucket = self.partition()?.bucket();
+        let merged = self.uploaded.values().filter(|entry| entry.kind == EntryKind::Merged);
+        let of = |entry: &manifest::Entry| {
+            let removed = bucket.run(entry.base, entry.end())?.iter().map(|entry| entry.uid).collect();
+            Some(TierReplace { fence, removed, added: vec![entry.clone()] })
         };
-        self.uploading.insert(uid);
-        self.start(job, effects);
+        merged.filter_map(of).next()
     }
 
     /// The done uploads that follow the tiered end without a gap.

@@ -204,6 +204,11 @@ impl Hosted {
                 self.first_unpublished_ms =
                     self.first_unpublished_ms.or(Some(state.records().append_time_ms));
             }
+            Command::TierReplace(replace) => {
+                for entry in &replace.added {
+                    self.uploaded.remove(&entry.uid);
+                }
+            }
             Command::IntentExpired(expired) => {
                 for uid in &expired.uids {
                     self.uploaded.remove(uid);

@@ -21,7 +21,11 @@ impl Hosted {
         self.finish(kind, !is_failure(&outcome));
         match outcome {
             JobOutcome::Uploaded { uid, entry } => self.uploaded(uid, entry),
-            JobOutcome::UploadFailed { uid, why } => {
+            JobOutcome::Merged { entry, .. } => {
+                self.uploaded(entry.uid, entry);
+                self.advance_jobs(now);
+            }
+            JobOutcome::UploadFailed { uid, why } | JobOutcome::MergeFailed { uid, why } => {
                 self.uploading.remove(&uid);
                 self.upload_failed.insert(uid);
                 self.job_failed(kind, why, now.monotonic);
@@ -103,6 +107,8 @@ impl Hosted {
         let Some(fence) = self.fence() else { return };
         if let Some(node) = self.folded.take() {
             self.propose_fenced(now, &Command::NodeFolded(NodeFolded { fence, node }), None);
+        } else if let Some(replace) = self.replacement(fence) {
+            self.propose_fenced(now, &Command::TierReplace(replace), None);
         }
     }
 
@@ -161,13 +167,17 @@ impl Hosted {
 const fn is_failure(outcome: &JobOutcome) -> bool {
     matches!(
         outcome,
-        JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. }
+        JobOutcome::UploadFailed { .. }
+            | JobOutcome::MergeFailed { .. }
+            | JobOutcome::SealFailed { .. }
+            | JobOutcome::Failed { .. }
     )
 }
 
 const fn kind_of(outcome: &JobOutcome) -> JobKind {
     match outcome {
         JobOutcome::Uploaded { .. } | JobOutcome::UploadFailed { .. } => JobKind::Upload,
+        JobOutcome::Merged { .. } | JobOutcome::MergeFailed { .. } => JobKind::Merge,
         JobOutcome::Sealed(_) | JobOutcome::SealFailed { .. } => JobKind::Seal,
         JobOutcome::Unsealed { .. } => JobKind::Unseal,
         JobOutcome::CheckpointWritten(_) => JobKind::CheckpointLocal,

@@ -10,6 +10,7 @@ mod collect;
 mod doctor;
 mod hostile_s3;
 mod local_retention;
+mod merge;
 mod operate;
 mod power;
 mod proof;
