@@ -16,17 +16,18 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use figures::{Bench, Scale, end_to_end, memory, partitions, produce, read, restart};
+use figures::{Bench, Scale, cost, end_to_end, memory, partitions, produce, read, restart};
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
-const FIGURES: [(&str, Measure); 6] = [
+const FIGURES: [(&str, Measure); 7] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
     ("end-to-end", end_to_end::measure),
     ("restart", restart::measure),
     ("memory", memory::measure),
+    ("cost", cost::measure),
 ];
 
 fn main() -> anyhow::Result<()> {

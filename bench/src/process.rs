@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -21,6 +22,7 @@ pub struct Broker {
     child: Child,
     /// Where clients connect.
     pub address: SocketAddr,
+    admin: SocketAddr,
     data: PathBuf,
     arguments: Vec<String>,
 }
@@ -40,18 +42,19 @@ impl Broker {
     ) -> anyhow::Result<Self> {
         fs::create_dir_all(data)?;
         let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
+        let admin = free_address()?;
         let child = Command::new(binary)
             .arg("serve")
             .arg("--data-dir")
             .arg(data)
-            .args(["--listen", &address.to_string(), "--admin-listen", &free_address()?.to_string()])
+            .args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
             .args(&arguments)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
-        let mut broker = Self { child, address, data: data.to_owned(), arguments };
+        let mut broker = Self { child, address, admin, data: data.to_owned(), arguments };
         broker.wait_until_it_listens()?;
         Ok(broker)
     }
@@ -93,6 +96,22 @@ impl Broker {
             thread::sleep(Duration::from_millis(1));
         }
         Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// The data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// The sum of a metric's samples whose labels hold `label`, zero where there are none.
+    pub fn metric(&self, name: &str, label: &str) -> anyhow::Result<f64> {
+        let mut stream = TcpStream::connect(self.admin)?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        let samples = answer.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let samples = samples.filter(|line| line.contains(label));
+        Ok(samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
     }
 
     /// Seconds of processor time used so far, at the kernel's hundred ticks a second.

@@ -52,6 +52,19 @@ fn now_ms() -> i64 {
 
 /// One uncompressed record batch (v2) of `count` records, each with a value of `value_bytes`.
 pub fn batch(count: usize, value_bytes: usize) -> Vec<u8> {
+    batch_of(count, value_bytes, |delta, place| (place * 31 + delta) as u8)
+}
+
+/// The same with values that do not compress.
+pub fn noise_batch(count: usize, value_bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
+    batch_of(count, value_bytes, |_, _| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+}
+
+fn batch_of(count: usize, value_bytes: usize, mut byte: impl FnMut(usize, usize) -> u8) -> Vec<u8> {
     let mut records = Vec::new();
     for delta in 0..count {
         let mut record = vec![0];
@@ -59,7 +72,7 @@ pub fn batch(count: usize, value_bytes: usize) -> Vec<u8> {
         varint(&mut record, delta as i64);
         varint(&mut record, -1);
         varint(&mut record, value_bytes as i64);
-        record.extend((0..value_bytes).map(|place| (place * 31 + delta) as u8));
+        record.extend((0..value_bytes).map(|place| byte(delta, place)));
         varint(&mut record, 0);
         varint(&mut records, record.len() as i64);
         records.extend(record);
@@ -134,6 +147,15 @@ pub fn create_topic(topic: &str, partitions: i32, configs: &[(&str, &str)]) -> V
     body.extend(60_000_i32.to_be_bytes());
     body.push(0);
     framed(19, 2, &body)
+}
+
+/// A DeleteTopics request, version 1.
+pub fn delete_topic(topic: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(1_i32.to_be_bytes());
+    string(&mut body, topic);
+    body.extend(60_000_i32.to_be_bytes());
+    framed(20, 1, &body)
 }
 
 /// One connection.

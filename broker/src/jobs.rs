@@ -88,6 +88,13 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
                 Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
             }
         }
+        Job::Merge { identity, intent, entries, .. } => {
+            let key = UploadKey { term: intent.term, uid: intent.uid };
+            match at.uploader.merge(&identity, &entries, key).await {
+                Ok(entry) => JobOutcome::Merged { entry, segments: entries.len() },
+                Err(error) => JobOutcome::MergeFailed { uid: intent.uid, why: error.to_string() },
+            }
+        }
         Job::Seal { identity, roll, frozen, .. } => {
             let (base, segment) = (roll.base, rolled(identity, frozen.as_deref()));
             let source = RangeSource::new(at.wal.clone(), group, roll);

@@ -136,6 +136,10 @@ metrics! {
     upload_errors: counter() "tier_upload_errors" "" "Uploads that failed; they are tried again";
     uploaded: counter() "tier_uploaded" "bytes" "Bytes of segments uploaded";
     upload_latency: latency() "tier_upload_latency" "seconds" "Duration of one upload";
+    merges: counter() "tier_merges" "" "Objects that were put in the place of several small segments";
+    merged_segments: counter() "tier_merged_segments" "" "Small segments that they replace";
+    merged: counter() "tier_merged" "bytes" "Bytes of such objects: within a tenth of what is uploaded";
+    merge_errors: counter() "tier_merge_errors" "" "Merges that failed; they are tried again";
     untiered_bytes: gauge() "tier_untiered" "bytes" "Bytes that exist on this node only as far as the object store knows";
     untiered_age: fraction() "tier_untiered_age" "seconds" "Age of the oldest of them: what a restore from the bucket alone would lose";
     deleted_objects: counter() "tier_deleted_objects" "" "Segments, manifest nodes and objects of deleted topics that were deleted from the object store";

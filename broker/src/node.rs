@@ -179,6 +179,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Deletes a topic; on success the next [`Backend::image`] lacks it.
     fn delete_topic(&self, id: TopicId) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
 
+    /// Sets a topic's own configuration values, and removes those without a value; on success the next
+    /// [`Backend::image`] holds the change.
+    fn configure_topic(
+        &self,
+        id: TopicId,
+        changes: Vec<(String, Option<String>)>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
+
     /// A producer id that nobody had.
     fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>>;
 

@@ -1,9 +1,14 @@
 //! Checkpoints, on this node and in the bucket, and the cut of the log that they allow.
 
+use std::time::Duration;
+
 use varve_common::{GroupId, LogIndex};
 use varve_replica::{Action, JobKind};
 
 use crate::Planner;
+
+/// How long a deleted topic waits for each of the two checkpoints that let its objects go.
+const DELETION_WAITS: Duration = Duration::from_secs(10);
 
 impl Planner<'_> {
     pub(crate) fn checkpoint(&mut self) {
@@ -45,8 +50,7 @@ impl Planner<'_> {
         let due = if !status.publish_dirty {
             self.wanted_to_delete()
         } else if status.group == GroupId::METADATA {
-            let last = status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
-            self.options.draining || self.has_aged(last, self.options.publish_metadata_age)
+            self.options.draining || self.metadata_is_due()
         } else {
             let pressed = (self.is_pressed() || self.options.draining) && status.unpublished_segments > 0;
             pressed
@@ -65,10 +69,17 @@ impl Planner<'_> {
     /// What was trimmed or deleted goes when the two newest checkpoints carry that: nothing else may bring them about.
     fn wanted_to_delete(&mut self) -> bool {
         if self.status.group == GroupId::METADATA {
-            let last = self.status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
-            return self.deletions_wait() && self.has_aged(last, self.options.publish_metadata_age);
+            return self.deletions_wait() && self.metadata_is_due();
         }
         self.waits_since_ms().is_some_and(|since| self.has_aged(since, self.options.publish_age))
+    }
+
+    /// A deleted topic waits for two of them, and who deletes one wants its disk back.
+    fn metadata_is_due(&mut self) -> bool {
+        let last = self.status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
+        let age = self.options.publish_metadata_age;
+        let age = if self.deletions_wait() { age.min(DELETION_WAITS) } else { age };
+        self.has_aged(last, age)
     }
 
     /// Unpressed, the log keeps what a learner or a damaged checkpoint may still want: everything above S of the second

@@ -9,7 +9,7 @@
 //!                        |
 //!                        └--Seal--> file of this node            (not tiered, or the store is away and the log presses; to stay here: local.retention.*)
 //! ```
-//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`], [`reap`]; who must let go of a log short of room: [`PressureGauge`]; of the disk: [`HotGauge`]. Each adds actions and says when it
+//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`], [`merge`], [`reap`]; who must let go of a log short of room: [`PressureGauge`]; of the disk: [`HotGauge`]. Each adds actions and says when it
 //! wants to look again.
 //!
 //! Invariants
@@ -19,6 +19,7 @@
 
 mod checkpoint;
 mod hot;
+mod merge;
 mod options;
 mod pressure;
 mod reap;
@@ -33,6 +34,7 @@ use varve_common::{Entropy, GroupId};
 use varve_replica::{Action, GroupStatus, JobKind, Now};
 
 pub use hot::{Hot, HotGauge};
+pub use merge::{Merge, MergeGauge};
 pub use options::PlanOptions;
 pub use pressure::{Holdings, Pressure, PressureGauge, bytes_to_come, crowded_bytes, reachable_bytes};
 
@@ -58,6 +60,7 @@ pub fn plan(status: &GroupStatus, options: &PlanOptions, now: Now, entropy: &dyn
         planner.tier();
         planner.seal();
         planner.retain();
+        planner.merge();
     }
     if status.group == GroupId::METADATA {
         planner.reap();
@@ -73,8 +76,9 @@ pub fn is_drained(status: &GroupStatus) -> bool {
     let tiered = !status.options.tiered || (status.open.is_empty() && status.rolls.is_empty());
     let metadata_dirty = status.group == GroupId::METADATA && status.publish_dirty;
     let published = !metadata_dirty && status.unpublished_segments == 0;
-    // A deletion goes on after the next start.
-    let rests = status.jobs.running.keys().all(|kind| matches!(kind, JobKind::Delete | JobKind::Reap));
+    // A deletion goes on after the next start, a merge is begun anew.
+    let is_no_matter = |kind: &JobKind| matches!(kind, JobKind::Delete | JobKind::Reap | JobKind::Merge);
+    let rests = status.jobs.running.keys().all(is_no_matter);
     tiered && published && status.changes_since_checkpoint == 0 && rests
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Hot, Pressure};
+use crate::{Hot, Merge, Pressure};
 
 /// The node's choices. Those of a topic are in `GroupOptions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct PlanOptions {
     pub pressure: Pressure,
     /// What of the room for hot data is left for the group.
     pub hot: Hot,
+    /// Which small segments are merged, and what that may cost now.
+    pub merge: Merge,
     /// The node stops: what is open is rolled, uploaded and published now, and checkpoints are taken, so that the
     /// bucket is complete and the next start replays nothing.
     pub draining: bool,
@@ -51,6 +53,7 @@ impl Default for PlanOptions {
             retention_interval: Duration::from_secs(300),
             pressure: Pressure::default(),
             hot: Hot::default(),
+            merge: Merge::default(),
             draining: false,
         }
     }

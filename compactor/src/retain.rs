@@ -7,7 +7,7 @@ use varve_formats::{
     command::{PublishedCheckpoint, TrimCause},
     state::Tombstone,
 };
-use varve_replica::{Action, JobKind};
+use varve_replica::{Action, GroupStatus, JobKind, LocalRetention};
 
 use crate::Planner;
 
@@ -18,11 +18,28 @@ struct Closed {
     max_timestamp: i64,
 }
 
+/// The first offset from which on sealed files that `local.retention.*` asks for hold what is tiered; the end of what is
+/// tiered where there are none.
+fn kept_from(status: &GroupStatus) -> Offset {
+    let mut start = status.tiered_end;
+    if status.options.local_retention == LocalRetention::Window {
+        return start;
+    }
+    for seal in status.seals.iter().rev().skip_while(|seal| seal.base >= status.tiered_end) {
+        if seal.end < start {
+            break;
+        }
+        start = seal.base;
+    }
+    start
+}
+
 impl Planner<'_> {
     pub(crate) fn retain(&mut self) {
         if !self.status.ready {
             return;
         }
+        self.forget_tiered();
         self.trim();
         self.delete();
         self.expire_producers();
@@ -47,6 +64,20 @@ impl Planner<'_> {
             max_timestamp: roll.max_timestamp,
         });
         nodes.chain(entries).chain(rolls)
+    }
+
+    /// Tiering was switched off for good: what is in the bucket leaves the log, up to what is on this node by the topic's
+    /// own wish. That goes on being read, and follows when it is given up here.
+    fn forget_tiered(&mut self) {
+        let status = self.status;
+        let is_in_bucket = !(status.root.nodes.is_empty() && status.root.entries.is_empty());
+        if !status.options.forgets_tiered || status.fence_pending || !is_in_bucket {
+            return;
+        }
+        let log_start = kept_from(status);
+        if log_start > status.log_start {
+            self.act(Action::Trim { log_start, cause: TrimCause::Disabled });
+        }
     }
 
     fn trim(&mut self) {

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use varve_formats::state::RollEntry;
+use varve_formats::{
+    manifest::EntryKind,
+    state::{Intent, RollEntry},
+};
 use varve_replica::{Action, GroupStatus, JobKind, LocalRetention, SealMark};
 
 use crate::{Planner, hot};
@@ -59,7 +62,9 @@ impl Planner<'_> {
             return false;
         }
         let coming = !status.jobs.sealing.is_empty() || self.has_room_to_keep() || self.options.hot.can_free;
-        let mut uploaded = status.intents.iter().filter(|intent| status.uploaded.contains(&intent.uid));
+        let is_new =
+            |intent: &&Intent| intent.kind == EntryKind::Raw && status.uploaded.contains(&intent.uid);
+        let mut uploaded = status.intents.iter().filter(is_new);
         coming && uploaded.any(|intent| !status.seals.iter().any(|seal| seal.base == intent.base))
     }
 

@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use varve_common::{LogIndex, Monotonic, NodeId, Offset, ReplicaId, Term};
 use varve_formats::{
     command::{PublishedCheckpoint, TrimCause},
-    manifest::EntryKind,
+    manifest::{Entry, EntryKind, Root},
     state::{Intent, NAMED_EVER, RollEntry, Tombstone},
 };
 use varve_replica::{
@@ -114,6 +114,31 @@ fn roll(base: u64, end: u64) -> RollEntry {
     }
 }
 
+fn entry(base: u64, end: u64) -> Entry {
+    Entry {
+        store_id: 0,
+        kind: EntryKind::Raw,
+        incarnation: 1,
+        term: Term(3),
+        uid: base + 1,
+        position: 0,
+        length: 100,
+        base: Offset(base),
+        last: Offset(end - 1),
+        count: end - base,
+        min_timestamp: NOW_MS,
+        max_timestamp: NOW_MS,
+        first_index: LogIndex(base),
+        roll_index: LogIndex(end),
+        roll_term: Term(3),
+        terms: (Term(3), Term(3)),
+        txn_index_empty: true,
+        delete_horizon_ms: 0,
+        batch_bytes: 100,
+        sha256: Default::default(),
+    }
+}
+
 fn intent(uid: u64, term: u64, base: u64, end: u64) -> Intent {
     Intent {
         uid,
@@ -197,6 +222,42 @@ fn intents_without_a_job_are_expired_never_taken_over() {
         ..idle()
     };
     assert_eq!(planned(&status).actions, [Action::Expire { uids: vec![1, 2] }]);
+}
+
+#[test]
+fn a_switched_off_topic_ends_what_runs_and_begins_nothing() {
+    let options = GroupOptions { tiered: false, ..GroupOptions::default() };
+    let status = GroupStatus {
+        rolls: Arc::new(vec![roll(0, 10), roll(10, 20), roll(20, 30), roll(30, 40)]),
+        intents: Arc::new(vec![intent(1, 3, 0, 10), intent(2, 3, 10, 20), intent(3, 3, 20, 30)]),
+        uploaded: [1].into(),
+        uploading: [2].into(),
+        appendable: true,
+        options,
+        ..idle()
+    };
+    assert_eq!(planned(&status).actions, [Action::Expire { uids: vec![3] }, Action::Append]);
+}
+
+#[test]
+fn a_topic_that_forgets_its_tier_is_trimmed_to_what_is_asked_to_be_here() {
+    let local_retention = LocalRetention::Explicit { ms: None, bytes: None };
+    let options = GroupOptions { tiered: false, forgets_tiered: true, ..GroupOptions::default() };
+    let entries = vec![entry(0, 10), entry(10, 20), entry(20, 30)];
+    let root = Root { entries, ..Root::default() };
+    let status = GroupStatus { root: Arc::new(root), tiered_end: Offset(30), options, ..idle() };
+    let trim = |log_start| Action::Trim { log_start: Offset(log_start), cause: TrimCause::Disabled };
+    assert_eq!(planned(&status).actions, [trim(30)]);
+    let pending = GroupStatus { fence_pending: true, ..status.clone() };
+    assert!(planned(&pending).actions.is_empty());
+    let done = GroupStatus { root: Arc::default(), log_start: Offset(30), ..status.clone() };
+    assert!(planned(&done).actions.is_empty());
+    let kept_here = GroupStatus {
+        seals: Arc::new(vec![seal(0, 10), seal(20, 30), seal(30, 40)]),
+        options: GroupOptions { local_retention, ..status.options.clone() },
+        ..status
+    };
+    assert_eq!(planned(&kept_here).actions, [trim(20)], "a gap in what is here hides what lies before it");
 }
 
 #[test]
@@ -467,4 +528,59 @@ fn b8_a_trim_at_rest_asks_for_the_checkpoints_that_its_objects_wait_for() {
     assert_eq!(planned(&status(both, NAMED_EVER)).actions, [Action::Delete { uids: vec![9] }]);
     let given_up = status(Vec::new(), LogIndex::ZERO..LogIndex::ZERO);
     assert_eq!(planned(&given_up).actions, [Action::Delete { uids: vec![9] }], "an upload that was given up");
+}
+
+fn merges(lengths: &[u64], room: u64) -> Option<(u64, u64)> {
+    let entries =
+        lengths.iter().zip(0..).map(|(length, at)| Entry { length: *length, ..entry(at * 10, at * 10 + 10) });
+    let root = Root { entries: entries.collect(), ..Root::default() };
+    let tiered_end = root.end();
+    let status = GroupStatus { root: Arc::new(root), tiered_end, ..idle() };
+    let merge = Merge { segments_min: 4, bytes_max: 400, one_in: 10, room };
+    let options = PlanOptions { merge, ..PlanOptions::default() };
+    plan(&status, &options, now(), &Counter).actions.into_iter().find_map(|action| match action {
+        Action::Announce { base, end, .. } => Some((base.0 / 10, end.0 / 10)),
+        _ => None,
+    })
+}
+
+#[test]
+fn small_segments_are_merged_when_they_are_many_and_alike_and_there_is_room() {
+    assert_eq!(merges(&[10; 3], 1_000), None, "too few");
+    assert_eq!(merges(&[10; 4], 1_000), Some((0, 4)));
+    assert_eq!(merges(&[10; 4], 39), None, "no room");
+    assert_eq!(merges(&[10, 10, 300, 10, 10, 10], 1_000), None, "what is large parts them");
+    assert_eq!(merges(&[10, 300, 10, 10, 10, 10], 1_000), Some((2, 6)));
+    assert_eq!(merges(&[90, 10, 10, 10], 1_000), None, "one outweighs the others");
+    assert_eq!(merges(&[90, 10, 10, 10, 10], 1_000), Some((1, 5)), "it waits for its like");
+    assert_eq!(merges(&[90, 90, 90, 90, 90], 1_000), Some((0, 4)), "no more than fits");
+    assert_eq!(merges(&[], 1_000), None);
+}
+
+#[test]
+fn merging_spends_a_share_of_what_is_uploaded() {
+    let (mut gauge, options) = (MergeGauge::default(), Merge::default());
+    (0..5).for_each(|_| gauge.uploaded(1_000, &options));
+    assert_eq!(gauge.room(&options), 500);
+    gauge.merging(&[entry(0, 10), entry(10, 20)], &options);
+    assert_eq!(gauge.room(&options), 300);
+    gauge.uploaded(u64::MAX / 2, &options);
+    assert_eq!(gauge.room(&options), 1 << 30, "what is saved up is bounded");
+}
+
+#[test]
+fn a_merge_that_was_announced_runs_holds_no_upload_up_and_is_expired_with_its_run() {
+    let root = Root { entries: vec![entry(0, 10), entry(10, 20)], ..Root::default() };
+    let merging = Intent { kind: EntryKind::Merged, ..intent(7, 3, 0, 20) };
+    let status = GroupStatus {
+        root: Arc::new(root),
+        tiered_end: Offset(20),
+        rolls: Arc::new(vec![roll(20, 30), roll(30, 40)]),
+        intents: Arc::new(vec![merging]),
+        ..idle()
+    };
+    let announce = |base, end| Action::Announce { uid: 77, base: Offset(base), end: Offset(end) };
+    assert_eq!(planned(&status).actions, [announce(20, 30), announce(30, 40), Action::Upload { uid: 7 }]);
+    let folded = GroupStatus { root: Arc::default(), rolls: Arc::default(), uploaded: [7].into(), ..status };
+    assert_eq!(planned(&folded).actions, [Action::Expire { uids: vec![7] }]);
 }

@@ -1,8 +1,22 @@
 //! From rolled to tiered: announce, upload, append, fold; and the uploads that came to nothing.
 
-use varve_replica::{Action, JobKind};
+use varve_formats::{
+    manifest::{Entry, EntryKind},
+    state::Intent,
+};
+use varve_replica::{Action, GroupStatus, JobKind};
 
 use crate::Planner;
+
+/// Whether what a merge would replace is not there any more as it was: it was folded into a node, or trimmed.
+fn is_overtaken(status: &GroupStatus, intent: &Intent) -> bool {
+    let entries = &status.root.entries;
+    let is_run = || {
+        entries.binary_search_by_key(&intent.base, |entry| entry.base).is_ok()
+            && entries.binary_search_by_key(&intent.end, Entry::end).is_ok()
+    };
+    intent.kind != EntryKind::Raw && !is_run()
+}
 
 impl Planner<'_> {
     pub(crate) fn tier(&mut self) {
@@ -27,10 +41,16 @@ impl Planner<'_> {
         }
     }
 
-    /// Intents of an earlier term have no job, and a failed upload may or may not have left an object: neither is waited for.
+    /// Intents of an earlier term have no job, and a failed upload may or may not have left an object: neither is waited
+    /// for. Nor is one that does not run when uploads are switched off.
     fn expire_lost_intents(&mut self) {
-        let lost = self.status.intents.iter().filter(|intent| {
-            intent.term != self.status.term || self.status.upload_failed.contains(&intent.uid)
+        let status = self.status;
+        let lost = status.intents.iter().filter(|intent| {
+            let has_job = status.uploading.contains(&intent.uid) || status.uploaded.contains(&intent.uid);
+            intent.term != status.term
+                || status.upload_failed.contains(&intent.uid)
+                || (!status.options.tiered && !has_job)
+                || (is_overtaken(status, intent) && !status.uploading.contains(&intent.uid))
         });
         let uids: Vec<u64> = lost.map(|intent| intent.uid).collect();
         if !uids.is_empty() {
@@ -40,7 +60,8 @@ impl Planner<'_> {
 
     /// Announces the oldest rolled ranges that nobody uploads, up to the bound.
     fn announce(&mut self) {
-        let free = self.options.uploads_max.saturating_sub(self.status.intents.len());
+        let uploads = self.status.intents.iter().filter(|intent| intent.kind == EntryKind::Raw).count();
+        let free = self.options.uploads_max.saturating_sub(uploads);
         if free == 0 || !self.may_try(JobKind::Upload) {
             return;
         }

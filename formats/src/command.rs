@@ -163,6 +163,8 @@ pub enum TrimCause {
     Retention = 1,
     /// DeleteRecords.
     DeleteRecords = 2,
+    /// `remote.log.delete.on.disable`: tiering was switched off.
+    Disabled = 3,
 }
 
 /// Moves the log start; objects and files below it may then go, in the order of TIERING.md 9.

@@ -32,6 +32,10 @@ pub enum ApiKey {
     OffsetForLeaderEpoch = 23,
     /// Configurations, defaults included.
     DescribeConfigs = 32,
+    /// Replaces a topic's own configuration.
+    AlterConfigs = 33,
+    /// Changes single values of it.
+    IncrementalAlterConfigs = 44,
     /// Cluster id and brokers.
     DescribeCluster = 60,
 }
@@ -94,6 +98,8 @@ pub const TABLE: &[Api] = &[
     api(ApiKey::InitProducerId, 0, 5, 2),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
     api(ApiKey::DescribeConfigs, 1, 4, 4),
+    api(ApiKey::AlterConfigs, 0, 2, 2),
+    api(ApiKey::IncrementalAlterConfigs, 0, 1, 1),
     // 2 tells fenced brokers.
     api(ApiKey::DescribeCluster, 0, 2, 0),
 ];

@@ -59,6 +59,8 @@ pub struct Clients {
     pub deleted: BTreeSet<GroupId>,
     /// Below this offset records may be gone, because somebody asked for it.
     pub trimmed: BTreeMap<GroupId, Offset>,
+    /// Topics that were told to forget what is in the bucket, once at least.
+    pub forgetful: BTreeSet<TopicId>,
     /// Whether new batches are made.
     pub quiet: bool,
     /// Whether values are of kilobytes.
@@ -177,6 +179,27 @@ impl Clients {
         let ticket = Some(self.ticket(Asked::Metadata));
         let command = MetadataCommand::CreateTopic(CreateTopic { id, name, partitions, configs });
         Input::Propose { ticket, group: GroupId::METADATA, command }
+    }
+
+    /// Switches the tier of a topic on, off, to a pause, or off with all that is in it.
+    pub fn switch_tier(&mut self, image: &Image, random: &mut ChaCha8Rng) -> Option<Input> {
+        let topics: Vec<_> = image.topics.values().collect();
+        let topic = topics.get(random.random_range(0..topics.len().max(1)))?;
+        let (enable, pause, forget) =
+            [(true, false, false), (true, true, false), (false, false, false), (false, false, true)]
+                [random.random_range(0..4)];
+        if forget {
+            self.forgetful.insert(topic.id);
+        }
+        let value = |name: &str, value: bool| (name.to_owned(), Some(value.to_string()));
+        let configs = vec![
+            value("remote.storage.enable", enable),
+            value("remote.log.copy.disable", pause),
+            value("remote.log.delete.on.disable", forget),
+        ];
+        let ticket = Some(self.ticket(Asked::Metadata));
+        let command = MetadataCommand::SetTopicConfigs { id: topic.id, configs };
+        Some(Input::Propose { ticket, group: GroupId::METADATA, command })
     }
 
     /// Deletes a topic.

@@ -17,7 +17,7 @@ use std::{
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, RoomWatch, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
-use varve_compactor::{PlanOptions, bytes_to_come, crowded_bytes};
+use varve_compactor::{Merge, PlanOptions, bytes_to_come, crowded_bytes};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
@@ -126,8 +126,11 @@ pub fn wal_options(start: &Start<'_>) -> wal::Options {
 #[must_use]
 pub fn options_of(topic: &Topic, upload_age: Duration) -> GroupOptions {
     let number = |name: &str| topic.configs.get(name).and_then(|value| value.parse::<u64>().ok());
+    let is = |name: &str, default: bool| topic.configs.get(name).map_or(default, |value| value == "true");
+    let enabled = is("remote.storage.enable", true);
     GroupOptions {
-        tiered: topic.configs.get("remote.storage.enable").is_none_or(|value| value != "false"),
+        tiered: enabled && !is("remote.log.copy.disable", false),
+        forgets_tiered: !enabled && is("remote.log.delete.on.disable", false),
         segment_bytes_max: number("segment.bytes").unwrap_or(8 << 10),
         retention_bytes: number("retention.bytes"),
         retention_ms: None,
@@ -146,6 +149,7 @@ fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptio
         checkpoint_changes,
         delete_grace: Duration::from_secs(3),
         retention_interval: Duration::from_secs(2),
+        merge: Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, room: 0 },
         ..PlanOptions::default()
     }
 }

@@ -185,6 +185,8 @@ impl World {
             None
         } else if self.random.random_range(0..30) == 0 {
             image.and_then(|image| self.clients.delete_topic(&image, &mut self.random))
+        } else if self.plan.tiered.is_none() && self.random.random_range(0..8) == 0 {
+            image.and_then(|image| self.clients.switch_tier(&image, &mut self.random))
         } else if self.random.random_range(0..4) == 0 {
             self.trim()
         } else {

@@ -351,7 +351,9 @@ impl World {
             ));
         }
         let named = self.image.as_ref().and_then(|image| image.partition_of(group));
-        let keeps_all = named.is_some_and(|(topic, ..)| !topic.configs.contains_key("retention.bytes"));
+        let keeps_all = named.is_some_and(|(topic, ..)| {
+            !topic.configs.contains_key("retention.bytes") && !self.clients.forgetful.contains(&topic.id)
+        });
         let asked = self.clients.trimmed.get(&group).copied().unwrap_or_default();
         if keeps_all && view.log_start > asked {
             let detail = format!("{group}: begins at {}, and only {asked} was asked for", view.log_start);

@@ -1,5 +1,8 @@
 """Topics by confluent-kafka's admin client.
 
+admin.py BOOTSTRAP alter TOPIC [+]NAME=VALUE|-NAME...     changes the configuration; +: adds to a list, -: deletes; or the error
+admin.py BOOTSTRAP check TOPIC [+]NAME=VALUE|-NAME...     the same, and changes nothing
+admin.py BOOTSTRAP replace TOPIC NAME=VALUE...             the whole configuration, by the older request
 admin.py BOOTSTRAP create TOPIC PARTITIONS [NAME=VALUE]...
 admin.py BOOTSTRAP delete TOPIC
 admin.py BOOTSTRAP delete-records TOPIC PARTITION OFFSET      the partition's first offset from then on, or the error's name; -1: all
@@ -11,10 +14,21 @@ import json
 import sys
 
 from confluent_kafka import KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 admin = AdminClient({"bootstrap.servers": sys.argv[1]})
 verb, rest = sys.argv[2], sys.argv[3:]
+
+
+def tell(futures):
+    for future in futures.values():
+        try:
+            future.result(30)
+            print(json.dumps({"done": rest[0]}))
+        except KafkaException as error:
+            print(json.dumps({"error": error.args[0].name(), "message": error.args[0].str()}))
+
+
 if verb == "create":
     config = dict(pair.split("=", 1) for pair in rest[2:])
     topic = NewTopic(rest[0], num_partitions=int(rest[1]), config=config)
@@ -31,6 +45,18 @@ elif verb == "delete-records":
         print(json.dumps({"low_watermark": admin.delete_records([place], operation_timeout=30)[place].result().low_watermark}))
     except KafkaException as error:
         print(json.dumps({"error": error.args[0].name()}))
+elif verb in ("alter", "check"):
+    entries = []
+    for change in rest[1:]:
+        name, _, value = change.lstrip("+-").partition("=")
+        kind = {"+": AlterConfigOpType.APPEND, "-": AlterConfigOpType.DELETE}.get(change[0], AlterConfigOpType.SET)
+        value = None if kind == AlterConfigOpType.DELETE else value
+        entries.append(ConfigEntry(name, value, incremental_operation=kind))
+    resource = ConfigResource(ResourceType.TOPIC, rest[0], incremental_configs=entries)
+    tell(admin.incremental_alter_configs([resource], validate_only=verb == "check"))
+elif verb == "replace":
+    own = dict(pair.split("=", 1) for pair in rest[1:])
+    tell(admin.alter_configs([ConfigResource(ResourceType.TOPIC, rest[0], set_config=own)]))
 elif verb == "describe":
     for future in admin.describe_configs([ConfigResource(ResourceType.TOPIC, rest[0])]).values():
         print(json.dumps({entry.name: entry.value for entry in future.result().values()}))

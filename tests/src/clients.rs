@@ -85,10 +85,22 @@ pub fn java(node: &Node, class: &str, arguments: &[&str], input: &[u8]) -> Strin
 /// Runs `varve` with `arguments`, which it is told to send to the node.
 #[must_use]
 pub fn varve(node: &Node, arguments: &[&str]) -> String {
+    let output = varve_command(node, arguments).output().unwrap();
+    String::from_utf8(expect_success("varve", output)).expect("varve prints text")
+}
+
+/// Whether `varve` exits with zero, and what it wrote to standard error.
+#[must_use]
+pub fn try_varve(node: &Node, arguments: &[&str]) -> (bool, String) {
+    let output = varve_command(node, arguments).output().unwrap();
+    (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn varve_command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(tool::varve());
     command.args(arguments).args(["--bootstrap-server", &node.bootstrap()]).stdin(Stdio::null());
     tool::without_our_variables(&mut command);
-    String::from_utf8(expect_success("varve", command.output().unwrap())).expect("varve prints text")
+    command
 }
 
 /// Creates a topic with configurations `name=value`.

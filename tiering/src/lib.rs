@@ -5,6 +5,7 @@
 //!   write-ahead log ---- source (held against the roll) ----> seal    {data}/segments/{group}/{base}-{end}.seg
 //!        |                                             \----> upload  one create-only PUT -> manifest::Entry
 //!        |                                                    fold    manifest nodes       -> NodeReference
+//!        |                                                    merge   small segments       -> manifest::Entry
 //!        v                                                    remove  what tombstones name
 //!   view: tail (memory) -> WAL -> sealed file -> cold: root -> node -> footer, index -> blocks -> chunks
 //! ```
@@ -30,6 +31,7 @@ pub mod extent;
 pub mod fold;
 pub mod limits;
 mod lru;
+pub mod merge;
 pub mod remove;
 pub mod seal;
 mod segment;
@@ -47,6 +49,7 @@ pub use chunks::{ChunkCache, Spawn};
 pub use cold::{ColdError, ColdOptions, ColdReader};
 pub use extent::PartitionExtent;
 pub use fold::put_node;
+pub use merge::MergeError;
 pub use remove::{RemoveError, Remover};
 pub use seal::{DamageCause, Damaged, LocalSegments, RolledSegment, SealError};
 pub use source::{RangeSource, SourceError};

@@ -1,4 +1,5 @@
 mod cold;
+mod merge;
 mod model;
 mod node;
 pub mod support;

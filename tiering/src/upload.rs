@@ -57,9 +57,9 @@ pub enum UploadError {
 /// Puts segments, within one budget of memory.
 #[derive(Clone)]
 pub struct Uploader {
-    store: Arc<dyn Store>,
-    keys: Keys,
-    budget: UploadBudget,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
+    pub(crate) budget: UploadBudget,
 }
 
 impl Uploader {

@@ -1,5 +1,6 @@
 //! The figures of the issues, one file per subject.
 
+pub mod cost;
 pub mod end_to_end;
 pub mod memory;
 pub mod partitions;
@@ -40,6 +41,10 @@ pub struct Scale {
     pub shared_partitions: i32,
     /// Bytes that one partition is read back from.
     pub read_bytes: usize,
+    /// Bytes that are tiered while requests are counted, and that two topics hold before one is deleted.
+    pub tiered_bytes: u64,
+    /// Partitions that rest while requests are counted.
+    pub cost_partitions: i32,
     /// Bytes on the disk of the broker that restarts fast, and of the one that must restart as fast.
     pub restart_bytes: (u64, u64),
 }
@@ -50,6 +55,8 @@ impl Scale {
         idle_partitions: 10_000,
         shared_partitions: 1_000,
         read_bytes: 32 << 20,
+        tiered_bytes: 2 << 30,
+        cost_partitions: 100,
         restart_bytes: (256 << 20, 4 << 30),
     };
     /// Enough to run every line.
@@ -57,6 +64,8 @@ impl Scale {
         idle_partitions: 100,
         shared_partitions: 20,
         read_bytes: 1 << 20,
+        tiered_bytes: 160 << 20,
+        cost_partitions: 10,
         restart_bytes: (1 << 20, 4 << 20),
     };
 }
@@ -80,6 +89,17 @@ impl Bench {
     pub fn binary(&self) -> &Path {
         &self.binary
     }
+}
+
+/// Deletes a topic and refuses an error.
+pub fn delete_topic(address: SocketAddr, topic: &str) -> anyhow::Result<()> {
+    let mut client = wire::Client::connect(address)?;
+    let body = client.call(&mut wire::delete_topic(topic))?;
+    // throttle i32 | topics i32 | name string | error i16
+    let name = i16::from_be_bytes(body[8..10].try_into()?) as usize;
+    let error = i16::from_be_bytes(body[10 + name..12 + name].try_into()?);
+    ensure!(error == 0, "delete topic {topic} answered error {error}");
+    Ok(())
 }
 
 /// Makes a topic and refuses an error.

@@ -11,6 +11,7 @@
 //! This room is the only reader of the environment (but for the credentials chain in `objects`), and of the profiles of the
 //! AWS command line ([`profile`]).
 
+pub mod alter;
 mod bucket;
 pub mod keys;
 pub mod layers;

@@ -106,9 +106,9 @@ topic_keys! {
     "min.compaction.lag.ms" Long Rule::Millis(0), "0", None, NO_COMPACTION, "The least that a record stays uncompacted.";
     "min.insync.replicas" Int Rule::Number(1, INT_MAX), "1", None, Enforced, "Replicas that must be in sync before a write is accepted.";
     "preallocate" Boolean Rule::Switch, "false", None, Accepted("the log is always preallocated"), "Allocate files at their full size.";
-    "remote.log.copy.disable" Boolean Rule::Switch, "false", None, Enforced, "Stops uploads; what is in the object store stays readable.";
-    "remote.log.delete.on.disable" Boolean Rule::Switch, "false", None, Accepted("tiered records stay until retention takes them"), "Delete tiered records when tiering is switched off.";
-    "remote.storage.enable" Boolean Rule::Switch, "true", None, Enforced, "Sealed history goes to the object store.";
+    "remote.log.copy.disable" Boolean Rule::Switch, "false", None, Enforced, "Pauses uploads: what is not in the object store stays on this node, what is there stays readable.";
+    "remote.log.delete.on.disable" Boolean Rule::Switch, "false", None, Enforced, "While remote.storage.enable is false: records in the object store are deleted, but for those that an explicit local.retention.* keeps here too, which go when it gives them up. Else they stay readable until retention takes them.";
+    "remote.storage.enable" Boolean Rule::Switch, "true", None, Enforced, "Sealed history goes to the object store; while off it stays on this node, with full retention. Kafka refuses to switch it off without remote.log.delete.on.disable; here what was tiered stays readable.";
     "retention.bytes" Long Rule::Bytes(-1, i64::MAX), "-1", Some("log.retention.bytes"), Enforced, "How much of a partition is kept; -1: no limit.";
     "retention.ms" Long Rule::Millis(-1), "604800000", Some("log.retention.ms"), Enforced, "How long records are kept; -1: for ever.";
     "segment.bytes" Int Rule::Bytes(1024, INT_MAX), "67108864", Some("log.segment.bytes"), Enforced, "Size at which a range is rolled, sealed and tiered.";
@@ -137,6 +137,9 @@ pub enum TopicConfigError {
         /// What it may be.
         expected: String,
     },
+    /// Words are added to what is no list, or taken from it.
+    #[error("{0} is not a list")]
+    NoList(&'static str),
     /// Two values contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),
@@ -346,7 +349,8 @@ pub fn validate<'a>(
     Ok(own.into_iter().collect())
 }
 
-fn contradictions(effective: &Effective) -> Result<(), TopicConfigError> {
+/// Checks values against each other.
+pub(super) fn contradictions(effective: &Effective) -> Result<(), TopicConfigError> {
     let outlives = |local: &str, all: &str| {
         let (local, all) = (effective.number(local), effective.number(all));
         all >= 0 && local != -2 && (local == -1 || local > all)

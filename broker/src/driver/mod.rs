@@ -27,8 +27,10 @@ use std::{
 };
 
 use varve_common::{Entropy, GroupId, LogIndex, Monotonic};
-use varve_compactor::{HotGauge, Plan, PlanOptions, Pressure, is_drained, plan};
-use varve_replica::{Effect, GroupStatus, Input, Mark, Now, Reply, Rot, Shard, Ticket, metadata::Image};
+use varve_compactor::{HotGauge, MergeGauge, Plan, PlanOptions, Pressure, is_drained, plan};
+use varve_replica::{
+    Effect, GroupStatus, Input, Job, JobOutcome, Mark, Now, Reply, Rot, Shard, Ticket, metadata::Image,
+};
 
 pub(crate) use self::open::seal_mark;
 pub use self::{
@@ -59,6 +61,8 @@ pub struct Driver {
     hot: HotGauge,
     /// And may take, while the disk has room.
     hot_bytes_max: u64,
+    /// What may be spent on merging.
+    merge: MergeGauge,
     failed: bool,
     /// The metadata leads with all that it ever committed applied: from then on its changes are acted on at once.
     metadata_complete: bool,
@@ -84,6 +88,7 @@ impl Driver {
             rotten: BTreeMap::new(),
             hot: HotGauge::new(u64::MAX),
             hot_bytes_max: u64::MAX,
+            merge: MergeGauge::default(),
             failed: false,
             metadata_complete: false,
             replayed: None,
@@ -130,7 +135,12 @@ impl Driver {
                 self.touched.insert(group);
                 ports.publish(group, view);
             }
-            Effect::Start(job) => ports.start(job),
+            Effect::Start(job) => {
+                if let Job::Merge { entries, .. } = &job {
+                    self.merge.merging(entries, &self.plan_options.merge);
+                }
+                ports.start(job);
+            }
             Effect::MetadataChanged(image) if !self.metadata_complete => self.replayed = Some(image),
             Effect::MetadataChanged(image) => {
                 self.reconcile(&image, queue, ports);
@@ -145,6 +155,9 @@ impl Driver {
     }
 
     fn note(&mut self, input: &mut Input) {
+        if let Input::JobDone { outcome: JobOutcome::Uploaded { entry, .. }, .. } = input {
+            self.merge.uploaded(entry.length, &self.plan_options.merge);
+        }
         match input {
             Input::Persisted { group, ready } => *ready = self.writes.persisted(*group, *ready),
             Input::JobDone { group, .. } | Input::Marked { group, .. } | Input::Configure { group, .. } => {
@@ -211,6 +224,7 @@ impl Driver {
             };
             self.hot.note(&status);
             self.plan_options.hot = self.hot.look(group);
+            self.plan_options.merge.room = self.merge.room(&self.plan_options.merge);
             let plan = self.plan_one(&status, now);
             queue.extend(plan.actions.into_iter().map(|action| Input::Act { group, action }));
             if let Some(after) = plan.look_again_after {

@@ -14,6 +14,7 @@ pub enum Operation {
     Delete,
     Describe,
     DescribeConfigs,
+    AlterConfigs,
     IdempotentWrite,
 }
 

@@ -105,6 +105,8 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::InitProducerId => "InitProducerId",
         ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
         ApiKey::DescribeConfigs => "DescribeConfigs",
+        ApiKey::AlterConfigs => "AlterConfigs",
+        ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
         ApiKey::DescribeCluster => "DescribeCluster",
     }
 }
@@ -132,6 +134,8 @@ pub fn count(response: &Response, each: impl FnMut(&'static str)) {
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
         }
         Response::DescribeConfigs(r) => r.results.iter().for_each(|r| one(r.error_code)),
+        Response::AlterConfigs(r) => r.responses.iter().for_each(|r| one(r.error_code)),
+        Response::IncrementalAlterConfigs(r) => r.responses.iter().for_each(|r| one(r.error_code)),
         Response::DescribeCluster(r) => one(r.error_code),
     }
 }

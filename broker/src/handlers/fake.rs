@@ -167,6 +167,28 @@ impl Backend for Fake {
         ready(Ok(()))
     }
 
+    fn configure_topic(
+        &self,
+        id: TopicId,
+        changes: Vec<(String, Option<String>)>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let Some(topic) = Arc::make_mut(&mut metadata.topics).get_mut(&id) else {
+            return ready(Err(MetadataRejected::UnknownTopic.into()));
+        };
+        let mut changed = Topic::clone(topic);
+        for (name, value) in changes {
+            match value {
+                Some(value) => changed.configs.insert(name, value),
+                None => changed.configs.remove(&name),
+            };
+        }
+        *topic = Arc::new(changed);
+        state.image = Arc::new(state.image.advance(metadata));
+        ready(Ok(()))
+    }
+
     fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>> {
         let mut state = self.0.lock().unwrap();
         state.producers += 1;

@@ -5,6 +5,7 @@
 //! asked in every handler ([`access`]); error codes are made in one file ([`errors`]).
 
 pub mod access;
+mod alter_configs;
 mod api_versions;
 mod brokers;
 mod create_topics;
@@ -162,6 +163,12 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::DescribeConfigs(request) => {
             Response::DescribeConfigs(describe_configs::answer(node, context, request))
+        }
+        Request::AlterConfigs(request) => {
+            Response::AlterConfigs(alter_configs::replace(node, context, request).await)
+        }
+        Request::IncrementalAlterConfigs(request) => {
+            Response::IncrementalAlterConfigs(alter_configs::change(node, context, request).await)
         }
         Request::DescribeCluster(request) => {
             Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))

@@ -229,6 +229,15 @@ impl Backend for NodeBackend {
         Box::pin(async move { node.change(MetadataCommand::DeleteTopic { id }).await.map(drop) })
     }
 
+    fn configure_topic(
+        &self,
+        id: TopicId,
+        configs: Vec<(String, Option<String>)>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let node = self.clone();
+        Box::pin(async move { node.change(MetadataCommand::SetTopicConfigs { id, configs }).await.map(drop) })
+    }
+
     fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>> {
         let node = self.clone();
         Box::pin(async move {

@@ -82,6 +82,14 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
         JobOutcome::UploadFailed { .. } => {
             handles.upload_errors.inc();
         }
+        JobOutcome::Merged { entry, segments } => {
+            handles.merges.inc();
+            handles.merged_segments.inc_by(*segments as u64);
+            handles.merged.inc_by(entry.length);
+        }
+        JobOutcome::MergeFailed { .. } => {
+            handles.merge_errors.inc();
+        }
         JobOutcome::CheckpointPublished { checkpoint, .. } => {
             handles.snapshots.inc();
             handles.snapshot_last.set(checkpoint.published_ms as f64 / 1000.0);
@@ -103,6 +111,10 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
 fn log(group: GroupId, outcome: &JobOutcome) {
     match outcome {
         JobOutcome::UploadFailed { uid, why } => tracing::warn!(%group, uid, why, "upload failed"),
+        JobOutcome::Merged { entry, segments } => {
+            tracing::info!(%group, base = %entry.base, segments, bytes = entry.length, "small segments merged");
+        }
+        JobOutcome::MergeFailed { uid, why } => tracing::warn!(%group, uid, why, "merging failed"),
         JobOutcome::SealFailed { base, why } => tracing::warn!(%group, %base, why, "sealing failed"),
         JobOutcome::Failed { kind, why } => tracing::warn!(%group, ?kind, why, "background job failed"),
         JobOutcome::CheckpointPublished { checkpoint, .. } => {

@@ -34,8 +34,10 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
             bytes: if bytes == -2 { limit("retention.bytes") } else { u64::try_from(bytes).ok() },
         },
     };
+    let enabled = effective.switch("remote.storage.enable");
     GroupOptions {
-        tiered: effective.switch("remote.storage.enable") && !effective.switch("remote.log.copy.disable"),
+        tiered: enabled && !effective.switch("remote.log.copy.disable"),
+        forgets_tiered: !enabled && effective.switch("remote.log.delete.on.disable"),
         segment_bytes_max: limit("segment.bytes").unwrap_or(u64::MAX),
         segment_ms: limit("segment.ms").unwrap_or(u64::MAX),
         upload_age_ms,

@@ -94,6 +94,8 @@ pub enum TopicCommand {
     Describe(TopicDescribe),
     /// Show per partition what is local, in the object store, in both, and not yet uploaded
     DescribeStorage(TopicDescribeStorage),
+    /// Change the configuration of topics while they are in use
+    AlterConfig(TopicAlterConfig),
     /// Delete topics and all their records
     Delete(TopicDelete),
 }
@@ -159,6 +161,33 @@ pub struct TopicDescribe {
 pub struct TopicDescribeStorage {
     /// Its name
     pub topic: String,
+    #[command(flatten)]
+    pub brokers: BrokerFlags,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+pub struct TopicAlterConfig {
+    /// Their names
+    #[arg(required = true, value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// Give a configuration this value; may be repeated
+    #[arg(short = 's', long, group = "change", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub set: Vec<(String, String)>,
+    /// Let the topic inherit a configuration again; may be repeated
+    #[arg(short = 'd', long, group = "change", value_name = "KEY")]
+    pub delete: Vec<String>,
+    /// Add words to a list such as cleanup.policy; may be repeated
+    #[arg(long, group = "change", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub append: Vec<(String, String)>,
+    /// Take words from a list; may be repeated
+    #[arg(long, group = "change", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub subtract: Vec<(String, String)>,
+    /// Only check whether the configurations could be changed
+    #[arg(long, visible_alias = "dry")]
+    pub dry_run: bool,
     #[command(flatten)]
     pub brokers: BrokerFlags,
     #[command(flatten)]

@@ -3,13 +3,16 @@
 use varve_protocol::{
     Request, Response,
     messages::{
-        CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, Uuid, create_topics_request,
-        describe_configs_request,
+        CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
+        Uuid, create_topics_request, describe_configs_request, incremental_alter_configs_request,
     },
 };
 
 use super::{Client, ClientError, Missing, error};
 use crate::limits;
+
+/// A topic among the kinds of resources that have configurations.
+const TOPIC: i8 = 2;
 
 /// A topic to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +32,19 @@ pub enum Run {
     Real,
     /// The broker only says whether it would.
     Dry,
+}
+
+/// What happens to a configuration of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigChange {
+    /// It gets this value.
+    Set(String, String),
+    /// The topic inherits it again.
+    Delete(String),
+    /// These words are added to a list.
+    Append(String, String),
+    /// These words are taken from a list.
+    Subtract(String, String),
 }
 
 /// What became of one topic.
@@ -98,10 +114,33 @@ impl Client {
         Ok(response.responses.into_iter().map(outcome).collect())
     }
 
+    /// Changes the configuration of each topic, or only says whether it could be.
+    pub fn alter_topic_configs(
+        &mut self,
+        topics: &[String],
+        changes: &[ConfigChange],
+        run: Run,
+    ) -> Result<Vec<Outcome<()>>, ClientError> {
+        let mut request = IncrementalAlterConfigsRequest::default();
+        request.validate_only = run == Run::Dry;
+        request.resources = topics.iter().map(|name| altered(name, changes)).collect();
+        let request = Request::IncrementalAlterConfigs(request);
+        let Response::IncrementalAlterConfigs(response) = self.ask_controller(&request)? else {
+            unreachable!("a response is of its request's key");
+        };
+        let outcomes = response.responses.into_iter().map(|result| {
+            let name = result.resource_name.to_string();
+            let message = result.error_message.as_deref().filter(|text| !text.is_empty());
+            let checked = error::check(&format!("topic {name}"), result.error_code, message);
+            (name, checked)
+        });
+        Ok(outcomes.collect())
+    }
+
     /// Every configuration of a topic, by name.
     pub fn topic_configs(&mut self, topic: &str) -> Result<Vec<TopicConfig>, ClientError> {
         let mut resource = describe_configs_request::DescribeConfigsResource::default();
-        resource.resource_type = 2;
+        resource.resource_type = TOPIC;
         resource.resource_name = topic.into();
         resource.configuration_keys = None;
         let mut request = DescribeConfigsRequest::default();
@@ -147,6 +186,27 @@ fn creatable(topic: &NewTopic) -> create_topics_request::CreatableTopic {
     creatable.replication_factor = topic.replication_factor;
     creatable.configs = topic.configs.iter().map(config).collect();
     creatable
+}
+
+fn altered(topic: &str, changes: &[ConfigChange]) -> incremental_alter_configs_request::AlterConfigsResource {
+    let config = |change: &ConfigChange| {
+        let (operation, name, value) = match change {
+            ConfigChange::Set(name, value) => (0, name, Some(value)),
+            ConfigChange::Delete(name) => (1, name, None),
+            ConfigChange::Append(name, value) => (2, name, Some(value)),
+            ConfigChange::Subtract(name, value) => (3, name, Some(value)),
+        };
+        let mut config = incremental_alter_configs_request::AlterableConfig::default();
+        config.name = name.as_str().into();
+        config.config_operation = operation;
+        config.value = value.map(|value| value.as_str().into());
+        config
+    };
+    let mut resource = incremental_alter_configs_request::AlterConfigsResource::default();
+    resource.resource_type = TOPIC;
+    resource.resource_name = topic.into();
+    resource.configs = changes.iter().map(config).collect();
+    resource
 }
 
 /// Kafka's names of where a value comes from.

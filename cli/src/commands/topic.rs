@@ -1,4 +1,4 @@
-//! `topic create|list|describe|delete`.
+//! `topic create|list|describe|alter-config|delete`.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -7,11 +7,11 @@ use varve_broker::config::Sources;
 use varve_protocol::{ErrorCode, messages::Uuid};
 
 use crate::{
-    args::{TopicCommand, TopicCreate, TopicDelete, TopicDescribe, TopicList},
+    args::{TopicAlterConfig, TopicCommand, TopicCreate, TopicDelete, TopicDescribe, TopicList},
     client::{
         Client, ClientError, Missing, Topic,
         offsets::Place,
-        topics::{Created, NewTopic, Outcome, Run, TopicConfig},
+        topics::{ConfigChange, Created, NewTopic, Outcome, Run, TopicConfig},
     },
     failure::Failure,
     output::{self, Format, Table},
@@ -23,6 +23,7 @@ pub fn run(command: TopicCommand, sources: &Sources) -> Result<(), Failure> {
         TopicCommand::List(flags) => list(&flags, sources),
         TopicCommand::Describe(flags) => describe(&flags, sources),
         TopicCommand::DescribeStorage(flags) => super::storage::run(&flags, sources),
+        TopicCommand::AlterConfig(flags) => alter_config(&flags, sources),
         TopicCommand::Delete(flags) => delete(&flags, sources),
     }
 }
@@ -57,6 +58,24 @@ fn create(flags: TopicCreate, sources: &Sources) -> Result<(), Failure> {
 
 fn known(count: i32) -> Option<i32> {
     (count >= 0).then_some(count)
+}
+
+fn alter_config(flags: &TopicAlterConfig, sources: &Sources) -> Result<(), Failure> {
+    let valued = |change: fn(String, String) -> ConfigChange, pairs: &[(String, String)]| {
+        pairs.iter().cloned().map(|(name, value)| change(name, value)).collect::<Vec<_>>()
+    };
+    let changes = [
+        valued(ConfigChange::Set, &flags.set),
+        flags.delete.iter().cloned().map(ConfigChange::Delete).collect(),
+        valued(ConfigChange::Append, &flags.append),
+        valued(ConfigChange::Subtract, &flags.subtract),
+    ]
+    .concat();
+    let run = if flags.dry_run { Run::Dry } else { Run::Real };
+    let outcomes =
+        super::client(&flags.brokers, sources).alter_topic_configs(&flags.topics, &changes, run)?;
+    let done = if flags.dry_run { "could be configured so" } else { "configured" };
+    report(flags.output.format(), outcomes, None, |_| json!({"status": done}))
 }
 
 fn delete(flags: &TopicDelete, sources: &Sources) -> Result<(), Failure> {

@@ -251,6 +251,7 @@ impl TrimCause {
         match number {
             1 => Some(Self::Retention),
             2 => Some(Self::DeleteRecords),
+            3 => Some(Self::Disabled),
             _ => None,
         }
     }

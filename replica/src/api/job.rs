@@ -43,6 +43,17 @@ pub enum Job {
         /// The range's sealed file, where there is one.
         seal: Option<SealMark>,
     },
+    /// Puts one object in the place of several small ones that hold adjacent ranges.
+    Merge {
+        /// Which group.
+        group: GroupId,
+        /// What the key and the footer are made of.
+        identity: PartitionIdentity,
+        /// Announced and committed.
+        intent: Intent,
+        /// What it replaces, in order.
+        entries: Vec<Entry>,
+    },
     /// Writes a rolled range into a file: temporary file, fsync, rename, directory fsync.
     Seal {
         /// Which group.
@@ -137,6 +148,7 @@ pub enum ReapPass {
 #[allow(missing_docs)]
 pub enum JobKind {
     Upload,
+    Merge,
     Seal,
     Unseal,
     CheckpointLocal,
@@ -154,6 +166,7 @@ impl Job {
         match self {
             Self::Upload { group, .. }
             | Self::Restore { group, .. }
+            | Self::Merge { group, .. }
             | Self::Seal { group, .. }
             | Self::Unseal { group, .. }
             | Self::CheckpointLocal { group, .. }
@@ -170,6 +183,7 @@ impl Job {
     pub const fn kind(&self) -> JobKind {
         match self {
             Self::Upload { .. } | Self::Restore { .. } => JobKind::Upload,
+            Self::Merge { .. } => JobKind::Merge,
             Self::Seal { .. } => JobKind::Seal,
             Self::Unseal { .. } => JobKind::Unseal,
             Self::CheckpointLocal { .. } => JobKind::CheckpointLocal,
@@ -194,6 +208,20 @@ pub enum JobOutcome {
     },
     /// The upload did not succeed; whether the object exists is unknown, so the intent is expired and a new uid drawn.
     UploadFailed {
+        /// The intent's.
+        uid: u64,
+        /// For logs and status.
+        why: String,
+    },
+    /// The merged segment is in the bucket: `TierReplace` is proposed next.
+    Merged {
+        /// What the manifest will say; its uid is the intent's.
+        entry: Entry,
+        /// How many segments it replaces.
+        segments: usize,
+    },
+    /// The merge did not succeed; as for an upload, another uid is drawn.
+    MergeFailed {
         /// The intent's.
         uid: u64,
         /// For logs and status.

@@ -19,8 +19,11 @@ pub enum LocalRetention {
 /// A partition's options.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupOptions {
-    /// `remote.storage.enable`, and the tier of this node is usable.
+    /// `remote.storage.enable` without `remote.log.copy.disable`: what is rolled goes to the bucket. What is there is read
+    /// and retained either way.
     pub tiered: bool,
+    /// `remote.log.delete.on.disable`, and `remote.storage.enable` is off: what is in the bucket alone leaves the log.
+    pub forgets_tiered: bool,
     /// `segment.bytes`.
     pub segment_bytes_max: u64,
     /// `segment.ms`.
@@ -41,6 +44,7 @@ impl Default for GroupOptions {
     fn default() -> Self {
         Self {
             tiered: true,
+            forgets_tiered: false,
             segment_bytes_max: 64 << 20,
             segment_ms: 7 * 24 * 3_600_000,
             upload_age_ms: 600_000,

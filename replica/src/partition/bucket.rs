@@ -86,22 +86,23 @@ impl BucketState {
         if records.rolls.iter().any(|roll| roll.base == base && roll.end == end) {
             return Some(EntryKind::Raw);
         }
-        self.is_run(base, end).then_some(EntryKind::Merged)
+        self.run(base, end).map(|_| EntryKind::Merged)
     }
 
-    /// Whether entries of the root begin at `base` and end at `end`.
-    fn is_run(&self, base: Offset, end: Offset) -> bool {
+    /// The entries of the root that begin at `base` and end at `end`.
+    #[must_use]
+    pub fn run(&self, base: Offset, end: Offset) -> Option<&[Entry]> {
         let entries = &self.root.entries;
-        base < end
-            && entries.binary_search_by_key(&base, |entry| entry.base).is_ok()
-            && entries.binary_search_by_key(&end, Entry::end).is_ok()
+        let first = entries.binary_search_by_key(&base, |entry| entry.base).ok()?;
+        let last = entries.binary_search_by_key(&end, Entry::end).ok()?;
+        entries.get(first..=last)
     }
 
     /// Whether an announced upload has lost its range: it was tiered or trimmed by another command.
     #[must_use]
     pub fn is_overtaken(&self, intent: &Intent) -> bool {
         intent.base < self.tiered_end
-            && (intent.kind == EntryKind::Raw || !self.is_run(intent.base, intent.end))
+            && (intent.kind == EntryKind::Raw || self.run(intent.base, intent.end).is_none())
     }
 
     /// Whether an upload of this uid, or of a range that begins there, is announced already.

@@ -90,48 +90,59 @@ impl Hosted {
         if known || !current || self.uploading.len() >= UPLOADS_MAX {
             return;
         }
-        let Some(roll) = self.roll_of(intent) else { return self.upload_again(uid, effects) };
-        let job = Job::Upload {
+        let job = match intent.kind {
+            EntryKind::Raw => self.upload_job(state, intent),
+            _ => self.replacing_job(state, intent),
+        };
+        if let Some(job) = job {
+            self.uploading.insert(uid);
+            self.start(job, effects);
+        }
+    }
+
+    fn upload_job(&self, state: &PartitionState, intent: &Intent) -> Option<Job> {
+        let roll = self.roll_of(intent)?;
+        Some(Job::Upload {
             group: self.group,
             identity: state.identity().clone(),
             intent: intent.clone(),
             roll: roll.clone(),
             frozen: state.frozen_at(roll.end).map(Arc::clone),
             seal: self.seals.iter().find(|seal| seal.base == roll.base && seal.end == roll.end).cloned(),
-        };
-        self.uploading.insert(uid);
-        self.start(job, effects);
+        })
     }
 
-    /// Puts a range that is in the bucket there once more: its object is damaged, and this node may still hold its records.
-    fn upload_again(&mut self, uid: u64, effects: &mut Vec<Effect>) {
-        let Some(state) = self.partition() else { return };
-        let bucket = state.bucket();
-        let Some(intent) = bucket.intents.iter().find(|intent| intent.uid == uid) else { return };
-        let of = |entry: &&manifest::Entry| entry.base == intent.base && entry.end() == intent.end;
-        let Some(entry) = bucket.root.entries.iter().find(of) else { return };
-        let job = Job::Restore {
+    /// Of one segment: its object is damaged, and this node may still hold its records. Of several: they become one; one
+    /// such job at a time, for what it holds in memory and asks of the store is not urgent.
+    fn replacing_job(&self, state: &PartitionState, intent: &Intent) -> Option<Job> {
+        let entries = state.bucket().run(intent.base, intent.end)?.to_vec();
+        if let [entry] = entries.as_slice() {
+            let sealed = |seal: &&SealMark| seal.base == entry.base && seal.end == entry.end();
+            return Some(Job::Restore {
+                group: self.group,
+                identity: state.identity().clone(),
+                intent: intent.clone(),
+                entry: entry.clone(),
+                seal: self.seals.iter().find(sealed).cloned(),
+            });
+        }
+        (!self.jobs.runs(JobKind::Merge)).then(|| Job::Merge {
             group: self.group,
             identity: state.identity().clone(),
             intent: intent.clone(),
-            entry: entry.clone(),
-            seal: self.seals.iter().find(|seal| seal.base == entry.base && seal.end == entry.end()).cloned(),
-        };
-        self.uploading.insert(uid);
-        self.start(job, effects);
+            entries,
+        })
     }
 
-    /// A done upload of a range that is in the manifest already, as the command that puts it in the place of what is there.
+    /// The segment in the bucket, merged or put there once more, whose entries are still those of the root, as the command that names it.
     pub(super) fn replacement(&self, fence: Fence) -> Option<TierReplace> {
-        let root = &self.partition()?.bucket().root;
+        let bucket = self.partition()?.bucket();
         let merged = self.uploaded.values().filter(|entry| entry.kind == EntryKind::Merged);
-        merged.into_iter().find_map(|added| {
-            let within = |entry: &&manifest::Entry| entry.base >= added.base && entry.last <= added.last;
-            let removed: Vec<&manifest::Entry> = root.entries.iter().filter(within).collect();
-            let covers = removed.first()?.base == added.base && removed.last()?.last == added.last;
-            let removed = removed.iter().map(|entry| entry.uid).collect();
-            covers.then(|| TierReplace { fence, removed, added: vec![added.clone()] })
-        })
+        let of = |entry: &manifest::Entry| {
+            let removed = bucket.run(entry.base, entry.end())?.iter().map(|entry| entry.uid).collect();
+            Some(TierReplace { fence, removed, added: vec![entry.clone()] })
+        };
+        merged.filter_map(of).next()
     }
 
     /// The done uploads that follow the tiered end without a gap.

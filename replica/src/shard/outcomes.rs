@@ -24,7 +24,11 @@ impl Hosted {
                 self.uploaded(uid, entry);
                 self.advance_jobs(now);
             }
-            JobOutcome::UploadFailed { uid, why } => {
+            JobOutcome::Merged { entry, .. } => {
+                self.uploaded(entry.uid, entry);
+                self.advance_jobs(now);
+            }
+            JobOutcome::UploadFailed { uid, why } | JobOutcome::MergeFailed { uid, why } => {
                 self.uploading.remove(&uid);
                 self.upload_failed.insert(uid);
                 self.job_failed(kind, why, now.monotonic);
@@ -166,13 +170,17 @@ impl Hosted {
 const fn is_failure(outcome: &JobOutcome) -> bool {
     matches!(
         outcome,
-        JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. }
+        JobOutcome::UploadFailed { .. }
+            | JobOutcome::MergeFailed { .. }
+            | JobOutcome::SealFailed { .. }
+            | JobOutcome::Failed { .. }
     )
 }
 
 const fn kind_of(outcome: &JobOutcome) -> JobKind {
     match outcome {
         JobOutcome::Uploaded { .. } | JobOutcome::UploadFailed { .. } => JobKind::Upload,
+        JobOutcome::Merged { .. } | JobOutcome::MergeFailed { .. } => JobKind::Merge,
         JobOutcome::Sealed(_) | JobOutcome::SealFailed { .. } => JobKind::Seal,
         JobOutcome::Unsealed { .. } => JobKind::Unseal,
         JobOutcome::CheckpointWritten(_) => JobKind::CheckpointLocal,

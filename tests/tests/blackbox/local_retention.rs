@@ -127,11 +127,19 @@ fn what_local_retention_asks_for_stays_beside_the_bucket_and_minus_two_keeps_the
     assert_eq!(sealed(&node), kept, "a kill changes what is kept");
 }
 
-#[test]
-fn a_range_whose_only_file_is_gone_is_damaged_not_absent() {
-    if !Tool::need(&[Tool::Python]) {
-        return;
+/// The range of a file that is gone answers with an error, everything else as ever, and no offset moves.
+fn check_damaged(node: &Node, (base, end): (i64, i64), sealed_end: i64) {
+    for number in [base, (base + end) / 2, end - 1] {
+        assert_eq!(fetch(node.kafka(), "local", number).0, STORAGE_ERROR, "{number}");
     }
+    assert_eq!(list_offset(node.kafka(), "local", 0, -2), Ok(0));
+    for number in (0..base).chain(end..sealed_end) {
+        assert!(is_served(node, "local", number), "{number}");
+    }
+}
+
+/// A topic that never tiers, most of it in files of which nothing is in memory.
+fn start_sealed() -> Node {
     let mut node = Node::start(Options::small());
     let segment = format!("segment.bytes={SEGMENT_BYTES}");
     create_topic(&node, "local", 1, &["remote.storage.enable=false", &segment, "retention.ms=-1"]);
@@ -142,18 +150,59 @@ fn a_range_whose_only_file_is_gone_is_damaged_not_absent() {
         assert!(node.terminate().success());
         node.restart();
     }
+    node
+}
+
+#[test]
+fn a_range_whose_only_file_is_gone_is_damaged_not_absent() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = start_sealed();
     let files = sealed(&node);
-    let second = files[1].clone();
-    let (base, end) = range_of(&second);
     let (_, sealed_end) = range_of(files.last().unwrap());
     node.kill();
-    fs::remove_file(second).unwrap();
+    fs::remove_file(&files[1]).unwrap();
     node.restart();
-    for number in [base, (base + end) / 2, end - 1] {
-        assert_eq!(fetch(node.kafka(), "local", number).0, STORAGE_ERROR, "{number}");
+    check_damaged(&node, range_of(&files[1]), sealed_end);
+}
+
+#[test]
+fn a_file_that_goes_from_under_a_running_node_is_damage_of_its_range_alone() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
     }
-    assert_eq!(list_offset(node.kafka(), "local", 0, -2), Ok(0));
-    for number in (0..base).chain(end..sealed_end) {
-        assert!(is_served(&node, "local", number), "{number}");
+    let node = start_sealed();
+    let files = sealed(&node);
+    let (_, sealed_end) = range_of(files.last().unwrap());
+    fs::remove_file(&files[1]).unwrap();
+    // Again when the node has found it, says so and takes no more records: what is left is read all the same.
+    check_damaged(&node, range_of(&files[1]), sealed_end);
+    wait_for("the damage to be told", 30, || node.metric("varve_cluster_partitions_damaged") == 1.0);
+    check_damaged(&node, range_of(&files[1]), sealed_end);
+    assert!(node.log().contains("local-0"));
+}
+
+#[test]
+fn a_topic_that_never_tiers_has_full_retention() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
     }
+    const HELD: u64 = 8 << 20;
+    let mut node = start_sealed();
+    let _ = varve(&node, &["topic", "alter-config", "local", "--set", &format!("retention.bytes={HELD}")]);
+    wait_for("retention", 30, || list_offset(node.kafka(), "local", 0, -2) > Ok(0));
+    node.kill();
+    node.restart();
+    let start = list_offset(node.kafka(), "local", 0, -2).unwrap();
+    let held = (RECORDS - start) as u64 * VALUE_BYTES as u64;
+    assert!((HELD..HELD + 3 * SEGMENT_BYTES).contains(&held), "{held} bytes are held");
+    assert!((start..RECORDS).all(|number| is_served(&node, "local", number)));
+    assert_ne!(fetch(node.kafka(), "local", start - 1).0, 0);
+    wait_for("files below it to go", 30, || sealed(&node).iter().all(|file| range_of(file).1 > start));
+    assert!(node.terminate().success());
+    node.restart();
+    assert_eq!(list_offset(node.kafka(), "local", 0, -2), Ok(start));
+    assert!((start..RECORDS).all(|number| is_served(&node, "local", number)));
+    assert_eq!(node.metric("varve_tier_uploads_total"), 0.0, "a topic that never tiers was uploaded");
 }

@@ -1,6 +1,7 @@
 //! Every API in every version that is offered: success, and each error that a valid request can earn. The same
 //! questions go to the handlers over a fake node, and through a socket to a broker that runs.
 
+mod configs;
 mod records;
 mod topics;
 
@@ -32,6 +33,8 @@ async fn one(peer: &mut impl Peer, key: ApiKey, version: i16) {
         ApiKey::DeleteTopics => topics::delete_topics(peer, version).await,
         ApiKey::DeleteRecords => records::delete_records(peer, version).await,
         ApiKey::DescribeConfigs => topics::describe_configs(peer, version).await,
+        ApiKey::AlterConfigs => configs::replace(peer, version).await,
+        ApiKey::IncrementalAlterConfigs => configs::change(peer, version).await,
         ApiKey::DescribeCluster => topics::describe_cluster(peer, version).await,
         ApiKey::ApiVersions => topics::api_versions(peer, version).await,
         ApiKey::InitProducerId => topics::init_producer_id(peer, version).await,

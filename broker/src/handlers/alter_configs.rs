@@ -1,0 +1,196 @@
+//! AlterConfigs and IncrementalAlterConfigs: a topic's own configuration, all of it or single values. Both are checked
+//! against the whole that would come of it, journaled in the metadata group, and in force once answered.
+
+use std::collections::BTreeMap;
+
+use varve_protocol::{
+    ErrorCode,
+    messages::{
+        AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
+        IncrementalAlterConfigsResponse, alter_configs_request, alter_configs_response,
+        incremental_alter_configs_request, incremental_alter_configs_response,
+    },
+};
+use varve_replica::metadata::Topic;
+
+use super::{
+    access::{Operation, Resource, authorize},
+    errors::Coded as _,
+    topics,
+};
+use crate::{
+    config::{
+        alter::{self, Change, Delta},
+        topic::TopicConfigError,
+    },
+    net::Context,
+    node::{MetadataRefusal, Node},
+};
+
+const TOPIC: i8 = 2;
+
+/// How IncrementalAlterConfigs numbers what is done to a value.
+const SET: i8 = 0;
+const DELETE: i8 = 1;
+const APPEND: i8 = 2;
+const SUBTRACT: i8 = 3;
+
+/// Why nothing of a resource was changed.
+struct Refused(ErrorCode, String);
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Self(code, String::new())
+    }
+}
+
+impl From<TopicConfigError> for Refused {
+    fn from(error: TopicConfigError) -> Self {
+        // A value that is not there at all is a fault of the request, as in Kafka.
+        let code = match error {
+            TopicConfigError::Null(_) => ErrorCode::InvalidRequest,
+            _ => error.code(),
+        };
+        Self(code, error.to_string())
+    }
+}
+
+impl From<MetadataRefusal> for Refused {
+    fn from(refusal: MetadataRefusal) -> Self {
+        Self(refusal.code(), refusal.to_string())
+    }
+}
+
+fn invalid(what: &str) -> Refused {
+    Refused(ErrorCode::InvalidRequest, what.to_owned())
+}
+
+/// How often each resource stands in a request: more than once is an error of each.
+fn count<'a>(resources: impl Iterator<Item = (i8, &'a str)>) -> BTreeMap<(i8, &'a str), u32> {
+    let mut times = BTreeMap::new();
+    for resource in resources {
+        *times.entry(resource).or_default() += 1;
+    }
+    times
+}
+
+pub async fn replace(node: &Node, context: &Context, request: AlterConfigsRequest) -> AlterConfigsResponse {
+    let resources = &request.resources;
+    let times = count(resources.iter().map(|one| (one.resource_type, one.resource_name.as_str())));
+    let mut response = AlterConfigsResponse::default();
+    for resource in resources {
+        let subject = Subject::new(node, context, resource.resource_type, resource.resource_name.as_str());
+        let plan = |topic: &Topic| {
+            check_once(resource.configs.iter().map(|one| one.name.as_str()))?;
+            let all = |one: &alter_configs_request::AlterableConfig| {
+                one.value.as_ref().map(|value| value.to_string())
+            };
+            let values: Vec<_> = resource.configs.iter().map(|one| (one.name.as_str(), all(one))).collect();
+            let asked = values.iter().map(|(name, value)| (*name, value.as_deref()));
+            Ok(alter::replace(&node.topic_defaults, &topic.configs, asked)?)
+        };
+        let refused = subject.apply(&times, request.validate_only, plan).await.err();
+        let mut result = alter_configs_response::AlterConfigsResourceResponse::default();
+        result.resource_type = resource.resource_type;
+        result.resource_name = resource.resource_name.clone();
+        if let Some(Refused(code, message)) = refused {
+            result.error_code = code.number();
+            result.error_message = Some(message.into());
+        }
+        response.responses.push(result);
+    }
+    response
+}
+
+pub async fn change(
+    node: &Node,
+    context: &Context,
+    request: IncrementalAlterConfigsRequest,
+) -> IncrementalAlterConfigsResponse {
+    let resources = &request.resources;
+    let times = count(resources.iter().map(|one| (one.resource_type, one.resource_name.as_str())));
+    let mut response = IncrementalAlterConfigsResponse::default();
+    for resource in resources {
+        let subject = Subject::new(node, context, resource.resource_type, resource.resource_name.as_str());
+        let plan = |topic: &Topic| {
+            check_once(resource.configs.iter().map(|one| one.name.as_str()))?;
+            let changes: Vec<_> = resource.configs.iter().map(change_of).collect::<Result<_, _>>()?;
+            Ok(alter::alter(&node.topic_defaults, &topic.configs, changes)?)
+        };
+        let refused = subject.apply(&times, request.validate_only, plan).await.err();
+        let mut result = incremental_alter_configs_response::AlterConfigsResourceResponse::default();
+        result.resource_type = resource.resource_type;
+        result.resource_name = resource.resource_name.clone();
+        if let Some(Refused(code, message)) = refused {
+            result.error_code = code.number();
+            result.error_message = Some(message.into());
+        }
+        response.responses.push(result);
+    }
+    response
+}
+
+fn change_of(
+    config: &incremental_alter_configs_request::AlterableConfig,
+) -> Result<(&str, Change<'_>), Refused> {
+    let name = config.name.as_str();
+    let value = || {
+        let value = config.value.as_ref().map(|value| value.as_str());
+        value.ok_or_else(|| TopicConfigError::Null(name.to_owned()))
+    };
+    let change = match config.config_operation {
+        SET => Change::Set(value()?),
+        DELETE => Change::Delete,
+        APPEND => Change::Append(value()?),
+        SUBTRACT => Change::Subtract(value()?),
+        _ => return Err(invalid("unknown operation")),
+    };
+    Ok((name, change))
+}
+
+fn check_once<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Refused> {
+    let mut names: Vec<&str> = names.collect();
+    names.sort_unstable();
+    let twice = names.windows(2).any(|pair| pair[0] == pair[1]);
+    if twice { Err(invalid("a configuration is named more than once")) } else { Ok(()) }
+}
+
+/// What is to be changed.
+struct Subject<'a> {
+    node: &'a Node,
+    context: &'a Context,
+    kind: i8,
+    name: &'a str,
+}
+
+impl<'a> Subject<'a> {
+    const fn new(node: &'a Node, context: &'a Context, kind: i8, name: &'a str) -> Self {
+        Self { node, context, kind, name }
+    }
+
+    async fn apply(
+        &self,
+        times: &BTreeMap<(i8, &str), u32>,
+        validate_only: bool,
+        plan: impl FnOnce(&Topic) -> Result<Delta, Refused>,
+    ) -> Result<(), Refused> {
+        if times.get(&(self.kind, self.name)).is_some_and(|times| *times > 1) {
+            return Err(invalid("the resource is named more than once in the request"));
+        }
+        if self.kind != TOPIC {
+            return Err(invalid(
+                "only topics are configured at run time; brokers by file, environment or flags",
+            ));
+        }
+        topics::check_name(self.name).map_err(|_| ErrorCode::InvalidTopicException)?;
+        authorize(self.context, Operation::AlterConfigs, Resource::Topic(self.name))?;
+        let image = self.node.backend.image();
+        let topic = image.topic_by_name(self.name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let delta = plan(topic)?;
+        if !validate_only && !delta.is_empty() {
+            tracing::info!(topic = self.name, changes = ?delta, "topic configuration changes");
+            self.node.backend.configure_topic(topic.id, delta).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,135 @@
+//! Topic configurations changed at run time.
+
+use super::*;
+
+/// What a topic says of its own, `name=value`.
+async fn own(peer: &mut impl Peer, topic: &str) -> Vec<String> {
+    let resource = message!(describe_configs_request::DescribeConfigsResource {
+        resource_type: 2,
+        resource_name: topic.into(),
+        configuration_keys: None,
+    });
+    let request = message!(DescribeConfigsRequest { resources: vec![resource] });
+    let response = ask!(peer, 4, DescribeConfigs, request);
+    let rows = response.results[0].configs.iter().filter(|row| row.config_source == 1);
+    rows.map(|row| format!("{}={}", row.name.as_str(), row.value.as_ref().unwrap().as_str())).collect()
+}
+
+pub async fn replace(peer: &mut impl Peer, version: i16) {
+    let name = format!("replaced-{version}");
+    create(peer, &name).await;
+    let resource = |kind: i8, name: &str, configs: &[(&str, Option<&str>)]| {
+        let config = |(name, value): &(&str, Option<&str>)| {
+            message!(alter_configs_request::AlterableConfig {
+                name: (*name).into(),
+                value: value.map(Into::into),
+            })
+        };
+        message!(alter_configs_request::AlterConfigsResource {
+            resource_type: kind,
+            resource_name: name.into(),
+            configs: configs.iter().map(config).collect(),
+        })
+    };
+    let sound: &[(&str, Option<&str>)] =
+        &[("segment.bytes", Some("2048")), ("cleanup.policy", Some("compact"))];
+    for validate_only in [true, false] {
+        let request = message!(AlterConfigsRequest {
+            resources: vec![
+                resource(2, &name, sound),
+                resource(2, "no-such", sound),
+                resource(2, "a/b", sound),
+                resource(4, "1", &[]),
+            ],
+            validate_only: validate_only,
+        });
+        let responses = ask!(peer, version, AlterConfigs, request).responses;
+        let codes: Vec<i16> = responses.iter().map(|result| result.error_code).collect();
+        let (unknown, bad) = (ErrorCode::UnknownTopicOrPartition, ErrorCode::InvalidTopicException);
+        assert_eq!(codes, [OK, code(unknown), code(bad), code(ErrorCode::InvalidRequest)]);
+        let told = if validate_only {
+            vec!["retention.ms=-1"]
+        } else {
+            vec!["cleanup.policy=compact", "segment.bytes=2048"]
+        };
+        assert_eq!(own(peer, &name).await, told);
+    }
+    for (configs, expected) in [
+        (&[("segment.bytes", None)][..], ErrorCode::InvalidRequest),
+        (&[("segment.bytes", Some("many"))][..], ErrorCode::InvalidConfig),
+        (&[("no.such", Some("1"))][..], ErrorCode::InvalidConfig),
+    ] {
+        let request = message!(AlterConfigsRequest { resources: vec![resource(2, &name, configs)] });
+        let responses = ask!(peer, version, AlterConfigs, request).responses;
+        assert_eq!(responses[0].error_code, code(expected), "{configs:?}");
+        assert!(!responses[0].error_message.as_ref().unwrap().as_str().is_empty());
+    }
+    delete(peer, &name).await;
+}
+
+pub async fn change(peer: &mut impl Peer, version: i16) {
+    let name = format!("changed-{version}");
+    create(peer, &name).await;
+    type One<'a> = (&'a str, i8, Option<&'a str>);
+    let resource = |name: &str, configs: &[One<'_>]| {
+        let config = |(name, operation, value): &One<'_>| {
+            message!(incremental_alter_configs_request::AlterableConfig {
+                name: (*name).into(),
+                config_operation: *operation,
+                value: value.map(Into::into),
+            })
+        };
+        message!(incremental_alter_configs_request::AlterConfigsResource {
+            resource_type: 2,
+            resource_name: name.into(),
+            configs: configs.iter().map(config).collect(),
+        })
+    };
+    let steps: [(&[One<'_>], &[&str]); 3] = [
+        (
+            &[("segment.bytes", 0, Some("2048")), ("cleanup.policy", 2, Some("compact"))],
+            &["cleanup.policy=delete,compact", "retention.ms=-1", "segment.bytes=2048"],
+        ),
+        (
+            &[("cleanup.policy", 3, Some("delete")), ("segment.bytes", 1, None)],
+            &["cleanup.policy=compact", "retention.ms=-1"],
+        ),
+        (&[("cleanup.policy", 1, None)], &["retention.ms=-1"]),
+    ];
+    for (changes, after) in steps {
+        let before = own(peer, &name).await;
+        for validate_only in [true, false] {
+            let request = message!(IncrementalAlterConfigsRequest {
+                resources: vec![resource(&name, changes)],
+                validate_only: validate_only,
+            });
+            let responses = ask!(peer, version, IncrementalAlterConfigs, request).responses;
+            assert_eq!(responses[0].error_code, OK, "{:?}", responses[0]);
+            let told = own(peer, &name).await;
+            if validate_only { assert_eq!(told, before) } else { assert_eq!(told, after) }
+        }
+    }
+    let (request_error, config_error) = (ErrorCode::InvalidRequest, ErrorCode::InvalidConfig);
+    let refused: [(&[One<'_>], ErrorCode); 6] = [
+        (&[("segment.bytes", 0, None)], request_error),
+        (&[("segment.bytes", 9, Some("2048"))], request_error),
+        (&[("segment.bytes", 0, Some("2048")), ("segment.bytes", 1, None)], request_error),
+        (&[("segment.bytes", 0, Some("12"))], config_error),
+        (&[("segment.bytes", 2, Some("2048"))], config_error),
+        (&[("no.such", 0, Some("1"))], config_error),
+    ];
+    for (changes, expected) in refused {
+        let request = message!(IncrementalAlterConfigsRequest { resources: vec![resource(&name, changes)] });
+        let responses = ask!(peer, version, IncrementalAlterConfigs, request).responses;
+        assert_eq!(responses[0].error_code, code(expected), "{changes:?}");
+    }
+    let sound: &[One<'_>] = &[("segment.bytes", 0, Some("2048"))];
+    let request = message!(IncrementalAlterConfigsRequest {
+        resources: vec![resource(&name, sound), resource(&name, sound), resource("no-such", sound)],
+    });
+    let responses = ask!(peer, version, IncrementalAlterConfigs, request).responses;
+    let codes: Vec<i16> = responses.iter().map(|result| result.error_code).collect();
+    assert_eq!(codes, [code(request_error), code(request_error), code(ErrorCode::UnknownTopicOrPartition)]);
+    assert_eq!(own(peer, &name).await, ["retention.ms=-1"]);
+    delete(peer, &name).await;
+}

@@ -1,0 +1,104 @@
+//! A quiet partition's small segments become larger ones while it is written and read, within a tenth of what the node uploads.
+
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
+use varve_tests::{
+    batch::{Batch, noise, produce_patiently},
+    clients::create_topic,
+    node::{Node, Options},
+    raw::{fetch, list_offset},
+    tool::Tool,
+    wait_for,
+};
+
+const VALUE_BYTES: usize = 30_000;
+/// Of the quiet topic; each is a segment of its own.
+const RECORDS: i64 = 120;
+/// Of the busy topic, whose segments are larger: ten times what the quiet one's merges write, and more.
+const BUSY: i64 = 2_000;
+
+fn value(topic: &str, number: i64) -> Vec<u8> {
+    let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
+    format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise).take(VALUE_BYTES).collect()
+}
+
+fn fill(node: &Node, topic: &str, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        let batch = Batch::of(&[&value(topic, number)]).encode();
+        assert_eq!(produce_patiently(node.kafka(), topic, &batch), Some(0), "{topic} {number}");
+    }
+}
+
+fn check_served(node: &Node, numbers: std::ops::Range<i64>) {
+    for number in numbers {
+        let (code, records) = fetch(node.kafka(), "quiet", number);
+        let wanted = value("quiet", number);
+        let found = records.windows(wanted.len()).any(|window| window == wanted);
+        assert!(code == 0 && found, "{number}: error {code}");
+    }
+}
+
+/// Objects of all partitions in a folder of theirs: `seg` as uploaded, `mseg` merged.
+fn objects(folder: &Path, kind: &str) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let counts = entries.map(|entry| {
+        let path = entry.path();
+        if path.is_dir() { objects(&path, kind) } else { usize::from(path.parent().unwrap().ends_with(kind)) }
+    });
+    counts.sum()
+}
+
+#[test]
+fn small_segments_are_merged_within_budget_and_no_reader_notices() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = Node::start(Options::small());
+    create_topic(&node, "quiet", 1, &["segment.bytes=20000", "retention.ms=-1"]);
+    create_topic(&node, "busy", 1, &["segment.bytes=8388608", "retention.ms=-1"]);
+    fill(&node, "quiet", 0..RECORDS);
+    wait_for("everything quiet to be in the bucket", 60, || {
+        list_offset(node.kafka(), "quiet", 0, -5) == Ok(RECORDS - 1)
+    });
+    assert!(node.metric("varve_tier_uploads_total") >= 60.0, "the quiet topic's segments are not small");
+    let store = node.data().join("objects");
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut rounds = 0;
+            while !stop.load(Ordering::Relaxed) || rounds == 0 {
+                check_served(&node, 0..RECORDS);
+                rounds += 1;
+            }
+            rounds
+        });
+        fill(&node, "busy", 0..BUSY);
+        // Its own records bring the checkpoints that no longer name what was replaced.
+        for number in RECORDS..RECORDS + 40 {
+            fill(&node, "quiet", number..number + 1);
+            thread::sleep(std::time::Duration::from_millis(200));
+        }
+        wait_for("replaced segments to go", 120, || {
+            node.metric("varve_tier_merges_total") >= 2.0
+                && node.metric("varve_tier_deleted_objects_total") >= 8.0
+        });
+        stop.store(true, Ordering::Relaxed);
+        assert!(reader.join().unwrap() > 0);
+    });
+    let (merged, uploaded) =
+        (node.metric("varve_tier_merged_bytes_total"), node.metric("varve_tier_uploaded_bytes_total"));
+    assert!(merged > 0.0 && merged <= uploaded / 10.0 * 1.05, "{merged} bytes merged of {uploaded} uploaded");
+    assert!(node.metric("varve_tier_merged_segments_total") >= 16.0);
+    assert!(objects(&store, "mseg") >= 1, "no merged object is in the bucket");
+    assert_eq!(node.metric("varve_tier_merge_errors_total"), 0.0);
+    check_served(&node, 0..RECORDS + 40);
+    node.kill();
+    node.restart();
+    check_served(&node, 0..RECORDS + 40);
+    assert_eq!(node.metric("varve_tier_read_damage_total"), 0.0);
+}
