@@ -76,17 +76,11 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             }
             let key = UploadKey { term: intent.term, uid: intent.uid };
             let uid = intent.uid;
-            match at.uploader.upload(&segment, source, key).await {
-                Ok(entry) => JobOutcome::Uploaded { uid, entry },
-                Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
-            }
+            uploaded(uid, at.uploader.upload(&segment, source, key).await)
         }
         Job::Restore { identity, intent, entry, seal, .. } => {
             let uid = intent.uid;
-            match at.restore(group, identity, intent, &entry, seal).await {
-                Ok(entry) => JobOutcome::Uploaded { uid, entry },
-                Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
-            }
+            uploaded(uid, at.restore(group, identity, intent, &entry, seal).await)
         }
         Job::Merge { identity, intent, entries, .. } => {
             let key = UploadKey { term: intent.term, uid: intent.uid };
@@ -132,6 +126,13 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
         }),
     };
     (group, outcome)
+}
+
+fn uploaded(uid: u64, done: Result<Entry, UploadError>) -> JobOutcome {
+    match done {
+        Ok(entry) => JobOutcome::Uploaded { uid, entry },
+        Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
+    }
 }
 
 fn outcome<T, E: ToString>(
