@@ -16,7 +16,7 @@ use varve_formats::{
     keys::{CheckpointName, Key, Keys, PartitionKeys},
     segment::{BlockCompression, SegmentState},
 };
-use varve_objects::Store;
+use varve_objects::{Store, Stores};
 use varve_replica::{
     Job, JobKind, JobOutcome, LocalCheckpoint, checkpoint::Captured, partition::RecordState,
 };
@@ -31,8 +31,10 @@ pub use retention::Retention;
 pub struct Surroundings {
     /// The local disk.
     pub disk: Arc<dyn Disk>,
-    /// The tier.
+    /// The tier, as what the node keeps there for itself may use it.
     pub store: Arc<dyn Store>,
+    /// The tier by class, for work that has one of its own.
+    pub stores: Stores,
     /// Where objects go.
     pub keys: Keys,
     /// Puts segments, within a budget.

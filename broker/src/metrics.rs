@@ -53,6 +53,7 @@ macro_rules! metrics {
     (@type counter) => { Counter };
     (@type counter $a:literal) => { Family<Label, Counter> };
     (@type counter $a:literal, $b:literal) => { Family<Labels, Counter> };
+    (@type seconds $a:literal) => { Family<Label, Counter<f64, AtomicU64>> };
     (@type gauge) => { Gauge };
     (@type fraction) => { Fraction };
     (@type latency) => { Histogram };
@@ -64,6 +65,7 @@ macro_rules! metrics {
     (@new $($other:tt)*) => { Default::default() };
     (@kind counter) => { "counter" };
     (@kind gauge) => { "gauge" };
+    (@kind seconds) => { "counter" };
     (@kind fraction) => { "gauge" };
     (@kind $histogram:ident) => { "histogram" };
     ($($field:ident: $kind:ident($($label:literal),*) $name:literal $unit:literal $help:literal;)*) => {
@@ -131,11 +133,22 @@ metrics! {
     snapshot_errors: counter() "snapshot_errors" "" "Snapshots that failed; they are tried again";
     snapshot_last: fraction() "snapshot_last_success_timestamp" "seconds" "When the last snapshot was published";
     store_requests: counter("operation", "outcome") "s3_requests" "" "Requests to the object store, which S3 charges";
+    budget_requests: counter("class") "store_budget_requests" "" "Tries of requests to the object store that the node's budget let through";
+    budget_bytes: counter("class") "store_budget" "bytes" "Bytes that they carried";
+    budget_wait: seconds("class") "store_budget_wait" "seconds" "Time that requests waited for the budget";
+    budget_slow_downs: counter() "store_slow_downs" "" "How often the object store asked to slow down, and was heard";
+    budget_pace: gauge() "store_requests_per_second_max" "" "The pace of requests that the budget allows now";
     cold_bytes: counter() "tier_read" "bytes" "Bytes read from the object store for fetches";
     cold_errors: counter() "tier_read_errors" "" "Reads for fetches that the object store did not serve; clients come again";
     cold_damage: counter() "tier_read_damage" "" "Those of them that found an object missing or damaged: records are lost unless it comes back";
     cache_hits: counter() "tier_cache_hits" "" "Chunks of cold segments found in memory";
     cache_misses: counter() "tier_cache_misses" "" "Chunks of cold segments that had to be read";
+    cache_disk_hits: counter() "tier_cache_disk_hits" "" "Chunks of cold segments found on disk";
+    cache_disk_writes: counter() "tier_cache_disk_writes" "" "Chunks written there";
+    cache_disk_bypassed: counter() "tier_cache_disk_bypassed" "" "Times the disk cache was passed by because it was busy or slow";
+    cache_disk_corrupt: counter() "tier_cache_disk_corrupt" "" "Chunks that did not read back from disk as they were written; the object store gave them again";
+    cache_disk_failures: counter() "tier_cache_disk_failures" "" "Reads and writes of the disk cache that failed";
+    cache_disk_bytes: gauge() "tier_cache_disk" "bytes" "Bytes of the disk cache in use";
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
     disk_total: gauge() "storage_disk_total" "bytes" "Size of the data directory's file system";
     start_time: fraction() "process_start_time" "seconds" "When the process began";

@@ -149,6 +149,8 @@ pub struct Config {
     pub object_store: ObjectStore,
     /// How a bucket is reached.
     pub s3: S3,
+    /// How fast the object store is asked.
+    pub store_budget: varve_objects::BudgetOptions,
     /// Limit of the write-ahead log; [`Config::wal_bytes_max`] resolves it.
     pub wal_bytes: Share,
     /// Size of one log file.
@@ -163,6 +165,8 @@ pub struct Config {
     pub manifest_fan_out: u32,
     /// Memory for chunks of cold objects.
     pub cold_cache_bytes: u64,
+    /// Disk for them; [`Config::cold_cache_disk_bytes`] resolves it.
+    pub cold_cache_disk: Share,
     /// How topics come to be.
     pub topics: TopicCreation,
     /// What topics inherit from this broker.
@@ -182,6 +186,7 @@ pub struct Config {
 }
 
 const WAL_BYTES_AUTO_MAX: u64 = 8 << 30;
+const COLD_CACHE_DISK_AUTO_MAX: u64 = 4 << 30;
 /// Less than this holds no useful tail.
 const WAL_BYTES_MIN: u64 = 16 << 20;
 
@@ -203,6 +208,7 @@ impl Config {
             seeds: read.seeds()?,
             object_store: read.object_store()?,
             s3: read.s3()?,
+            store_budget: read.store_budget(),
             wal_bytes: read.share("varve.wal.bytes.max"),
             wal_file_bytes: read.bytes("varve.wal.file.bytes"),
             hot_bytes: read.share("varve.hot.bytes.max"),
@@ -210,6 +216,8 @@ impl Config {
             snapshot: read.snapshot(),
             manifest_fan_out: read.number("varve.manifest.fan.out"),
             cold_cache_bytes: read.bytes("varve.cold.cache.bytes"),
+            cold_cache_disk: value::share_or_none(read.text("varve.cold.cache.disk.bytes"))
+                .expect("the table checked that this is a share"),
             topics: TopicCreation {
                 partitions: read.number("num.partitions") as i32,
                 replication_factor: read.number("default.replication.factor") as i16,
@@ -241,6 +249,16 @@ impl Config {
     #[must_use]
     pub fn hot_bytes_max(&self, disk_bytes: u64) -> u64 {
         self.hot_bytes.resolve(disk_bytes, |disk| disk / 2)
+    }
+
+    /// What cold chunks may take on a disk of this size.
+    #[must_use]
+    pub fn cold_cache_disk_bytes(&self, disk_bytes: u64) -> u64 {
+        self.cold_cache_disk.resolve(disk_bytes, |disk| match self.object_store {
+            ObjectStore::S3 { .. } => (disk / 20).min(COLD_CACHE_DISK_AUTO_MAX),
+            // They would be on a disk of this machine twice.
+            ObjectStore::Embedded | ObjectStore::Directory(_) => 0,
+        })
     }
 
     fn refuse_dangerous_pairs(&self) -> Result<(), ConfigError> {
@@ -435,6 +453,13 @@ impl Reader<'_> {
             path_style,
             request_timeout,
         })
+    }
+
+    fn store_budget(&self) -> varve_objects::BudgetOptions {
+        varve_objects::BudgetOptions {
+            requests_per_second: self.number("varve.store.requests.per.second"),
+            bytes_per_second: Some(self.bytes("varve.store.bytes.per.second")).filter(|bytes| *bytes > 0),
+        }
     }
 
     fn snapshot(&self) -> Snapshot {

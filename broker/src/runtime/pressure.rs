@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use varve_common::Clock;
 use varve_compactor::{bytes_to_come, crowded_bytes};
+use varve_objects::Budgets;
 
 use super::mailbox::{Mail, Mailbox};
 use crate::driver::RoomWatch;
@@ -53,10 +54,14 @@ pub async fn watch(
     mailbox: Mailbox,
     clock: Arc<dyn Clock>,
     bytes_max: u64,
+    budgets: Budgets,
 ) {
     let mut room = RoomWatch::new(bytes_max);
+    let producers = Room::new(wal.clone(), reader.clone(), bytes_max);
     loop {
         clock.sleep(INTERVAL).await;
+        // What frees the log goes before what clients read.
+        budgets.press(producers.is_crowded());
         let full = matches!(wal.pressure(), varve_wal::Pressure::Full(_));
         let sent = room.look(&reader, full).is_none_or(|pressure| mailbox.send(Mail::Pressure(pressure)));
         if !sent {

@@ -3,9 +3,11 @@
 //! ```text
 //! request ─► session (what is wanted: KIP-227) ─► pass over the partitions ─► enough, an error, or time is up? ─► answer
 //!                                                   ▲                            │ no
-//!                                                   └── a watermark moved ◄──────┘
+//!                                                   └── a watermark moved, ◄─────┘
+//!                                                       cold records arrived
 //! ```
-//! Nothing polls: a waiting fetch sleeps on the watches of its partitions.
+//! Nothing polls: a waiting fetch sleeps on the watches of its partitions. Records from the object store come side by side; where
+//! others are enough, or time is up, the answer leaves without them, and the next fetch finds them in the cache.
 
 mod pass;
 mod session;
@@ -94,13 +96,12 @@ async fn gather(
     wanted: &[Wanted],
     deadline: Instant,
 ) -> Vec<Fetched> {
+    let mut pass = Pass::new(&shared.node, context, question, wanted);
     loop {
-        let mut pass = Pass::new(&shared.node, context, question);
-        for want in wanted {
-            pass.visit(want).await;
-        }
+        pass.visit().await;
         let enough = pass.bytes() >= question.bytes_min || pass.is_urgent() || wanted.is_empty();
         if enough || Instant::now() >= deadline {
+            pass.linger().await;
             return pass.finish();
         }
         pass.wait(deadline).await;

@@ -1,14 +1,14 @@
-//! One pass over the partitions of a fetch.
+//! What the partitions of a fetch have, and what is on its way.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
-use futures_util::future::select_all;
+use futures_util::future::{join_all, select_all};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use varve_common::Offset;
+use varve_common::{Offset, clock::BoxFuture};
 use varve_protocol::{
     ErrorCode,
     batch::{Batches, Codec},
@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     net::Context,
-    node::{Node, ReadLimits},
+    node::{ColdRead, Node, ReadBatches, ReadError, ReadLimits, Reading},
 };
 
 /// What one partition gave.
@@ -42,7 +42,7 @@ pub struct Fetched {
 impl Fetched {
     /// Whether it must be told whatever else happens.
     pub fn is_urgent(&self) -> bool {
-        self.data.error_code != ErrorCode::None.number() || self.data.diverging_epoch.epoch >= 0
+        is_urgent(&self.data)
     }
 
     /// How many bytes of batches it has.
@@ -50,6 +50,13 @@ impl Fetched {
         self.data.records.as_ref().map_or(0, Bytes::len)
     }
 }
+
+fn is_urgent(data: &PartitionData) -> bool {
+    data.error_code != ErrorCode::None.number() || data.diverging_epoch.epoch >= 0
+}
+
+/// How long an answer that could leave waits for records that are on their way: what is in a cache comes within it.
+const LAST_MOMENT: Duration = Duration::from_millis(5);
 
 /// Which codecs the client can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,60 +67,144 @@ pub enum Codecs {
     BeforeZstd,
 }
 
-/// The state of a pass.
+/// One partition of a fetch.
+struct Slot<'a> {
+    want: &'a Wanted,
+    data: PartitionData,
+    changes: Option<watch::Receiver<Arc<PartitionView>>>,
+    /// Its records come from the object store.
+    cold: Option<ColdRead>,
+    arrived: Option<Result<ReadBatches, ReadError>>,
+    /// They came, whatever they brought: they are not asked for twice in one fetch.
+    is_settled: bool,
+}
+
+impl Slot<'_> {
+    /// Whether another look may bring something.
+    fn is_open(&self) -> bool {
+        let bytes = self.data.records.as_ref().map_or(0, Bytes::len);
+        bytes == 0
+            && self.cold.is_none()
+            && !self.is_settled
+            && self.data.error_code == ErrorCode::None.number()
+    }
+}
+
+/// The partitions of a fetch, and what they have given so far.
+///
+/// Those whose records are on this node are read one by one, in order. Those that come from the object store are on
+/// their way side by side meanwhile; nobody who has enough waits for them.
 pub struct Pass<'a> {
     node: &'a Node,
     context: &'a Context,
     bytes_left: usize,
     read_committed: bool,
     codecs: Codecs,
-    fetched: Vec<Fetched>,
-    changes: Vec<watch::Receiver<Arc<PartitionView>>>,
+    slots: Vec<Slot<'a>>,
 }
 
 impl<'a> Pass<'a> {
-    pub const fn new(node: &'a Node, context: &'a Context, question: &Question) -> Self {
+    pub fn new(node: &'a Node, context: &'a Context, question: &Question, wanted: &'a [Wanted]) -> Self {
+        let slot = |want| Slot {
+            want,
+            data: PartitionData::default(),
+            changes: None,
+            cold: None,
+            arrived: None,
+            is_settled: false,
+        };
         Self {
             node,
             context,
             bytes_left: question.bytes_max,
             read_committed: question.read_committed,
             codecs: question.codecs,
-            fetched: Vec::new(),
-            changes: Vec::new(),
+            slots: wanted.iter().map(slot).collect(),
         }
     }
 
     /// How many bytes there are.
     pub fn bytes(&self) -> usize {
-        self.fetched.iter().map(Fetched::bytes).sum()
+        self.slots.iter().filter_map(|slot| slot.data.records.as_ref()).map(Bytes::len).sum()
     }
 
     /// Whether something must be told at once.
     pub fn is_urgent(&self) -> bool {
-        self.fetched.iter().any(Fetched::is_urgent)
+        self.slots.iter().any(|slot| is_urgent(&slot.data))
     }
 
     /// What there is.
     pub fn finish(self) -> Vec<Fetched> {
-        self.fetched
+        let fetched = |slot: Slot<'_>| Fetched { topic: slot.want.topic.clone(), data: slot.data };
+        self.slots.into_iter().map(fetched).collect()
     }
 
-    /// Until a partition changes, or the deadline.
-    pub async fn wait(mut self, deadline: Instant) {
-        if self.changes.is_empty() {
+    /// Looks at the partitions that have given nothing yet.
+    pub async fn visit(&mut self) {
+        for place in 0..self.slots.len() {
+            if self.slots[place].is_open() {
+                self.look(place).await;
+            }
+        }
+    }
+
+    /// Until a partition changes, records arrive from the object store, or the deadline.
+    pub async fn wait(&mut self, deadline: Instant) {
+        let mut events: Vec<BoxFuture<'_, ()>> = Vec::new();
+        for slot in &mut self.slots {
+            match (&mut slot.cold, &mut slot.changes) {
+                (Some(cold), _) => {
+                    let arrived = &mut slot.arrived;
+                    events.push(Box::pin(async move { *arrived = Some(cold.await) }));
+                }
+                // A closed watch is a partition that goes: the next look says so.
+                (None, Some(changes)) => events.push(Box::pin(async { drop(changes.changed().await) })),
+                (None, None) => {}
+            }
+        }
+        if events.is_empty() {
             return tokio::time::sleep_until(deadline).await;
         }
-        let changed = self.changes.iter_mut().map(|changes| Box::pin(changes.changed()));
-        // A closed watch is a partition that goes: the next pass says so. Time that is up ends the wait as well.
-        let _ = timeout_at(deadline, select_all(changed)).await;
+        // Time that is up ends the wait as well.
+        drop(timeout_at(deadline, select_all(events)).await);
+        self.take_arrived();
     }
 
-    /// Reads what one partition has.
-    pub async fn visit(&mut self, want: &Wanted) {
-        let mut data = PartitionData::default();
-        data.partition_index = want.partition;
-        if let Err(code) = self.fill(want, &mut data).await {
+    /// Gives what is on its way a last moment.
+    pub async fn linger(&mut self) {
+        let arriving = self.slots.iter_mut().filter_map(|slot| {
+            let (cold, arrived) = (slot.cold.as_mut()?, &mut slot.arrived);
+            Some(async move { *arrived = Some(cold.await) })
+        });
+        let arriving: Vec<_> = arriving.collect();
+        if !arriving.is_empty() {
+            drop(timeout_at(Instant::now() + LAST_MOMENT, join_all(arriving)).await);
+            self.take_arrived();
+        }
+    }
+
+    fn take_arrived(&mut self) {
+        for place in 0..self.slots.len() {
+            let Some(arrived) = self.slots[place].arrived.take() else { continue };
+            self.slots[place].cold = None;
+            self.slots[place].is_settled = true;
+            let taken = arrived.map_err(|error| error.code()).and_then(|read| self.take(place, read.chunks));
+            self.tell(place, taken);
+        }
+    }
+
+    /// Asks one partition.
+    async fn look(&mut self, place: usize) {
+        let slot = &mut self.slots[place];
+        slot.data = PartitionData::default();
+        slot.data.partition_index = slot.want.partition;
+        let filled = self.fill(place).await;
+        self.tell(place, filled);
+    }
+
+    fn tell(&mut self, place: usize, result: Result<(), ErrorCode>) {
+        let data = &mut self.slots[place].data;
+        if let Err(code) = result {
             data.error_code = code.number();
             if code != ErrorCode::OffsetOutOfRange {
                 data.high_watermark = -1;
@@ -123,13 +214,14 @@ impl<'a> Pass<'a> {
         data.records.get_or_insert_default();
         // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
         data.aborted_transactions = self.read_committed.then(Vec::new);
-        self.fetched.push(Fetched { topic: want.topic.clone(), data });
     }
 
-    async fn fill(&mut self, want: &Wanted, data: &mut PartitionData) -> Result<(), ErrorCode> {
+    async fn fill(&mut self, place: usize) -> Result<(), ErrorCode> {
+        let want = self.slots[place].want;
         let served = self.find(want)?;
-        self.changes.push(served.changes);
-        let view = &served.view;
+        let slot = &mut self.slots[place];
+        slot.changes = Some(served.changes);
+        let (view, data) = (&served.view, &mut slot.data);
         partitions::check_epoch(view, want.current_leader_epoch)?;
         data.high_watermark = view.high_watermark.to_wire();
         data.last_stable_offset = view.last_stable_offset.to_wire();
@@ -149,14 +241,32 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let limits = ReadLimits { bytes_max, one_batch_at_least, below };
-        let batches =
-            self.node.backend.read(served.group, from, limits).await.map_err(|error| error.code())?;
-        let mut records = join(batches.chunks);
+        let read = self.node.backend.read(self.context.connection, served.group, from, limits);
+        match read.await.map_err(|error| error.code())? {
+            Reading::Here(read) => self.take(place, read.chunks),
+            Reading::OnItsWay(read) => {
+                self.slots[place].cold = Some(read);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes batches, as far as there is room: what came side by side was not told how much the others bring.
+    fn take(&mut self, place: usize, mut chunks: Vec<Bytes>) -> Result<(), ErrorCode> {
+        let is_first = self.bytes() == 0;
+        let mut bytes = 0;
+        let fitting = chunks.iter().enumerate().take_while(|(number, chunk)| {
+            bytes += chunk.len();
+            bytes <= self.bytes_left || (is_first && *number == 0)
+        });
+        let fitting = fitting.count();
+        chunks.truncate(fitting);
+        let mut records = join(chunks);
         if self.codecs == Codecs::BeforeZstd {
             records = before_zstd(records)?;
         }
         self.bytes_left = self.bytes_left.saturating_sub(records.len());
-        data.records = Some(records);
+        self.slots[place].data.records = Some(records);
         Ok(())
     }
 
