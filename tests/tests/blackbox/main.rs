@@ -6,6 +6,7 @@
 //! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod bad_input;
+mod cold_reads;
 mod doctor;
 mod hostile_s3;
 mod local_retention;
