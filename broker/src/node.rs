@@ -143,7 +143,8 @@ pub struct ReadBatches {
 pub enum Reading {
     /// They gave it.
     Here(ReadBatches),
-    /// It comes from the object store. Whoever stops waiting loses nothing: the read goes on and fills the caches.
+    /// It comes from the object store, asked with the first poll. Whoever stops waiting then loses nothing: the read goes
+    /// on and fills the caches.
     OnItsWay(ColdRead),
 }
 

@@ -23,8 +23,8 @@ use super::{
 };
 use crate::metrics::Metrics;
 use crate::node::{
-    Append, Appended, Backend, ColdRead, Found, Image, MetadataRefusal, NewTopic, ReadBatches, ReadError,
-    ReadLimits, Reading,
+    Append, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, ReadBatches, ReadError, ReadLimits,
+    Reading,
 };
 
 /// Ids that are allocated at once: what a crash leaves unused is never missed.
@@ -166,20 +166,23 @@ impl NodeBackend {
     }
 
     /// Begins a read from the object store, or joins the one that is under way.
-    fn read_cold(&self, connection: u64, group: GroupId, from: Offset, limits: ReadLimits) -> ColdRead {
-        let (node, key) = (self.clone(), (group, from, limits.bytes_max, limits.one_batch_at_least));
-        let begin = || node.clone().read_log(connection, group, from, limits);
+    async fn read_cold(
+        self,
+        connection: u64,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<ReadBatches, ReadError> {
+        let key = (group, from, limits.bytes_max, limits.one_batch_at_least);
+        let begin = || self.clone().read_log(connection, group, from, limits);
         // It goes on and fills the caches even where the client stops waiting for it.
-        let read = self.reads.join(&self.cold, key, begin);
-        Box::pin(async move {
-            match read.await {
-                // The one that was joined was allowed to read farther.
-                Ok(batches) if batches.next > limits.below => {
-                    node.read_log(connection, group, from, limits).await
-                }
-                read => read,
+        match self.reads.join(&self.cold, key, begin).await {
+            // The one that was joined was allowed to read farther.
+            Ok(batches) if batches.next > limits.below => {
+                self.read_log(connection, group, from, limits).await
             }
-        })
+            read => read,
+        }
     }
 }
 
@@ -326,7 +329,7 @@ impl Backend for NodeBackend {
             let here = node.cold.spawn(async move { asked.read_here(group, from, limits) }).await;
             Ok(match here.map_err(|_| ReadError::Storage)? {
                 Some(read) => Reading::Here(read),
-                None => Reading::OnItsWay(node.read_cold(connection, group, from, limits)),
+                None => Reading::OnItsWay(Box::pin(node.read_cold(connection, group, from, limits))),
             })
         })
     }

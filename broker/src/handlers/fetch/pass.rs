@@ -75,18 +75,16 @@ struct Slot<'a> {
     /// Its records come from the object store.
     cold: Option<ColdRead>,
     arrived: Option<Result<ReadBatches, ReadError>>,
-    /// They came, whatever they brought: they are not asked for twice in one fetch.
+    /// How much they may be.
+    promised: usize,
+    /// They came, whatever they brought, or have to wait for the next fetch: they are not asked for twice in one.
     is_settled: bool,
 }
 
 impl Slot<'_> {
-    /// Whether another look may bring something.
-    fn is_open(&self) -> bool {
-        let bytes = self.data.records.as_ref().map_or(0, Bytes::len);
-        bytes == 0
-            && self.cold.is_none()
-            && !self.is_settled
-            && self.data.error_code == ErrorCode::None.number()
+    /// Whether another look may bring something, or more.
+    const fn is_open(&self) -> bool {
+        self.cold.is_none() && !self.is_settled
     }
 }
 
@@ -97,6 +95,7 @@ impl Slot<'_> {
 pub struct Pass<'a> {
     node: &'a Node,
     context: &'a Context,
+    bytes_max: usize,
     bytes_left: usize,
     read_committed: bool,
     codecs: Codecs,
@@ -111,11 +110,13 @@ impl<'a> Pass<'a> {
             changes: None,
             cold: None,
             arrived: None,
+            promised: 0,
             is_settled: false,
         };
         Self {
             node,
             context,
+            bytes_max: question.bytes_max,
             bytes_left: question.bytes_max,
             read_committed: question.read_committed,
             codecs: question.codecs,
@@ -139,8 +140,11 @@ impl<'a> Pass<'a> {
         self.slots.into_iter().map(fetched).collect()
     }
 
-    /// Looks at the partitions that have given nothing yet.
+    /// Looks at the partitions whose records are here, anew where it did before: there may be more.
     pub async fn visit(&mut self) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.is_open()) {
+            self.bytes_left += slot.data.records.take().map_or(0, |records| records.len());
+        }
         for place in 0..self.slots.len() {
             if self.slots[place].is_open() {
                 self.look(place).await;
@@ -245,9 +249,21 @@ impl<'a> Pass<'a> {
         match read.await.map_err(|error| error.code())? {
             Reading::Here(read) => self.take(place, read.chunks),
             Reading::OnItsWay(read) => {
-                self.slots[place].cold = Some(read);
+                self.expect(place, read, bytes_max);
                 Ok(())
             }
+        }
+    }
+
+    /// Side by side they hold no more memory than one answer may have; who finds no room is asked by the next fetch.
+    fn expect(&mut self, place: usize, read: ColdRead, bytes: usize) {
+        let cold = self.slots.iter().filter(|slot| slot.cold.is_some());
+        let promised: usize = cold.map(|slot| slot.promised).sum();
+        let slot = &mut self.slots[place];
+        if promised > 0 && promised + bytes > self.bytes_max {
+            slot.is_settled = true;
+        } else {
+            (slot.cold, slot.promised) = (Some(read), bytes);
         }
     }
 

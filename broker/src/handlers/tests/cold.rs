@@ -60,7 +60,7 @@ async fn hot_partitions_are_answered_at_once_while_cold_ones_are_on_their_way() 
 async fn cold_partitions_arrive_side_by_side() {
     let fixture = three().await;
     (1..=3).for_each(|group| fixture.fake.freeze(GroupId(group)));
-    let (told, ()) = tokio::join!(fixture.fetch_all(1 << 20, LONG), async {
+    let (told, ()) = tokio::join!(fixture.fetch_all(8 << 20, LONG), async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         // All are asked for before the first answers.
         (1..=3).rev().for_each(|group| assert_eq!(fixture.fake.thaw(GroupId(group)), 1));
@@ -75,6 +75,30 @@ async fn at_max_wait_the_answer_leaves_without_what_is_on_its_way() {
     let began = Instant::now();
     assert_eq!(fixture.fetch_all(1 << 20, 50).await, [(0, 0); 3]);
     assert!((50..5_000).contains(&began.elapsed().as_millis()), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_fetch_that_wants_more_bytes_than_there_are_takes_what_comes_to_the_same_partition() {
+    let fixture = fixture();
+    fixture.metadata(9, "t").await;
+    let one = batch(&["a"]);
+    fixture.produce(-1, one.clone()).await;
+    let mut partition = fetch_request::FetchPartition::default();
+    partition.partition_max_bytes = 1 << 20;
+    let mut topic = fetch_request::FetchTopic::default();
+    (topic.topic, topic.partitions) = ("t".into(), vec![partition]);
+    let mut request = FetchRequest::default();
+    (request.min_bytes, request.max_wait_ms, request.session_epoch) = (3 * one.len() as i32, LONG, -1);
+    request.topics = vec![topic];
+    let (response, ()) = tokio::join!(fixture.ask(12, Request::Fetch(request)), async {
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+            fixture.produce(-1, one.clone()).await;
+        }
+    });
+    let Response::Fetch(response) = response else { panic!() };
+    let records = response.responses[0].partitions[0].records.as_ref().unwrap();
+    assert_eq!(records.len(), 3 * one.len());
 }
 
 #[tokio::test]
