@@ -26,6 +26,9 @@ use varve_wal::{Reader, testing::MemoryDisk};
 
 use crate::{clock::SimClock, node::CLUSTER, plan::StoreKind};
 
+/// Where cold chunks are kept on disk.
+pub const CACHE: &str = "/data/cache/chunks.slab";
+
 /// How a task ended.
 pub enum Done {
     /// A job of the core.
@@ -158,9 +161,9 @@ impl Cold {
         let store = stores.of(Class::Checkpoint);
         let local = LocalSegments::new(Arc::clone(&disk), PathBuf::from("/data/segments"));
         let (tail, spawned) = (TailCache::new(6 << 10), SimSpawn::default());
-        let options = chunks::Options { chunk_bytes: 4 << 10, bytes_max: 64 << 10 };
+        let options = chunks::Options { chunk_bytes: 4 << 10, bytes_max: 24 << 10 };
         let slab = SlabOptions {
-            path: PathBuf::from("/data/cache/chunks.slab"),
+            path: PathBuf::from(CACHE),
             frame_bytes: options.chunk_bytes,
             bytes_max: 32 * options.chunk_bytes,
         };
