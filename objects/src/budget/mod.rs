@@ -19,7 +19,9 @@ mod ladder;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    future::poll_fn,
     sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -74,8 +76,8 @@ struct Inner {
     requests: Ladder,
     bytes: Option<Ladder>,
     spent: [Spent; Class::ALL.len()],
-    /// Who waits, by ticket, in order of arrival.
-    queues: [VecDeque<u64>; Class::ALL.len()],
+    /// Who waits, by ticket, in order of arrival: the first for tokens, the others for their turn to be first.
+    queues: [VecDeque<(u64, Option<Waker>)>; Class::ALL.len()],
     tickets: u64,
     pressed: bool,
     slow_downs: u64,
@@ -117,13 +119,14 @@ impl Budgets {
     /// Waits until one request that carries `bytes` may go. Who gives up waiting has taken nothing.
     pub async fn acquire(&self, class: Class, bytes: u64) {
         let began = self.clock.monotonic();
-        if self.lock().try_acquire(class, None, bytes, began).is_ok() {
+        if self.lock().try_first(class, bytes, began) {
             return;
         }
         let ticket = Ticket::take(self, class);
+        poll_fn(|context| self.lock().poll_turn(&ticket, context)).await;
         loop {
             let now = self.clock.monotonic();
-            let tried = self.lock().try_acquire(class, Some(ticket.number), bytes, now);
+            let tried = self.lock().try_acquire(class, bytes, now);
             match tried {
                 Ok(()) => break,
                 Err(pause) => self.clock.sleep(pause).await,
@@ -183,20 +186,27 @@ impl Inner {
         }
     }
 
-    fn try_acquire(
-        &mut self,
-        class: Class,
-        ticket: Option<u64>,
-        bytes: u64,
-        now: Monotonic,
-    ) -> Result<(), Duration> {
+    /// Whether nobody waits in front and there are tokens, which are taken.
+    fn try_first(&mut self, class: Class, bytes: u64, now: Monotonic) -> bool {
+        self.queues[class as usize].is_empty() && self.try_acquire(class, bytes, now).is_ok()
+    }
+
+    /// Ready when nobody is left in front.
+    fn poll_turn(&mut self, ticket: &Ticket<'_>, context: &Context<'_>) -> Poll<()> {
+        let queue = &mut self.queues[ticket.class as usize];
+        if queue.front().is_none_or(|(number, _)| *number == ticket.number) {
+            return Poll::Ready(());
+        }
+        if let Some((_, waker)) = queue.iter_mut().find(|(number, _)| *number == ticket.number) {
+            *waker = Some(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn try_acquire(&mut self, class: Class, bytes: u64, now: Monotonic) -> Result<(), Duration> {
         self.recover(now);
         self.requests.refill(now);
         let of = self.effective(class);
-        if self.queues[class as usize].front().copied() != ticket {
-            // Somebody was here before; it goes as soon as that one has gone.
-            return Err(Duration::from_millis(2));
-        }
         self.requests.check(of)?;
         if let Some(ladder) = &mut self.bytes {
             ladder.refill(now);
@@ -254,7 +264,7 @@ impl<'a> Ticket<'a> {
         let mut inner = budgets.lock();
         inner.tickets += 1;
         let number = inner.tickets;
-        inner.queues[class as usize].push_back(number);
+        inner.queues[class as usize].push_back((number, None));
         drop(inner);
         Self { budgets, class, number }
     }
@@ -263,7 +273,13 @@ impl<'a> Ticket<'a> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         let mut inner = self.budgets.lock();
-        inner.queues[self.class as usize].retain(|number| *number != self.number);
+        let queue = &mut inner.queues[self.class as usize];
+        queue.retain(|(number, _)| *number != self.number);
+        let next = queue.front_mut().and_then(|(_, waker)| waker.take());
+        drop(inner);
+        if let Some(waker) = next {
+            waker.wake();
+        }
     }
 }
 

@@ -1,5 +1,3 @@
-use std::{future::poll_fn, task::Poll};
-
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::join_all};
 use varve_common::{Digest, ObjectKey, clock::BoxFuture};
