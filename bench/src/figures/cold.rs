@@ -25,15 +25,6 @@ const FETCH_BYTES: i32 = 4 << 20;
 /// The latency of a bucket that is not on this machine.
 const LATENCY: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(300);
-/// A log so short that what was written has left it, and no cache on disk: every pair reads from the store.
-const SETTINGS: [&str; 6] = [
-    "--set",
-    "varve.wal.bytes.max=256MiB",
-    "--set",
-    "varve.cold.cache.disk.bytes=0",
-    "--set",
-    "varve.tier.max.age.ms=2s",
-];
 
 /// All of them.
 pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
@@ -45,8 +36,11 @@ pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
 }
 
 fn start(bench: &Bench, store: &Store, name: &str) -> anyhow::Result<Broker> {
+    // A log so short that what was written has left it, and no cache on disk: every pair reads from the store.
+    let log = format!("varve.wal.bytes.max={}", bench.scale.cold_bytes / 4);
+    let settings = [&log, "varve.cold.cache.disk.bytes=0", "varve.tier.max.age.ms=2s"];
     let mut arguments = store.arguments();
-    arguments.extend(SETTINGS.map(str::to_owned));
+    arguments.extend(settings.into_iter().flat_map(|setting| ["--set".to_owned(), setting.to_owned()]));
     bench.broker_with(name, &arguments, store.environment())
 }
 

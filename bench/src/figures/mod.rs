@@ -61,7 +61,7 @@ impl Scale {
         idle_partitions: 100,
         shared_partitions: 20,
         read_bytes: 1 << 20,
-        cold_bytes: 600 << 20,
+        cold_bytes: 64 << 20,
         restart_bytes: (1 << 20, 4 << 20),
     };
 }
