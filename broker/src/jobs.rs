@@ -4,17 +4,20 @@
 //! It decides nothing. A failure is told as such and the planner tries again, under a new uid where an object may have
 //! been made.
 
+pub mod orphans;
+mod reap;
 mod retention;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use varve_common::{Clock, Disk, GroupId, LogIndex, Term};
+use varve_common::{Clock, Disk, GroupId, Incarnation, LogIndex, Term};
 use varve_formats::{
     PartitionIdentity,
     command::PublishedCheckpoint,
     compression::Codec,
     keys::{CheckpointName, Key, Keys, PartitionKeys},
     segment::{BlockCompression, SegmentState},
+    state::Tombstone,
 };
 use varve_objects::{Store, Stores};
 use varve_replica::{
@@ -24,6 +27,7 @@ use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{LocalSegments, RangeSource, Remover, RolledSegment, UploadKey, Uploader, put_node};
 use varve_wal::Reader;
 
+pub use reap::{ReapError, Reaper};
 pub use retention::Retention;
 
 /// What jobs work on. Clones share everything.
@@ -47,6 +51,9 @@ pub struct Surroundings {
     pub data: PathBuf,
     /// How checkpoints are compressed.
     pub codec: Codec,
+    /// The life in which the prefix is ours: asked before each batch of deletes. `None` where nobody else can come, in a
+    /// simulation.
+    pub claimed: Option<Incarnation>,
     /// Which published checkpoints stay.
     pub retention: Retention,
     /// For the time of publishing.
@@ -101,20 +108,13 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             outcome(kind, put, |node| JobOutcome::Folded { node })
         }
         Job::Delete { identity, tombstones, .. } => {
-            let remover = Remover::new(&*at.store, &at.keys, &identity);
-            let mut uids = Vec::with_capacity(tombstones.len());
-            let mut failed = None;
-            for tombstone in &tombstones {
-                match remover.remove(tombstone).await {
-                    Ok(()) => uids.push(tombstone.uid),
-                    Err(error) => failed = Some(error.to_string()),
-                }
-            }
-            match failed {
-                Some(why) if uids.is_empty() => JobOutcome::Failed { kind, why },
-                _ => JobOutcome::Deleted { uids },
-            }
+            outcome(kind, at.delete(&identity, &tombstones).await, |uids| JobOutcome::Deleted { uids })
         }
+        Job::Reap { topic, pass, .. } => outcome(kind, at.reap(&topic).await, |objects| JobOutcome::Reaped {
+            topic: topic.id,
+            pass,
+            objects,
+        }),
     };
     (group, outcome)
 }
@@ -127,6 +127,14 @@ fn outcome<T, E: ToString>(
     match done {
         Ok(value) => success(value),
         Err(error) => JobOutcome::Failed { kind, why: error.to_string() },
+    }
+}
+
+/// Two may remove the same at once: the group's end, and the end of its topic.
+fn fine_if_absent(removed: io::Result<()>) -> io::Result<()> {
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
@@ -151,11 +159,30 @@ impl Surroundings {
         Ok(LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file, sha256: mark.sha256 })
     }
 
-    fn remove_checkpoint(&self, group: GroupId, name: &str) -> io::Result<()> {
-        match self.disk.remove(&local::directory(&self.data, group).join(name)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            done => done,
+    /// Deletes what tombstones name; gives those of which all is gone.
+    async fn delete(
+        &self,
+        identity: &PartitionIdentity,
+        tombstones: &[Tombstone],
+    ) -> Result<Vec<u64>, String> {
+        self.reaper().may_delete().await.map_err(|error| error.to_string())?;
+        let remover = Remover::new(&*self.store, &self.keys, identity);
+        let mut uids = Vec::with_capacity(tombstones.len());
+        let mut failed = None;
+        for tombstone in tombstones {
+            match remover.remove(tombstone).await {
+                Ok(()) => uids.push(tombstone.uid),
+                Err(error) => failed = Some(error.to_string()),
+            }
         }
+        match failed {
+            Some(why) if uids.is_empty() => Err(why),
+            _ => Ok(uids),
+        }
+    }
+
+    fn remove_checkpoint(&self, group: GroupId, name: &str) -> io::Result<()> {
+        fine_if_absent(self.disk.remove(&local::directory(&self.data, group).join(name)))
     }
 
     /// Puts a checkpoint and reads it back whole by GET before it counts (S2); then older ones may go. Gives also the
@@ -188,6 +215,10 @@ impl Surroundings {
             published_ms: self.clock.wall_ms(),
             ..retention::described(header, name, done.bytes)
         };
+        if let Err(error) = self.reaper().may_delete().await {
+            tracing::warn!(%key, %error, "surplus checkpoints stay until the next publish");
+            return Ok((checkpoint, None));
+        }
         let swept = self
             .retention
             .after_publish(&*self.store, &self.keys, (&key, checkpoint.clone()), &captured.published())
@@ -211,8 +242,8 @@ impl Surroundings {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             names => names?,
         };
-        names.iter().try_for_each(|name| self.disk.remove(&directory.join(name)))?;
-        self.disk.remove_directory(&directory)?;
+        names.iter().try_for_each(|name| fine_if_absent(self.disk.remove(&directory.join(name))))?;
+        fine_if_absent(self.disk.remove_directory(&directory))?;
         directory.parent().map_or(Ok(()), |groups| self.disk.sync_directory(groups))
     }
 }

@@ -24,6 +24,9 @@ pub type Labels = [(&'static str, &'static str); 2];
 /// A gauge of seconds or another fraction.
 pub type Fraction = Gauge<f64, AtomicU64>;
 
+/// A counter of money or another fraction.
+pub type Amount = Counter<f64, AtomicU64>;
+
 /// From 50 us to about 13 s, doubling.
 fn latency() -> Histogram {
     Histogram::new((0..18).map(|power| 50e-6 * f64::from(1 << power)))
@@ -54,6 +57,7 @@ macro_rules! metrics {
     (@type counter $a:literal) => { Family<Label, Counter> };
     (@type counter $a:literal, $b:literal) => { Family<Labels, Counter> };
     (@type seconds $a:literal) => { Family<Label, Counter<f64, AtomicU64>> };
+    (@type amount) => { Amount };
     (@type gauge) => { Gauge };
     (@type fraction) => { Fraction };
     (@type latency) => { Histogram };
@@ -66,6 +70,7 @@ macro_rules! metrics {
     (@kind counter) => { "counter" };
     (@kind gauge) => { "gauge" };
     (@kind seconds) => { "counter" };
+    (@kind amount) => { "counter" };
     (@kind fraction) => { "gauge" };
     (@kind $histogram:ident) => { "histogram" };
     ($($field:ident: $kind:ident($($label:literal),*) $name:literal $unit:literal $help:literal;)*) => {
@@ -129,6 +134,12 @@ metrics! {
     upload_latency: latency() "tier_upload_latency" "seconds" "Duration of one upload";
     untiered_bytes: gauge() "tier_untiered" "bytes" "Bytes that exist on this node only as far as the object store knows";
     untiered_age: fraction() "tier_untiered_age" "seconds" "Age of the oldest of them: what a restore from the bucket alone would lose";
+    deleted_objects: counter() "tier_deleted_objects" "" "Segments, manifest nodes and objects of deleted topics that were deleted from the object store";
+    orphans: gauge() "tier_orphans" "" "Objects that nothing named when it was last looked for such";
+    orphan_bytes: gauge() "tier_orphans" "bytes" "Their bytes";
+    orphans_deleted: counter() "tier_orphans_deleted" "" "Objects that were deleted because nothing named them";
+    topics_reaped: counter() "cluster_topics_reaped" "" "Deleted topics of which nothing is left, neither in the object store nor on this node";
+    deletions: gauge() "cluster_topic_deletions" "" "Deleted topics of which something may be left";
     snapshots: counter() "snapshots_published" "" "Snapshots that were published and read back whole";
     snapshot_errors: counter() "snapshot_errors" "" "Snapshots that failed; they are tried again";
     snapshot_last: fraction() "snapshot_last_success_timestamp" "seconds" "When the last snapshot was published";
@@ -138,6 +149,9 @@ metrics! {
     budget_wait: seconds("class") "store_budget_wait" "seconds" "Time that requests waited for the budget";
     budget_slow_downs: counter() "store_slow_downs" "" "How often the object store asked to slow down, and was heard";
     budget_pace: gauge() "store_requests_per_second_max" "" "The pace of requests that the budget allows now";
+    store_sent: counter("operation") "s3_sent" "bytes" "Bytes of objects sent to the object store";
+    store_received: counter("operation") "s3_received" "bytes" "Bytes of objects received from the object store";
+    store_cost: amount() "s3_cost_estimate_dollars" "" "What these requests cost at the list price of S3 Standard (us-east-1): 5 dollars a million for put and list, 0.4 for gets and heads, nothing for deletes; storage and traffic are not in it";
     cold_bytes: counter() "tier_read" "bytes" "Bytes read from the object store for fetches";
     cold_errors: counter() "tier_read_errors" "" "Reads for fetches that the object store did not serve; clients come again";
     cold_damage: counter() "tier_read_damage" "" "Those of them that found an object missing or damaged: records are lost unless it comes back";

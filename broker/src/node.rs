@@ -197,6 +197,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Appends a batch. It is handed over before this returns: batches of one connection keep their order.
     fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>>;
 
+    /// Moves a partition's first offset forward, to `before` or, where that is `None`, to the high watermark; gives the first
+    /// offset. `Throttled`: another change is on its way, ask again.
+    fn delete_records(
+        &self,
+        group: GroupId,
+        before: Option<Offset>,
+    ) -> BoxFuture<'static, Result<Offset, Refusal>>;
+
     /// What is published of a partition; the receiver wakes with each change. `None`: not on this node.
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>>;
 

@@ -39,10 +39,12 @@ impl Planner<'_> {
 
     fn publish(&mut self) {
         let status = self.status;
-        if !status.ready || !status.publish_dirty || status.jobs.runs(JobKind::Publish) {
+        if !status.ready || status.jobs.runs(JobKind::Publish) || status.publication_pending {
             return;
         }
-        let due = if status.group == GroupId::METADATA {
+        let due = if !status.publish_dirty {
+            self.wanted_to_delete()
+        } else if status.group == GroupId::METADATA {
             let last = status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
             self.options.draining || self.has_aged(last, self.options.publish_metadata_age)
         } else {
@@ -52,11 +54,21 @@ impl Planner<'_> {
                 || status
                     .first_unpublished_ms
                     .is_some_and(|since| self.has_aged(since, self.options.publish_age))
+                || self.wanted_to_delete()
         };
         if due && self.may_try(JobKind::Publish) {
             let uid = self.uid();
             self.act(Action::PublishCheckpoint { uid });
         }
+    }
+
+    /// What was trimmed or deleted goes when the two newest checkpoints carry that: nothing else may bring them about.
+    fn wanted_to_delete(&mut self) -> bool {
+        if self.status.group == GroupId::METADATA {
+            let last = self.status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
+            return self.deletions_wait() && self.has_aged(last, self.options.publish_metadata_age);
+        }
+        self.waits_since_ms().is_some_and(|since| self.has_aged(since, self.options.publish_age))
     }
 
     /// Unpressed, the log keeps what a learner or a damaged checkpoint may still want: everything above S of the second

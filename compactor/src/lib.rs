@@ -9,7 +9,7 @@
 //!                        |
 //!                        └--Seal--> file of this node            (not tiered, or the store is away and the log presses; to stay here: local.retention.*)
 //! ```
-//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`]; who must let go of a log short of room: [`PressureGauge`]; of the disk: [`HotGauge`]. Each adds actions and says when it
+//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`], [`reap`]; who must let go of a log short of room: [`PressureGauge`]; of the disk: [`HotGauge`]. Each adds actions and says when it
 //! wants to look again.
 //!
 //! Invariants
@@ -21,6 +21,7 @@ mod checkpoint;
 mod hot;
 mod options;
 mod pressure;
+mod reap;
 mod retain;
 mod roll;
 mod seal;
@@ -58,6 +59,9 @@ pub fn plan(status: &GroupStatus, options: &PlanOptions, now: Now, entropy: &dyn
         planner.seal();
         planner.retain();
     }
+    if status.group == GroupId::METADATA {
+        planner.reap();
+    }
     planner.checkpoint();
     planner.cut();
     planner.plan
@@ -69,7 +73,9 @@ pub fn is_drained(status: &GroupStatus) -> bool {
     let tiered = !status.options.tiered || (status.open.is_empty() && status.rolls.is_empty());
     let metadata_dirty = status.group == GroupId::METADATA && status.publish_dirty;
     let published = !metadata_dirty && status.unpublished_segments == 0;
-    tiered && published && status.changes_since_checkpoint == 0 && status.jobs.running.is_empty()
+    // A deletion goes on after the next start.
+    let rests = status.jobs.running.keys().all(|kind| matches!(kind, JobKind::Delete | JobKind::Reap));
+    tiered && published && status.changes_since_checkpoint == 0 && rests
 }
 
 struct Planner<'a> {

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use varve_common::Offset;
-use varve_formats::command::TrimCause;
+use varve_formats::{
+    command::{PublishedCheckpoint, TrimCause},
+    state::Tombstone,
+};
 use varve_replica::{Action, JobKind};
 
 use crate::Planner;
@@ -74,22 +77,37 @@ impl Planner<'_> {
 
     /// Objects go when both of the newest checkpoints were published without them and the grace has passed.
     fn delete(&mut self) {
-        let [older, newest] = self.status.published.as_slice() else { return };
-        let (log_start, published_ms) =
-            (older.log_start.min(newest.log_start), older.published_ms.min(newest.published_ms));
         if self.status.jobs.runs(JobKind::Delete) {
             return;
         }
         let mut uids = Vec::new();
         for tombstone in self.status.tombstones.iter() {
-            let unnamed = tombstone.log_start <= log_start && tombstone.since_ms < published_ms;
-            if unnamed && self.has_aged(tombstone.since_ms, self.options.delete_grace) {
+            if self.is_unnamed(tombstone) && self.has_aged(tombstone.since_ms, self.options.delete_grace) {
                 uids.push(tombstone.uid);
             }
         }
         if !uids.is_empty() && self.may_try(JobKind::Delete) {
             self.act(Action::Delete { uids });
         }
+    }
+
+    /// Whether both of the newest checkpoints were published after the tombstone was made, and carry its log start. What no
+    /// manifest ever named, an upload that was given up, waits for none.
+    fn is_unnamed(&self, tombstone: &Tombstone) -> bool {
+        if tombstone.named.is_empty() {
+            return true;
+        }
+        let [older, newest] = self.status.published.as_slice() else { return false };
+        let carries = |one: &PublishedCheckpoint| {
+            tombstone.log_start <= one.log_start && tombstone.since_ms < one.published_ms
+        };
+        carries(older) && carries(newest)
+    }
+
+    /// Since when the oldest object waits for a checkpoint that does not name it.
+    pub(crate) fn waits_since_ms(&self) -> Option<i64> {
+        let waiting = self.status.tombstones.iter().filter(|tombstone| !self.is_unnamed(tombstone));
+        waiting.map(|tombstone| tombstone.since_ms).min()
     }
 
     fn expire_producers(&mut self) {

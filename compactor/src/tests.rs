@@ -6,7 +6,9 @@ use varve_formats::{
     manifest::EntryKind,
     state::{Intent, NAMED_EVER, RollEntry, Tombstone},
 };
-use varve_replica::{GroupOptions, JobsStatus, LocalCheckpoint, LocalRetention, OpenRange, Role, RollCause};
+use varve_replica::{
+    GroupOptions, JobsStatus, LocalCheckpoint, LocalRetention, OpenRange, ReapPass, Role, RollCause,
+};
 
 use super::*;
 
@@ -54,12 +56,15 @@ fn idle() -> GroupStatus {
         uploaded: Default::default(),
         appendable: false,
         upload_failed: Default::default(),
+        deletions: Arc::default(),
+        reaped_early: Default::default(),
         tombstones: Arc::default(),
         published: Vec::new(),
         local_checkpoints: Vec::new(),
         unpublished_segments: 0,
         first_unpublished_ms: None,
         publish_dirty: false,
+        publication_pending: false,
         roll_pending: false,
         fence_pending: false,
         inflight_bytes: 0,
@@ -390,4 +395,76 @@ fn b8_objects_go_only_when_two_checkpoints_carry_the_log_start_and_the_grace_has
     assert!(planned(&with(10, NOW_MS)).actions.contains(&delete));
     assert!(!planned(&with(0, NOW_MS)).actions.contains(&delete));
     assert!(!planned(&with(10, NOW_MS - 30 * MINUTE)).actions.contains(&delete));
+}
+
+fn metadata_with(applied_at: &[u64], deleted_at: u64, since_ms: i64) -> GroupStatus {
+    let topic = Arc::new(varve_replica::metadata::Topic {
+        id: varve_common::TopicId::from_random(3),
+        name: "gone".into(),
+        created_ms: 0,
+        partitions: Vec::new(),
+        configs: BTreeMap::new(),
+    });
+    let deletion = varve_replica::metadata::Deletion {
+        topic: Arc::clone(&topic),
+        since_ms,
+        index: LogIndex(deleted_at),
+    };
+    let at = |applied: &u64| PublishedCheckpoint {
+        applied_index: LogIndex(*applied),
+        ..published(1, 0, NOW_MS - 10 * MINUTE)
+    };
+    GroupStatus {
+        group: GroupId::METADATA,
+        deletions: Arc::new([(topic.id, deletion)].into()),
+        published: applied_at.iter().map(at).collect(),
+        ..idle()
+    }
+}
+
+#[test]
+fn a_deleted_topic_is_reaped_when_no_newest_checkpoint_brings_it_back() {
+    let topic = varve_common::TopicId::from_random(3);
+    let reap = |pass| Action::Reap { topic, pass };
+    let publish = Action::PublishCheckpoint { uid: 77 };
+    let since = NOW_MS - MINUTE;
+    assert_eq!(planned(&metadata_with(&[], 20, since)).actions, std::slice::from_ref(&publish));
+    assert_eq!(planned(&metadata_with(&[19, 20], 20, since)).actions, [publish], "one is not enough");
+    let mut status = metadata_with(&[20, 25], 20, since);
+    assert_eq!(planned(&status).actions, [reap(ReapPass::Early)]);
+    status.reaped_early = [topic].into();
+    let plan = planned(&status);
+    assert_eq!((plan.actions, plan.look_again_after), (vec![], Some(Duration::from_secs(9 * 60))));
+    let mut status = metadata_with(&[20, 25], 20, NOW_MS - 10 * MINUTE);
+    status.reaped_early = [topic].into();
+    assert_eq!(planned(&status).actions, [reap(ReapPass::Final)]);
+}
+
+#[test]
+fn b8_a_trim_at_rest_asks_for_the_checkpoints_that_its_objects_wait_for() {
+    let tombstone = Tombstone {
+        uid: 9,
+        node_level: None,
+        kind: EntryKind::Raw,
+        incarnation: 1,
+        term: Term(1),
+        base: Offset(0),
+        last: Offset(9),
+        since_ms: NOW_MS - 61 * MINUTE,
+        log_start: Offset(10),
+        named: NAMED_EVER,
+    };
+    let status = |published: Vec<PublishedCheckpoint>, named| GroupStatus {
+        tombstones: Arc::new(vec![Tombstone { named, ..tombstone.clone() }]),
+        published,
+        ..idle()
+    };
+    let publish = Action::PublishCheckpoint { uid: 77 };
+    assert!(planned(&status(Vec::new(), NAMED_EVER)).actions.contains(&publish));
+    let one = vec![published(1, 0, 0), published(2, 10, NOW_MS - MINUTE)];
+    assert!(planned(&status(one, NAMED_EVER)).actions.contains(&publish));
+    let both = vec![published(1, 10, NOW_MS - 2 * MINUTE), published(2, 10, NOW_MS - MINUTE)];
+    assert_eq!(planned(&status(both, NAMED_EVER)).actions, [Action::Delete { uids: vec![9] }]);
+    let given_up = status(Vec::new(), LogIndex::ZERO..LogIndex::ZERO);
+    assert_eq!(planned(&given_up).actions, [Action::Delete { uids: vec![9] }], "an upload that was given up");
 }

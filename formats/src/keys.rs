@@ -206,11 +206,17 @@ impl Keys {
         format!("{}/i{:010}", self.metadata(), incarnation.0)
     }
 
+    /// The folder of all objects of all partitions.
+    #[must_use]
+    pub fn partitions(&self) -> String {
+        format!("{}/p", self.root())
+    }
+
     /// The folder of all objects of a partition, of all incarnations.
     #[must_use]
     pub fn partition(&self, topic_id: TopicId, partition: PartitionIndex) -> String {
         let hash = hash_byte(topic_id, partition);
-        format!("{}/p/{hash:02x}/{topic_id}/{:05}", self.root(), partition.0)
+        format!("{}/{hash:02x}/{topic_id}/{:05}", self.partitions(), partition.0)
     }
 
     /// The folder of all objects of a partition in an incarnation.

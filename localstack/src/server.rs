@@ -187,6 +187,7 @@ impl Server {
             credentials: Credentials::Static {
                 access_key: self.access_key.clone(),
                 secret_key: self.secret_key.clone(),
+                session_token: None,
             },
         }
     }

@@ -22,8 +22,11 @@ async fn rig(seed: u64) -> Option<Rig> {
     let server = Server::start_or_skip(Kind::Minio).await?;
     server.create_bucket("varve").await.unwrap();
     let proxy = Proxy::start(server.address(), seed).await.unwrap();
-    let credentials =
-        Credentials::Static { access_key: server.access_key.clone(), secret_key: server.secret_key.clone() };
+    let credentials = Credentials::Static {
+        access_key: server.access_key.clone(),
+        secret_key: server.secret_key.clone(),
+        session_token: None,
+    };
     let options = Options {
         endpoint: Some(proxy.endpoint()),
         request_timeout: Some(Duration::from_millis(500)),

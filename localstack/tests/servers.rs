@@ -92,8 +92,11 @@ async fn fault_52_an_outage_is_to_be_retried_and_objects_outlive_it() {
 #[tokio::test]
 async fn fault_59_a_wrong_secret_is_denied() {
     let Some((server, _)) = server_with_bucket(Kind::Minio).await else { return };
-    let credentials =
-        Credentials::Static { access_key: server.access_key.clone(), secret_key: "wrong".into() };
+    let credentials = Credentials::Static {
+        access_key: server.access_key.clone(),
+        secret_key: "wrong".into(),
+        session_token: None,
+    };
     let store = S3::new(Options { credentials, ..server.options("varve") }).unwrap();
     let key = ObjectKey::new("a".into());
     let put = store.put_new(&key, Bytes::new().into(), Digest::of(b"")).await;

@@ -12,7 +12,7 @@
 //!   Everything else asks it. What is not in it is refused before its body is looked at.
 //! - [`frame`], [`request`], [`response`]: length prefix, header, body. Messages are the generated types of
 //!   `kafka-wire`, re-exported by [`messages`]. Encoding is generic there, so calling it here only keeps its machine
-//!   code in this crate; nobody else encodes.
+//!   code in this crate; nobody else encodes. [`fetch`] is the one answer that leaves in pieces, its records as they lie.
 //! - [`error_code`]: Kafka's numbers.
 //! - [`batch`]: record batches v2 in place. They are never taken apart and re-encoded on the produce path: what a
 //!   producer's CRC covers is stored, tiered and served as it came. Only base offset and leader epoch, which lie
@@ -25,6 +25,7 @@
 
 pub mod batch;
 pub mod error_code;
+pub mod fetch;
 pub mod frame;
 pub mod fuzz;
 pub mod limits;
@@ -34,6 +35,7 @@ pub mod response;
 pub mod versions;
 
 pub use error_code::ErrorCode;
+pub use fetch::encode_fetch_response;
 pub use frame::FrameError;
 pub use request::{Header, Request, RequestError, decode_request};
 pub use response::{Response, ResponseError, encode_response, encode_unsupported_api_versions};

@@ -41,6 +41,10 @@ pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Bytes decompressed at a time, so that memory grows with real output.
 pub const DECOMPRESSION_CHUNK_BYTES: usize = 32 * 1024;
 
+/// Chunks of records up to this many bytes are copied into the answer to a Fetch: a piece of its own costs the kernel
+/// about as much as copying that.
+pub const CHUNK_COPIED_MAX: usize = 2 * 1024;
+
 /// Headers of one record.
 pub const RECORD_HEADERS_MAX: usize = 65_536;
 

@@ -24,6 +24,8 @@ pub enum ApiKey {
     CreateTopics = 19,
     /// Deletes topics.
     DeleteTopics = 20,
+    /// Moves the first offset of partitions forward.
+    DeleteRecords = 21,
     /// A producer id for idempotence.
     InitProducerId = 22,
     /// Where a leader epoch ended (KIP-320).
@@ -87,6 +89,7 @@ pub const TABLE: &[Api] = &[
     api(ApiKey::CreateTopics, 2, 7, 5),
     // 6 names topics by id.
     api(ApiKey::DeleteTopics, 1, 6, 4),
+    api(ApiKey::DeleteRecords, 0, 2, 2),
     // 6 is not stable in Kafka 4.2.
     api(ApiKey::InitProducerId, 0, 5, 2),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),

@@ -261,7 +261,9 @@ impl MetadataState {
         for partition in &topic.partitions {
             groups.remove(&partition.group);
         }
-        let deletion = Deletion { topic: Arc::clone(&topic), since_ms: self.append_time_ms };
+        // The entry that is applied now: `index` moves behind it.
+        let index = self.index.next();
+        let deletion = Deletion { topic: Arc::clone(&topic), since_ms: self.append_time_ms, index };
         Arc::make_mut(&mut self.image.deletions).insert(id, deletion);
         Ok(MetadataDone::TopicDeleted(topic))
     }

@@ -17,10 +17,12 @@ use std::{
     sync::Arc,
 };
 
-use varve_common::{Digest, GroupId, LogIndex};
+use varve_common::{Digest, GroupId, LogIndex, TopicId};
 use varve_consensus::GroupConfig;
 
-use crate::api::{Effect, GroupStatus, Input, Mark, Now, PartitionView, Refusal, Reply, StopReason, Ticket};
+use crate::api::{
+    Action, Effect, GroupStatus, Input, Mark, Now, PartitionView, Refusal, Reply, StopReason, Ticket,
+};
 use hosted::Hosted;
 
 /// The pure core of a node.
@@ -32,6 +34,8 @@ pub struct Shard {
     ticking: BTreeSet<GroupId>,
     /// Groups that changed since the planner last asked.
     changed: BTreeSet<GroupId>,
+    /// How many jobs still run of groups that were closed: what they write would outlive a deletion.
+    lingering: BTreeMap<GroupId, u32>,
     /// A write failed: nothing is acknowledged any more.
     failed: bool,
 }
@@ -57,10 +61,21 @@ impl Shard {
 
     fn route(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         let Some(id) = group_of(&input) else { return };
+        if let Input::Act { action: Action::Reap { topic, .. }, .. } = &input
+            && self.is_in_use(*topic)
+        {
+            return;
+        }
         let Some(hosted) = self.groups.get_mut(&id) else {
+            if matches!(input, Input::JobDone { .. }) {
+                self.lingering_job_done(id);
+            }
             return refuse(&input, Refusal::UnknownGroup, effects);
         };
         if hosted.is_stopped() {
+            if let Input::JobDone { outcome, .. } = &input {
+                hosted.job_ended(outcome);
+            }
             return refuse(&input, Refusal::StorageError, effects);
         }
         match input {
@@ -115,9 +130,30 @@ impl Shard {
         let Some(mut hosted) = self.groups.remove(&id) else { return };
         self.ticking.remove(&id);
         self.changed.remove(&id);
+        let running = hosted.jobs.running.values().sum();
+        if running > 0 {
+            self.lingering.insert(id, running);
+        }
         hosted.fail_waiters(&Refusal::Unknown, effects);
         if !self.failed {
             hosted.mark(Mark::Destroyed, effects);
+        }
+    }
+
+    /// Whether something here may still write for a deleted topic.
+    fn is_in_use(&self, topic: TopicId) -> bool {
+        let deletions = self.groups.get(&GroupId::METADATA).map(Hosted::deletions).unwrap_or_default();
+        let Some(deletion) = deletions.get(&topic) else { return false };
+        let mut groups = deletion.topic.partitions.iter().map(|partition| partition.group);
+        groups.any(|group| self.groups.contains_key(&group) || self.lingering.contains_key(&group))
+    }
+
+    fn lingering_job_done(&mut self, id: GroupId) {
+        let Some(running) = self.lingering.get_mut(&id) else { return };
+        *running -= 1;
+        if *running == 0 {
+            self.lingering.remove(&id);
+            self.changed.insert(GroupId::METADATA);
         }
     }
 

@@ -199,7 +199,7 @@ pub const fn of_job(kind: JobKind) -> Option<Step> {
         JobKind::Upload => Some(Step::PutUnderWay),
         JobKind::Publish => Some(Step::PublishUnderWay),
         JobKind::Fold => Some(Step::FoldUnderWay),
-        JobKind::Delete => Some(Step::DeleteUnderWay),
+        JobKind::Delete | JobKind::Reap => Some(Step::DeleteUnderWay),
         // They do not wait for anything: the machine dies in their operations, or not at all.
         JobKind::Seal | JobKind::Unseal | JobKind::CheckpointLocal | JobKind::RemoveCheckpoint => None,
     }

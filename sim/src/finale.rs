@@ -5,11 +5,12 @@ use std::path::Path;
 
 use rand::RngExt;
 use varve_common::{GroupId, ObjectKey};
+use varve_formats::keys::Key;
 
 use crate::{
     bucket::{Depth, MetadataScan, Objects, Scan},
     bugs::Bug,
-    jobs::{embedded_path, rates},
+    jobs::{embedded_path, keys, rates},
     plan::StoreKind,
     violation::{Checked, violation},
     world::World,
@@ -108,6 +109,7 @@ impl World {
     pub(crate) fn scan(&mut self, depth: Depth) -> Checked {
         let objects = self.objects();
         self.check_objects_stay(&objects)?;
+        self.scan_for_reaped(&objects)?;
         // The scan could not tell what was damaged on purpose from what is wrong.
         if self.is_rotten_below(embedded_path()) {
             return Ok(());
@@ -147,6 +149,24 @@ impl World {
             let path = embedded_path().join("data").join(key.as_str());
             if first != checksum && !self.rotten_files.contains(&path) {
                 return Err(violation("B1", format!("{key} holds something else than before")));
+            }
+        }
+        Ok(())
+    }
+
+    /// A topic whose deletion has ended has left nothing.
+    fn scan_for_reaped(&self, objects: &Objects) -> Checked {
+        let Some(image) = self.image.as_ref().filter(|_| !self.rotten) else { return Ok(()) };
+        for key in objects.keys() {
+            let (Ok(Key::Segment(at, _) | Key::MergedSegment(at, _))
+            | Ok(Key::Node(at, _))
+            | Ok(Key::Checkpoint(at, _))) = keys().parse(key)
+            else {
+                continue;
+            };
+            let known = image.topics.contains_key(&at.topic_id) || image.deletions.contains_key(&at.topic_id);
+            if !known {
+                return Err(violation("B8", format!("{key} is left of a topic whose deletion has ended")));
             }
         }
         Ok(())

@@ -19,8 +19,8 @@ use varve_objects::{
 };
 use varve_replica::{Job, JobKind, JobOutcome, PartitionView};
 use varve_tiering::{
-    ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError, ReadLimits,
-    Slab, SlabOptions, Spawn, TailCache, TimestampOffset, UploadBudget, Uploader, chunks,
+    Admission, ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError,
+    ReadLimits, Slab, SlabOptions, Spawn, TailCache, TimestampOffset, UploadBudget, Uploader, chunks,
 };
 use varve_wal::{Reader, testing::MemoryDisk};
 
@@ -161,11 +161,12 @@ impl Cold {
         let store = stores.of(Class::Checkpoint);
         let local = LocalSegments::new(Arc::clone(&disk), PathBuf::from("/data/segments"));
         let (tail, spawned) = (TailCache::new(6 << 10), SimSpawn::default());
-        let options = chunks::Options { chunk_bytes: 4 << 10, bytes_max: 24 << 10 };
+        let options = chunks::Options { chunk_bytes: 4 << 10, bytes_max: 8 << 10 };
         let slab = SlabOptions {
             path: PathBuf::from(CACHE),
             frame_bytes: options.chunk_bytes,
             bytes_max: 32 * options.chunk_bytes,
+            admission: Admission::First,
         };
         let slab = Slab::new(Arc::clone(&disk), Arc::clone(&clock), slab);
         let chunks = ChunkCache::new(stores.of(Class::ClientRead), Arc::new(spawned.clone()), options);
@@ -182,6 +183,7 @@ impl Cold {
             local,
             wal: wal.clone(),
             data: PathBuf::from("/data"),
+            claimed: None,
             retention: varve_broker::jobs::Retention::default(),
             codec: Codec::Zstd,
             clock,

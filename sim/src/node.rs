@@ -8,7 +8,12 @@
 //! It is started as production starts: log, groups, metadata first. Whoever drops it loses what is volatile; the disk
 //! and the remote store outlive it.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use varve_broker::driver::{Ack, Driver, Groups, Placement, RoomWatch, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
@@ -16,7 +21,7 @@ use varve_compactor::{PlanOptions, bytes_to_come, crowded_bytes};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
-use varve_wal::{self as wal, AppendError, Reader, Recovery, Writer, testing::MemoryDisk};
+use varve_wal::{self as wal, AppendError, Flight, Reader, Recovery, Writer, testing::MemoryDisk};
 
 use crate::{
     bugs::Bug,
@@ -69,6 +74,8 @@ pub struct Node {
     pub cold: Cold,
     /// Written, not yet synced.
     unsynced: Vec<Ack>,
+    /// Syncs that have begun, oldest first: the lane, and who is told when all before it and it have landed.
+    flights: VecDeque<(usize, Option<Flight>, Vec<Ack>)>,
     /// Found no room.
     parked: Vec<Writes>,
     clock: SimClock,
@@ -179,6 +186,7 @@ impl Node {
             running: BTreeMap::new(),
             cold,
             unsynced: Vec::new(),
+            flights: VecDeque::new(),
             parked: Vec::new(),
             clock: start.clock.clone(),
             room: RoomWatch::new(start.plan.wal_bytes_max),
@@ -199,7 +207,8 @@ impl Node {
     /// Whether nothing waits for the log.
     #[must_use]
     pub fn log_is_quiet(&self) -> bool {
-        self.ports.writes.is_empty() && self.unsynced.is_empty() && self.parked.is_empty()
+        let told = self.unsynced.is_empty() && self.flights.is_empty();
+        told && self.ports.writes.is_empty() && self.parked.is_empty()
     }
 
     /// Writes up to `count` of the waiting batches as one, as the log's thread does; one by one where it is refused.
@@ -258,8 +267,36 @@ impl Node {
         Ok(())
     }
 
+    /// Begins a sync of what was written, as the log's threads do, where a lane is free.
+    pub fn begin_sync(&mut self) {
+        let taken = |lane: &usize| self.flights.iter().any(|(busy, ..)| busy == lane);
+        let Some(lane) = (0..wal::limits::LANES).find(|lane| !taken(lane)) else { return };
+        if self.failed || self.unsynced.is_empty() {
+            return;
+        }
+        match self.writer.begin_sync(lane) {
+            Ok(flight) => self.flights.push_back((lane, flight, std::mem::take(&mut self.unsynced))),
+            Err(_) => self.fail(),
+        }
+    }
+
+    /// The oldest sync in flight lands, and the core is told.
+    pub fn land(&mut self, model: &mut Model) {
+        let Some((_, flight, acks)) = self.flights.pop_front() else { return };
+        match flight.map_or(Ok(()), Flight::run) {
+            Ok(()) => {
+                model.synced();
+                self.turn(acks.into_iter().map(Input::from));
+            }
+            Err(_) => self.fail(),
+        }
+    }
+
     /// Syncs what was written and tells the core, in order.
     pub fn sync(&mut self, model: &mut Model) {
+        while !self.flights.is_empty() {
+            self.land(model);
+        }
         if self.failed {
             return;
         }
@@ -336,6 +373,7 @@ impl Node {
         if !self.failed {
             self.failed = true;
             self.unsynced.clear();
+            self.flights.clear();
             self.turn([Input::PersistFailed]);
         }
     }

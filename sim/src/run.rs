@@ -124,7 +124,11 @@ impl World {
             30..34 => self.operate(),
             34..52 => self.append()?,
             52..68 => {
-                self.sync();
+                match self.random.random_range(0..4) {
+                    0 => self.with_node(crate::node::Node::begin_sync),
+                    1 => self.land(),
+                    _ => self.sync(),
+                }
                 self.absorb()?;
                 // As the log's thread does after each round; now and then it is slow.
                 if self.random.random_bool(0.8) {
@@ -228,6 +232,12 @@ impl World {
     fn sync(&mut self) {
         if let Some(node) = &mut self.node {
             node.sync(&mut self.model);
+        }
+    }
+
+    fn land(&mut self) {
+        if let Some(node) = &mut self.node {
+            node.land(&mut self.model);
         }
     }
 

@@ -18,9 +18,10 @@ fn run_all(seeds: std::ops::Range<u64>) -> Vec<Outcome> {
     seeds.map(run).collect()
 }
 
-/// Run once, in two halves, for all tests that look at them.
+/// Run once, in parts, for all tests that look at them.
 static FIRST: LazyLock<Vec<Outcome>> = LazyLock::new(|| run_all(0..30));
 static SECOND: LazyLock<Vec<Outcome>> = LazyLock::new(|| run_all(30..60));
+static THIRD: LazyLock<Vec<Outcome>> = LazyLock::new(|| run_all(60..90));
 
 #[test]
 fn the_first_seeds_break_no_invariant() {
@@ -32,12 +33,17 @@ fn more_seeds_break_no_invariant() {
     assert_eq!(SECOND.len(), 30);
 }
 
+#[test]
+fn yet_more_seeds_break_no_invariant() {
+    assert_eq!(THIRD.len(), 30);
+}
+
 /// Each named step of append, roll, put, append-commit, checkpoint, truncate and delete is hit by a crash, but for those that
 /// `tests/scenarios.rs` hits.
 #[test]
 fn every_step_is_crashed_at() {
     let mut all = Crashes::default();
-    FIRST.iter().chain(&*SECOND).for_each(|outcome| all.add(&outcome.crashes));
+    FIRST.iter().chain(&*SECOND).chain(&*THIRD).for_each(|outcome| all.add(&outcome.crashes));
     let counted: Vec<_> = all.counted().collect();
     let missed: Vec<_> = all.missed().into_iter().filter(|step| !step.has_scenario()).collect();
     assert_eq!(missed, [], "{counted:#?}");

@@ -53,6 +53,7 @@ impl Options {
             .env("VARVE_TIER_MAX_AGE_MS", "2000")
             .env("VARVE_SNAPSHOT_SEGMENTS", "2")
             .env("VARVE_SNAPSHOT_MAX_AGE_MS", "5000")
+            .env("VARVE_DELETE_GRACE_MS", "3000")
     }
 }
 

@@ -1,5 +1,7 @@
 //! An S3 server that can be stopped and started in the middle of a test, and a proxy in front of it that fails as told.
 
+use std::path::Path;
+
 use tokio::runtime::Runtime;
 use varve_localstack::{
     Bucket, Kind, Lifecycle, Server, Setup,
@@ -127,6 +129,27 @@ impl Store {
             .env("AWS_ACCESS_KEY_ID", self.server.access_key.as_str())
             .env("AWS_SECRET_ACCESS_KEY", self.server.secret_key.as_str())
             .env("AWS_REGION", self.server.region.as_str())
+    }
+
+    /// A node's options that put its tier here and say nothing of credentials: those are profile `name` of the AWS command
+    /// line, in files below `home`. The profile says where the server is, too.
+    ///
+    /// # Panics
+    /// The files cannot be written.
+    #[must_use]
+    pub fn options_of_profile(&self, options: Options, prefix: &str, home: &Path, name: &str) -> Options {
+        let folder = home.join(".aws");
+        std::fs::create_dir_all(&folder).unwrap();
+        let (access_key, secret_key) = (&self.server.access_key, &self.server.secret_key);
+        let credentials = format!(
+            "[default]\naws_access_key_id = wrong\naws_secret_access_key = wrong\n\n[{name}]\naws_access_key_id = {access_key}\naws_secret_access_key = {secret_key}\n"
+        );
+        std::fs::write(folder.join("credentials"), credentials).unwrap();
+        let (endpoint, region) = (self.endpoint(), &self.server.region);
+        let config = format!("[profile {name}]\nregion = {region}\nendpoint_url = {endpoint}\n");
+        std::fs::write(folder.join("config"), config).unwrap();
+        let options = options.args(&["--object-store", &format!("s3://{BUCKET}/{prefix}")]);
+        options.env("HOME", home.display().to_string()).env("AWS_PROFILE", name)
     }
 
     fn endpoint(&self) -> String {

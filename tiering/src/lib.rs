@@ -54,7 +54,7 @@ pub use extent::PartitionExtent;
 pub use fold::put_node;
 pub use remove::{RemoveError, Remover};
 pub use seal::{DamageCause, Damaged, LocalSegments, RolledSegment, SealError};
-pub use slab::{Slab, SlabCounts, SlabOptions};
+pub use slab::{Admission, Slab, SlabCounts, SlabOptions};
 pub use source::{RangeSource, SourceError};
 pub use tail::{Batches, ReadLimits, TailCache};
 pub use timestamps::TimestampOffset;

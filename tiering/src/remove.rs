@@ -1,5 +1,7 @@
 //! Deletes what tombstones name (TIERING.md 9). Whether it may go is decided and checked before.
 
+use std::collections::BTreeSet;
+
 use varve_common::{ObjectKey, clock::BoxFuture, codec::DecodeError};
 use varve_formats::{
     PartitionIdentity,
@@ -57,6 +59,27 @@ impl<'a> Remover<'a> {
                 self.remove_node(key, node).await
             }
         }
+    }
+
+    /// The uids of all that a node names, nodes below it included; none where it is gone.
+    pub fn named_below<'b>(
+        &'b self,
+        reference: &'b NodeReference,
+    ) -> BoxFuture<'b, Result<BTreeSet<u64>, RemoveError>> {
+        Box::pin(async move {
+            let key = self.keys.node(self.identity.topic_id, self.identity.partition, reference);
+            let Some(node) = self.node(&key, reference.level).await? else { return Ok(BTreeSet::new()) };
+            match node.body {
+                FoldPlan::Leaf(entries) => Ok(entries.iter().map(|entry| entry.uid).collect()),
+                FoldPlan::Inner { references, .. } => {
+                    let mut uids: BTreeSet<u64> = references.iter().map(|below| below.uid).collect();
+                    for below in &references {
+                        uids.extend(self.named_below(below).await?);
+                    }
+                    Ok(uids)
+                }
+            }
+        })
     }
 
     fn remove_node(&self, key: ObjectKey, node: Node) -> BoxFuture<'_, Result<(), RemoveError>> {

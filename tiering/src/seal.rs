@@ -335,7 +335,10 @@ impl LocalSegments {
             }
             self.remove_file(&directory.join(name))?;
         }
-        self.disk.remove_directory(&directory)?;
+        match self.disk.remove_directory(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
         self.disk.sync_directory(&self.directory)
     }
 

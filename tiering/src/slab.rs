@@ -37,6 +37,17 @@ pub struct SlabOptions {
     pub frame_bytes: u64,
     /// What the file takes.
     pub bytes_max: u64,
+    /// Which chunks come in.
+    pub admission: Admission,
+}
+
+/// Which of the chunks that were asked of the store come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Every one: for simulations, whose lives are short.
+    First,
+    /// Those that are asked for again: one scan writes nothing and drives nobody out.
+    Again,
 }
 
 /// Counts since the start.
@@ -133,7 +144,8 @@ impl Slab {
     #[must_use]
     pub(crate) fn wants(&self, id: &ChunkId) -> bool {
         let mut inner = self.lock();
-        !matches!(inner.state, State::Off(_)) && inner.index.wants(id)
+        let wants = inner.index.wants(id) || self.options.admission == Admission::First;
+        wants && !matches!(inner.state, State::Off(_))
     }
 
     /// Writes a chunk, if a frame is free for it. Blocks as the disk does.

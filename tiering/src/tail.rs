@@ -13,7 +13,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use varve_common::{GroupId, Offset};
 
 /// How much a read may return.
@@ -53,6 +53,19 @@ impl Batches {
         self.next = end;
         self.chunks.push(batch.clone());
         true
+    }
+
+    /// The same in memory of its own. Slices of a large buffer keep all of it for as long as a slow client takes to read
+    /// its answer.
+    #[must_use]
+    pub fn detached(mut self) -> Self {
+        let mut joined = BytesMut::with_capacity(self.bytes);
+        self.chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk));
+        let mut joined = joined.freeze();
+        for chunk in &mut self.chunks {
+            *chunk = joined.split_to(chunk.len());
+        }
+        self
     }
 }
 
@@ -179,6 +192,15 @@ mod tests {
     fn the_first_batch_is_returned_whatever_its_size() {
         let read = cache_of_ten().read(GROUP, Offset(4), limits(1, 20)).unwrap();
         assert_eq!((read.chunks.len(), read.next), (1, Offset(6)));
+    }
+
+    #[test]
+    fn what_is_detached_is_the_same_elsewhere() {
+        let read = cache_of_ten().read(GROUP, Offset(4), limits(25, 20)).unwrap();
+        let detached = read.clone().detached();
+        assert_eq!(detached, read);
+        assert_ne!(detached.chunks[0].as_ptr(), read.chunks[0].as_ptr());
+        assert_eq!(Batches::none_at(Offset(4)).detached(), Batches::none_at(Offset(4)));
     }
 
     #[test]

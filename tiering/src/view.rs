@@ -126,7 +126,8 @@ impl LogView {
             Err(error) => Some(ReadError::Wal(error)),
         };
         match self.read_local(extent, from, limits) {
-            Ok(Some(read)) => Hot::Read(read),
+            // Its batches lie in blocks, those of the bucket in chunks of megabytes.
+            Ok(Some(read)) => Hot::Read(read.detached()),
             Ok(None) => failed.map_or(Hot::Elsewhere, Hot::Failed),
             Err(damaged) => Hot::Failed(damaged.into()),
         }
@@ -146,7 +147,7 @@ impl LogView {
             Hot::Elsewhere => None,
         };
         match self.cold.read(extent, from, limits).await? {
-            Some(read) => Ok(read),
+            Some(read) => Ok(read.detached()),
             None => Err(failed.unwrap_or(ReadError::Nowhere { offset: from })),
         }
     }

@@ -22,7 +22,7 @@ use crate::{
     fill::Fill,
     frame::FileHeader,
     index::Index,
-    limits::{RESERVE_FILES, SPARE_FILES_MAX, SUSPECTS_MAX},
+    limits::{LANES, RESERVE_FILES, SUSPECTS_MAX},
     options::Options,
 };
 
@@ -98,6 +98,16 @@ pub(crate) struct Spare {
     pub path: PathBuf,
     pub bytes: u64,
     /// Whether its blocks were written before, not only reserved.
+    pub written: bool,
+}
+
+/// A file that batches can go into.
+pub(crate) struct Made {
+    pub file: Box<dyn DiskFile>,
+    /// Opened before anything of this use of the file was written: they are told of every write that is lost.
+    pub lanes: [Arc<dyn DiskFile>; LANES],
+    pub open: OpenFile,
+    /// Whether its blocks were written before.
     pub written: bool,
 }
 
@@ -223,15 +233,14 @@ impl Directory {
         Ok(self.spares.remove(at))
     }
 
-    /// Makes the file that `header` describes, durable under its name, and opens it for writing and for reading; says
-    /// whether its blocks were written before.
+    /// Makes the file that `header` describes, durable under its name, and opens it for writing, syncing and reading.
     pub(crate) fn create(
         &mut self,
         options: &Options,
         used: u64,
         mut header: FileHeader,
         class: Class,
-    ) -> Result<(Box<dyn DiskFile>, OpenFile, bool), CreateError> {
+    ) -> Result<Made, CreateError> {
         let Spare { path: spare, bytes, written } = self.take(options, used, header.capacity, class)?;
         header.capacity = bytes;
         let path = self.path.join(format!("{:016x}{WAL_SUFFIX}", header.sequence));
@@ -241,8 +250,10 @@ impl Directory {
             file.sync_data()?;
             self.disk.rename_new(&spare, &path)?;
             self.disk.sync_directory(&self.path)?;
-            let reading = self.disk.open(&path, Access::Buffered)?;
-            Ok((file, OpenFile { header, path: path.clone(), file: reading }, written))
+            let open =
+                OpenFile { header, path: path.clone(), file: self.disk.open(&path, Access::Buffered)? };
+            let lanes = open_lanes(&*self.disk, &path, options.access)?;
+            Ok(Made { file, lanes, open, written })
         })();
         made.map_err(|error| CreateError::Io("create", error))
     }
@@ -250,7 +261,8 @@ impl Directory {
     /// Lets the oldest file go, durably: into the spares while they are few and nobody reads it, else for good.
     pub(crate) fn free(&mut self, file: Arc<OpenFile>, options: &Options) -> io::Result<()> {
         let unread = Arc::strong_count(&file) == 1;
-        let fits = file.header.capacity == options.file_bytes && self.spares.len() < SPARE_FILES_MAX;
+        let fits =
+            file.header.capacity == options.file_bytes && self.spares.len() < options.spare_files_max();
         if unread && fits {
             let spare = self.spare_path();
             self.disk.rename_new(&file.path, &spare)?;
@@ -261,6 +273,16 @@ impl Directory {
         }
         self.disk.sync_directory(&self.path)
     }
+}
+
+/// One descriptor a lane.
+pub(crate) fn open_lanes(
+    disk: &dyn Disk,
+    path: &Path,
+    access: Access,
+) -> io::Result<[Arc<dyn DiskFile>; LANES]> {
+    let lane = || disk.open(path, access).map(Arc::from);
+    Ok([lane()?, lane()?])
 }
 
 fn number_of(name: &str, suffix: &str) -> Option<u64> {

@@ -353,7 +353,10 @@ impl Group {
     fn relocate(&mut self, files: &mut BTreeMap<WalPosition, FileUse>, run: Run) {
         let Some(at) = self.run_at(run.first_index) else { return };
         let old = self.runs[at];
-        debug_assert!(old.term == run.term && old.end_index() == run.end_index(), "a run moves whole");
+        debug_assert!(
+            old.term == run.term && old.end_index() == run.end_index(),
+            "a run moves whole: {old:?} {run:?}"
+        );
         Index::uncount(files, old.place());
         Index::count(files, run.place());
         self.runs[at] = run;
@@ -381,7 +384,14 @@ impl Group {
             && left.first_index < run.first_index
         {
             left.count = run.first_index.since(left.first_index) as u32;
-            at += 1;
+            let (left_end, place) = (left.end_index(), left.place());
+            if left_end <= self.first_index() {
+                // What was left of it had been cut before: a dead run would pass for the living one behind it.
+                Index::uncount(files, place);
+                self.runs.remove(at);
+            } else {
+                at += 1;
+            }
         }
         while let Some(inside) = self.runs.get(at)
             && inside.end_index() <= run.end_index()

@@ -34,6 +34,7 @@ mod draft;
 mod errors;
 mod files;
 mod fill;
+mod flight;
 mod frame;
 mod hurt;
 mod index;
@@ -48,10 +49,12 @@ mod scan;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;
+mod worker;
 mod writer;
 
 pub use damage::{SetAside, remove_evidence};
 pub use errors::{AppendError, Damage, DamageCause, Full, OpenError, Poisoned, ReadError, Rot, SyncError};
+pub use flight::Flight;
 pub use maintain::Maintained;
 pub use native::NativeDisk;
 pub use options::Options;

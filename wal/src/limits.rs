@@ -23,8 +23,11 @@ pub const REWRITE_BATCH_BYTES: u64 = 1 << 20;
 /// Files below `bytes_max` that entries do not take: what frees space must not need space that is gone. The last of
 /// them is the forward rewrite's alone.
 pub const RESERVE_FILES: u64 = 2;
-/// Files kept preallocated for reuse, the reserve among them.
-pub const SPARE_FILES_MAX: usize = 3;
+/// Files kept for reuse, the reserve among them: so many in a small log, and up to so many where they are this share of it. A
+/// checkpoint frees several files at once, and a new one would have to be written twice: with zeros first.
+pub const SPARE_FILES: std::ops::RangeInclusive<u64> = 3..=16;
+/// One spare for so many files of `bytes_max`.
+pub const FILES_PER_SPARE: u64 = 8;
 /// Entries that readers could not read and that the writer has not looked at again; more are found anew.
 pub const SUSPECTS_MAX: usize = 1024;
 /// A place that the disk does not give is tried so often by the forward rewrite before it counts as rotten.
@@ -36,9 +39,11 @@ pub const DAMAGED_SHARE: u64 = 8;
 pub const ASIDE_PAUSE_ROUNDS: u32 = 256;
 /// Zeros are written ahead of the batches in pieces of this size, each with its own sync.
 pub const FILL_BYTES: u64 = 1 << 20;
-/// The production thread's queue, in bytes; whoever submits beyond it waits.
+/// Batches that the disk makes durable at the same time, the production threads. More would split what one sync serves.
+pub const LANES: usize = 2;
+/// The production threads' queue, in bytes; whoever submits beyond it waits.
 pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
-/// The production thread writes at most this much per batch.
+/// A production thread writes at most this much per batch.
 pub const GROUP_COMMIT_BYTES_MAX: u64 = 8 << 20;
 
 const _: () = assert!(GROUP_COMMIT_BYTES_MAX < QUEUE_BYTES_MAX && QUEUE_BYTES_MAX < BATCH_BYTES_MAX);

@@ -224,7 +224,8 @@ impl Writer {
         let state = self.shared.read();
         let group_now = &state.index.groups[&group];
         let whole = group_now.run_at(first).map(|at| group_now.runs[at]);
-        let Some(whole) = whole else { return Ok(None) };
+        // Only what this run still is: another one has the same entry once it was written again.
+        let Some(whole) = whole.filter(|whole| whole.position == run.position) else { return Ok(None) };
         entries.retain(|entry| entry.index < whole.end_index());
         if entries.is_empty() {
             return Ok(None);

@@ -6,7 +6,7 @@ use varve_common::Access;
 
 use crate::{
     errors::OpenError,
-    limits::{BLOCK_BYTES, FILE_BYTES_MAX, FILE_BYTES_MIN, RESERVE_FILES},
+    limits::{BLOCK_BYTES, FILE_BYTES_MAX, FILE_BYTES_MIN, FILES_PER_SPARE, RESERVE_FILES, SPARE_FILES},
 };
 
 /// How the log lives on its disk.
@@ -52,6 +52,12 @@ impl Options {
             return Err(OpenError::Options("bytes_max must hold at least four files"));
         }
         Ok(())
+    }
+
+    /// How many files are kept for reuse.
+    pub(crate) fn spare_files_max(&self) -> usize {
+        let share = self.bytes_max / self.file_bytes / FILES_PER_SPARE;
+        share.clamp(*SPARE_FILES.start(), *SPARE_FILES.end()) as usize
     }
 
     /// The alignment of batches.

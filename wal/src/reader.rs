@@ -55,6 +55,18 @@ pub(crate) struct Fetch {
     pub runs: Vec<Run>,
 }
 
+impl Fetch {
+    /// Whether most of what is read is of other groups: slices of it would keep all of that.
+    fn is_sparse(&self) -> bool {
+        let wanted: u64 = self.runs.iter().map(|run| u64::from(run.bytes)).sum();
+        2 * wanted < self.end.since(self.position)
+    }
+}
+
+fn detached(entry: Entry) -> Entry {
+    Entry { data: Bytes::copy_from_slice(&entry.data), ..entry }
+}
+
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared }
@@ -97,7 +109,7 @@ impl Reader {
                     if bytes > bytes_max && !entries.is_empty() {
                         return Ok(entries);
                     }
-                    entries.push(entry);
+                    entries.push(if fetch.is_sparse() { detached(entry) } else { entry });
                 }
             }
         }

@@ -122,6 +122,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         current: None,
         chain,
         synced: chain.end,
+        landed: Arc::default(),
         written: chain.end,
         poisoned: None,
         unreadable: BTreeMap::new(),
@@ -362,11 +363,12 @@ impl Writer {
         let inside = (tail.end.since(tail.header.base) + 1).next_multiple_of(BLOCK_BYTES);
         let end = tail.header.base.plus(inside);
         let file = self.directory.disk.open(&tail.path, self.options.access)?;
+        let lanes = crate::files::open_lanes(&*self.directory.disk, &tail.path, self.options.access)?;
         (self.synced, self.written, self.chain.end) = (end, end, end);
         self.chain.session = tail.header.session;
         let Tail { header, summaries, .. } = tail;
         self.current =
-            Some(crate::writer::Current { header, file, end, summaries, filled: 0, settled: true });
+            Some(crate::writer::Current { header, file, lanes, end, summaries, filled: 0, settled: true });
         Ok(())
     }
 }

@@ -1,8 +1,10 @@
-//! The production thread: natural group commit. While one batch is being synced, submissions gather; then all of them
-//! are the next batch. Nobody waits for a timer, and one fsync serves all groups.
+//! The production threads, seen by those who submit: a bounded queue, and an answer for each submission.
+//!
+//! Natural group commit: while batches are being synced, submissions gather; then all of them are the next batch. Nobody
+//! waits for a timer, and one fsync serves all groups. What the threads do is in `worker.rs`.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     sync::{Arc, Condvar, Mutex, MutexGuard},
     thread::JoinHandle,
     time::Duration,
@@ -12,14 +14,15 @@ use varve_common::GroupId;
 
 use crate::{
     damage::SetAside,
-    errors::{AppendError, Full, Poisoned, Rot, SyncError},
+    errors::{Full, Poisoned, Rot, SyncError},
     fill::Filler,
-    limits::{GROUP_COMMIT_BYTES_MAX, QUEUE_BYTES_MAX},
-    record::{GroupRecord, Record},
+    limits::{GROUP_COMMIT_BYTES_MAX, LANES, QUEUE_BYTES_MAX},
+    record::GroupRecord,
+    worker::{Core, Worker},
     writer::Writer,
 };
 
-/// Told once when what was submitted is durable, or never will be. Runs on the WAL thread: it must not block.
+/// Told once when what was submitted is durable, or never will be. Runs on a WAL thread: it must not block.
 pub type OnDone = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 
 /// Why a submission is not durable.
@@ -64,13 +67,14 @@ pub enum Finding {
     NotSetAside(std::io::ErrorKind),
 }
 
-/// How the thread ended.
+/// How a thread ended.
 pub type Stopped = Result<(), Poisoned>;
 
-struct Request {
-    records: Vec<GroupRecord>,
-    bytes: u64,
-    on_done: OnDone,
+/// What one caller wants durable.
+pub(crate) struct Request {
+    pub records: Vec<GroupRecord>,
+    pub bytes: u64,
+    pub on_done: OnDone,
 }
 
 #[derive(Default)]
@@ -83,37 +87,156 @@ struct Queue {
     findings: Vec<Finding>,
 }
 
-struct Gate {
+/// Whose answers go out next: batches are told of in the order in which they were written.
+#[derive(Default)]
+struct Turns {
+    next: u64,
+    failed: Option<Poisoned>,
+}
+
+/// Between those who submit and the threads.
+#[derive(Default)]
+pub(crate) struct Gate {
     queue: Mutex<Queue>,
     /// Something to write, or to stop for.
     work: Condvar,
     /// Room for more.
     room: Condvar,
+    turns: Mutex<Turns>,
+    /// Another batch has been told of.
+    turn: Condvar,
+}
+
+/// What a thread found at the gate.
+pub(crate) struct Taken {
+    /// As much as one batch may hold; none where nothing came for a while.
+    pub requests: Vec<Request>,
+    /// The log is shut down, and nothing will come behind these.
+    pub last: bool,
 }
 
 impl Gate {
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().expect("no holder of this lock panics")
     }
+
+    fn turns(&self) -> MutexGuard<'_, Turns> {
+        self.turns.lock().expect("no holder of this lock panics")
+    }
+
+    /// Waits for work, or a while; takes what one batch may hold.
+    pub(crate) fn take(&self) -> Result<Taken, Poisoned> {
+        let mut queue = self.lock();
+        if queue.waiting.is_empty() && !queue.stop && queue.failed.is_none() {
+            (queue, _) = self.work.wait_timeout(queue, IDLE).expect("no holder of this lock panics");
+        }
+        if let Some(poisoned) = queue.failed {
+            return Err(poisoned);
+        }
+        let (mut requests, mut bytes) = (Vec::new(), 0);
+        while let Some(request) = queue.waiting.front() {
+            bytes += request.bytes;
+            if bytes > GROUP_COMMIT_BYTES_MAX && !requests.is_empty() {
+                break;
+            }
+            requests.extend(queue.waiting.pop_front());
+        }
+        let last = queue.stop && queue.waiting.is_empty();
+        Ok(Taken { requests, last })
+    }
+
+    pub(crate) fn is_quiet(&self) -> bool {
+        let queue = self.lock();
+        queue.waiting.is_empty() && !queue.stop
+    }
+
+    /// Tells what housekeeping found, and whether entries are taken.
+    pub(crate) fn tell(&self, findings: impl IntoIterator<Item = Finding>, pressure: Pressure) {
+        let mut queue = self.lock();
+        queue.findings.extend(findings);
+        queue.pressure = pressure;
+    }
+
+    /// Answers one request that is in no batch.
+    pub(crate) fn refuse(&self, request: Request, failure: Failure) {
+        self.release(request.bytes);
+        (request.on_done)(Err(failure));
+    }
+
+    /// Answers the batch with this number in its turn. After the first that failed all do: what is behind a hole in the log
+    /// is not kept by a restart.
+    pub(crate) fn answer(
+        &self,
+        number: u64,
+        batch: Vec<Request>,
+        result: Result<(), SyncError>,
+    ) -> Result<(), Poisoned> {
+        let mut turns = self.turns();
+        if let Err(SyncError(poisoned)) = result {
+            turns.failed.get_or_insert(poisoned);
+            self.turn.notify_all();
+        }
+        while turns.next != number && turns.failed.is_none() {
+            turns = self.turn.wait(turns).expect("no holder of this lock panics");
+        }
+        let result = turns.failed.map_or(Ok(()), Err);
+        drop(turns);
+        self.release(batch.iter().map(|request| request.bytes).sum());
+        batch.into_iter().for_each(|request| (request.on_done)(result.map_err(Failure::Failed)));
+        self.turns().next = number + 1;
+        self.turn.notify_all();
+        result
+    }
+
+    /// How many batches were told of.
+    pub(crate) fn answered(&self) -> u64 {
+        self.turns().next
+    }
+
+    fn release(&self, bytes: u64) {
+        let mut queue = self.lock();
+        queue.bytes = queue.bytes.saturating_sub(bytes);
+        drop(queue);
+        self.room.notify_all();
+    }
+
+    /// Everything that waits fails, and everything later.
+    pub(crate) fn fail(&self, poisoned: Poisoned) {
+        self.turns().failed.get_or_insert(poisoned);
+        self.turn.notify_all();
+        let waiting: Vec<Request> = {
+            let mut queue = self.lock();
+            queue.failed = Some(poisoned);
+            queue.pressure = Pressure::Failed;
+            queue.bytes = 0;
+            queue.waiting.drain(..).collect()
+        };
+        self.work.notify_all();
+        self.room.notify_all();
+        waiting.into_iter().for_each(|request| (request.on_done)(Err(Failure::Failed(poisoned))));
+    }
 }
 
-/// Submits to the WAL thread. Cheap to clone.
+/// Submits to the WAL threads. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     gate: Arc<Gate>,
-    thread: Arc<Mutex<Option<JoinHandle<Stopped>>>>,
+    threads: Arc<Mutex<Vec<JoinHandle<Stopped>>>>,
 }
 
-/// How often the idle thread looks after its files, and how soon after a burst it settles the log.
+/// How often an idle thread looks after the files, and how soon after a burst it settles the log.
 const IDLE: Duration = Duration::from_millis(50);
 
-/// Starts the thread, which owns the writer from here on.
+/// Starts the threads, which own the writer from here on.
 pub fn spawn(writer: Writer) -> std::io::Result<Handle> {
-    let gate = Arc::new(Gate { queue: Mutex::default(), work: Condvar::new(), room: Condvar::new() });
-    let filler = Filler::spawn()?;
-    let worker = Worker { writer, filler, gate: Arc::clone(&gate), parked: VecDeque::new() };
-    let thread = std::thread::Builder::new().name("wal".to_owned()).spawn(move || worker.run())?;
-    Ok(Handle { gate, thread: Arc::new(Mutex::new(Some(thread))) })
+    let gate = Arc::new(Gate::default());
+    let core = Arc::new(Mutex::new(Core::new(writer, Filler::spawn()?)));
+    let worker = |lane| {
+        let worker = Worker { lane, core: Arc::clone(&core), gate: Arc::clone(&gate) };
+        std::thread::Builder::new().name(format!("wal-{lane}")).spawn(move || worker.run())
+    };
+    let threads = (0..LANES).map(worker).collect::<Result<_, _>>()?;
+    Ok(Handle { gate, threads: Arc::new(Mutex::new(threads)) })
 }
 
 impl Handle {
@@ -155,13 +278,15 @@ impl Handle {
         self.gate.lock().bytes
     }
 
-    /// Writes what was submitted, settles and syncs the log, and ends the thread. Later submissions fail.
+    /// Writes what was submitted, settles and syncs the log, and ends the threads. Later submissions fail.
     pub fn shutdown(&self) -> Stopped {
         self.gate.lock().stop = true;
-        self.gate.work.notify_one();
+        self.gate.work.notify_all();
         self.gate.room.notify_all();
-        let thread = self.thread.lock().expect("no holder of this lock panics").take();
-        thread.map_or(Ok(()), |thread| thread.join().expect("the wal thread does not panic"))
+        let threads = std::mem::take(&mut *self.threads.lock().expect("no holder of this lock panics"));
+        let ended: Vec<Stopped> =
+            threads.into_iter().map(|thread| thread.join().expect("a wal thread does not panic")).collect();
+        ended.into_iter().collect()
     }
 }
 
@@ -169,165 +294,4 @@ impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle").field("queued_bytes", &self.queued_bytes()).finish_non_exhaustive()
     }
-}
-
-struct Worker {
-    writer: Writer,
-    filler: Filler,
-    gate: Arc<Gate>,
-    /// Requests that found no room, and whatever of their groups came behind them.
-    parked: VecDeque<Request>,
-}
-
-impl Worker {
-    fn run(mut self) -> Stopped {
-        if let Err(poisoned) = self.writer.make_way() {
-            return self.fail(poisoned);
-        }
-        loop {
-            let (requests, stop) = self.take();
-            if let Err(poisoned) = self.round(requests, stop) {
-                return self.fail(poisoned);
-            }
-            if stop && self.gate.lock().waiting.is_empty() {
-                self.parked.drain(..).for_each(|request| (request.on_done)(Err(Failure::ShutDown)));
-                return Ok(());
-            }
-        }
-    }
-
-    /// Waits for work, or a while; takes what one batch may hold.
-    fn take(&mut self) -> (Vec<Request>, bool) {
-        let mut queue = self.gate.lock();
-        if queue.waiting.is_empty() && !queue.stop {
-            (queue, _) = self.gate.work.wait_timeout(queue, IDLE).expect("no holder of this lock panics");
-        }
-        let (mut taken, mut bytes) = (Vec::new(), 0);
-        while let Some(request) = queue.waiting.front() {
-            bytes += request.bytes;
-            if bytes > GROUP_COMMIT_BYTES_MAX && !taken.is_empty() {
-                break;
-            }
-            taken.extend(queue.waiting.pop_front());
-        }
-        (taken, queue.stop)
-    }
-
-    fn round(&mut self, requests: Vec<Request>, stop: bool) -> Result<(), Poisoned> {
-        let idle = requests.is_empty();
-        let mut batch: Vec<Request> = self.parked.drain(..).collect();
-        batch.extend(requests);
-        let result = self.write(batch);
-        result?;
-        if idle || stop {
-            match self.writer.settle() {
-                Err(AppendError::Failed(poisoned)) => return Err(poisoned),
-                // Full cannot hinder: room for the empty batch is kept in each file.
-                Ok(()) | Err(AppendError::Full(_) | AppendError::Invalid { .. }) => {}
-            }
-            self.writer.sync().map_err(|SyncError(poisoned)| poisoned)?;
-        }
-        let done = self.writer.maintain()?;
-        self.filler.turn(&mut self.writer)?;
-        while idle && !stop && self.gate.lock().waiting.is_empty() && self.writer.fill_ahead()? {}
-        let mut queue = self.gate.lock();
-        queue.findings.extend(findings_of(done.rotten, done.set_aside, done.not_set_aside));
-        queue.pressure = match done.full {
-            Some(why) if !self.parked.is_empty() => Pressure::Full(why),
-            _ if !self.parked.is_empty() => Pressure::Full(Full::Budget),
-            _ => Pressure::None,
-        };
-        Ok(())
-    }
-
-    /// One write and one sync for all requests; one by one where the whole is refused.
-    fn write(&mut self, mut batch: Vec<Request>) -> Result<(), Poisoned> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        batch.iter_mut().for_each(|request| self.writer.drop_of_damaged(&mut request.records));
-        let all: Vec<GroupRecord> =
-            batch.iter().flat_map(|request| request.records.iter().cloned()).collect();
-        let written = match self.writer.append(&all) {
-            Ok(_) => batch,
-            Err(AppendError::Failed(poisoned)) => return self.keep(batch, poisoned),
-            Err(AppendError::Full(_) | AppendError::Invalid { .. }) => self.one_by_one(batch)?,
-        };
-        if let Err(SyncError(poisoned)) = self.writer.sync() {
-            return self.keep(written, poisoned);
-        }
-        let bytes: u64 = written.iter().map(|request| request.bytes).sum();
-        self.gate.lock().bytes -= bytes;
-        self.gate.room.notify_all();
-        written.into_iter().for_each(|request| (request.on_done)(Ok(())));
-        Ok(())
-    }
-
-    /// Keeps requests to be failed with all others.
-    fn keep(&mut self, batch: Vec<Request>, poisoned: Poisoned) -> Result<(), Poisoned> {
-        self.parked.extend(batch);
-        Err(poisoned)
-    }
-
-    fn one_by_one(&mut self, batch: Vec<Request>) -> Result<Vec<Request>, Poisoned> {
-        let mut written = Vec::new();
-        let mut blocked: BTreeSet<GroupId> = BTreeSet::new();
-        let mut requests = batch.into_iter();
-        while let Some(request) = requests.next() {
-            let ordered = request.records.iter().any(|record| !is_mark(&record.record));
-            if ordered && request.records.iter().any(|record| blocked.contains(&record.group)) {
-                // Whatever else it holds waits with it, and so must all that follows on that.
-                blocked.extend(request.records.iter().map(|record| record.group));
-                self.parked.push_back(request);
-                continue;
-            }
-            match self.writer.append(&request.records) {
-                Ok(_) => written.push(request),
-                Err(AppendError::Full(_)) => {
-                    blocked.extend(request.records.iter().map(|record| record.group));
-                    self.parked.push_back(request);
-                }
-                Err(AppendError::Invalid { group, what }) => {
-                    self.gate.lock().bytes -= request.bytes;
-                    (request.on_done)(Err(Failure::Invalid { group, what }));
-                }
-                Err(AppendError::Failed(poisoned)) => {
-                    self.parked.extend(written);
-                    self.parked.push_back(request);
-                    self.parked.extend(requests);
-                    return Err(poisoned);
-                }
-            }
-        }
-        Ok(written)
-    }
-
-    /// Everything that waits fails, and everything later.
-    fn fail(mut self, poisoned: Poisoned) -> Stopped {
-        let waiting: Vec<Request> = {
-            let mut queue = self.gate.lock();
-            queue.failed = Some(poisoned);
-            queue.pressure = Pressure::Failed;
-            queue.bytes = 0;
-            queue.waiting.drain(..).collect()
-        };
-        self.gate.room.notify_all();
-        let all = self.parked.drain(..).chain(waiting);
-        all.for_each(|request| (request.on_done)(Err(Failure::Failed(poisoned))));
-        Err(poisoned)
-    }
-}
-
-fn findings_of(
-    rotten: Vec<Rot>,
-    aside: Option<SetAside>,
-    failed: Option<std::io::ErrorKind>,
-) -> impl Iterator<Item = Finding> {
-    let rotten = rotten.into_iter().map(Finding::Rot);
-    rotten.chain(aside.map(Finding::SetAside)).chain(failed.map(Finding::NotSetAside))
-}
-
-/// Marks free space and depend on no entry that waits.
-fn is_mark(record: &Record) -> bool {
-    !matches!(record, Record::Entries(_) | Record::HardState(_))
 }

@@ -7,10 +7,11 @@ use varve_common::{DiskFile, GroupId, WalPosition, checksum::crc32c};
 use crate::{
     draft::{Draft, draft, encode_batch},
     errors::{AppendError, Poisoned, SyncError},
-    files::{AlignedBytes, Class, CreateError, Directory, OpenFile, Shared, aligned},
+    files::{AlignedBytes, Class, CreateError, Directory, Made, OpenFile, Shared, aligned},
+    flight::Landed,
     frame::{BATCH_HEADER_BYTES, FileHeader, Summary, Trailer, encode_index},
     index::{FileUse, Origin},
-    limits::{BATCH_BYTES_MAX, BLOCK_BYTES},
+    limits::{BATCH_BYTES_MAX, BLOCK_BYTES, LANES},
     options::Options,
     record::{Content, GroupRecord},
 };
@@ -22,8 +23,9 @@ pub struct Writer {
     pub(crate) options: Options,
     pub(crate) current: Option<Current>,
     pub(crate) chain: Chain,
-    /// All below is durable.
+    /// All below is durable; what landed may be more.
     pub(crate) synced: WalPosition,
+    pub(crate) landed: Arc<Landed>,
     /// All below was written.
     pub(crate) written: WalPosition,
     pub(crate) poisoned: Option<Poisoned>,
@@ -40,6 +42,8 @@ pub struct Writer {
 pub(crate) struct Current {
     pub header: FileHeader,
     pub file: Box<dyn DiskFile>,
+    /// The same file once more for each sync in flight.
+    pub lanes: [Arc<dyn DiskFile>; LANES],
     /// The end of the last batch.
     pub end: WalPosition,
     /// What the closing index will hold.
@@ -130,7 +134,7 @@ impl Writer {
     /// Makes all that was appended durable. After an error nothing ever is again.
     pub fn sync(&mut self) -> Result<(), SyncError> {
         self.check()?;
-        if self.synced == self.written {
+        if self.synced_position() == self.written {
             return Ok(());
         }
         #[cfg(feature = "seeded-bugs")]
@@ -151,7 +155,7 @@ impl Writer {
     /// It is durable with the next [`Writer::sync`], and nobody needs to wait for that.
     pub fn settle(&mut self) -> Result<(), AppendError> {
         self.check()?;
-        let synced = self.synced;
+        let synced = self.synced_position();
         match &self.current {
             Some(current) if !current.settled && synced == self.written => {}
             _ => return Ok(()),
@@ -166,17 +170,17 @@ impl Writer {
     /// All below is durable.
     #[must_use]
     pub fn synced_position(&self) -> WalPosition {
-        self.synced
+        self.synced.max(self.landed.look().0)
     }
 
     /// The failure that ended this writer, if one has.
     #[must_use]
     pub fn failure(&self) -> Option<Poisoned> {
-        self.poisoned
+        self.poisoned.or(self.landed.look().1)
     }
 
     pub(crate) fn check(&self) -> Result<(), Poisoned> {
-        self.poisoned.map_or(Ok(()), Err)
+        self.failure().map_or(Ok(()), Err)
     }
 
     /// Notes a failure for ever.
@@ -201,9 +205,10 @@ impl Writer {
         }
         let index_bytes: u64 = drafts.iter().map(Draft::summary_bytes).sum();
         self.make_room(batch_bytes, index_bytes, class, drafts.is_empty())?;
+        let synced = self.synced_position();
         let Some(current) = &mut self.current else { unreachable!("make_room leaves a current file") };
         let (salt, position) = (current.header.salt, current.end);
-        let summaries = encode_batch(drafts, salt, position, self.synced, &mut self.buffer);
+        let summaries = encode_batch(drafts, salt, position, synced, &mut self.buffer);
         self.buffer.pad(alignment);
         let result = current.file.write_at(&self.buffer, position.since(current.header.base));
         let end = position.plus(self.buffer.len() as u64);
@@ -270,13 +275,14 @@ impl Writer {
             session: if self.chain.session == 0 { sequence } else { self.chain.session },
         };
         let used = self.used_bytes();
-        let (file, open, written) = match self.directory.create(&self.options, used, header, class) {
-            Ok(made) => made,
-            Err(CreateError::Full(why)) => return Err(AppendError::Full(why)),
-            Err(CreateError::Io(what, error)) => {
-                return Err(self.done::<()>(what, Err(error)).unwrap_err().into());
-            }
-        };
+        let Made { file, lanes, open, written } =
+            match self.directory.create(&self.options, used, header, class) {
+                Ok(made) => made,
+                Err(CreateError::Full(why)) => return Err(AppendError::Full(why)),
+                Err(CreateError::Io(what, error)) => {
+                    return Err(self.done::<()>(what, Err(error)).unwrap_err().into());
+                }
+            };
         let header = open.header;
         if let Some(old) = self.current.take() {
             let result = close(&*old.file, &old.header, old.end, &old.summaries.list);
@@ -288,8 +294,15 @@ impl Writer {
             Chain { sequence, end, next_base: header.base.plus(header.capacity), session: header.session };
         (self.synced, self.written) = (end, end);
         let filled = if written { header.capacity } else { 0 };
-        self.current =
-            Some(Current { header, file, end, summaries: Summaries::default(), filled, settled: true });
+        self.current = Some(Current {
+            header,
+            file,
+            lanes,
+            end,
+            summaries: Summaries::default(),
+            filled,
+            settled: true,
+        });
         Ok(())
     }
 

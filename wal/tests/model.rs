@@ -10,7 +10,8 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_common::{GroupId, LogIndex, Offset, Term};
 use varve_wal::{
-    AppendError, Entry, GroupRecord, HardState, Options, Reader, Record, Recovery, SealMark, Writer, open,
+    AppendError, Entry, Flight, GroupRecord, HardState, Options, Reader, Record, Recovery, SealMark, Writer,
+    limits, open,
     testing::{Injected, MemoryDisk},
 };
 
@@ -36,10 +37,21 @@ struct Run {
     model: Model,
     /// The model after each batch since (and with) the last sync.
     possible: Vec<Model>,
+    /// How many batches came before the first of them.
+    before: usize,
+    /// Syncs in flight, one a lane, and how many batches were there when they began.
+    flights: [Option<(Flight, usize)>; limits::LANES],
     incarnations: BTreeMap<u64, u64>,
 }
 
 impl Run {
+    /// The state with this number is durable: none before it is seen again.
+    fn settled(&mut self, state: usize) {
+        let gone = state.saturating_sub(self.before);
+        self.possible.drain(..gone);
+        self.before += gone;
+    }
+
     fn batch(&mut self) -> Vec<GroupRecord> {
         let mut batch = Vec::new();
         for _ in 0..self.random.random_range(1..5) {
@@ -148,8 +160,14 @@ fn run(seed: u64, change: impl Fn(&mut Options)) -> Result<(), String> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut disk = MemoryDisk::default();
     let lives = random.random_range(2..5);
-    let mut run =
-        Run { random, model: Model::new(), possible: vec![Model::new()], incarnations: BTreeMap::new() };
+    let mut run = Run {
+        random,
+        model: Model::new(),
+        possible: vec![Model::new()],
+        before: 0,
+        flights: Default::default(),
+        incarnations: BTreeMap::new(),
+    };
     for life in 0..lives {
         let mut options = options(seed * 10 + life);
         options.file_bytes = 32 << 10;
@@ -169,7 +187,9 @@ fn run(seed: u64, change: impl Fn(&mut Options)) -> Result<(), String> {
             ));
         };
         run.model = state.clone();
+        run.settled(run.before + run.possible.len() - 1);
         run.possible = vec![run.model.clone()];
+        run.flights = Default::default();
         let cut_at = disk.operations() + run.random.random_range(1..150);
         disk.inject(cut_at, Injected::Eio);
         let _ = work(&mut run, &mut writer, &reader);
@@ -228,9 +248,23 @@ fn work(run: &mut Run, writer: &mut Writer, reader: &Reader) -> Result<(), Appen
             panic!("{what}: {batch:?} {:?}", brief(&before));
         }
         result?;
-        if run.random.random_bool(0.7) {
+        if run.random.random_bool(0.4) {
             writer.sync().map_err(|error| error.0)?;
-            run.possible = vec![run.model.clone()];
+            run.settled(run.before + run.possible.len() - 1);
+        }
+        if run.random.random_bool(0.5) {
+            let lane = run.random.random_range(0..limits::LANES);
+            match run.flights[lane].take() {
+                Some((flight, state)) => {
+                    flight.run().map_err(|error| error.0)?;
+                    run.settled(state);
+                }
+                None => {
+                    let flight = writer.begin_sync(lane).map_err(|error| error.0)?;
+                    let state = run.before + run.possible.len() - 1;
+                    run.flights[lane] = flight.map(|flight| (flight, state));
+                }
+            }
         }
         if run.random.random_bool(0.3) {
             writer.settle()?;

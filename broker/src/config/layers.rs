@@ -177,7 +177,7 @@ impl Layers {
         Ok(())
     }
 
-    fn set(&mut self, name: &str, text: String, origin: Origin) -> Result<(), LayerError> {
+    pub(super) fn set(&mut self, name: &str, text: String, origin: Origin) -> Result<(), LayerError> {
         let (name, text) = match ALIASES.iter().find(|(alias, ..)| *alias == name) {
             Some((_, target, factor)) => (*target, scale(&text, *factor)),
             None => (name, text),
@@ -210,6 +210,8 @@ impl Layers {
 const STANDARD: &[(&str, &str)] = &[
     ("AWS_DEFAULT_REGION", "s3.region"),
     ("AWS_REGION", "s3.region"),
+    ("AWS_DEFAULT_PROFILE", "s3.profile"),
+    ("AWS_PROFILE", "s3.profile"),
     ("AWS_ENDPOINT_URL", "s3.endpoint"),
     ("AWS_ENDPOINT_URL_S3", "s3.endpoint"),
     ("RUST_LOG", "log.filter"),

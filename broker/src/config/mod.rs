@@ -8,12 +8,15 @@
 //! beyond loopback without saying so, advertising an address that nobody can connect to. [`topic`] is the table of topic
 //! configurations under Kafka's names; [`print`] writes `config print`, `docs/config.md` and the commented file.
 //!
-//! This room is the only reader of the environment (but for the credentials chain in `objects`).
+//! This room is the only reader of the environment (but for the credentials chain in `objects`), and of the profiles of the
+//! AWS command line ([`profile`]).
 
 mod bucket;
 pub mod keys;
 pub mod layers;
+mod orphans;
 pub mod print;
+mod profile;
 mod secret;
 pub mod topic;
 pub mod value;
@@ -25,10 +28,12 @@ use std::{
 };
 
 use varve_common::NodeId;
+use varve_objects::s3::Credentials;
 
 pub use self::{
     bucket::S3,
     layers::{LayerError, Layers, Origin, Sources},
+    orphans::{Orphans, OrphansMode},
     secret::{REDACTED, Secret},
     value::Share,
 };
@@ -161,6 +166,10 @@ pub struct Config {
     pub tier_age_max: Duration,
     /// When snapshots are taken.
     pub snapshot: Snapshot,
+    /// How long objects stay that nothing needs any more.
+    pub delete_grace: Duration,
+    /// Objects that nothing names.
+    pub orphans: Orphans,
     /// Entries in a manifest root before they are folded.
     pub manifest_fan_out: u32,
     /// Memory for chunks of cold objects.
@@ -193,7 +202,14 @@ const WAL_BYTES_MIN: u64 = 16 << 20;
 impl Config {
     /// Reads all layers.
     pub fn load(sources: &Sources) -> Result<Self, ConfigError> {
-        Self::build(Layers::merge(sources)?)
+        let mut layers = Layers::merge(sources)?;
+        let mut credentials = Credentials::Chain;
+        if matches!(Reader(&layers).object_store()?, ObjectStore::S3 { .. }) {
+            credentials = profile::lay(&mut layers, &sources.environment)?;
+        }
+        let mut config = Self::build(layers)?;
+        config.s3.credentials = credentials;
+        Ok(config)
     }
 
     /// Turns texts into values.
@@ -214,6 +230,8 @@ impl Config {
             hot_bytes: read.share("varve.hot.bytes.max"),
             tier_age_max: read.span("varve.tier.max.age.ms"),
             snapshot: read.snapshot(),
+            delete_grace: read.span("varve.delete.grace.ms"),
+            orphans: read.orphans(),
             manifest_fan_out: read.number("varve.manifest.fan.out"),
             cold_cache_bytes: read.bytes("varve.cold.cache.bytes"),
             cold_cache_disk: value::share_or_none(read.text("varve.cold.cache.disk.bytes"))
@@ -436,32 +454,6 @@ impl Reader<'_> {
         }
     }
 
-    fn s3(&self) -> Result<S3, ConfigError> {
-        let endpoint = Some(self.text("s3.endpoint")).filter(|text| !text.is_empty());
-        if endpoint.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-            return Err(self.invalid("s3.endpoint", "expected http://… or https://…".into()));
-        }
-        // No certificate covers a bucket with dots in front of Amazon's host.
-        let has_dots = matches!(self.object_store()?, ObjectStore::S3 { bucket, .. } if bucket.contains('.'));
-        let path_style = value::switch(self.text("s3.path.style"));
-        let path_style = path_style.unwrap_or(endpoint.is_some() || has_dots);
-        let region = Some(self.text("s3.region")).filter(|text| !text.is_empty()).unwrap_or("us-east-1");
-        let request_timeout = self.span("s3.request.timeout.ms");
-        Ok(S3 {
-            endpoint: endpoint.map(str::to_owned),
-            region: region.to_owned(),
-            path_style,
-            request_timeout,
-        })
-    }
-
-    fn store_budget(&self) -> varve_objects::BudgetOptions {
-        varve_objects::BudgetOptions {
-            requests_per_second: self.number("varve.store.requests.per.second"),
-            bytes_per_second: Some(self.bytes("varve.store.bytes.per.second")).filter(|bytes| *bytes > 0),
-        }
-    }
-
     fn snapshot(&self) -> Snapshot {
         Snapshot {
             segments: self.number("varve.snapshot.segments"),
@@ -470,6 +462,11 @@ impl Reader<'_> {
             keep: self.number("varve.snapshot.keep"),
             gzip: self.text("varve.snapshot.compression") == "gzip",
         }
+    }
+
+    fn orphans(&self) -> Orphans {
+        let mode = OrphansMode::from_name(self.text("varve.orphans.mode"));
+        Orphans { mode, interval: self.span("varve.orphans.interval.ms") }
     }
 
     fn connections(&self) -> Connections {

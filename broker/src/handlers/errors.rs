@@ -1,6 +1,6 @@
 //! The one place where outcomes become Kafka's error codes.
 
-use varve_protocol::{ApiKey, ErrorCode, Response};
+use varve_protocol::{ApiKey, ErrorCode, Response, messages::FetchResponse};
 use varve_replica::{Refusal, metadata::MetadataRejected};
 
 use crate::{
@@ -101,6 +101,7 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::ApiVersions => "ApiVersions",
         ApiKey::CreateTopics => "CreateTopics",
         ApiKey::DeleteTopics => "DeleteTopics",
+        ApiKey::DeleteRecords => "DeleteRecords",
         ApiKey::InitProducerId => "InitProducerId",
         ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
         ApiKey::DescribeConfigs => "DescribeConfigs",
@@ -109,21 +110,13 @@ pub const fn api_name(key: ApiKey) -> &'static str {
 }
 
 /// Calls `each` with the name of every error in a response.
-pub fn count(response: &Response, mut each: impl FnMut(&'static str)) {
-    let mut one = |number: i16| {
-        if number != ErrorCode::None.number() {
-            let known = ErrorCode::ALL.iter().find(|code| code.number() == number);
-            each(known.map_or("OTHER", |code| code.name()));
-        }
-    };
+pub fn count(response: &Response, each: impl FnMut(&'static str)) {
+    let mut one = name_each(each);
     match response {
         Response::Produce(r) => {
             r.responses.iter().flat_map(|t| &t.partition_responses).for_each(|p| one(p.error_code));
         }
-        Response::Fetch(r) => {
-            one(r.error_code);
-            r.responses.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
-        }
+        Response::Fetch(_) => unreachable!("a fetch is counted by count_in_fetch"),
         Response::ListOffsets(r) => {
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code))
         }
@@ -131,11 +124,30 @@ pub fn count(response: &Response, mut each: impl FnMut(&'static str)) {
         Response::ApiVersions(r) => one(r.error_code),
         Response::CreateTopics(r) => r.topics.iter().for_each(|t| one(t.error_code)),
         Response::DeleteTopics(r) => r.responses.iter().for_each(|t| one(t.error_code)),
+        Response::DeleteRecords(r) => {
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
         Response::InitProducerId(r) => one(r.error_code),
         Response::OffsetForLeaderEpoch(r) => {
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
         }
         Response::DescribeConfigs(r) => r.results.iter().for_each(|r| one(r.error_code)),
         Response::DescribeCluster(r) => one(r.error_code),
+    }
+}
+
+/// The same for a fetch, which is not kept as a [`Response`].
+pub fn count_in_fetch(response: &FetchResponse, each: impl FnMut(&'static str)) {
+    let mut one = name_each(each);
+    one(response.error_code);
+    response.responses.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+}
+
+fn name_each(mut each: impl FnMut(&'static str)) -> impl FnMut(i16) {
+    move |number| {
+        if number != ErrorCode::None.number() {
+            let known = ErrorCode::ALL.iter().find(|code| code.number() == number);
+            each(known.map_or("OTHER", |code| code.name()));
+        }
     }
 }

@@ -85,6 +85,8 @@ pub fn empty_view() -> PartitionView {
         log_end: Offset(0),
         epochs: Arc::new(vec![EpochStart { term: Term(3), start: Offset(0) }]),
         root: Arc::default(),
+        intents: Arc::default(),
+        tombstones: Arc::default(),
         rolls: Arc::default(),
         seals: Arc::default(),
         open: Default::default(),
@@ -119,6 +121,15 @@ impl Fake {
     pub fn publish(&self, group: GroupId, change: impl FnOnce(&mut PartitionView)) {
         let state = self.0.lock().unwrap();
         state.logs[&group].view.send_modify(|view| change(Arc::make_mut(view)));
+    }
+
+    /// Adds a broker.
+    pub fn register(&self, node: NodeId, advertised: &str) {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let broker = Broker { node, epoch: 1, advertised: vec![advertised.to_owned()], rack: None };
+        Arc::make_mut(&mut metadata.brokers).insert(node, broker);
+        state.image = Arc::new(state.image.advance(metadata));
     }
 }
 
@@ -199,6 +210,25 @@ impl Backend for Fake {
         ready(Ok(Appended { base_offset, append_time_ms: -1, log_start: Offset(0), duplicate: false }))
     }
 
+    fn delete_records(
+        &self,
+        group: GroupId,
+        before: Option<Offset>,
+    ) -> BoxFuture<'static, Result<Offset, Refusal>> {
+        let state = self.0.lock().unwrap();
+        let view = &state.logs[&group].view;
+        let end = view.borrow().high_watermark;
+        let before = before.unwrap_or(end);
+        if before > end {
+            return ready(Err(Refusal::OffsetOutOfRange));
+        }
+        view.send_modify(|view| {
+            let view = Arc::make_mut(view);
+            view.log_start = view.log_start.max(before);
+        });
+        ready(Ok(view.borrow().log_start))
+    }
+
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {
         self.0.lock().unwrap().logs.get(&group).map(|log| log.view.subscribe())
     }
@@ -236,7 +266,13 @@ impl Backend for Fake {
             read.chunks.push(batch.clone());
             read.next = end;
         }
-        ready(Ok(Reading::Here(read)))
+        // Some partitions lie in memory, others do not.
+        Box::pin(async move {
+            if group.0.is_multiple_of(2) {
+                tokio::task::yield_now().await;
+            }
+            Ok(Reading::Here(read))
+        })
     }
 
     fn find_timestamp(

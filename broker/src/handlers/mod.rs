@@ -8,12 +8,14 @@ pub mod access;
 mod api_versions;
 mod brokers;
 mod create_topics;
+mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
 mod errors;
 mod fetch;
 mod init_producer_id;
+mod leaders;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -22,7 +24,7 @@ mod produce;
 pub mod topics;
 
 #[cfg(test)]
-mod fake;
+pub(crate) mod fake;
 #[cfg(test)]
 mod surface;
 #[cfg(test)]
@@ -34,12 +36,12 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use varve_common::clock::BoxFuture;
 use varve_protocol::{
-    ApiKey, Header, Request, RequestError, Response, decode_request, encode_response,
-    encode_unsupported_api_versions,
+    ApiKey, Header, Request, RequestError, Response, ResponseError, decode_request, encode_fetch_response,
+    encode_response, encode_unsupported_api_versions,
 };
 
 use crate::{
-    net::{Answer, Context, Pace, Service},
+    net::{Answer, Budget, Context, Pace, Service},
     node::Node,
 };
 
@@ -54,6 +56,8 @@ pub struct Handlers {
 struct Shared {
     node: Node,
     sessions: fetch::Sessions,
+    /// Memory for answers with records.
+    answers: Budget,
 }
 
 impl Handlers {
@@ -61,7 +65,8 @@ impl Handlers {
     #[must_use]
     pub fn new(node: Node) -> Self {
         let sessions = fetch::Sessions::new(node.fetch.sessions_max);
-        Self { shared: Arc::new(Shared { node, sessions }) }
+        let answers = Budget::new(fetch::ANSWERS_BYTES_MAX);
+        Self { shared: Arc::new(Shared { node, sessions, answers }) }
     }
 }
 
@@ -85,7 +90,10 @@ impl Service for Handlers {
             let answering = produce::start(&shared.node, &context, header.version, request);
             return Box::pin(async move {
                 let response = match answering.await {
-                    produce::Answered::Told(response) => Some(Response::Produce(response)),
+                    produce::Answered::Told(mut response) => {
+                        leaders::tell_in_produce(&shared.node, &context, header.version, &mut response);
+                        Some(Response::Produce(response))
+                    }
                     produce::Answered::Silent => None,
                     produce::Answered::Broken => {
                         shared.node.metrics.handles.on_request("Produce", began.elapsed());
@@ -93,6 +101,12 @@ impl Service for Handlers {
                     }
                 };
                 finish(&shared.node, &header, response, began)
+            });
+        }
+        if let Request::Fetch(request) = request {
+            return Box::pin(async move {
+                let answered = fetch::answer(&shared, &context, header.version, request).await;
+                finish_fetch(&shared.node, &context, &header, answered, began)
             });
         }
         Box::pin(async move {
@@ -123,7 +137,7 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
     let (node, version) = (&shared.node, header.version);
     match request {
         Request::Produce(_) => unreachable!("Handlers::call took it"),
-        Request::Fetch(request) => Response::Fetch(fetch::answer(shared, context, version, request).await),
+        Request::Fetch(_) => unreachable!("Handlers::call took it"),
         Request::ListOffsets(request) => {
             Response::ListOffsets(list_offsets::answer(node, context, version, request).await)
         }
@@ -136,6 +150,9 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::DeleteTopics(request) => {
             Response::DeleteTopics(delete_topics::answer(node, context, version, request).await)
+        }
+        Request::DeleteRecords(request) => {
+            Response::DeleteRecords(delete_records::answer(node, context, request).await)
         }
         Request::InitProducerId(request) => {
             Response::InitProducerId(init_producer_id::answer(node, context, &request).await)
@@ -159,9 +176,31 @@ fn finish(node: &Node, header: &Header, response: Option<Response>, began: Insta
     errors::count(&response, |code| node.metrics.handles.on_error(api, code));
     match encode_response(header.key, header.version, header.correlation_id, &response) {
         Ok(frame) => Answer::Respond(vec![frame]),
-        Err(error) => {
-            tracing::error!(%error, "response does not fit its version");
-            Answer::Close("response could not be written")
-        }
+        Err(error) => on_unwritable(&error),
     }
+}
+
+/// As [`finish`], with records that stay where they lie until they have left.
+fn finish_fetch(
+    node: &Node,
+    context: &Context,
+    header: &Header,
+    answered: fetch::Answered,
+    began: Instant,
+) -> Answer {
+    let api = errors::api_name(header.key);
+    node.metrics.handles.on_request(api, began.elapsed());
+    let fetch::Answered { mut response, records, share } = answered;
+    leaders::tell_in_fetch(node, context, header.version, &mut response);
+    errors::count_in_fetch(&response, |code| node.metrics.handles.on_error(api, code));
+    match (encode_fetch_response(header.version, header.correlation_id, response, records), share) {
+        (Ok(pieces), Some(share)) => Answer::Hold(pieces, share),
+        (Ok(pieces), None) => Answer::Respond(pieces),
+        (Err(error), _) => on_unwritable(&error),
+    }
+}
+
+fn on_unwritable(error: &ResponseError) -> Answer {
+    tracing::error!(%error, "response does not fit its version");
+    Answer::Close("response could not be written")
 }

@@ -43,10 +43,11 @@ impl Fixture {
         let key = request.key();
         let mut frame = request.encode(version, 7, Some("test")).unwrap();
         frame.advance(4);
-        let Answer::Respond(chunks) = self.raw(frame).await else {
-            panic!("{key:?} {version} is not answered")
+        let frame = match self.raw(frame).await {
+            Answer::Respond(pieces) | Answer::Hold(pieces, _) => Bytes::from(pieces.concat()),
+            refused => panic!("{key:?} {version} is not answered: {refused:?}"),
         };
-        let (correlation, body) = split_response(key, version, chunks[0].slice(4..)).unwrap();
+        let (correlation, body) = split_response(key, version, frame.slice(4..)).unwrap();
         assert_eq!(correlation, 7);
         Response::decode(key, version, body).unwrap()
     }
@@ -217,6 +218,118 @@ async fn unready_partitions_and_the_log_end_are_told_truly() {
     assert_eq!(fixture.produce(-1, batch(&["a"])).await.error_code, ErrorCode::NotLeaderOrFollower.number());
     let topic = &fixture.metadata(9, "t").await.topics[0];
     assert_eq!(topic.partitions[0].error_code, ErrorCode::LeaderNotAvailable.number());
+}
+
+/// How many batches of 100 bytes and more each of four partitions gives, where the fetch may take `bytes_max`.
+async fn given(fixture: &Fixture, bytes_max: i32, partition_bytes_max: i32) -> Vec<usize> {
+    let mut topic = fetch_request::FetchTopic::default();
+    topic.topic = "four".into();
+    let partition = |index| {
+        let mut partition = fetch_request::FetchPartition::default();
+        (partition.partition, partition.partition_max_bytes) = (index, partition_bytes_max);
+        partition
+    };
+    topic.partitions = (0..4).map(partition).collect();
+    let mut request = FetchRequest::default();
+    (request.max_bytes, request.session_epoch, request.topics) = (bytes_max, -1, vec![topic]);
+    let Response::Fetch(response) = fixture.ask(12, Request::Fetch(request)).await else { panic!() };
+    let partitions = &response.responses[0].partitions;
+    assert!(partitions.iter().all(|partition| partition.error_code == 0));
+    partitions.iter().map(|partition| Batches::new(partition.records.as_ref().unwrap()).count()).collect()
+}
+
+/// A topic of four partitions with three batches each; how many bytes a batch has.
+async fn four(fixture: &Fixture) -> i32 {
+    let mut topic = create_topics_request::CreatableTopic::default();
+    (topic.name, topic.num_partitions, topic.replication_factor) = ("four".into(), 4, 1);
+    let mut request = CreateTopicsRequest::default();
+    request.topics = vec![topic];
+    fixture.ask(7, Request::CreateTopics(request)).await;
+    let records = batch(&[&"x".repeat(100)]);
+    for partition in (0..4).flat_map(|partition| [partition; 3]) {
+        let Request::Produce(mut request) = produce(-1, records.clone()) else { unreachable!() };
+        request.topic_data[0].name = "four".into();
+        request.topic_data[0].partition_data[0].index = partition;
+        fixture.ask(9, Request::Produce(request)).await;
+    }
+    records.len() as i32
+}
+
+#[tokio::test]
+async fn partitions_share_max_bytes_in_their_order_and_the_first_batch_comes_whatever_its_size() {
+    let fixture = fixture();
+    let bytes = four(&fixture).await;
+    assert_eq!(given(&fixture, 1 << 20, 1 << 20).await, [3, 3, 3, 3]);
+    assert_eq!(given(&fixture, 1 << 20, 2 * bytes).await, [2, 2, 2, 2]);
+    assert_eq!(given(&fixture, 4 * bytes, 1 << 20).await, [3, 1, 0, 0]);
+    assert_eq!(given(&fixture, 8 * bytes, 3 * bytes).await, [3, 3, 2, 0]);
+    assert_eq!(given(&fixture, 1, 1 << 20).await, [1, 0, 0, 0]);
+    assert_eq!(given(&fixture, 1 << 20, 1).await, [1, 0, 0, 0]);
+    assert_eq!(given(&fixture, 0, 0).await, [1, 0, 0, 0]);
+}
+
+#[tokio::test]
+async fn answers_that_nobody_takes_leave_others_without_records_but_not_without_an_answer() {
+    let fixture = fixture();
+    let bytes = four(&fixture).await;
+    let answers = &fixture.handlers.shared.answers;
+    let all = answers.free();
+    let slow = answers.take(all).await;
+    assert_eq!(given(&fixture, 1 << 20, 1 << 20).await, [0, 0, 0, 0]);
+    drop(slow);
+    assert_eq!(given(&fixture, 1 << 20, 1 << 20).await, [3, 3, 3, 3]);
+    assert_eq!(answers.free(), all, "an answer that has left gives its memory back");
+
+    let mut request = FetchRequest::default();
+    let mut topic = fetch_request::FetchTopic::default();
+    topic.topic = "four".into();
+    let mut partition = fetch_request::FetchPartition::default();
+    partition.partition_max_bytes = 1 << 20;
+    topic.partitions = vec![partition];
+    (request.max_bytes, request.topics) = (1 << 20, vec![topic]);
+    let mut frame = Request::Fetch(request).encode(12, 7, None).unwrap();
+    frame.advance(4);
+    let answer = fixture.raw(frame).await;
+    let held = all - answers.free();
+    assert!(
+        held >= 3 * bytes as usize && held <= 8 << 10,
+        "{held} bytes are held for an answer of {bytes} * 3"
+    );
+    drop(answer);
+    assert_eq!(answers.free(), all);
+}
+
+#[tokio::test]
+async fn the_right_leader_is_named_with_its_address_where_the_answer_has_room_for_it() {
+    let fixture = fixture();
+    let group = varve_common::GroupId(1);
+    let id = fixture.metadata(12, "t").await.topics[0].topic_id;
+    let ask = async |version| {
+        let Request::Produce(mut request) = produce(-1, batch(&["a"])) else { unreachable!() };
+        if version >= 13 {
+            (request.topic_data[0].name, request.topic_data[0].topic_id) = ("".into(), id);
+        }
+        let Response::Produce(response) = fixture.ask(version, Request::Produce(request)).await else {
+            panic!()
+        };
+        let partition = response.responses[0].partition_responses[0].clone();
+        assert_eq!(partition.error_code, ErrorCode::NotLeaderOrFollower.number());
+        let leader = (partition.current_leader.leader_id, partition.current_leader.leader_epoch);
+        let endpoints: Vec<_> = response.node_endpoints.into_iter().map(|at| (at.node_id, at.port)).collect();
+        (leader, endpoints)
+    };
+    let none = ((-1, -1), Vec::new());
+    // Not yet: whoever came back at once would hear the same.
+    fixture.fake.publish(group, |view| view.ready = false);
+    assert_eq!(ask(10).await, none);
+    let other = varve_common::NodeId::new(2).unwrap();
+    fixture.fake.publish(group, |view| view.leader = varve_common::ReplicaId::new(other, 1));
+    // A leader whose address is not known on this listener is of no use.
+    assert_eq!(ask(10).await, none);
+    fixture.fake.register(other, "kafka=b:9093");
+    assert_eq!(ask(9).await, none);
+    let told = ((2, 3), vec![(2, 9093)]);
+    assert_eq!([ask(10).await, ask(13).await], [told.clone(), told]);
 }
 
 #[tokio::test]

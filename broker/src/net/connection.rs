@@ -1,6 +1,11 @@
 //! One connection: frames in, answers out in order, until one of its ends closes.
 
-use std::{collections::VecDeque, io::IoSlice, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::{Buf as _, Bytes};
 use futures_util::{StreamExt as _, stream::FuturesOrdered};
@@ -17,7 +22,8 @@ use varve_common::clock::BoxFuture;
 
 use super::{
     Answer, Context, Limits, Observer, Pace, Service,
-    frame::{Budget, Frame, FrameError, FrameReader},
+    budget::{Budget, Share},
+    frame::{Frame, FrameError, FrameReader},
     limits::{PIPELINE_MAX, WRITE_BYTES_MAX, WRITE_SLICES_MAX},
 };
 
@@ -143,25 +149,26 @@ impl Connection {
         }
         self.alone = pace == Pace::Alone;
         let answer = self.shared.service.call(&self.context, frame.bytes);
-        let permit = frame.permit;
+        let share = frame.share;
         self.running.push_back(Box::pin(async move {
             let answer = answer.await;
-            drop(permit);
+            drop(share);
             answer
         }));
     }
 
     /// Writes an answer, and those that are ready behind it with the same call.
     async fn on_answer(&mut self, answer: Answer) -> Result<(), End> {
-        let mut pieces = VecDeque::new();
-        let mut bytes = queue(answer, &mut pieces)?;
-        while bytes < WRITE_BYTES_MAX {
+        let mut waiting = Waiting::default();
+        waiting.push(answer)?;
+        while waiting.bytes < WRITE_BYTES_MAX {
             match futures_util::FutureExt::now_or_never(self.running.next()) {
-                Some(Some(answer)) => bytes += queue(answer, &mut pieces)?,
+                Some(Some(answer)) => waiting.push(answer)?,
                 _ => break,
             }
         }
-        write(&mut self.output, pieces, self.shared.limits.write_stall_max).await?;
+        let bytes = waiting.bytes;
+        waiting.write(&self.output, self.shared.limits.write_stall_max).await?;
         self.shared.observer.sent(bytes);
         self.active = Instant::now();
         self.reader.resume();
@@ -218,46 +225,68 @@ impl Connection {
     }
 }
 
-fn queue(answer: Answer, pieces: &mut VecDeque<Bytes>) -> Result<usize, End> {
-    let chunks = match answer {
-        Answer::Respond(chunks) => chunks,
-        Answer::Nothing => return Ok(0),
-        Answer::Close(why) => return Err(End::Foreign(why)),
-    };
-    let length = chunks.iter().map(Bytes::len).sum();
-    pieces.extend(chunks.into_iter().filter(|chunk| !chunk.is_empty()));
-    Ok(length)
+/// Answers on their way out.
+#[derive(Default)]
+struct Waiting {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    /// Their memory counts until all of them have left.
+    shares: Vec<Share>,
 }
 
-/// Writes all pieces; a client that takes nothing for `stall_max` is given up.
-async fn write(
-    output: &mut OwnedWriteHalf,
-    mut pieces: VecDeque<Bytes>,
-    stall_max: Duration,
-) -> Result<(), End> {
-    while !pieces.is_empty() {
+impl Waiting {
+    fn push(&mut self, answer: Answer) -> Result<(), End> {
+        let pieces = match answer {
+            Answer::Respond(pieces) => pieces,
+            Answer::Hold(pieces, share) => {
+                self.shares.push(share);
+                pieces
+            }
+            Answer::Nothing => return Ok(()),
+            Answer::Close(why) => return Err(End::Foreign(why)),
+        };
+        self.bytes += pieces.iter().map(Bytes::len).sum::<usize>();
+        self.pieces.extend(pieces.into_iter().filter(|piece| !piece.is_empty()));
+        Ok(())
+    }
+
+    /// Writes everything from where it lies; a client that takes nothing for `stall_max` is given up.
+    async fn write(mut self, output: &OwnedWriteHalf, stall_max: Duration) -> Result<(), End> {
+        while !self.pieces.is_empty() {
+            match self.write_some(output) {
+                Ok(0) => return Err(End::Normal("broken")),
+                Ok(written) => self.consume(written),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    match timeout(stall_max, output.writable()).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return Err(End::Normal("broken")),
+                        Err(_) => return Err(End::Foreign("answers are not read")),
+                    }
+                }
+                Err(_) => return Err(End::Normal("broken")),
+            }
+        }
+        Ok(())
+    }
+
+    /// One call to the kernel; its list of pieces is not kept while the connection waits.
+    fn write_some(&self, output: &OwnedWriteHalf) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-        let count = pieces.len().min(WRITE_SLICES_MAX);
-        for (slice, piece) in slices.iter_mut().zip(&pieces) {
+        let count = self.pieces.len().min(WRITE_SLICES_MAX);
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
             *slice = IoSlice::new(piece);
         }
-        let written = match timeout(stall_max, output.write_vectored(&slices[..count])).await {
-            Ok(Ok(0) | Err(_)) => return Err(End::Normal("broken")),
-            Ok(Ok(written)) => written,
-            Err(_) => return Err(End::Foreign("answers are not read")),
-        };
-        consume(&mut pieces, written);
+        output.try_write_vectored(&slices[..count])
     }
-    Ok(())
-}
 
-fn consume(pieces: &mut VecDeque<Bytes>, mut written: usize) {
-    while let Some(first) = pieces.front_mut() {
-        if first.len() > written {
-            first.advance(written);
-            return;
+    fn consume(&mut self, mut written: usize) {
+        while let Some(first) = self.pieces.front_mut() {
+            if first.len() > written {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.pieces.pop_front();
         }
-        written -= first.len();
-        pieces.pop_front();
     }
 }

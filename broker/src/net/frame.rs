@@ -4,37 +4,18 @@
 //! doubles when full, so four bytes that claim 100 MiB cost a few KiB. What it holds beyond that counts against the budget
 //! of all connections from the moment it is reserved, and a whole frame counts until it is answered.
 
-use std::sync::Arc;
-
 use bytes::{Bytes, BytesMut};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
 
-use super::limits::{READ_BYTES, READ_BYTES_MIN};
+use super::{
+    budget::{Budget, Share},
+    limits::{READ_BYTES, READ_BYTES_MIN},
+};
 
 const SIZE_BYTES: usize = 4;
-
-/// The budget is counted in units of this many bytes, so that it fits a semaphore.
-const UNIT_BYTES: usize = 4 << 10;
-
-/// Memory for frames, shared by all connections.
-#[derive(Clone, Debug)]
-pub struct Budget(Arc<Semaphore>);
-
-impl Budget {
-    /// A budget of this many bytes.
-    pub fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new((bytes / UNIT_BYTES).clamp(1, Semaphore::MAX_PERMITS))))
-    }
-
-    async fn take(&self, bytes: usize) -> OwnedSemaphorePermit {
-        let units = u32::try_from(bytes.div_ceil(UNIT_BYTES)).expect("frames are bounded by i32::MAX");
-        Arc::clone(&self.0).acquire_many_owned(units).await.expect("nobody closes the budget")
-    }
-}
 
 /// A request's bytes, and their share of the budget until it is answered.
 #[derive(Debug)]
@@ -42,7 +23,7 @@ pub struct Frame {
     /// The bytes behind the size.
     pub bytes: Bytes,
     /// Given back when dropped.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub share: Option<Share>,
 }
 
 /// Why a stream is no longer read.
@@ -65,7 +46,7 @@ pub struct FrameReader {
     frame_bytes_max: usize,
     budget: Budget,
     /// The share of the budget of the frame that is arriving: all of it once it is there.
-    permit: Option<OwnedSemaphorePermit>,
+    share: Option<Share>,
     began: Option<Instant>,
     /// How much room a new buffer has: follows the frames that this client sends, so that idle connections are small.
     read_bytes: usize,
@@ -80,7 +61,7 @@ impl FrameReader {
             buffer: BytesMut::new(),
             frame_bytes_max,
             budget,
-            permit: None,
+            share: None,
             began: None,
             read_bytes: READ_BYTES_MIN,
             received: 0,
@@ -151,14 +132,14 @@ impl FrameReader {
 
     /// Sees to it that the frame that arrives holds at least this much of the budget.
     async fn hold(&mut self, bytes: usize) {
-        let held = self.permit.as_ref().map_or(0, |permit| permit.num_permits() * UNIT_BYTES);
+        let held = self.share.as_ref().map_or(0, Share::bytes);
         if held >= bytes {
             return;
         }
         let more = self.budget.take(bytes - held).await;
-        match &mut self.permit {
-            Some(permit) => permit.merge(more),
-            None => self.permit = Some(more),
+        match &mut self.share {
+            Some(share) => share.merge(more),
+            None => self.share = Some(more),
         }
     }
 
@@ -167,7 +148,7 @@ impl FrameReader {
         let mut bytes = self.buffer.split_to(SIZE_BYTES + size);
         let bytes = bytes.split_off(SIZE_BYTES).freeze();
         self.began = (!self.buffer.is_empty()).then(Instant::now);
-        Frame { bytes, permit: self.permit.take() }
+        Frame { bytes, share: self.share.take() }
     }
 }
 

@@ -15,7 +15,7 @@ pub const READ_BYTES: usize = 64 << 10;
 pub const PIPELINE_MAX: usize = 128;
 
 /// How many buffers one write passes to the kernel.
-pub const WRITE_SLICES_MAX: usize = 64;
+pub const WRITE_SLICES_MAX: usize = 256;
 
 /// Bytes of responses that wait behind one write; then no further answer is taken up.
 pub const WRITE_BYTES_MAX: usize = 256 << 10;

@@ -7,14 +7,16 @@
 //!                                                     └─◄ answers leave in the order of their requests
 //! ```
 //! A stranger costs at most what the limits say: memory grows with bytes that arrived (never with a claimed size) and
-//! counts against one budget for all connections; a connection without a first request, with a stalled frame or
-//! without a reader ends at its deadline. What is no Kafka frame (HTTP, TLS, negative or huge sizes) closes the
-//! connection with one rate-limited log line.
+//! counts against one budget for all connections; what answers keep alive until they have left ([`Share`]) counts
+//! against another. A connection without a first request, with a stalled frame or without a reader ends at its
+//! deadline. What is no Kafka frame (HTTP, TLS, negative or huge sizes) closes the connection with one rate-limited
+//! log line.
 //!
 //! One task per connection holds all its state and ends with its socket; [`Server::shutdown`] stops accepting, lets
 //! answers in flight leave and waits for every task.
 
 mod admission;
+mod budget;
 mod connection;
 mod frame;
 pub mod limits;
@@ -27,6 +29,7 @@ use bytes::Bytes;
 use varve_common::clock::BoxFuture;
 
 pub use self::{
+    budget::{Budget, Share},
     limits::Limits,
     server::{BindError, Bound, Server},
 };
@@ -60,6 +63,8 @@ pub struct Context {
 pub enum Answer {
     /// These bytes: a whole frame with its length in front, in pieces, so that large answers need not be joined.
     Respond(Vec<Bytes>),
+    /// The same, with a share of the memory for answers, which is given back when the last byte has left.
+    Hold(Vec<Bytes>, Share),
     /// Nothing (Produce with acks=0).
     Nothing,
     /// The connection ends: the request could not be understood.

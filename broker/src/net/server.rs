@@ -18,8 +18,8 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Context, Limits, Observer, Principal, Service,
     admission::{Admission, Admitted},
+    budget::Budget,
     connection::{Connection, End, Shared},
-    frame::Budget,
     limits::{ACCEPT_PAUSE, BACKLOG},
     quiet::Quiet,
 };

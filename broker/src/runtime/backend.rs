@@ -10,8 +10,8 @@ use varve_replica::{
     metadata::{MetadataDone, MetadataRejected},
 };
 use varve_tiering::{
-    Batches, Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
-    TimestampOffset,
+    Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
+    TimestampOffset, tail::Batches,
 };
 
 use super::{
@@ -186,6 +186,7 @@ impl NodeBackend {
     }
 }
 
+/// The log gives the first batch whatever its size; this leaves it out where it is too large and not the answer's first.
 fn within(limits: ReadLimits, from: Offset, batches: Batches) -> ReadBatches {
     if !limits.one_batch_at_least && batches.bytes > limits.bytes_max {
         return ReadBatches { chunks: Vec::new(), next: from };
@@ -301,6 +302,21 @@ impl Backend for NodeBackend {
         Box::pin(async move { appended_of(answer.await.map_err(|_| Refusal::StorageError)?) })
     }
 
+    fn delete_records(
+        &self,
+        group: GroupId,
+        before: Option<Offset>,
+    ) -> BoxFuture<'static, Result<Offset, Refusal>> {
+        let answer = self.mailbox.ask(|ticket| Input::DeleteRecords { ticket, group, before });
+        Box::pin(async move {
+            match answer.await.map_err(|_| Refusal::StorageError)? {
+                Reply::Trimmed { log_start } => Ok(log_start),
+                Reply::Refused(refusal) => Err(refusal),
+                _ => Err(Refusal::Unknown),
+            }
+        })
+    }
+
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {
         self.views.watch(group)
     }
@@ -317,11 +333,8 @@ impl Backend for NodeBackend {
         limits: ReadLimits,
     ) -> BoxFuture<'static, Result<Reading, ReadError>> {
         let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
-        if limits.one_batch_at_least
-            && let Some(batches) = self.log.read_tail(group, from, bounds)
-        {
-            let read = ReadBatches { chunks: batches.chunks, next: batches.next };
-            return Box::pin(std::future::ready(Ok(Reading::Here(read))));
+        if let Some(batches) = self.log.read_tail(group, from, bounds) {
+            return Box::pin(std::future::ready(Ok(Reading::Here(within(limits, from, batches)))));
         }
         let node = self.clone();
         Box::pin(async move {

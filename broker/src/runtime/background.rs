@@ -8,7 +8,7 @@ use tokio::{
     time::Instant,
 };
 use varve_common::{GroupId, clock::BoxFuture};
-use varve_replica::{Job, JobKind, JobOutcome};
+use varve_replica::{Job, JobKind, JobOutcome, ReapPass};
 use varve_tiering::Spawn;
 
 use super::{
@@ -86,6 +86,13 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
             handles.snapshots.inc();
             handles.snapshot_last.set(checkpoint.published_ms as f64 / 1000.0);
         }
+        JobOutcome::Deleted { uids } => {
+            handles.deleted_objects.inc_by(uids.len() as u64);
+        }
+        JobOutcome::Reaped { objects, pass, .. } => {
+            handles.deleted_objects.inc_by(*objects);
+            handles.topics_reaped.inc_by(u64::from(*pass == ReapPass::Final));
+        }
         JobOutcome::Failed { kind: JobKind::Publish, .. } => {
             handles.snapshot_errors.inc();
         }
@@ -100,6 +107,9 @@ fn log(group: GroupId, outcome: &JobOutcome) {
         JobOutcome::Failed { kind, why } => tracing::warn!(%group, ?kind, why, "background job failed"),
         JobOutcome::CheckpointPublished { checkpoint, .. } => {
             tracing::info!(%group, state = %checkpoint.state_index, applied = %checkpoint.applied_index, bytes = checkpoint.bytes, "checkpoint published");
+        }
+        JobOutcome::Reaped { topic, pass, objects } => {
+            tracing::info!(%topic, ?pass, objects, "objects of a deleted topic are gone");
         }
         done => tracing::debug!(%group, ?done, "background job done"),
     }

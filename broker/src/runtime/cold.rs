@@ -5,7 +5,9 @@ use std::{io, sync::Arc, time::Duration};
 use varve_common::disk::Space;
 use varve_formats::keys::Keys;
 use varve_objects::Class;
-use varve_tiering::{ChunkCache, ColdOptions, ColdReader, Slab, SlabOptions, chunks, limits::CHUNK_BYTES};
+use varve_tiering::{
+    Admission, ChunkCache, ColdOptions, ColdReader, Slab, SlabOptions, chunks, limits::CHUNK_BYTES,
+};
 
 use super::{background::Background, process::Base};
 
@@ -35,7 +37,7 @@ fn slab(base: &Base) -> io::Result<Option<Slab>> {
         _ => {}
     }
     let bytes_max = base.config.cold_cache_disk_bytes(base.disk.space(&base.layout.root)?.total_bytes);
-    let options = SlabOptions { path, frame_bytes: CHUNK_BYTES, bytes_max };
+    let options = SlabOptions { path, frame_bytes: CHUNK_BYTES, bytes_max, admission: Admission::Again };
     Ok(Slab::new(Arc::clone(&base.disk), Arc::clone(&base.clock), options))
 }
 

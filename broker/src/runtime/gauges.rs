@@ -78,6 +78,7 @@ fn partitions(sources: &Sources, handles: &Handles) {
     let views = sources.views.all();
     let topics = sources.views.image().topics.len();
     handles.topics.set(topics as i64);
+    handles.deletions.set(sources.views.image().deletions.len() as i64);
     handles.partitions.set(views.len() as i64);
     // And the group of the metadata.
     handles.groups.set(views.len() as i64 + 1);
@@ -108,6 +109,15 @@ fn store(sources: &Sources, handles: &Handles, last: &mut Last) {
         for (outcome, number) in [("answered", answered), ("failed", failed)] {
             handles.store_requests.get_or_create(&[("operation", name), ("outcome", outcome)]).inc_by(number);
         }
+        handles.store_cost.inc_by(price(*operation) * (count.requests - before.requests) as f64);
+        let bytes = count.bytes - before.bytes;
+        match operation {
+            Operation::Put => handles.store_sent.get_or_create(&[("operation", name)]).inc_by(bytes),
+            Operation::Get | Operation::GetRange | Operation::GetSuffix => {
+                handles.store_received.get_or_create(&[("operation", name)]).inc_by(bytes)
+            }
+            Operation::Head | Operation::List | Operation::Delete => 0,
+        };
         if *operation == Operation::GetRange {
             handles.cold_bytes.inc_by(count.bytes - before.bytes);
         }
@@ -140,6 +150,16 @@ fn budget(sources: &Sources, handles: &Handles, last: &mut Last) {
     handles.budget_slow_downs.inc_by(report.slow_downs - before.map_or(0, |report| report.slow_downs));
     handles.budget_pace.set(report.requests_per_second as i64);
     last.budget = Some(report);
+}
+
+/// The list price of one request in dollars: S3 Standard, us-east-1. Failed ones are charged like others, but for those
+/// that the store itself answers with an error of its own.
+const fn price(operation: Operation) -> f64 {
+    match operation {
+        Operation::Put | Operation::List => 5e-6,
+        Operation::Get | Operation::GetRange | Operation::GetSuffix | Operation::Head => 0.4e-6,
+        Operation::Delete => 0.0,
+    }
 }
 
 const fn name_of(operation: Operation) -> &'static str {

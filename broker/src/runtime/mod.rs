@@ -13,6 +13,7 @@ pub mod guard;
 pub mod identity;
 pub mod mailbox;
 pub mod options;
+mod orphans;
 pub mod pressure;
 pub mod rot;
 

@@ -49,10 +49,13 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
 /// How the node plans.
 #[must_use]
 pub fn plan_options(config: &Config) -> PlanOptions {
+    let defaults = PlanOptions::default();
     PlanOptions {
         publish_segments: config.snapshot.segments,
         publish_age: config.snapshot.age_max,
+        publish_metadata_age: defaults.publish_metadata_age.min(config.snapshot.age_max),
+        delete_grace: config.delete_grace,
         producer_expiration: config.producer_expiration,
-        ..PlanOptions::default()
+        ..defaults
     }
 }

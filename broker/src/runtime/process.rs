@@ -36,7 +36,7 @@ use super::{
     guard::{self, FoundError},
     identity::Identity,
     mailbox::{Mail, Mailbox, mailbox},
-    options, pressure, rot,
+    options, orphans, pressure, rot,
     shard::ShardThread,
     store::{self, Tier, TierError},
     views::Views,
@@ -188,6 +188,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     let gauges = tokio::spawn(gauges::watch(gauge_sources(&base, &core)?));
     let slab = tokio::spawn(cold::watch(&base, core.cold.chunks().slab().cloned()));
     let rot = tokio::spawn(rot::watch(rot_sources(&base, &core)));
+    let orphans = base.cold.spawn(orphans::watch(orphan_sources(&base, &core)));
     let claim =
         guard::watch(base.tier.store(), base.tier.prefix.clone(), base.identity, Arc::clone(&base.clock));
     let ended = tokio::select! {
@@ -202,6 +203,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     gauges.abort();
     slab.abort();
     rot.abort();
+    orphans.abort();
     server.shutdown().await;
     if ended.is_ok() {
         drain(&core, &*base.clock).await;
@@ -345,6 +347,7 @@ fn job_runner(
         local,
         wal,
         data: base.layout.root.clone(),
+        claimed: Some(base.identity.incarnation),
         retention: Retention::default(),
         codec: if base.config.snapshot.gzip { Codec::Gzip } else { Codec::Zstd },
         clock: Arc::clone(&base.clock),
@@ -407,6 +410,19 @@ fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources, RunError> 
         data: base.layout.root.clone(),
         clock: Arc::clone(&base.clock),
     })
+}
+
+fn orphan_sources(base: &Base, core: &Core) -> orphans::Sources {
+    orphans::Sources {
+        store: base.tier.store(),
+        keys: base.tier.prefix.cluster(base.identity.cluster),
+        incarnation: base.identity.incarnation,
+        views: core.backend.views.clone(),
+        clock: Arc::clone(&base.clock),
+        metrics: Arc::clone(&base.metrics),
+        options: base.config.orphans,
+        grace: base.config.delete_grace,
+    }
 }
 
 fn rot_sources(base: &Base, core: &Core) -> rot::Sources {

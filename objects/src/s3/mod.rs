@@ -8,9 +8,11 @@
 
 mod address;
 mod answer;
+pub mod profile;
 mod signed;
 
 use std::{
+    fmt,
     ops::Range,
     sync::{Arc, Once},
     time::Duration,
@@ -35,9 +37,9 @@ use crate::{
 };
 
 /// Who asks.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Credentials {
-    /// The standard chain: environment, web identity, container, instance.
+    /// The standard chain without files: environment, web identity, container, instance.
     #[default]
     Chain,
     /// A key pair.
@@ -46,7 +48,56 @@ pub enum Credentials {
         access_key: String,
         /// The secret key.
         secret_key: String,
+        /// What comes with keys that expire.
+        session_token: Option<String>,
     },
+    /// A role, taken with a token that somebody keeps fresh in a file.
+    WebIdentity {
+        /// The role.
+        role_arn: String,
+        /// The file.
+        token_file: String,
+        /// What the session is called.
+        session: Option<String>,
+    },
+}
+
+impl fmt::Debug for Credentials {
+    /// Never shows a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Chain => f.write_str("Chain"),
+            Self::Static { access_key, .. } => write!(f, "Static({access_key})"),
+            Self::WebIdentity { role_arn, .. } => write!(f, "WebIdentity({role_arn})"),
+        }
+    }
+}
+
+impl Credentials {
+    /// A client that asks so.
+    fn builder(self) -> AmazonS3Builder {
+        use AmazonS3ConfigKey as Key;
+        match self {
+            Self::Chain => AmazonS3Builder::from_env(),
+            Self::Static { access_key, secret_key, session_token } => {
+                let builder =
+                    AmazonS3Builder::new().with_access_key_id(access_key).with_secret_access_key(secret_key);
+                match session_token {
+                    Some(token) => builder.with_token(token),
+                    None => builder,
+                }
+            }
+            Self::WebIdentity { role_arn, token_file, session } => {
+                let builder = AmazonS3Builder::new()
+                    .with_config(Key::RoleArn, role_arn)
+                    .with_config(Key::WebIdentityTokenFile, token_file);
+                match session {
+                    Some(session) => builder.with_config(Key::RoleSessionName, session),
+                    None => builder,
+                }
+            }
+        }
+    }
 }
 
 /// Where the bucket stands in a URL.
@@ -100,12 +151,7 @@ impl S3 {
     /// Makes the client; nothing is asked yet.
     pub fn new(options: Options) -> Result<Self, ConfigureError> {
         install_crypto();
-        let mut builder = match options.credentials {
-            Credentials::Chain => AmazonS3Builder::from_env(),
-            Credentials::Static { access_key, secret_key } => {
-                AmazonS3Builder::new().with_access_key_id(access_key).with_secret_access_key(secret_key)
-            }
-        };
+        let mut builder = options.credentials.builder();
         let configured = |builder: &AmazonS3Builder, key| builder.get_config_value(&key);
         let region = options
             .region

@@ -1,10 +1,12 @@
 //! What the driver tells the shard.
 
 use bytes::Bytes;
-use varve_common::{ClusterId, Digest, GroupId, Incarnation, LogIndex, Monotonic, Offset, ReplicaId, Term};
+use varve_common::{
+    ClusterId, Digest, GroupId, Incarnation, LogIndex, Monotonic, Offset, ReplicaId, Term, TopicId,
+};
 use varve_formats::command::{MetadataCommand, TrimCause};
 
-use super::{GroupOptions, JobOutcome, LogEntry, PersistedHardState, SealMark};
+use super::{GroupOptions, JobOutcome, LogEntry, PersistedHardState, ReapPass, SealMark};
 use crate::{metadata::MetadataState, partition::PartitionState};
 
 /// The time of a step.
@@ -321,6 +323,13 @@ pub enum Action {
     Delete {
         /// Which tombstones. The planner has checked grace and checkpoints; the checkpoints are checked again here.
         uids: Vec<u64>,
+    },
+    /// Deletes what is left of a deleted topic. Dropped while one of its groups is here, or a job of one runs.
+    Reap {
+        /// Which topic.
+        topic: TopicId,
+        /// Which time. The planner has checked grace and checkpoints.
+        pass: ReapPass,
     },
     /// Cuts the local log up to and with this entry: at most [`super::GroupStatus::cut_limit`].
     Cut {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use varve_common::{GroupId, LogIndex, Offset, Term};
+use varve_common::{GroupId, LogIndex, Offset, Term, TopicId};
 use varve_formats::{
     command::PublishedCheckpoint,
     manifest::{Entry, FoldPlan, NodeReference},
@@ -10,7 +10,7 @@ use varve_formats::{
 };
 
 use super::{LocalCheckpoint, PartitionIdentity, SealMark};
-use crate::{checkpoint::Captured, partition::RecordState};
+use crate::{checkpoint::Captured, metadata::Topic, partition::RecordState};
 
 /// A future to run outside the core. A job that cannot succeed ends with `Failed`; the planner starts it anew.
 #[derive(Clone, Debug)]
@@ -99,6 +99,24 @@ pub enum Job {
         /// What goes. A node's tombstone stands for the node and all that it names.
         tombstones: Vec<Tombstone>,
     },
+    /// Deletes everything of a deleted topic: its objects, of all incarnations, and what is left of its files.
+    Reap {
+        /// The metadata group.
+        group: GroupId,
+        /// What it was.
+        topic: Arc<Topic>,
+        /// Which time.
+        pass: ReapPass,
+    },
+}
+
+/// A deleted topic's objects are looked for twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReapPass {
+    /// As soon as nothing can bring the topic back.
+    Early,
+    /// When the grace is over, for an upload that was on its way when its process died: after it the deletion has ended.
+    Final,
 }
 
 /// The kind of a job, for status and metrics.
@@ -113,6 +131,7 @@ pub enum JobKind {
     Publish,
     Fold,
     Delete,
+    Reap,
 }
 
 impl Job {
@@ -127,7 +146,8 @@ impl Job {
             | Self::RemoveCheckpoint { group, .. }
             | Self::Publish { group, .. }
             | Self::Fold { group, .. }
-            | Self::Delete { group, .. } => *group,
+            | Self::Delete { group, .. }
+            | Self::Reap { group, .. } => *group,
         }
     }
 
@@ -143,6 +163,7 @@ impl Job {
             Self::Publish { .. } => JobKind::Publish,
             Self::Fold { .. } => JobKind::Fold,
             Self::Delete { .. } => JobKind::Delete,
+            Self::Reap { .. } => JobKind::Reap,
         }
     }
 }
@@ -196,6 +217,15 @@ pub enum JobOutcome {
     Deleted {
         /// Which tombstones.
         uids: Vec<u64>,
+    },
+    /// A listing found nothing of the deleted topic any more: after the final pass `TopicReaped` is proposed next.
+    Reaped {
+        /// Which topic.
+        topic: TopicId,
+        /// Which time.
+        pass: ReapPass,
+        /// How many objects went.
+        objects: u64,
     },
     /// A superseded local checkpoint is gone.
     CheckpointRemoved,

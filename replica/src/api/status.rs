@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use varve_common::{GroupId, LeaderEpoch, LogIndex, Monotonic, Offset, ReplicaId, Term};
+use varve_common::{GroupId, LeaderEpoch, LogIndex, Monotonic, Offset, ReplicaId, Term, TopicId};
 use varve_formats::{
     command::PublishedCheckpoint,
     manifest::Root,
@@ -13,6 +13,7 @@ use varve_formats::{
 };
 
 use super::{GroupOptions, JobKind, LocalCheckpoint, PartitionIdentity, SealMark};
+use crate::metadata::Deletion;
 
 /// A replica's role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,6 +100,10 @@ pub struct PartitionView {
     pub epochs: Arc<Vec<EpochStart>>,
     /// What is in the bucket.
     pub root: Arc<Root>,
+    /// Announced uploads, by base.
+    pub intents: Arc<Vec<Intent>>,
+    /// Objects that must be deleted.
+    pub tombstones: Arc<Vec<Tombstone>>,
     /// Rolled ranges that are neither tiered nor trimmed, in order.
     pub rolls: Arc<Vec<RollEntry>>,
     /// Sealed files on this node, in order.
@@ -188,6 +193,10 @@ pub struct GroupStatus {
     pub appendable: bool,
     /// Intents of this term whose upload failed: to be expired.
     pub upload_failed: BTreeSet<u64>,
+    /// Deleted topics whose objects and files are not known to be gone; none but in the metadata group.
+    pub deletions: Arc<BTreeMap<TopicId, Deletion>>,
+    /// Those of them of which the early pass has found nothing any more, since the process started.
+    pub reaped_early: BTreeSet<TopicId>,
     /// Objects that must be deleted.
     pub tombstones: Arc<Vec<Tombstone>>,
     /// The newest verified checkpoints in the bucket, oldest first, at most two.
@@ -200,6 +209,8 @@ pub struct GroupStatus {
     pub first_unpublished_ms: Option<i64>,
     /// Whether state changed since the newest published checkpoint (metadata group: any applied command).
     pub publish_dirty: bool,
+    /// A checkpoint's publication is proposed and not applied: the next is captured after it.
+    pub publication_pending: bool,
     /// A roll is proposed and not applied.
     pub roll_pending: bool,
     /// A command that changes the manifest is proposed and not applied: the next would miss its fence.

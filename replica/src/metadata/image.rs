@@ -48,6 +48,8 @@ pub struct Deletion {
     pub topic: Arc<Topic>,
     /// When it was deleted, wall clock.
     pub since_ms: i64,
+    /// The entry that deleted it: a checkpoint of an earlier state would bring it back.
+    pub index: LogIndex,
 }
 
 /// The metadata, immutable; a clone shares everything.

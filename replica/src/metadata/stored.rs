@@ -68,6 +68,7 @@ fn encode_image(frame: &mut Encoder, image: &Image) {
         frame.frame(|frame| {
             encode_topic(frame, &deletion.topic);
             frame.i64(deletion.since_ms);
+            frame.index(deletion.index);
         });
     });
     frame.list(image.features.iter(), |frame, (name, level)| {
@@ -148,7 +149,12 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
     image.groups = Arc::new(topics.iter().flat_map(|topic| groups_of(topic)).collect());
     image.topics = Arc::new(topics.into_iter().map(|topic| (topic.id, topic)).collect());
     let deletions = frame.list(4, |frame| {
-        frame.frame(|frame| Ok(Deletion { topic: decode_topic(frame)?, since_ms: frame.i64()? }))
+        frame.frame(|frame| {
+            let (topic, since_ms) = (decode_topic(frame)?, frame.i64()?);
+            // An earlier release did not say which entry it was; none behind this one.
+            let index = if frame.is_empty() { image.index } else { frame.index()? };
+            Ok(Deletion { topic, since_ms, index })
+        })
     })?;
     image.deletions = Arc::new(deletions.into_iter().map(|deletion| (deletion.topic.id, deletion)).collect());
     image.features =

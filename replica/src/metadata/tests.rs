@@ -66,8 +66,7 @@ fn a_deleted_topic_stays_in_the_journal_until_it_is_reaped() {
     assert!(outcomes.iter().all(Result::is_ok) && state.image().deletions.is_empty());
 }
 
-#[test]
-fn r9_the_stored_form_round_trips_to_the_same_hash() {
+fn with_one_of_each() -> MetadataState {
     let registration =
         BrokerRegistration { node: 1, advertised: vec!["h:9092".into()], rack: Some("r".into()) };
     let (state, _) = state_after(vec![
@@ -78,6 +77,37 @@ fn r9_the_stored_form_round_trips_to_the_same_hash() {
         MetadataCommand::AllocateReplicaIds { node: 1, count: 3 },
         MetadataCommand::SetFeature { name: "f".into(), level: 2 },
     ]);
+    state
+}
+
+#[test]
+fn r9_the_stored_form_round_trips_to_the_same_hash() {
+    let state = with_one_of_each();
     let decoded = MetadataState::decode(state.encode()).unwrap();
     assert_eq!((decoded.hash(), &decoded), (state.hash(), &state));
+}
+
+/// [`with_one_of_each`], as it was written before a deletion said which entry it was.
+const BEFORE_DELETIONS_HAD_INDEXES: &str = "\
+    69010000060000000000000001000000000000008813000000000000000000000000000000004000800000000000000101000000\
+    060000000000000001000000200000000100000001000000000000000100000006000000683a3930393201010000007201000000\
+    55000000000000000000400080000000000000020100000062881300000000000001000000140000000300000000000000010000\
+    000100000000010000010000000c000000726574656e74696f6e2e6d73040000003130303001000000790000006d000000000000\
+    00000040008000000000000001010000006188130000000000000200000014000000010000000000000001000000010000000001\
+    0000140000000200000000000000010000000100000000010000010000000c000000726574656e74696f6e2e6d73040000003130\
+    30308813000000000000010000000100000066020001000000010000000400000000000000010000000000000004000000000000\
+    00\
+";
+
+#[test]
+fn a_deletion_of_an_earlier_release_waits_for_checkpoints_behind_all_that_was_known() {
+    let hex = BEFORE_DELETIONS_HAD_INDEXES.as_bytes();
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    let decoded = MetadataState::decode(hex.chunks(2).map(byte).collect::<Vec<_>>().into()).unwrap();
+    let mut expected = with_one_of_each();
+    let newest = expected.image.index;
+    let deletion = Arc::make_mut(&mut expected.image.deletions).values_mut().next().unwrap();
+    assert!(deletion.index < newest);
+    deletion.index = newest;
+    assert_eq!(decoded, expected);
 }

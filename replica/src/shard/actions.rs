@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use varve_common::{LogIndex, Offset, Term};
+use varve_common::{LogIndex, Offset, Term, TopicId};
 use varve_formats::{
     command::{Command, IntentExpired, ProducerExpired, TierAppend, TierIntent},
     manifest,
@@ -12,7 +12,7 @@ use varve_formats::{
 
 use super::hosted::{Hosted, Machine, Progress};
 use crate::{
-    api::{Action, Effect, Job, JobKind, Mark, Now, SealMark},
+    api::{Action, Effect, Job, JobKind, Mark, Now, ReapPass, SealMark},
     checkpoint::Captured,
     limits::{DELETE_BATCH_MAX, UPLOADS_MAX},
     partition::PartitionState,
@@ -37,6 +37,7 @@ impl Hosted {
             Action::ExpireProducers { unused_since_ms } => self.expire_producers(now, unused_since_ms),
             Action::Advance => self.advance(now),
             Action::Delete { uids } => self.delete(&uids, effects),
+            Action::Reap { topic, pass } => self.reap(topic, pass, effects),
             Action::Cut { index, term } => self.cut(index, term, effects),
         }
     }
@@ -267,6 +268,14 @@ impl Hosted {
             let job = Job::Delete { group: self.group, identity: state.identity().clone(), tombstones };
             self.start(job, effects);
         }
+    }
+
+    fn reap(&mut self, topic: TopicId, pass: ReapPass, effects: &mut Vec<Effect>) {
+        if !self.is_ready() || self.jobs.runs(JobKind::Reap) {
+            return;
+        }
+        let Some(deletion) = self.deletions().get(&topic).cloned() else { return };
+        self.start(Job::Reap { group: self.group, topic: deletion.topic, pass }, effects);
     }
 
     /// Cuts the log. The mark need not be durable for the memory to go: a restart reads what is still there.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use varve_common::{Digest, GroupId, LogIndex, Monotonic, Offset, ReplicaId, Term};
+use varve_common::{Digest, GroupId, LogIndex, Monotonic, Offset, ReplicaId, Term, TopicId};
 use varve_consensus::{Entry, EntryKind, Group, GroupConfig, HardState, Membership, Recovered, Role};
 use varve_formats::{
     command::{Command, HEADER_BYTES, Kind},
@@ -23,7 +23,7 @@ use crate::{
         Effect, GroupKind, GroupOptions, GroupState, JobsStatus, LocalCheckpoint, LogEntry, Mark, Now,
         OpenGroup, PartitionView, Refusal, Reply, SealMark, StopReason,
     },
-    metadata::MetadataState,
+    metadata::{Deletion, MetadataState},
     partition::{BatchHeader, PartitionState},
 };
 
@@ -75,6 +75,8 @@ pub(super) struct Hosted {
     pub(super) unsealing: BTreeMap<u64, SealMark>,
     /// A node in the bucket whose `NodeFolded` waits for its turn.
     pub(super) folded: Option<manifest::NodeReference>,
+    /// Deleted topics of which the early pass found nothing any more.
+    pub(super) reaped_early: BTreeSet<TopicId>,
     pub(super) published_view: Option<PartitionView>,
     /// Something that readers or the planner see may have changed.
     pub(super) touched: bool,
@@ -124,6 +126,7 @@ impl Hosted {
             upload_failed: BTreeSet::new(),
             unsealing: BTreeMap::new(),
             folded: None,
+            reaped_early: BTreeSet::new(),
             published_view: None,
             touched: true,
             stopped: None,
@@ -159,6 +162,14 @@ impl Hosted {
         match &self.machine {
             Machine::Metadata(state) => Some(state.image().clone()),
             Machine::Partition(_) => None,
+        }
+    }
+
+    /// Deleted topics that are not reaped; none in partitions.
+    pub(super) fn deletions(&self) -> Arc<BTreeMap<TopicId, Deletion>> {
+        match &self.machine {
+            Machine::Metadata(state) => Arc::clone(&state.image().deletions),
+            Machine::Partition(_) => Arc::default(),
         }
     }
 

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use varve_formats::{
-    command::{CkptPublished, Command, NodeFolded, TierReaped},
+    command::{CkptPublished, Command, MetadataCommand, NodeFolded, TierReaped},
     manifest,
 };
 
 use super::hosted::{Hosted, Machine};
 use crate::{
-    api::{Effect, Job, JobKind, JobOutcome, Mark, Now, SealMark},
+    api::{Effect, Job, JobKind, JobOutcome, Mark, Now, ReapPass, SealMark},
     bugs::{Bug, is_seeded},
     limits::LOCAL_CHECKPOINTS_KEPT,
 };
@@ -54,12 +54,25 @@ impl Hosted {
                 let command = TierReaped { term: self.raft.term(), uids };
                 self.propose(now, &Command::TierReaped(command), None);
             }
+            JobOutcome::Reaped { topic, pass: ReapPass::Early, .. } => {
+                self.reaped_early.insert(topic);
+            }
+            JobOutcome::Reaped { topic, pass: ReapPass::Final, .. } => {
+                self.reaped_early.remove(&topic);
+                let command = MetadataCommand::TopicReaped { id: topic };
+                self.propose(now, &Command::Metadata(command), None);
+            }
             JobOutcome::Unsealed { .. } | JobOutcome::CheckpointRemoved => {}
             JobOutcome::Failed { kind, why } => {
                 self.publish_dirty |= kind == JobKind::Publish;
                 self.job_failed(kind, why, now.monotonic);
             }
         }
+    }
+
+    /// A job of a group that has stopped ended: nothing follows from it.
+    pub(super) fn job_ended(&mut self, outcome: &JobOutcome) {
+        self.finish(kind_of(outcome), !is_failure(outcome));
     }
 
     fn finish(&mut self, kind: JobKind, succeeded: bool) {
@@ -161,6 +174,7 @@ const fn kind_of(outcome: &JobOutcome) -> JobKind {
         JobOutcome::CheckpointPublished { .. } => JobKind::Publish,
         JobOutcome::Folded { .. } => JobKind::Fold,
         JobOutcome::Deleted { .. } => JobKind::Delete,
+        JobOutcome::Reaped { .. } => JobKind::Reap,
         JobOutcome::CheckpointRemoved => JobKind::RemoveCheckpoint,
         JobOutcome::Failed { kind, .. } => *kind,
     }

@@ -7,6 +7,7 @@
 
 mod bad_input;
 mod cold_reads;
+mod collect;
 mod doctor;
 mod hostile_s3;
 mod local_retention;

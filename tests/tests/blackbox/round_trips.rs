@@ -1,6 +1,7 @@
 //! Every stock client writes and reads, with every codec, keys, headers, nulls, with idempotence and without; and what one wrote the others
 //! read.
 
+use serde_json::json;
 use varve_tests::{
     clients::{create_topic, java, kcat, read_with_confluent, script},
     ledger::{KCAT_FORMAT, Ledger, Repeats, Seen},
@@ -195,5 +196,27 @@ fn every_api_that_is_advertised_is_understood_by_kafkas_own_client() {
         ["Produce(0): 0 to 13", "Fetch(1): 4 to ", "ListOffsets(2): 1 to 11", "InitProducerId(22): 0 to "]
     {
         assert!(versions.contains(line), "{line:?} is not in\n{versions}");
+    }
+}
+
+/// A consumer that comes with an old epoch hears who leads and where, as kafka-python decodes it (KIP-951).
+#[test]
+fn a_fenced_consumer_is_told_the_leader_and_its_address() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    create_topic(&node, "fenced", 1, &[]);
+    for version in ["12", "15", "16", "17", "18"] {
+        let fetch = |epoch: &str| script("fenced.py", &node, &["fenced", version, epoch]).remove(0);
+        let (fenced, current) = (fetch("0"), fetch("-1"));
+        assert_eq!((&fenced["error"], &current["error"]), (&json!(74), &json!(0)));
+        let nobody = (json!([-1, -1]), json!([]));
+        assert_eq!((&current["leader"], &current["endpoints"]), (&nobody.0, &nobody.1));
+        let told = (fenced["leader"].clone(), fenced["endpoints"].clone());
+        let known = &fenced["metadata"];
+        let expected =
+            if version < "16" { nobody } else { (known["leader"].clone(), known["brokers"].clone()) };
+        assert_eq!(told, expected, "version {version}");
     }
 }

@@ -109,3 +109,22 @@ fn two_nodes_do_not_share_a_prefix_or_a_data_directory() {
         first.http("/readyz").is_some_and(|(status, _)| status == 200)
     });
 }
+
+#[test]
+fn a_profile_of_the_aws_command_line_is_all_that_a_bucket_needs() {
+    if !Tool::need(&[Tool::Kcat, Tool::Minio]) {
+        return;
+    }
+    let store = Store::start();
+    let home = tempfile::tempdir().unwrap();
+    let options = store.options_of_profile(Options::small(), "profile", home.path(), "backup");
+    let node = Node::start(options.clone());
+    let _ = kcat(&node, &["-P", "-t", "by-profile", "-p", "0"], b"one\ntwo\n");
+    wait_for("the records to be tiered", 60, || list_offset(node.kafka(), "by-profile", 0, -5) == Ok(1));
+    assert!(!store.keys("profile/").is_empty(), "nothing came to the bucket");
+
+    let mut nobody = Node::stopped(options.env("AWS_PROFILE", "nobody"));
+    nobody.launch();
+    assert!(!nobody.wait_exit(30).success(), "a profile that does not exist is passed over");
+    assert!(nobody.log().contains("profile nobody is in neither file"), "{}", nobody.log());
+}

@@ -5,7 +5,10 @@ use varve_objects::{Body, Failure, HeadError, Page, PutError, Suffix, testing::I
 use varve_wal::testing::MemoryDisk;
 
 use super::*;
-use crate::{slab::SlabOptions, tests::support::block_on};
+use crate::{
+    slab::{Admission, SlabOptions},
+    tests::support::block_on,
+};
 
 /// Answers ranges of one object of 100 bytes, 0 to 99, once it is told to.
 #[derive(Default)]
@@ -129,7 +132,12 @@ fn read_ahead_fills_what_is_missing_up_to_the_end() {
 fn what_is_asked_for_again_comes_from_disk_and_a_flipped_bit_is_asked_of_the_store() {
     let disk = MemoryDisk::default();
     let clock: Arc<dyn varve_common::Clock> = Arc::new(InstantClock::default());
-    let options = SlabOptions { path: "/cache/slab".into(), frame_bytes: 10, bytes_max: 100 };
+    let options = SlabOptions {
+        path: "/cache/slab".into(),
+        frame_bytes: 10,
+        bytes_max: 100,
+        admission: Admission::Again,
+    };
     let slab = Slab::new(Arc::new(disk.clone()), clock, options);
     let (store, cache, object) = cache();
     let cache = cache.with_slab(slab);

@@ -27,7 +27,12 @@ impl Clock for HandClock {
 }
 
 fn slab(disk: &MemoryDisk, frames: u64) -> Slab {
-    let options = SlabOptions { path: PATH.into(), frame_bytes: FRAME, bytes_max: frames * FRAME + 3 };
+    let options = SlabOptions {
+        path: PATH.into(),
+        frame_bytes: FRAME,
+        bytes_max: frames * FRAME + 3,
+        admission: Admission::Again,
+    };
     Slab::new(Arc::new(disk.clone()), Arc::new(HandClock::default()), options).unwrap()
 }
 
@@ -114,7 +119,12 @@ fn a_failing_disk_is_passed_by_and_given_up_after_a_few_times() {
 fn a_slow_disk_is_passed_by_for_a_while() {
     let disk = MemoryDisk::default();
     let clock = Arc::new(HandClock::default());
-    let options = SlabOptions { path: PATH.into(), frame_bytes: FRAME, bytes_max: 4 * FRAME };
+    let options = SlabOptions {
+        path: PATH.into(),
+        frame_bytes: FRAME,
+        bytes_max: 4 * FRAME,
+        admission: Admission::Again,
+    };
     let slab = Slab::new(Arc::new(disk), Arc::clone(&clock) as _, options).unwrap();
     slab.write(&id(1), &body(1));
     let began = clock.monotonic();

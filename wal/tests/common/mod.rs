@@ -1,6 +1,8 @@
 //! Arrangements that the tests share.
 #![allow(dead_code)]
 
+pub mod held;
+
 use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;

@@ -9,7 +9,9 @@
 //! Nothing polls: a waiting fetch sleeps on the watches of its partitions. Records from the object store come side by side; where
 //! others are enough, or time is up, the answer leaves without them, and the next fetch finds them in the cache.
 
+mod cold;
 mod pass;
+mod room;
 mod session;
 
 use std::time::Duration;
@@ -17,20 +19,24 @@ use std::time::Duration;
 use tokio::time::Instant;
 use varve_protocol::{
     ErrorCode,
+    fetch::Records,
     messages::{
         FetchRequest, FetchResponse, StrBytes, Uuid,
         fetch_response::{FetchableTopicResponse, PartitionData},
     },
 };
 
+pub use room::ANSWERS_BYTES_MAX;
 pub use session::Sessions;
 
 use self::{
+    cold::OnTheirWay,
     pass::{Codecs, Fetched, Pass},
+    room::Room,
     session::{Opened, Plan, Wanted},
 };
 use super::{Shared, partitions::TopicRef};
-use crate::net::Context;
+use crate::net::{Context, Share};
 
 /// From this version on topics are named by id.
 const IDS_FROM: i16 = 13;
@@ -41,41 +47,48 @@ const ZSTD_FROM: i16 = 10;
 /// The longest wait, whatever the client asks: a connection's requests wait behind it.
 const WAIT_MAX: Duration = Duration::from_secs(300);
 
-pub async fn answer(
-    shared: &Shared,
-    context: &Context,
-    version: i16,
-    request: FetchRequest,
-) -> FetchResponse {
+/// An answer, its records beside it.
+#[derive(Debug, Default)]
+pub struct Answered {
+    /// The answer without records.
+    pub response: FetchResponse,
+    /// The records of each partition, in the answer's order.
+    pub records: Vec<Records>,
+    /// The memory that they may take until they have left.
+    pub share: Option<Share>,
+}
+
+pub async fn answer(shared: &Shared, context: &Context, version: i16, request: FetchRequest) -> Answered {
     let began = Instant::now();
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
-    let question = Question::new(shared, version, &request);
+    let limits = Limits::new(shared, version, &request);
     let plan = match shared.sessions.open(&request, version >= IDS_FROM, &*shared.node.entropy) {
         Ok(plan) => plan,
         Err(code) => return failed(code),
     };
     shared.node.metrics.handles.fetch_sessions.set(shared.sessions.count());
-    let fetched = gather(shared, context, &question, &plan.wanted, began + wait).await;
+    let (fetched, share) = gather(shared, context, &limits, &plan.wanted, began + wait).await;
     let fetched = shared.sessions.close(&plan, fetched);
     count(shared, &fetched);
-    respond(&plan, fetched)
+    let (response, records) = respond(&plan, fetched);
+    Answered { response, records, share }
 }
 
-fn failed(code: ErrorCode) -> FetchResponse {
-    let mut response = FetchResponse::default();
-    response.error_code = code.number();
-    response
+fn failed(code: ErrorCode) -> Answered {
+    let mut answered = Answered::default();
+    answered.response.error_code = code.number();
+    answered
 }
 
 /// What the request says beside its partitions.
-struct Question {
+struct Limits {
     bytes_min: usize,
     bytes_max: usize,
     read_committed: bool,
     codecs: Codecs,
 }
 
-impl Question {
+impl Limits {
     fn new(shared: &Shared, version: i16, request: &FetchRequest) -> Self {
         let size = |size: i32| usize::try_from(size).unwrap_or(0);
         let bytes_max = size(request.max_bytes).min(shared.node.fetch.bytes_max as usize);
@@ -92,25 +105,29 @@ impl Question {
 async fn gather(
     shared: &Shared,
     context: &Context,
-    question: &Question,
+    limits: &Limits,
     wanted: &[Wanted],
     deadline: Instant,
-) -> Vec<Fetched> {
-    let mut pass = Pass::new(&shared.node, context, question, wanted);
+) -> (Vec<Fetched>, Option<Share>) {
+    let asked = wanted.iter().fold(0_usize, |sum, want| sum.saturating_add(want.bytes_max));
+    let mut cold = OnTheirWay::new(limits.bytes_max);
     loop {
-        pass.visit().await;
-        let enough = pass.bytes() >= question.bytes_min || pass.is_urgent() || wanted.is_empty();
+        let room = Room::new(&shared.answers, asked.min(limits.bytes_max), deadline);
+        let mut pass = Pass::new(&shared.node, context, limits, room);
+        pass.visit(wanted, &mut cold).await;
+        let enough = pass.bytes() >= limits.bytes_min || pass.is_urgent() || wanted.is_empty();
         if enough || Instant::now() >= deadline {
-            pass.linger().await;
+            cold.linger().await;
+            pass.take_arrived(&mut cold).await;
             return pass.finish();
         }
-        pass.wait(deadline).await;
+        pass.wait(&mut cold, deadline).await;
     }
 }
 
 fn count(shared: &Shared, fetched: &[Fetched]) {
     let handles = &shared.node.metrics.handles;
-    for records in fetched.iter().filter_map(|fetched| fetched.data.records.as_ref()) {
+    for records in fetched.iter().flat_map(|fetched| &fetched.records) {
         handles.fetch_bytes.inc_by(records.len() as u64);
         for batch in varve_protocol::batch::Batches::new(records).flatten() {
             handles.fetch_batches.inc();
@@ -119,19 +136,21 @@ fn count(shared: &Shared, fetched: &[Fetched]) {
     }
 }
 
-fn respond(plan: &Plan, fetched: Vec<Fetched>) -> FetchResponse {
+fn respond(plan: &Plan, fetched: Vec<Fetched>) -> (FetchResponse, Vec<Records>) {
     let mut response = FetchResponse::default();
     response.session_id = match plan.session {
         Opened::Sessionless => 0,
         Opened::New { id } | Opened::Continued { id } => id,
     };
-    for Fetched { topic, data, .. } in fetched {
+    let mut all = Vec::with_capacity(fetched.len());
+    for Fetched { topic, data, records } in fetched {
+        all.push(records);
         match response.responses.last_mut().filter(|last| names(last, &topic)) {
             Some(last) => last.partitions.push(data),
             None => response.responses.push(first_of(&topic, data)),
         }
     }
-    response
+    (response, all)
 }
 
 fn names(response: &FetchableTopicResponse, topic: &TopicRef) -> bool {

@@ -1,14 +1,17 @@
-//! What the partitions of a fetch have, and what is on its way.
+//! One pass over the partitions of a fetch.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::{join_all, select_all};
+use bytes::Bytes;
+use futures_util::{
+    FutureExt as _,
+    future::{join_all, select_all},
+};
 use tokio::{
     sync::watch,
     time::{Instant, timeout_at},
 };
-use varve_common::{Offset, clock::BoxFuture};
+use varve_common::{GroupId, Offset, clock::BoxFuture};
 use varve_protocol::{
     ErrorCode,
     batch::{Batches, Codec},
@@ -22,12 +25,14 @@ use super::{
         errors::Coded as _,
         partitions::{self, Served, TopicRef},
     },
-    Question,
+    Limits,
+    cold::OnTheirWay,
+    room::Room,
     session::Wanted,
 };
 use crate::{
-    net::Context,
-    node::{ColdRead, Node, ReadBatches, ReadError, ReadLimits, Reading},
+    net::{Context, Share},
+    node::{Node, ReadBatches, ReadError, ReadLimits, Reading},
 };
 
 /// What one partition gave.
@@ -35,28 +40,30 @@ use crate::{
 pub struct Fetched {
     /// The topic as the client names it.
     pub topic: TopicRef,
-    /// The partition's part of the response.
+    /// The partition's part of the response, without records.
     pub data: PartitionData,
+    /// Its records, where they lie: each chunk one batch or more.
+    pub records: Vec<Bytes>,
 }
 
 impl Fetched {
     /// Whether it must be told whatever else happens.
     pub fn is_urgent(&self) -> bool {
-        is_urgent(&self.data)
+        self.data.error_code != ErrorCode::None.number() || self.data.diverging_epoch.epoch >= 0
     }
 
     /// How many bytes of batches it has.
     pub fn bytes(&self) -> usize {
-        self.data.records.as_ref().map_or(0, Bytes::len)
+        self.records.iter().map(Bytes::len).sum()
+    }
+
+    fn fail(&mut self, code: ErrorCode) {
+        self.data.error_code = code.number();
+        if code != ErrorCode::OffsetOutOfRange {
+            self.data.high_watermark = -1;
+        }
     }
 }
-
-fn is_urgent(data: &PartitionData) -> bool {
-    data.error_code != ErrorCode::None.number() || data.diverging_epoch.epoch >= 0
-}
-
-/// How long an answer that could leave waits for records that are on their way: what is in a cache comes within it.
-const LAST_MOMENT: Duration = Duration::from_millis(5);
 
 /// Which codecs the client can know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,223 +74,263 @@ pub enum Codecs {
     BeforeZstd,
 }
 
-/// One partition of a fetch.
-struct Slot<'a> {
-    want: &'a Wanted,
-    data: PartitionData,
-    changes: Option<watch::Receiver<Arc<PartitionView>>>,
-    /// Its records come from the object store.
-    cold: Option<ColdRead>,
-    arrived: Option<Result<ReadBatches, ReadError>>,
-    /// How much they may be.
+/// Records that a partition has for the client.
+#[derive(Clone, Copy)]
+struct Question {
+    /// The partition's place among those that were visited.
+    place: usize,
+    group: GroupId,
+    from: Offset,
+    below: Offset,
+    bytes_max: usize,
+}
+
+/// A read that was begun, with the bytes that it may take.
+struct Begun {
+    question: Question,
     promised: usize,
-    /// They came, whatever they brought, or have to wait for the next fetch: they are not asked for twice in one.
-    is_settled: bool,
+    read: BoxFuture<'static, Result<Reading, ReadError>>,
 }
 
-impl Slot<'_> {
-    /// Whether another look may bring something, or more.
-    const fn is_open(&self) -> bool {
-        self.cold.is_none() && !self.is_settled
-    }
-}
-
-/// The partitions of a fetch, and what they have given so far.
+/// The state of a pass.
 ///
-/// Those whose records are on this node are read one by one, in order. Those that come from the object store are on
-/// their way side by side meanwhile; nobody who has enough waits for them.
+/// Partitions are asked in order. What lies in memory is there at once; the other reads run beside each other as long as
+/// `max_bytes` has room for all that they may bring. What comes from the object store is not waited for.
 pub struct Pass<'a> {
     node: &'a Node,
     context: &'a Context,
-    bytes_max: usize,
+    /// What no read was promised.
     bytes_left: usize,
+    bytes: usize,
     read_committed: bool,
     codecs: Codecs,
-    slots: Vec<Slot<'a>>,
+    fetched: Vec<Fetched>,
+    changes: Vec<watch::Receiver<Arc<PartitionView>>>,
+    readings: Vec<Begun>,
+    /// The first that got nothing, though it has something: what was read before it took all the room.
+    denied: Option<Question>,
+    room: Room<'a>,
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(node: &'a Node, context: &'a Context, question: &Question, wanted: &'a [Wanted]) -> Self {
-        let slot = |want| Slot {
-            want,
-            data: PartitionData::default(),
-            changes: None,
-            cold: None,
-            arrived: None,
-            promised: 0,
-            is_settled: false,
-        };
+    pub const fn new(node: &'a Node, context: &'a Context, limits: &Limits, room: Room<'a>) -> Self {
         Self {
             node,
             context,
-            bytes_max: question.bytes_max,
-            bytes_left: question.bytes_max,
-            read_committed: question.read_committed,
-            codecs: question.codecs,
-            slots: wanted.iter().map(slot).collect(),
+            bytes_left: limits.bytes_max,
+            bytes: 0,
+            read_committed: limits.read_committed,
+            codecs: limits.codecs,
+            fetched: Vec::new(),
+            changes: Vec::new(),
+            readings: Vec::new(),
+            denied: None,
+            room,
         }
     }
 
     /// How many bytes there are.
-    pub fn bytes(&self) -> usize {
-        self.slots.iter().filter_map(|slot| slot.data.records.as_ref()).map(Bytes::len).sum()
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether something must be told at once.
     pub fn is_urgent(&self) -> bool {
-        self.slots.iter().any(|slot| is_urgent(&slot.data))
+        self.fetched.iter().any(Fetched::is_urgent)
     }
 
-    /// What there is.
-    pub fn finish(self) -> Vec<Fetched> {
-        let fetched = |slot: Slot<'_>| Fetched { topic: slot.want.topic.clone(), data: slot.data };
-        self.slots.into_iter().map(fetched).collect()
+    /// What there is, and the memory that it may take.
+    pub fn finish(mut self) -> (Vec<Fetched>, Option<Share>) {
+        let share = self.room.keep(self.bytes);
+        (self.fetched, share)
     }
 
-    /// Looks at the partitions whose records are here, anew where it did before: there may be more.
-    pub async fn visit(&mut self) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.is_open()) {
-            self.bytes_left += slot.data.records.take().map_or(0, |records| records.len());
-        }
-        for place in 0..self.slots.len() {
-            if self.slots[place].is_open() {
-                self.look(place).await;
-            }
-        }
-    }
-
-    /// Until a partition changes, records arrive from the object store, or the deadline.
-    pub async fn wait(&mut self, deadline: Instant) {
-        let mut events: Vec<BoxFuture<'_, ()>> = Vec::new();
-        for slot in &mut self.slots {
-            match (&mut slot.cold, &mut slot.changes) {
-                (Some(cold), _) => {
-                    let arrived = &mut slot.arrived;
-                    events.push(Box::pin(async move { *arrived = Some(cold.await) }));
-                }
-                // A closed watch is a partition that goes: the next look says so.
-                (None, Some(changes)) => events.push(Box::pin(async { drop(changes.changed().await) })),
-                (None, None) => {}
-            }
-        }
+    /// Until a partition changes, records arrive from the object store, or the deadline. What was read is let go.
+    pub async fn wait(self, cold: &mut OnTheirWay, deadline: Instant) {
+        let mut changes = self.changes;
+        drop((self.fetched, self.room));
+        // A closed watch is a partition that goes: the next pass says so.
+        let changed = changes
+            .iter_mut()
+            .map(|changes| -> BoxFuture<'_, ()> { Box::pin(async { drop(changes.changed().await) }) });
+        let events: Vec<_> = changed.chain(cold.events()).collect();
         if events.is_empty() {
             return tokio::time::sleep_until(deadline).await;
         }
         // Time that is up ends the wait as well.
         drop(timeout_at(deadline, select_all(events)).await);
-        self.take_arrived();
     }
 
-    /// Gives what is on its way a last moment.
-    pub async fn linger(&mut self) {
-        let arriving = self.slots.iter_mut().filter_map(|slot| {
-            let (cold, arrived) = (slot.cold.as_mut()?, &mut slot.arrived);
-            Some(async move { *arrived = Some(cold.await) })
-        });
-        let arriving: Vec<_> = arriving.collect();
-        if !arriving.is_empty() {
-            drop(timeout_at(Instant::now() + LAST_MOMENT, join_all(arriving)).await);
-            self.take_arrived();
-        }
-    }
-
-    fn take_arrived(&mut self) {
-        for place in 0..self.slots.len() {
-            let Some(arrived) = self.slots[place].arrived.take() else { continue };
-            self.slots[place].cold = None;
-            self.slots[place].is_settled = true;
-            let taken = arrived.map_err(|error| error.code()).and_then(|read| self.take(place, read.chunks));
-            self.tell(place, taken);
-        }
-    }
-
-    /// Asks one partition.
-    async fn look(&mut self, place: usize) {
-        let slot = &mut self.slots[place];
-        slot.data = PartitionData::default();
-        slot.data.partition_index = slot.want.partition;
-        let filled = self.fill(place).await;
-        self.tell(place, filled);
-    }
-
-    fn tell(&mut self, place: usize, result: Result<(), ErrorCode>) {
-        let data = &mut self.slots[place].data;
-        if let Err(code) = result {
-            data.error_code = code.number();
-            if code != ErrorCode::OffsetOutOfRange {
-                data.high_watermark = -1;
+    /// Takes what has arrived from the object store since it was visited.
+    pub async fn take_arrived(&mut self, cold: &mut OnTheirWay) {
+        for place in cold.places() {
+            if self.fetched[place].records.is_empty() && !self.fetched[place].is_urgent() {
+                self.arrive(place, cold).await;
             }
         }
-        // Clients of every version read an empty set of records; null is for brokers only.
-        data.records.get_or_insert_default();
-        // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
-        data.aborted_transactions = self.read_committed.then(Vec::new);
     }
 
-    async fn fill(&mut self, place: usize) -> Result<(), ErrorCode> {
-        let want = self.slots[place].want;
+    /// Takes batches from the object store, as far as there is room: side by side nobody was told what the others bring.
+    async fn arrive(&mut self, place: usize, cold: &OnTheirWay) {
+        let Some(arrived) = cold.arrived(place) else { return };
+        let is_first = self.bytes == 0 && self.readings.is_empty();
+        if is_first {
+            match self.room.take().await {
+                Some(bytes) => self.bytes_left = self.bytes_left.min(bytes),
+                None => return,
+            }
+        }
+        let readable = arrived.map_err(|error| error.code()).and_then(|chunks| match self.codecs {
+            Codecs::All => Ok(chunks),
+            Codecs::BeforeZstd => before_zstd(chunks),
+        });
+        match readable {
+            Err(code) => self.fetched[place].fail(code),
+            Ok(chunks) => {
+                let mut left = self.bytes_left;
+                let fitting = chunks.into_iter().enumerate().take_while(|(number, chunk)| {
+                    let fits = chunk.len() <= left || (is_first && *number == 0);
+                    left = left.saturating_sub(chunk.len());
+                    fits
+                });
+                self.fetched[place].records = fitting.map(|(_, chunk)| chunk).collect();
+                let bytes = self.fetched[place].bytes();
+                self.bytes += bytes;
+                self.bytes_left = self.bytes_left.saturating_sub(bytes);
+            }
+        }
+    }
+
+    /// Reads what the partitions have.
+    pub async fn visit(&mut self, wanted: &[Wanted], cold: &mut OnTheirWay) {
+        for (place, want) in wanted.iter().enumerate() {
+            let mut data = PartitionData::default();
+            data.partition_index = want.partition;
+            // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
+            data.aborted_transactions = self.read_committed.then(Vec::new);
+            let mut fetched = Fetched { topic: want.topic.clone(), data, records: Vec::new() };
+            let checked = self.check(want, &mut fetched.data);
+            self.fetched.push(fetched);
+            match checked {
+                Ok(Some(_)) if cold.knows(place) => self.arrive(place, cold).await,
+                Ok(Some(question)) => self.ask(question, cold).await,
+                Ok(None) => {}
+                Err(code) => self.fetched.last_mut().expect("it was pushed").fail(code),
+            }
+        }
+        self.settle(cold).await;
+        // The first read failed, and the others could not give a batch as large as theirs.
+        if let Some(denied) = self.denied.take().filter(|_| self.bytes == 0) {
+            self.ask(denied, cold).await;
+            self.settle(cold).await;
+        }
+    }
+
+    /// Whether a partition has records for the client.
+    fn check(&mut self, want: &Wanted, data: &mut PartitionData) -> Result<Option<Question>, ErrorCode> {
         let served = self.find(want)?;
-        let slot = &mut self.slots[place];
-        slot.changes = Some(served.changes);
-        let (view, data) = (&served.view, &mut slot.data);
+        self.changes.push(served.changes);
+        let view = &served.view;
         partitions::check_epoch(view, want.current_leader_epoch)?;
         data.high_watermark = view.high_watermark.to_wire();
         data.last_stable_offset = view.last_stable_offset.to_wire();
         data.log_start_offset = view.log_start.to_wire();
         let from = Offset::from_wire(want.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
         if diverges(view, want, data) {
-            return Ok(());
+            return Ok(None);
         }
         if from < view.log_start || from > view.log_end {
             return Err(ErrorCode::OffsetOutOfRange);
         }
         let below = if self.read_committed { view.last_stable_offset } else { view.high_watermark };
-        let bytes_max = self.bytes_left.min(want.bytes_max);
-        // The first batch of a response comes whatever its size, or a large one would never come.
-        let one_batch_at_least = self.bytes() == 0;
-        if from >= below || (bytes_max == 0 && !one_batch_at_least) {
-            return Ok(());
+        let place = self.fetched.len();
+        let question = Question { place, group: served.group, from, below, bytes_max: want.bytes_max };
+        Ok((from < below).then_some(question))
+    }
+
+    /// Begins a read.
+    async fn ask(&mut self, question: Question, cold: &mut OnTheirWay) {
+        if self.bytes_left == 0 {
+            self.settle(cold).await;
         }
-        let limits = ReadLimits { bytes_max, one_batch_at_least, below };
-        let read = self.node.backend.read(self.context.connection, served.group, from, limits);
-        match read.await.map_err(|error| error.code())? {
-            Reading::Here(read) => self.take(place, read.chunks),
-            Reading::OnItsWay(read) => {
-                self.expect(place, read, bytes_max);
-                Ok(())
+        // The first batch of a response comes whatever its size, or a large one would never come. Of reads that are under
+        // way the first may bring it.
+        let one_batch_at_least = self.bytes == 0 && self.readings.is_empty();
+        if one_batch_at_least {
+            match self.room.take().await {
+                Some(bytes) => self.bytes_left = self.bytes_left.min(bytes),
+                // Too many answers wait to be read: nothing of this partition now.
+                None => return,
             }
         }
-    }
-
-    /// Side by side they hold no more memory than one answer may have; who finds no room is asked by the next fetch.
-    fn expect(&mut self, place: usize, read: ColdRead, bytes: usize) {
-        let cold = self.slots.iter().filter(|slot| slot.cold.is_some());
-        let promised: usize = cold.map(|slot| slot.promised).sum();
-        let slot = &mut self.slots[place];
-        if promised > 0 && promised + bytes > self.bytes_max {
-            slot.is_settled = true;
-        } else {
-            (slot.cold, slot.promised) = (Some(read), bytes);
+        let bytes_max = self.bytes_left.min(question.bytes_max);
+        if bytes_max == 0 && !one_batch_at_least {
+            self.denied.get_or_insert(question);
+            return;
+        }
+        let limits = ReadLimits { bytes_max, one_batch_at_least, below: question.below };
+        let mut read = self.node.backend.read(self.context.connection, question.group, question.from, limits);
+        self.bytes_left -= bytes_max;
+        match (&mut read).now_or_never() {
+            Some(read) => self.on_reading(question, bytes_max, read, cold),
+            None => self.readings.push(Begun { question, promised: bytes_max, read }),
         }
     }
 
-    /// Takes batches, as far as there is room: what came side by side was not told how much the others bring.
-    fn take(&mut self, place: usize, mut chunks: Vec<Bytes>) -> Result<(), ErrorCode> {
-        let is_first = self.bytes() == 0;
-        let mut bytes = 0;
-        let fitting = chunks.iter().enumerate().take_while(|(number, chunk)| {
-            bytes += chunk.len();
-            bytes <= self.bytes_left || (is_first && *number == 0)
-        });
-        let fitting = fitting.count();
-        chunks.truncate(fitting);
-        let mut records = join(chunks);
+    /// Waits for the reads that were begun.
+    async fn settle(&mut self, cold: &mut OnTheirWay) {
+        let readings = std::mem::take(&mut self.readings);
+        let each = readings
+            .into_iter()
+            .map(async |Begun { question, promised, read }| (question, promised, read.await));
+        for (question, promised, read) in join_all(each).await {
+            self.on_reading(question, promised, read, cold);
+        }
+    }
+
+    fn on_reading(
+        &mut self,
+        question: Question,
+        promised: usize,
+        read: Result<Reading, ReadError>,
+        cold: &mut OnTheirWay,
+    ) {
+        match read {
+            Ok(Reading::OnItsWay(read)) => {
+                // Those that are here do not wait for its bytes.
+                self.bytes_left += promised;
+                cold.expect(question.place, read, promised);
+            }
+            Ok(Reading::Here(batches)) => self.on_read(question, promised, Ok(batches)),
+            Err(error) => self.on_read(question, promised, Err(error)),
+        }
+    }
+
+    fn on_read(&mut self, question: Question, promised: usize, batches: Result<ReadBatches, ReadError>) {
+        let mut chunks = match batches {
+            Ok(batches) => batches.chunks,
+            Err(error) => {
+                self.bytes_left += promised;
+                return self.fetched[question.place].fail(error.code());
+            }
+        };
+        if chunks.is_empty() {
+            self.denied.get_or_insert(question);
+        }
+        let fetched = &mut self.fetched[question.place];
         if self.codecs == Codecs::BeforeZstd {
-            records = before_zstd(records)?;
+            match before_zstd(chunks) {
+                Ok(readable) => chunks = readable,
+                Err(code) => {
+                    self.bytes_left += promised;
+                    return fetched.fail(code);
+                }
+            }
         }
-        self.bytes_left = self.bytes_left.saturating_sub(records.len());
-        self.slots[place].data.records = Some(records);
-        Ok(())
+        fetched.records = chunks;
+        let bytes = fetched.bytes();
+        self.bytes += bytes;
+        self.bytes_left += promised.saturating_sub(bytes);
     }
 
     fn find(&self, want: &Wanted) -> Result<Served, ErrorCode> {
@@ -312,26 +359,21 @@ fn diverges(view: &PartitionView, want: &Wanted, data: &mut PartitionData) -> bo
 }
 
 /// The batches in front of the first that the client cannot read; none: it is told.
-fn before_zstd(records: Bytes) -> Result<Bytes, ErrorCode> {
-    let mut readable = 0;
-    for batch in Batches::new(&records) {
-        let Ok(batch) = batch else { break };
-        if batch.meta().codec == Codec::Zstd {
+fn before_zstd(mut chunks: Vec<Bytes>) -> Result<Vec<Bytes>, ErrorCode> {
+    let had_any = !chunks.is_empty();
+    for place in 0..chunks.len() {
+        let readable = readable_bytes(&chunks[place]);
+        if readable < chunks[place].len() {
+            chunks[place].truncate(readable);
+            chunks.truncate(place + usize::from(readable > 0));
             break;
         }
-        readable += batch.meta().bytes as usize;
     }
-    if readable == 0 && !records.is_empty() {
-        return Err(ErrorCode::UnsupportedCompressionType);
-    }
-    Ok(records.slice(..readable))
+    if had_any && chunks.is_empty() { Err(ErrorCode::UnsupportedCompressionType) } else { Ok(chunks) }
 }
 
-fn join(mut chunks: Vec<Bytes>) -> Bytes {
-    if chunks.len() <= 1 {
-        return chunks.pop().unwrap_or_default();
-    }
-    let mut joined = BytesMut::with_capacity(chunks.iter().map(Bytes::len).sum());
-    chunks.iter().for_each(|chunk| joined.extend_from_slice(chunk));
-    joined.freeze()
+fn readable_bytes(chunk: &[u8]) -> usize {
+    let known =
+        Batches::new(chunk).map_while(Result::ok).take_while(|batch| batch.meta().codec != Codec::Zstd);
+    known.map(|batch| batch.meta().bytes as usize).sum()
 }

@@ -30,6 +30,7 @@ async fn one(peer: &mut impl Peer, key: ApiKey, version: i16) {
         ApiKey::Metadata => topics::metadata(peer, version).await,
         ApiKey::CreateTopics => topics::create_topics(peer, version).await,
         ApiKey::DeleteTopics => topics::delete_topics(peer, version).await,
+        ApiKey::DeleteRecords => records::delete_records(peer, version).await,
         ApiKey::DescribeConfigs => topics::describe_configs(peer, version).await,
         ApiKey::DescribeCluster => topics::describe_cluster(peer, version).await,
         ApiKey::ApiVersions => topics::api_versions(peer, version).await,

@@ -241,6 +241,35 @@ pub async fn offset_for_leader_epoch(peer: &mut impl Peer, version: i16) {
     assert_eq!(told, [(OK, 3), (OK, -1), (fenced, -1), (early, -1), unknown, unknown]);
 }
 
+pub async fn delete_records(peer: &mut impl Peer, version: i16) {
+    let name = format!("deleted-records-{version}");
+    create(peer, &name).await;
+    fill(peer, &name, batch(Codec::None, 3)).await;
+    let partition = |index: i32, offset: i64| {
+        message!(delete_records_request::DeleteRecordsPartition { partition_index: index, offset: offset })
+    };
+    let topic = |name: &str, partitions: Vec<_>| {
+        message!(delete_records_request::DeleteRecordsTopic { name: name.into(), partitions: partitions })
+    };
+    let (missing, out) = (code(ErrorCode::UnknownTopicOrPartition), code(ErrorCode::OffsetOutOfRange));
+    let steps = [(2, (OK, 2)), (1, (OK, 2)), (4, (out, -1)), (-2, (out, -1)), (-1, (OK, 3)), (0, (OK, 3))];
+    for (offset, told) in steps {
+        let topics = vec![
+            topic(&name, vec![partition(0, offset), partition(9, 0)]),
+            topic("no-such", vec![partition(0, 0)]),
+        ];
+        let request = message!(DeleteRecordsRequest { topics: topics, timeout_ms: 10_000 });
+        let response = ask!(peer, version, DeleteRecords, request);
+        let results: Vec<(i16, i64)> = response
+            .topics
+            .iter()
+            .flat_map(|topic| &topic.partitions)
+            .map(|partition| (partition.error_code, partition.low_watermark))
+            .collect();
+        assert_eq!(results, [told, (missing, -1), (missing, -1)], "offset {offset}");
+    }
+}
+
 async fn current_epoch(peer: &mut impl Peer, name: &str) -> i32 {
     let topic = message!(metadata_request::MetadataRequestTopic { name: Some(name.into()) });
     let response = ask!(peer, 9, Metadata, message!(MetadataRequest { topics: Some(vec![topic]) }));
@@ -334,6 +363,7 @@ pub async fn fetch(peer: &mut impl Peer, version: i16) {
     if version >= 9 {
         assert_eq!(fetched(peer, Get { epoch: 0, ..all }).await.0, code(ErrorCode::FencedLeaderEpoch));
         assert_eq!(fetched(peer, Get { epoch: 999, ..all }).await.0, code(ErrorCode::UnknownLeaderEpoch));
+        leaders(peer, all).await;
     }
     let nothing = ask!(peer, version, Fetch, message!(FetchRequest { max_wait_ms: 10_000, min_bytes: 1 }));
     assert_eq!(nothing.responses, Vec::new(), "nothing wanted is answered at once");
@@ -344,6 +374,26 @@ pub async fn fetch(peer: &mut impl Peer, version: i16) {
         delete(peer, &name).await;
         create(peer, &name).await;
         assert_eq!(fetched(peer, all).await.0, code(ErrorCode::UnknownTopicId), "the old id stays unknown");
+    }
+}
+
+/// An old epoch is answered with the current one from version 16 on, and with where its leader is (KIP-951).
+async fn leaders(peer: &mut impl Peer, want: Get<'_>) {
+    let fenced = ask!(peer, want.version, Fetch, get(Get { epoch: 0, ..want }));
+    let leader = &fenced.responses[0].partitions[0].current_leader;
+    let ids: Vec<i32> = fenced.node_endpoints.iter().map(|endpoint| endpoint.node_id).collect();
+    if want.version < 16 {
+        assert_eq!((leader.leader_id, leader.leader_epoch, ids), (-1, -1, vec![]));
+    } else {
+        let epoch = current_epoch(peer, want.topic.name).await;
+        assert_eq!((leader.leader_epoch, ids), (epoch, vec![leader.leader_id]));
+        assert!(fenced.node_endpoints[0].port > 0 && !fenced.node_endpoints[0].host.is_empty());
+    }
+    // A client that is ahead waits for this node; an answer without an error names nobody.
+    for epoch in [999, -1] {
+        let other = ask!(peer, want.version, Fetch, get(Get { epoch, ..want }));
+        let leader = &other.responses[0].partitions[0].current_leader;
+        assert_eq!((leader.leader_id, other.node_endpoints.len()), (-1, 0));
     }
 }
 

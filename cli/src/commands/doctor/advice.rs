@@ -65,7 +65,7 @@ pub fn of_failure(failure: &Failure, bucket: &str, prefix: &str) -> String {
         return "the session has expired: renew the credentials (AWS_SESSION_TOKEN)".into();
     }
     if says("no credentials") {
-        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run where a role gives them"
+        return "there are no credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or run where a role gives them"
             .into();
     }
     if says("AuthorizationHeaderMalformed") || says("PermanentRedirect") {

@@ -85,6 +85,43 @@ fn b8_one_deletion_runs_at_a_time_and_a_refused_one_wakes_nobody() {
 }
 
 #[test]
+fn b1_no_checkpoint_is_captured_that_does_not_name_the_one_before() {
+    let mut node = trimmed(6);
+    node.publish(11);
+    node.act(Action::PublishCheckpoint { uid: 12 });
+    let Job::Publish { captured, key_term, .. } = node.job() else { panic!("no publication") };
+    let header = captured.header().clone();
+    let checkpoint = PublishedCheckpoint {
+        uid: 12,
+        key_term,
+        state_index: header.state.index,
+        state_term: header.state.term,
+        state_offset: header.state.offset,
+        applied_index: header.applied.index,
+        log_start: captured.log_start(),
+        bytes: 1,
+        sha256: Digest::default(),
+        published_ms: 1,
+    };
+    let starts = |node: &mut Node| {
+        node.take_effects();
+        node.step(Input::Act { group: GROUP, action: Action::PublishCheckpoint { uid: 13 } });
+        let started = |effect: &Effect| matches!(effect, Effect::Start(Job::Publish { .. }));
+        node.effects.iter().any(started)
+    };
+    // The job has ended; its command is not fsynced.
+    let outcome = JobOutcome::CheckpointPublished { checkpoint, kept: None };
+    node.step(Input::JobDone { group: GROUP, outcome });
+    assert!(node.status().publication_pending);
+    let waiting = std::mem::take(&mut node.effects);
+    assert!(!starts(&mut node), "it would push 12 out of the bucket, and 12 is named next");
+    node.effects = waiting;
+    node.settle();
+    assert!(!node.status().publication_pending);
+    assert!(starts(&mut node));
+}
+
+#[test]
 fn b1_b9_the_log_start_and_what_it_leaves_survive_a_kill() {
     let node = trimmed(6);
     let (before, node) = (node.status(), node.reopen());
