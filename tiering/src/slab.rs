@@ -215,7 +215,7 @@ impl Slab {
     }
 
     fn open(&self) -> io::Result<Arc<dyn DiskFile>> {
-        let SlabOptions { path, frame_bytes, bytes_max } = &self.options;
+        let SlabOptions { path, frame_bytes, bytes_max, .. } = &self.options;
         let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
         self.disk.create_directory(directory)?;
         let length = bytes_max / frame_bytes * frame_bytes;
