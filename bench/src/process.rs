@@ -52,6 +52,8 @@ impl Broker {
             .arg(data)
             .args(["--listen", &address.to_string(), "--admin-listen", &free_address()?.to_string()])
             .args(&arguments)
+            // It names the S3 server's program for us; to a broker it is a key that nobody knows.
+            .env_remove("VARVE_TOOLS")
             .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
