@@ -26,7 +26,7 @@ use super::{
         partitions::{self, Served, TopicRef},
     },
     Limits,
-    cold::OnTheirWay,
+    cold::{Arrived, OnTheirWay},
     room::Room,
     session::Wanted,
 };
@@ -164,15 +164,16 @@ impl<'a> Pass<'a> {
     /// Takes what has arrived from the object store since it was visited.
     pub async fn take_arrived(&mut self, cold: &mut OnTheirWay) {
         for place in cold.places() {
-            if self.fetched[place].records.is_empty() && !self.fetched[place].is_urgent() {
-                self.arrive(place, cold).await;
+            let fetched = &self.fetched[place];
+            if fetched.records.is_empty() && !fetched.is_urgent() {
+                self.arrive(place, cold.arrived(place)).await;
             }
         }
     }
 
     /// Takes batches from the object store, as far as there is room: side by side nobody was told what the others bring.
-    async fn arrive(&mut self, place: usize, cold: &OnTheirWay) {
-        let Some(arrived) = cold.arrived(place) else { return };
+    async fn arrive(&mut self, place: usize, arrived: Option<Arrived>) {
+        let Some(arrived) = arrived else { return };
         let is_first = self.bytes == 0 && self.readings.is_empty();
         if is_first {
             match self.room.take().await {
@@ -212,7 +213,7 @@ impl<'a> Pass<'a> {
             let checked = self.check(want, &mut fetched.data);
             self.fetched.push(fetched);
             match checked {
-                Ok(Some(_)) if cold.knows(place) => self.arrive(place, cold).await,
+                Ok(Some(_)) if cold.knows(place) => self.arrive(place, cold.arrived(place)).await,
                 Ok(Some(question)) => self.ask(question, cold).await,
                 Ok(None) => {}
                 Err(code) => self.fetched.last_mut().expect("it was pushed").fail(code),
