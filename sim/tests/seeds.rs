@@ -77,7 +77,7 @@ fn different_seeds_do_different_things() {
 #[test]
 fn the_seeds_reach_everything() {
     let mut all = varve_sim::world::Counts::default();
-    for counts in FIRST.iter().map(|outcome| outcome.counts) {
+    for counts in FIRST.iter().chain(&*SECOND).chain(&*THIRD).map(|outcome| outcome.counts) {
         all.acknowledged += counts.acknowledged;
         all.power_cuts += counts.power_cuts;
         all.kills += counts.kills;
