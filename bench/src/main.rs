@@ -10,20 +10,22 @@ mod figures;
 mod floor;
 mod process;
 mod report;
+mod store;
 mod wire;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use figures::{Bench, Scale, cost, end_to_end, memory, partitions, produce, read, restart};
+use figures::{Bench, Scale, cold, cost, end_to_end, memory, partitions, produce, read, restart};
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
-const FIGURES: [(&str, Measure); 7] = [
+const FIGURES: [(&str, Measure); 8] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
+    ("cold", cold::measure),
     ("end-to-end", end_to_end::measure),
     ("restart", restart::measure),
     ("memory", memory::measure),

@@ -25,21 +25,27 @@ pub struct Broker {
     admin: SocketAddr,
     data: PathBuf,
     arguments: Vec<String>,
+    environment: Vec<(String, String)>,
 }
 
 impl Broker {
-    /// Starts `varve serve` over `data` with further arguments and waits until it answers connections.
-    pub fn start(binary: &Path, data: &Path, arguments: &[&str]) -> anyhow::Result<Self> {
-        let arguments = arguments.iter().map(ToString::to_string).collect();
-        Self::launch(binary, data, free_address()?, arguments)
+    /// Starts `varve serve` over `data` with further arguments and variables, and waits until it answers connections.
+    pub fn start_with(
+        binary: &Path,
+        data: &Path,
+        arguments: Vec<String>,
+        environment: Vec<(String, String)>,
+    ) -> anyhow::Result<Self> {
+        Self::launch(binary, data, arguments, environment)
     }
 
     fn launch(
         binary: &Path,
         data: &Path,
-        address: SocketAddr,
         arguments: Vec<String>,
+        environment: Vec<(String, String)>,
     ) -> anyhow::Result<Self> {
+        let address = free_address()?;
         fs::create_dir_all(data)?;
         let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
         let admin = free_address()?;
@@ -49,12 +55,15 @@ impl Broker {
             .arg(data)
             .args(["--listen", &address.to_string(), "--admin-listen", &admin.to_string()])
             .args(&arguments)
+            // It names the S3 server's program for us; to a broker it is a key that nobody knows.
+            .env_remove("VARVE_TOOLS")
+            .envs(environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
-        let mut broker = Self { child, address, admin, data: data.to_owned(), arguments };
+        let mut broker = Self { child, address, admin, data: data.to_owned(), arguments, environment };
         broker.wait_until_it_listens()?;
         Ok(broker)
     }
@@ -86,7 +95,7 @@ impl Broker {
     /// Starts again over the same data; the seconds until a partition took a batch.
     pub fn restart(&mut self, binary: &Path, topic: &str, partition: i32) -> anyhow::Result<f64> {
         let begin = Instant::now();
-        *self = Self::launch(binary, &self.data, free_address()?, self.arguments.clone())?;
+        *self = Self::launch(binary, &self.data, self.arguments.clone(), self.environment.clone())?;
         let mut client = wire::Client::connect(self.address)?;
         let mut frame = wire::produce(topic, &[partition], &wire::batch(1, 100));
         while let Err(error) = wire::check_produced(client.call(&mut frame)?) {

@@ -8,6 +8,7 @@ use std::{
     collections::VecDeque,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
+    thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -52,27 +53,24 @@ fn now_ms() -> i64 {
 
 /// One uncompressed record batch (v2) of `count` records, each with a value of `value_bytes`.
 pub fn batch(count: usize, value_bytes: usize) -> Vec<u8> {
-    batch_of(count, value_bytes, |delta, place| (place * 31 + delta) as u8)
+    batch_of(count, |delta| (0..value_bytes).map(|place| (place * 31 + delta) as u8).collect())
 }
 
-/// The same with values that do not compress.
+/// The same with values that compress to nothing less.
 pub fn noise_batch(count: usize, value_bytes: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed ^ 0x9e37_79b9_7f4a_7c15;
-    batch_of(count, value_bytes, |_, _| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (state >> 56) as u8
-    })
+    batch_of(count, |delta| noise(value_bytes, seed.wrapping_mul(1 << 20).wrapping_add(delta as u64 + 1)))
 }
 
-fn batch_of(count: usize, value_bytes: usize, mut byte: impl FnMut(usize, usize) -> u8) -> Vec<u8> {
+fn batch_of(count: usize, value: impl Fn(usize) -> Vec<u8>) -> Vec<u8> {
     let mut records = Vec::new();
     for delta in 0..count {
         let mut record = vec![0];
         varint(&mut record, 0);
         varint(&mut record, delta as i64);
         varint(&mut record, -1);
-        varint(&mut record, value_bytes as i64);
-        record.extend((0..value_bytes).map(|place| byte(delta, place)));
+        let value = value(delta);
+        varint(&mut record, value.len() as i64);
+        record.extend(value);
         varint(&mut record, 0);
         varint(&mut records, record.len() as i64);
         records.extend(record);
@@ -95,6 +93,20 @@ fn batch_of(count: usize, value_bytes: usize, mut byte: impl FnMut(usize, usize)
     batch.extend(crc32c(&checked).to_be_bytes());
     batch.extend(checked);
     batch
+}
+
+/// Bytes that compress to nothing less, the same for the same seed.
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend(state.to_be_bytes());
+    }
+    bytes.truncate(length);
+    bytes
 }
 
 /// A Produce request (acks=all) of one batch to each of `partitions`.
@@ -265,6 +277,50 @@ pub fn closed_loop(
     run.seconds = begin.elapsed().as_secs_f64();
     ensure!(!run.latencies.is_empty(), "no request was answered");
     Ok(run)
+}
+
+/// Sends one frame over and over at a fixed rate, whatever the answers do; latencies count from when each was due.
+pub fn open_loop(address: SocketAddr, frame: &mut [u8], rate: f64, time: Duration) -> anyhow::Result<Run> {
+    let mut client = Client::connect(address)?;
+    let mut answers = Client { stream: client.stream.try_clone()?, correlation: 0, answer: Vec::new() };
+    let count = (time.as_secs_f64() * rate).max(1.0) as u32;
+    let (period, begin) = (Duration::from_secs_f64(1.0 / rate), Instant::now());
+    let reader = thread::spawn(move || {
+        let mut latencies = Vec::with_capacity(count as usize);
+        for number in 0..count {
+            check_produced(answers.receive()?.1)?;
+            latencies.push((begin.elapsed().saturating_sub(period * number)).as_secs_f64());
+        }
+        anyhow::Ok(latencies)
+    });
+    for number in 0..count {
+        thread::sleep((begin + period * number).saturating_duration_since(Instant::now()));
+        client.send(frame)?;
+    }
+    let latencies = reader.join().expect("the reader does not panic")?;
+    let bytes = frame.len() as u64 * u64::from(count);
+    Ok(Run { latencies, seconds: begin.elapsed().as_secs_f64(), bytes })
+}
+
+/// The first offset of partition 0 that this node's own log holds (ListOffsets version 9, time -4).
+pub fn local_start(address: SocketAddr, topic: &str) -> anyhow::Result<i64> {
+    // An empty set of tags behind the header and behind each part; compact lengths are one more than what follows.
+    let mut body = vec![0];
+    body.extend((-1_i32).to_be_bytes());
+    body.extend([0, 2, topic.len() as u8 + 1]);
+    body.extend(topic.as_bytes());
+    body.push(2);
+    body.extend(0_i32.to_be_bytes());
+    body.extend((-1_i32).to_be_bytes());
+    body.extend((-4_i64).to_be_bytes());
+    body.extend([0, 0, 0]);
+    let mut client = Client::connect(address)?;
+    let answer = client.call(&mut framed(2, 9, &body))?;
+    // tags 1 | throttle i32 | topics 1 | name 1 + n | partitions 1 | index i32 | error i16 | time i64 | offset i64
+    let at = 1 + 4 + 1 + 1 + topic.len() + 1 + 4;
+    let error = i16::from_be_bytes(answer[at..at + 2].try_into()?);
+    ensure!(error == 0, "list offsets answered error {error}");
+    Ok(i64::from_be_bytes(answer[at + 10..at + 18].try_into()?))
 }
 
 /// Refuses a Produce answer (version 7) that carries an error.

@@ -20,7 +20,7 @@ use varve_formats::{
     segment::{BlockCompression, SegmentState},
     state::{Intent, Tombstone},
 };
-use varve_objects::Store;
+use varve_objects::{Store, Stores};
 use varve_replica::{
     Job, JobKind, JobOutcome, LocalCheckpoint, SealMark, checkpoint::Captured, partition::RecordState,
 };
@@ -38,8 +38,10 @@ pub use retention::Retention;
 pub struct Surroundings {
     /// The local disk.
     pub disk: Arc<dyn Disk>,
-    /// The tier.
+    /// The tier, as what the node keeps there for itself may use it.
     pub store: Arc<dyn Store>,
+    /// The tier by class, for work that has one of its own.
+    pub stores: Stores,
     /// Where objects go.
     pub keys: Keys,
     /// Puts segments, within a budget.

@@ -56,6 +56,7 @@ macro_rules! metrics {
     (@type counter) => { Counter };
     (@type counter $a:literal) => { Family<Label, Counter> };
     (@type counter $a:literal, $b:literal) => { Family<Labels, Counter> };
+    (@type seconds $a:literal) => { Family<Label, Counter<f64, AtomicU64>> };
     (@type amount) => { Amount };
     (@type gauge) => { Gauge };
     (@type fraction) => { Fraction };
@@ -68,6 +69,7 @@ macro_rules! metrics {
     (@new $($other:tt)*) => { Default::default() };
     (@kind counter) => { "counter" };
     (@kind gauge) => { "gauge" };
+    (@kind seconds) => { "counter" };
     (@kind amount) => { "counter" };
     (@kind fraction) => { "gauge" };
     (@kind $histogram:ident) => { "histogram" };
@@ -152,6 +154,11 @@ metrics! {
     snapshot_errors: counter() "snapshot_errors" "" "Snapshots that failed; they are tried again";
     snapshot_last: fraction() "snapshot_last_success_timestamp" "seconds" "When the last snapshot was published";
     store_requests: counter("operation", "outcome") "s3_requests" "" "Requests to the object store, which S3 charges";
+    budget_requests: counter("class") "store_budget_requests" "" "Tries of requests to the object store that the node's budget let through";
+    budget_bytes: counter("class") "store_budget" "bytes" "Bytes that they carried";
+    budget_wait: seconds("class") "store_budget_wait" "seconds" "Time that requests waited for the budget";
+    budget_slow_downs: counter() "store_slow_downs" "" "How often the object store asked to slow down, and was heard";
+    budget_pace: gauge() "store_requests_per_second_max" "" "The pace of requests that the budget allows now";
     store_sent: counter("operation") "s3_sent" "bytes" "Bytes of objects sent to the object store";
     store_received: counter("operation") "s3_received" "bytes" "Bytes of objects received from the object store";
     store_cost: amount() "s3_cost_estimate_dollars" "" "What these requests cost at the list price of S3 Standard (us-east-1): 5 dollars a million for put and list, 0.4 for gets and heads, nothing for deletes; storage and traffic are not in it";
@@ -160,6 +167,12 @@ metrics! {
     cold_damage: counter() "tier_read_damage" "" "Those of them that found an object missing or damaged: records are lost unless it comes back";
     cache_hits: counter() "tier_cache_hits" "" "Chunks of cold segments found in memory";
     cache_misses: counter() "tier_cache_misses" "" "Chunks of cold segments that had to be read";
+    cache_disk_hits: counter() "tier_cache_disk_hits" "" "Chunks of cold segments found on disk";
+    cache_disk_writes: counter() "tier_cache_disk_writes" "" "Chunks written there";
+    cache_disk_bypassed: counter() "tier_cache_disk_bypassed" "" "Times the disk cache was passed by because it was busy or slow";
+    cache_disk_corrupt: counter() "tier_cache_disk_corrupt" "" "Chunks that did not read back from disk as they were written; the object store gave them again";
+    cache_disk_failures: counter() "tier_cache_disk_failures" "" "Reads and writes of the disk cache that failed";
+    cache_disk_bytes: gauge() "tier_cache_disk" "bytes" "Bytes of the disk cache in use";
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
     disk_short: gauge() "storage_disk_short" "" "1 while the file system, not the log's limit, makes data leave this node, and producers wait";
     disk_total: gauge() "storage_disk_total" "bytes" "Size of the data directory's file system";

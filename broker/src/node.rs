@@ -139,6 +139,18 @@ pub struct ReadBatches {
     pub next: Offset,
 }
 
+/// Where a read stands when this node's own places were asked.
+pub enum Reading {
+    /// They gave it.
+    Here(ReadBatches),
+    /// It comes from the object store, asked with the first poll. Whoever stops waiting then loses nothing: the read goes
+    /// on and fills the caches.
+    OnItsWay(ColdRead),
+}
+
+/// A read from the object store.
+pub type ColdRead = BoxFuture<'static, Result<ReadBatches, ReadError>>;
+
 /// Why nothing was read. All but `OutOfRange` and `Corrupt` are worth another try.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -209,13 +221,15 @@ pub trait Backend: Send + Sync + 'static {
         None
     }
 
-    /// Whole batches from the one that holds `from`.
+    /// Whole batches from the one that holds `from`, on behalf of a connection. Ends when the places of this node were
+    /// asked.
     fn read(
         &self,
+        connection: u64,
         group: GroupId,
         from: Offset,
         limits: ReadLimits,
-    ) -> BoxFuture<'static, Result<ReadBatches, ReadError>>;
+    ) -> BoxFuture<'static, Result<Reading, ReadError>>;
 
     /// The first record whose timestamp is at least `timestamp`.
     fn find_timestamp(

@@ -65,7 +65,8 @@ async fn a_fault_before_the_effect_leaves_nothing_and_one_after_it_leaves_the_ob
     let Some(rig) = rig(1).await else { return };
     for before in ["status:503:SlowDown", "status:500:InternalError", "hang", "reset"] {
         rig.set(&format!("{before} times=1"));
-        assert!(matches!(rig.put(before).await, Err(PutError::Failed(Failure::Retry(_)))), "{before}");
+        let put = rig.put(before).await;
+        assert!(matches!(put, Err(PutError::Failed(failure)) if failure.is_retriable()), "{before}");
         assert_eq!(rig.get(before).await, Err(GetError::NotFound), "{before}");
     }
     for after in ["status-after:500:InternalError", "hang-after", "reset-after"] {

@@ -7,9 +7,12 @@ use thiserror::Error;
 /// A request that was not answered with what was asked for. The variant says who acts next; the text is for people.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Failure {
-    /// Nobody knows, or the store is busy: ask again later. The request may have taken effect.
+    /// Nobody knows: ask again later. The request may have taken effect.
     #[error("the store did not answer: {0}")]
     Retry(String),
+    /// The same, and the store says so itself (SlowDown): everybody asks less often.
+    #[error("the store asks to slow down: {0}")]
+    Busy(String),
     /// The operator: credentials, permissions or this machine's clock are wrong. Asking again soon does not help.
     #[error("the store denied access: {0}")]
     Denied(String),
@@ -29,7 +32,7 @@ impl Failure {
     /// Whether the same request may do better later.
     #[must_use]
     pub const fn is_retriable(&self) -> bool {
-        matches!(self, Self::Retry(_))
+        matches!(self, Self::Retry(_) | Self::Busy(_))
     }
 }
 

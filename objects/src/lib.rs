@@ -7,7 +7,8 @@
 //! ```text
 //!   tiering, snapshot, compactor
 //!        |  put_or_confirm, get_verified            helpers: what a caller does with the answers
-//!   Counting -> Retrying -> ReadBack                decorators, each a Store
+//!   stores.of(class)                                one Retrying a class, within the budgets of the node
+//!   Retrying -> Counting -> ReadBack                decorators, each a Store
 //!        |
 //!   S3 | Directory | testing::MemoryStore           stores, each passes `conformance`
 //! ```
@@ -26,6 +27,7 @@
 
 pub mod admin;
 mod body;
+pub mod budget;
 pub mod bugs;
 pub mod conformance;
 mod counting;
@@ -38,11 +40,13 @@ mod read_back;
 mod retrying;
 pub mod s3;
 mod store;
+mod stores;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod verified;
 
 pub use body::Body;
+pub use budget::{BudgetOptions, BudgetReport, Budgets, Class};
 pub use counting::{Count, Counters, Counting};
 pub use directory::{Directory, OpenError};
 pub use error::{Failure, GetError, HeadError, Operation, PutError};
@@ -50,4 +54,5 @@ pub use read_back::ReadBack;
 pub use retrying::{RetryOptions, Retrying};
 pub use s3::{S3, install_crypto};
 pub use store::{Listed, Page, Store, Suffix};
+pub use stores::Stores;
 pub use verified::{Put, get_verified, put_or_confirm};

@@ -30,6 +30,15 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(200);
 /// How often bytes that do not match their checksum are fetched before they are called corrupt.
 pub const VERIFIED_READS_MAX: u32 = 3;
 
+/// Requests a second that a node makes unless told otherwise: below what S3 answers for one prefix (5,500 reads).
+pub const REQUESTS_PER_SECOND: u32 = 5_000;
+/// How often at most the pace is cut: answers to what was under way at the last cut say nothing new.
+pub const SLOW_DOWN_EVERY: Duration = Duration::from_secs(1);
+/// How long the store must not have asked before the pace grows again.
+pub const SLOW_DOWN_REST: Duration = Duration::from_secs(2);
+/// The slowest pace, in requests a second: slower, and nobody would find out that the store has recovered.
+pub const SLOW_DOWN_FLOOR: f64 = 10.0;
+
 /// How many writers the probe and the conformance suite let race for one key.
 pub const RACING_WRITERS: usize = 8;
 
@@ -37,6 +46,7 @@ pub const RACING_WRITERS: usize = 8;
 const _: () = assert!(ATTEMPT_TIMEOUT.as_millis() > REQUEST_TIMEOUT.as_millis());
 const _: () = assert!(CONNECT_TIMEOUT.as_millis() < REQUEST_TIMEOUT.as_millis());
 const _: () = assert!(BACKOFF_FIRST.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(SLOW_DOWN_EVERY.as_millis() < SLOW_DOWN_REST.as_millis());
 const _: () = assert!(KEY_PART_BYTES_MAX < KEY_BYTES_MAX);
 // An object of the largest size passes in time over a link of 1 MiB/s.
 const _: () = assert!(OBJECT_BYTES_MAX / (1 << 20) <= REQUEST_TIMEOUT.as_secs());

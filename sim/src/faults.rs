@@ -10,7 +10,7 @@ use varve_wal::testing::{Injected, Operation, Target};
 
 use crate::{
     crashes::{RARE_TARGETS, TARGETS},
-    jobs::rates,
+    jobs::{CACHE, rates},
     world::World,
 };
 
@@ -73,6 +73,7 @@ impl World {
         }
         if self.rots_at == Some(step) {
             self.rot();
+            self.spoil_cache();
         }
     }
 
@@ -141,6 +142,22 @@ impl World {
             self.rotten_files.insert(path.clone());
         }
         self.counts.flips += 1;
+    }
+
+    /// Flips a bit in each of a few frames of the cold chunks' cache. That excuses nothing: a cache is never the cause of an error, and
+    /// never serves what it did not get.
+    fn spoil_cache(&mut self) {
+        let path = Path::new(CACHE);
+        let bytes =
+            self.disk.files().iter().find(|(file, _)| file == path).map_or(0, |(_, bytes)| bytes.len());
+        if bytes == 0 {
+            return;
+        }
+        self.trace.note(format_args!("the cache of cold chunks rots"));
+        for _ in 0..8 {
+            let bit = self.random.random_range(0..bytes as u64 * 8);
+            self.disk.flip_bit(path, bit);
+        }
     }
 
     /// Whether some file of a group is damaged, below this directory.

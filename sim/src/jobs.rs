@@ -14,17 +14,20 @@ use varve_formats::{
     keys::{Keys, Prefix},
 };
 use varve_objects::{
-    Directory, RetryOptions, Retrying, Store,
+    BudgetOptions, Budgets, Class, Directory, RetryOptions, Store, Stores,
     testing::{FaultRates, FaultyStore, MemoryStore, SeededEntropy},
 };
 use varve_replica::{Job, JobKind, JobOutcome, PartitionView};
 use varve_tiering::{
-    ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError, ReadLimits,
-    Spawn, TailCache, TimestampOffset, UploadBudget, Uploader, chunks,
+    Admission, ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError,
+    ReadLimits, Slab, SlabOptions, Spawn, TailCache, TimestampOffset, UploadBudget, Uploader, chunks,
 };
 use varve_wal::{Reader, testing::MemoryDisk};
 
 use crate::{clock::SimClock, node::CLUSTER, plan::StoreKind};
+
+/// Where cold chunks are kept on disk.
+pub const CACHE: &str = "/data/cache/chunks.slab";
 
 /// How a task ended.
 pub enum Done {
@@ -153,19 +156,29 @@ impl Cold {
         for directory in ["/data/groups", "/data/segments"] {
             disk.create_directory(Path::new(directory))?;
         }
-        let store: Arc<dyn Store> =
-            Arc::new(Retrying::new(inner, Arc::clone(&clock), entropy, RetryOptions::default()));
+        let budgets = Budgets::new(Arc::clone(&clock), BudgetOptions::default());
+        let stores = Stores::new(inner, budgets, &clock, &entropy, RetryOptions::default());
+        let store = stores.of(Class::Checkpoint);
         let local = LocalSegments::new(Arc::clone(&disk), PathBuf::from("/data/segments"));
         let (tail, spawned) = (TailCache::new(6 << 10), SimSpawn::default());
-        let options = chunks::Options { chunk_bytes: 4 << 10, bytes_max: 64 << 10 };
-        let chunks = ChunkCache::new(Arc::clone(&store), Arc::new(spawned.clone()), options);
+        let options = chunks::Options { chunk_bytes: 4 << 10, bytes_max: 8 << 10 };
+        let slab = SlabOptions {
+            path: PathBuf::from(CACHE),
+            frame_bytes: options.chunk_bytes,
+            bytes_max: 32 * options.chunk_bytes,
+            admission: Admission::First,
+        };
+        let slab = Slab::new(Arc::clone(&disk), Arc::clone(&clock), slab);
+        let chunks = ChunkCache::new(stores.of(Class::ClientRead), Arc::new(spawned.clone()), options);
+        let chunks = chunks.with_slab(slab);
         let cold_options = ColdOptions { index_bytes_max: 64 << 10, read_ahead_bytes_max: 32 << 10 };
-        let cold = ColdReader::new(Arc::clone(&store), keys(), chunks, cold_options);
+        let cold = ColdReader::new(stores.of(Class::ClientRead), keys(), chunks, cold_options);
         let log = LogView::new(tail.clone(), wal.clone(), local.clone(), cold);
         let surroundings = Surroundings {
             disk,
-            uploader: Uploader::new(Arc::clone(&store), keys(), UploadBudget::new(1 << 20)),
+            uploader: Uploader::new(stores.of(Class::Upload), keys(), UploadBudget::new(1 << 20)),
             store,
+            stores,
             keys: keys(),
             local,
             wal: wal.clone(),

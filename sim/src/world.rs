@@ -11,7 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_common::{Clock, Digest, GroupId, ObjectKey, Term};
 use varve_objects::testing::MemoryStore;
 use varve_replica::{PartitionView, Reply, metadata::Image};
-use varve_tiering::LocalSegments;
+use varve_tiering::{LocalSegments, Slab};
 use varve_wal::{Record, RecoveredGroup, testing::MemoryDisk};
 
 use crate::{
@@ -58,6 +58,10 @@ pub struct Counts {
     pub times: u64,
     /// Lives in which reads failed.
     pub unreadable: u64,
+    /// Cold chunks that came from the cache on disk.
+    pub cached: u64,
+    /// Those that did not read back as they were written.
+    pub spoiled: u64,
     /// Cuts of logs.
     pub cuts: u64,
     /// Groups that were given up while the node ran.
@@ -238,6 +242,9 @@ impl World {
         self.note_steps();
         self.counts.unreadable += u64::from(self.is_unreadable());
         if let Some(mut node) = self.node.take() {
+            let cached = node.cold.log.cold().chunks().slab().map(Slab::counts).unwrap_or_default();
+            self.counts.cached += cached.hits;
+            self.counts.spoiled += cached.corrupt;
             node.executor.kill();
         }
         self.clock.forget_timers();

@@ -89,6 +89,8 @@ fn the_seeds_reach_everything() {
         all.reads += counts.reads;
         all.times += counts.times;
         all.unreadable += counts.unreadable;
+        all.cached += counts.cached;
+        all.spoiled += counts.spoiled;
         all.cuts += counts.cuts;
         all.given_up += counts.given_up;
         all.zombies += counts.zombies;
@@ -105,6 +107,8 @@ fn the_seeds_reach_everything() {
         all.reads,
         all.times,
         all.unreadable,
+        all.cached,
+        all.spoiled,
         all.cuts,
         all.given_up,
         all.zombies,

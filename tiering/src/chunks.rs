@@ -1,4 +1,4 @@
-//! Aligned chunks of bucket objects, in bounded memory: what is read once is not asked for again soon.
+//! Aligned chunks of bucket objects, in bounded memory and, where they are asked for again, on disk ([`Slab`]).
 //!
 //! ```text
 //! object  |0      4 MiB  |4 MiB     8 MiB |8 MiB … |
@@ -20,6 +20,12 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt as _, future::Shared};
 use varve_common::{ObjectKey, clock::BoxFuture};
 use varve_objects::{Failure, GetError, Store};
+
+use crate::{
+    limits::{FILLS_AHEAD_MAX, FILLS_MAX},
+    slab::Slab,
+    turns::{Consumer, Need, Ticket, Turns},
+};
 
 /// The seam to whatever runs futures in the background: tokio in production, the simulator's executor in a simulation.
 pub trait Spawn: Send + Sync + 'static {
@@ -45,7 +51,8 @@ pub struct Options {
     pub bytes_max: usize,
 }
 
-type ChunkId = (ObjectKey, u64);
+/// A chunk: its object, and its place in it.
+pub(crate) type ChunkId = (ObjectKey, u64);
 type Fill = Shared<BoxFuture<'static, Result<Bytes, GetError>>>;
 
 struct Cached {
@@ -58,7 +65,8 @@ struct Inner {
     cached: HashMap<ChunkId, Cached>,
     /// By last use: the first is the next to go.
     order: BTreeMap<u64, ChunkId>,
-    filling: HashMap<ChunkId, Fill>,
+    /// With their places in line.
+    filling: HashMap<ChunkId, (Fill, u64)>,
     bytes: usize,
     uses: u64,
     hits: u64,
@@ -82,6 +90,8 @@ pub struct ChunkCache {
     inner: Arc<Mutex<Inner>>,
     store: Arc<dyn Store>,
     spawn: Arc<dyn Spawn>,
+    slab: Option<Slab>,
+    turns: Turns,
     options: Options,
 }
 
@@ -89,22 +99,47 @@ impl ChunkCache {
     /// An empty cache over `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, spawn: Arc<dyn Spawn>, options: Options) -> Self {
-        Self { inner: Arc::default(), store, spawn, options }
+        let turns = Turns::new(FILLS_MAX, FILLS_AHEAD_MAX);
+        Self { inner: Arc::default(), store, spawn, slab: None, turns, options }
+    }
+
+    /// Keeps on disk what is asked for more than once.
+    #[must_use]
+    pub fn with_slab(mut self, slab: Option<Slab>) -> Self {
+        self.slab = slab;
+        self
+    }
+
+    /// What is kept on disk.
+    #[must_use]
+    pub const fn slab(&self) -> Option<&Slab> {
+        self.slab.as_ref()
     }
 
     /// Reads `range` of an object through its chunks.
     pub async fn read(&self, object: &Object, range: Range<u64>) -> Result<Bytes, GetError> {
+        self.read_for(Consumer::default(), object, range).await
+    }
+
+    /// The same for a reader that takes its turn with others.
+    pub(crate) async fn read_for(
+        &self,
+        consumer: Consumer,
+        object: &Object,
+        range: Range<u64>,
+    ) -> Result<Bytes, GetError> {
         if range.is_empty() || range.end > object.bytes {
             return Err(GetError::OutOfRange(range));
         }
         let chunks = self.chunks(&range);
         if chunks.end - chunks.start == 1 {
             let start = chunks.start * self.options.chunk_bytes;
-            let chunk = self.chunk(object, chunks.start).await?;
+            let chunk = self.chunk(object, chunks.start, (consumer, Need::Now)).await?;
             return Ok(chunk.slice((range.start - start) as usize..(range.end - start) as usize));
         }
         // All chunks are asked for at once; the answers are put together in order.
-        let fills: Vec<_> = chunks.clone().map(|chunk| self.chunk(object, chunk)).collect();
+        let fills: Vec<_> =
+            chunks.clone().map(|chunk| self.chunk(object, chunk, (consumer, Need::Now))).collect();
         let parts = futures_util::future::try_join_all(fills).await?;
         let mut joined = BytesMut::with_capacity((range.end - range.start) as usize);
         for (chunk, bytes) in chunks.zip(parts) {
@@ -118,23 +153,37 @@ impl ChunkCache {
 
     /// Starts to fetch what `range` touches and is not there, in the background.
     pub fn read_ahead(&self, object: &Object, range: Range<u64>) {
+        self.begin((Consumer::default(), Need::Ahead), object, range);
+    }
+
+    /// The same in a reader's turn. What is on its way already hurries where it is needed now.
+    pub(crate) fn begin(&self, ask: (Consumer, Need), object: &Object, range: Range<u64>) {
         let range = range.start.min(object.bytes)..range.end.min(object.bytes);
         if range.is_empty() {
             return;
         }
         for chunk in self.chunks(&range) {
             if !self.lock().knows(&(object.key.clone(), chunk)) {
-                let fill = self.chunk(object, chunk);
+                let fill = self.chunk(object, chunk, ask);
                 // A failure is met again, and told, by the read that needs the chunk.
                 self.spawn.spawn(Box::pin(async move { drop(fill.await) }));
             }
         }
     }
 
+    /// Runs something in the background.
+    pub(crate) fn beside(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn.spawn(Box::pin(task));
+    }
+
     /// Drops what `range` touches, so that it is asked for anew: its bytes were found to be wrong.
     pub fn forget(&self, object: &Object, range: Range<u64>) {
         for chunk in self.chunks(&range) {
-            self.lock().forget(&(object.key.clone(), chunk));
+            let id = (object.key.clone(), chunk);
+            self.lock().forget(&id);
+            if let Some(slab) = &self.slab {
+                slab.forget(&id);
+            }
         }
     }
 
@@ -163,6 +212,7 @@ impl ChunkCache {
         &self,
         object: &Object,
         chunk: u64,
+        (consumer, need): (Consumer, Need),
     ) -> impl Future<Output = Result<Bytes, GetError>> + Send + use<> {
         let id = (object.key.clone(), chunk);
         let mut guard = self.lock();
@@ -171,12 +221,17 @@ impl ChunkCache {
             inner.hits += 1;
             return futures_util::future::Either::Left(std::future::ready(Ok(bytes)));
         }
-        let fill = inner.filling.get(&id).cloned().unwrap_or_else(|| {
-            inner.misses += 1;
-            let fill = self.fill(object, id.clone()).boxed().shared();
-            inner.filling.insert(id, fill.clone());
-            fill
-        });
+        if let Some((fill, ticket)) = inner.filling.get(&id).cloned() {
+            drop(guard);
+            if need == Need::Now {
+                self.turns.hurry(ticket, consumer);
+            }
+            return futures_util::future::Either::Right(fill);
+        }
+        let ticket = self.turns.stand(consumer, need);
+        let number = ticket.id();
+        let fill = self.fill(object, id.clone(), ticket).boxed().shared();
+        inner.filling.insert(id, (fill.clone(), number));
         futures_util::future::Either::Right(fill)
     }
 
@@ -184,6 +239,7 @@ impl ChunkCache {
         &self,
         object: &Object,
         id: ChunkId,
+        mut ticket: Ticket,
     ) -> impl Future<Output = Result<Bytes, GetError>> + Send + use<> {
         let start = id.1 * self.options.chunk_bytes;
         let range = start..(start + self.options.chunk_bytes).min(object.bytes);
@@ -191,16 +247,40 @@ impl ChunkCache {
         // A fill that nobody polls to its end must not leave its place taken for ever.
         let place = FillPlace { cache: cache.clone(), id };
         async move {
-            let wanted = range.end - range.start;
-            let answer = match cache.store.get_range(&place.id.0, range).await {
-                Ok(bytes) if bytes.len() as u64 != wanted => Err(short(&place.id.0, wanted, bytes.len())),
-                answer => answer,
-            };
+            ticket.turn().await;
+            let answer = cache.find(&place.id, range).await;
             if let Ok(bytes) = &answer {
                 cache.lock().insert(place.id.clone(), bytes.clone(), cache.options.bytes_max);
             }
+            drop(ticket);
             drop(place);
             answer
+        }
+    }
+}
+
+impl ChunkCache {
+    /// A chunk that is not in memory.
+    async fn find(&self, id: &ChunkId, range: Range<u64>) -> Result<Bytes, GetError> {
+        let wanted = range.end - range.start;
+        let kept = self.slab.as_ref().and_then(|slab| slab.read(id));
+        if let Some(bytes) = kept.filter(|bytes| bytes.len() as u64 == wanted) {
+            return Ok(bytes);
+        }
+        self.lock().misses += 1;
+        let bytes = self.store.get_range(&id.0, range).await?;
+        if bytes.len() as u64 != wanted {
+            return Err(short(&id.0, wanted, bytes.len()));
+        }
+        self.keep(id, &bytes);
+        Ok(bytes)
+    }
+
+    /// Puts a chunk on disk where it is worth it, beside whoever waits for it.
+    fn keep(&self, id: &ChunkId, bytes: &Bytes) {
+        if let Some(slab) = self.slab.as_ref().filter(|slab| slab.wants(id)) {
+            let (slab, id, bytes) = (slab.clone(), id.clone(), bytes.clone());
+            self.spawn.spawn(Box::pin(async move { slab.write(&id, &bytes) }));
         }
     }
 }

@@ -10,11 +10,17 @@
 //!   decoded. Wrong bytes are asked for once more, past the cache, in case the way here spoiled them.
 //! - Objects never change, so nothing that is cached is ever stale.
 
-use std::{ops::Range, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use bytes::Bytes;
-use varve_common::{ObjectKey, Offset, codec::DecodeError};
+use futures_util::{FutureExt as _, future};
+use varve_common::{ObjectKey, Offset, clock::BoxFuture, codec::DecodeError};
 use varve_formats::{
+    PartitionIdentity,
     keys::Keys,
     manifest::{Entry, EntryKind, NodeReference, Place},
     node::Node,
@@ -29,6 +35,7 @@ use crate::{
     lru::Lru,
     segment::{Opening, SegmentMap, Step, batches_from},
     tail::{Batches, ReadLimits},
+    turns::{Consumer, Need},
     upload::STORE_ID,
 };
 
@@ -119,37 +126,52 @@ struct Shared {
     chunks: ChunkCache,
     nodes: Lru<ObjectKey, Arc<Node>>,
     segments: Lru<ObjectKey, Arc<SegmentMap>>,
+    /// Segments that are being opened: each once, whoever waits.
+    opening: Mutex<BTreeMap<ObjectKey, Opened>>,
     cursors: Cursors,
 }
 
+type Opened = future::Shared<BoxFuture<'static, Result<Arc<SegmentMap>, ColdError>>>;
+
 /// Reads the bucket. Clones share the caches.
 #[derive(Clone)]
-pub struct ColdReader(Arc<Shared>);
+pub struct ColdReader {
+    shared: Arc<Shared>,
+    consumer: Consumer,
+}
 
 impl ColdReader {
     /// Reads objects of a cluster. `chunks` must be over the same `store`.
     #[must_use]
     pub fn new(store: Arc<dyn Store>, keys: Keys, chunks: ChunkCache, options: ColdOptions) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             store,
             keys,
             nodes: Lru::new(options.index_bytes_max / 2),
             segments: Lru::new(options.index_bytes_max / 2),
+            opening: Mutex::default(),
             cursors: Cursors::new(chunks.options(), options.read_ahead_bytes_max),
             chunks,
-        }))
+        };
+        Self { shared: Arc::new(shared), consumer: Consumer::default() }
+    }
+
+    /// The same on behalf of a consumer, which takes its turn with others.
+    #[must_use]
+    pub fn of(&self, consumer: Consumer) -> Self {
+        Self { shared: Arc::clone(&self.shared), consumer }
     }
 
     /// Bytes of nodes and block indices that are held.
     #[must_use]
     pub fn index_bytes(&self) -> usize {
-        self.0.nodes.weight() + self.0.segments.weight()
+        self.shared.nodes.weight() + self.shared.segments.weight()
     }
 
     /// The chunk cache.
     #[must_use]
     pub fn chunks(&self) -> &ChunkCache {
-        &self.0.chunks
+        &self.shared.chunks
     }
 
     /// Whole batches from the one that holds `from`; `None` where the manifest does not name a range that holds it.
@@ -160,7 +182,7 @@ impl ColdReader {
         limits: ReadLimits,
     ) -> Result<Option<Batches>, ColdError> {
         let mut read = Batches::none_at(from);
-        let window = self.0.cursors.take(extent.group, from);
+        let window = self.shared.cursors.take(extent.group, from);
         let mut ahead = window;
         while let Some(entry) = self.find(extent, read.next).await? {
             if entry.base > read.next {
@@ -170,7 +192,7 @@ impl ColdReader {
             match step {
                 Ok(true) => {}
                 Ok(false) => {
-                    self.0.cursors.put(extent.group, read.next, window);
+                    self.shared.cursors.put((self.consumer, extent.group), read.next, window);
                     return Ok(Some(read));
                 }
                 // What was read is good; the reader that goes on meets the error.
@@ -178,7 +200,7 @@ impl ColdReader {
                 Err(error) => return Err(error),
             }
         }
-        self.0.cursors.put(extent.group, read.next, window);
+        self.shared.cursors.put((self.consumer, extent.group), read.next, window);
         Ok((read.next > from).then_some(read))
     }
 
@@ -191,6 +213,7 @@ impl ColdReader {
         ahead: &mut u64,
         read: &mut Batches,
     ) -> Result<bool, ColdError> {
+        self.guess(extent, entry, read.next);
         let segment = self.open(extent, entry).await?;
         let blocks = &segment.map.index.blocks;
         let first = segment.map.index.locate(read.next).unwrap_or(blocks.len());
@@ -220,6 +243,18 @@ impl ColdReader {
         Ok(read.next < limits.below)
     }
 
+    /// Asks for the chunk that most likely holds an offset beside the index that will tell: one round trip less until
+    /// the first batch. Records of about one size lie where a straight line says; the first one lies there always.
+    fn guess(&self, extent: &PartitionExtent<'_>, entry: &Entry, offset: Offset) {
+        let Ok(object) = self.object(extent, entry) else { return };
+        if self.shared.segments.get(&object.key).is_some() {
+            return;
+        }
+        let (ahead, all) = (offset.0.saturating_sub(entry.base.0), (entry.end().0 - entry.base.0).max(1));
+        let position = (u128::from(object.bytes) * u128::from(ahead) / u128::from(all)) as u64;
+        self.shared.chunks.begin((self.consumer, Need::Now), &object, position..position + 1);
+    }
+
     /// Asks for `window` bytes from `position` on, across the ends of segments as far as the manifest is at hand.
     async fn read_ahead(
         &self,
@@ -229,10 +264,11 @@ impl ColdReader {
         position: u64,
         window: u64,
     ) {
-        let chunks = &self.0.chunks;
+        let chunks = &self.shared.chunks;
         let blocks_end = segment.map.footer.blocks_end();
         let end = (position + window).min(blocks_end);
-        chunks.read_ahead(&segment.object, position..end);
+        let ask = (self.consumer, Need::Ahead);
+        chunks.begin(ask, &segment.object, position..end);
         let mut rest = (position + window).saturating_sub(blocks_end);
         let mut next = entry.end();
         while rest > 0 {
@@ -240,7 +276,12 @@ impl ColdReader {
             let Ok(Some(entry)) = self.find(extent, next).await else { break };
             let Ok(object) = self.object(extent, &entry) else { break };
             let bytes = rest.min(object.bytes);
-            chunks.read_ahead(&object, 0..bytes);
+            chunks.begin(ask, &object, 0..bytes);
+            if self.shared.segments.get(&object.key).is_none() {
+                // Its index, too: the reader that gets there finds it open.
+                let opened = self.opened(extent.identity, &entry, &object);
+                chunks.beside(async move { drop(opened.await) });
+            }
             rest -= bytes;
             next = entry.end();
         }
@@ -273,22 +314,22 @@ impl ColdReader {
         extent: &PartitionExtent<'_>,
         reference: &NodeReference,
     ) -> Result<Arc<Node>, ColdError> {
-        let key = self.0.keys.node(extent.identity.topic_id, extent.identity.partition, reference);
-        if let Some(node) = self.0.nodes.get(&key) {
+        let key = self.shared.keys.node(extent.identity.topic_id, extent.identity.partition, reference);
+        if let Some(node) = self.shared.nodes.get(&key) {
             return Ok(node);
         }
-        let bytes = get_verified(&*self.0.store, &key, reference.length, reference.sha256)
+        let bytes = get_verified(&*self.shared.store, &key, reference.length, reference.sha256)
             .await
             .map_err(|error| ColdError::get(&key, error))?;
         let node = Node::verify(&bytes, reference, extent.identity)
             .map_err(|cause| ColdError::Corrupt { key: key.clone(), cause })?;
         let node = Arc::new(node);
-        self.0.nodes.insert(key, Arc::clone(&node), bytes.len());
+        self.shared.nodes.insert(key, Arc::clone(&node), bytes.len());
         Ok(node)
     }
 
     fn object(&self, extent: &PartitionExtent<'_>, entry: &Entry) -> Result<Object, ColdError> {
-        let key = self.0.keys.entry(extent.identity.topic_id, extent.identity.partition, entry);
+        let key = self.shared.keys.entry(extent.identity.topic_id, extent.identity.partition, entry);
         match key {
             Some(key) if entry.store_id == STORE_ID && entry.position == 0 => {
                 Ok(Object { key, bytes: entry.length })
@@ -304,21 +345,45 @@ impl ColdReader {
         entry: &Entry,
     ) -> Result<ColdSegment, ColdError> {
         let object = self.object(extent, entry)?;
-        if let Some(map) = self.0.segments.get(&object.key) {
+        if let Some(map) = self.shared.segments.get(&object.key) {
             return Ok(ColdSegment { object, map });
         }
-        let map = match self.open_object(extent, entry, &object).await {
-            Err(error) if error.is_wrong_bytes() => self.open_object(extent, entry, &object).await?,
-            opened => opened?,
-        };
-        let map = Arc::new(map);
-        self.0.segments.insert(object.key.clone(), Arc::clone(&map), map.weight());
+        let map = self.opened(extent.identity, entry, &object).await?;
         Ok(ColdSegment { object, map })
+    }
+
+    /// The opening of a segment that is under way, or one that begins.
+    fn opened(&self, identity: &PartitionIdentity, entry: &Entry, object: &Object) -> Opened {
+        let mut opening = self.opening();
+        if let Some(opened) = opening.get(&object.key) {
+            return opened.clone();
+        }
+        let (reader, identity) = (self.clone(), identity.clone());
+        let (entry, place) = (entry.clone(), object.clone());
+        let opened: BoxFuture<'static, _> = Box::pin(async move {
+            let opened = match reader.open_object(&identity, &entry, &place).await {
+                Err(error) if error.is_wrong_bytes() => reader.open_object(&identity, &entry, &place).await,
+                opened => opened,
+            };
+            let opened = opened.map(Arc::new);
+            if let Ok(map) = &opened {
+                reader.shared.segments.insert(place.key.clone(), Arc::clone(map), map.weight());
+            }
+            reader.opening().remove(&place.key);
+            opened
+        });
+        let opened = opened.shared();
+        opening.insert(object.key.clone(), opened.clone());
+        opened
+    }
+
+    fn opening(&self) -> MutexGuard<'_, BTreeMap<ObjectKey, Opened>> {
+        self.shared.opening.lock().expect("no holder of this lock panics")
     }
 
     async fn open_object(
         &self,
-        extent: &PartitionExtent<'_>,
+        identity: &PartitionIdentity,
         entry: &Entry,
         object: &Object,
     ) -> Result<SegmentMap, ColdError> {
@@ -331,7 +396,7 @@ impl ColdReader {
                 Step::Open(map) => break map,
             }
         };
-        map.check(extent.identity, entry.base, entry.end()).map_err(corrupt)?;
+        map.check(identity, entry.base, entry.end()).map_err(corrupt)?;
         Ok(map)
     }
 
@@ -339,7 +404,7 @@ impl ColdReader {
     async fn get(&self, object: &Object, range: Range<u64>) -> Result<Bytes, ColdError> {
         let wanted = range.end.saturating_sub(range.start);
         let bytes = self
-            .0
+            .shared
             .store
             .get_range(&object.key, range)
             .await
@@ -354,10 +419,10 @@ impl ColdReader {
 
     /// The batches of a block.
     pub(crate) async fn block(&self, segment: &ColdSegment, block: &BlockEntry) -> Result<Bytes, ColdError> {
-        let (chunks, object, range) = (&self.0.chunks, &segment.object, block.range());
+        let (chunks, object, range) = (&self.shared.chunks, &segment.object, block.range());
         // In the background: where the reader gives up at its deadline, the fill goes on and lands in the cache.
-        chunks.read_ahead(object, range.clone());
-        match chunks.read(object, range.clone()).await {
+        chunks.begin((self.consumer, Need::Now), object, range.clone());
+        match chunks.read_for(self.consumer, object, range.clone()).await {
             Ok(bytes) => {
                 if let Ok(raw) = decode_block(bytes, block) {
                     return Ok(raw);

@@ -8,6 +8,7 @@
 //!        |                                                    merge   small segments       -> manifest::Entry
 //!        v                                                    remove  what tombstones name
 //!   view: tail (memory) -> WAL -> sealed file -> cold: root -> node -> footer, index -> blocks -> chunks
+//!                                                      chunks: memory -> slab (disk) -> in turn, the store
 //! ```
 //!
 //! It may touch the disk (sealed files, through `varve_common::Disk`), the store (through `varve_objects::Store`) and
@@ -20,8 +21,10 @@
 //!   digest that the roll promised, or it is not named.
 //! - A sealed file that is not what its mark promises is damaged, never absent.
 //! - Hot and cold overlap and never gap (B7): a read takes the first place, from hot to cold, that holds the offset.
-//! - Memory is bounded: uploads by [`UploadBudget`], cold reads by the chunk cache, the node and index caches and the
-//!   share that read-ahead may fill; open files by number.
+//! - Memory is bounded: uploads by [`UploadBudget`], cold reads by the chunk cache, the chunks on their way, the node and
+//!   index caches and the share that read-ahead may fill; open files by number.
+//! - Nobody who reads cold keeps another waiting for more than its turn; no disk or file of the chunk cache is the cause of
+//!   an error, and no byte of it is served that has not the CRC it came with ([`Slab`]).
 
 mod ahead;
 pub mod budget;
@@ -35,9 +38,11 @@ pub mod merge;
 pub mod remove;
 pub mod seal;
 mod segment;
+pub mod slab;
 pub mod source;
 pub mod tail;
 pub mod timestamps;
+mod turns;
 pub mod upload;
 pub mod view;
 
@@ -52,8 +57,10 @@ pub use fold::put_node;
 pub use merge::MergeError;
 pub use remove::{RemoveError, Remover};
 pub use seal::{DamageCause, Damaged, LocalSegments, RolledSegment, SealError};
+pub use slab::{Admission, Slab, SlabCounts, SlabOptions};
 pub use source::{RangeSource, SourceError};
 pub use tail::{Batches, ReadLimits, TailCache};
 pub use timestamps::TimestampOffset;
+pub use turns::Consumer;
 pub use upload::{UploadError, UploadKey, Uploader};
 pub use view::{Hot, LogView, ReadError};

@@ -1,5 +1,7 @@
 //! The bounds of this room, and how they relate.
 
+use std::time::Duration;
+
 use varve_formats::limits::{BLOCK_BYTES_SOFT_MAX, SUFFIX_BYTES};
 
 /// How much of the write-ahead log one step of an upload or a seal reads.
@@ -14,12 +16,32 @@ pub const OPEN_FILES_MAX: usize = 256;
 pub const CHUNK_BYTES: u64 = 4 << 20;
 /// The farthest that a sequential reader is read ahead for.
 pub const READ_AHEAD_BYTES_MAX: u64 = 64 << 20;
-/// Of the chunk cache, the part that one reader's read-ahead may fill: one in this many.
+/// Of the chunk cache, the part that one reader's read-ahead may fill: one in this many. All readers' together take twice
+/// of it at most.
 pub const READ_AHEAD_CACHE_SHARE: u64 = 4;
+/// How many chunks are on their way from the store at a time: memory beside the caches.
+pub const FILLS_MAX: usize = 32;
+/// Of these, how many that nobody waits for yet.
+pub const FILLS_AHEAD_MAX: usize = 16;
+/// Among so many of the last reads those are counted that share the room for read-ahead.
+pub const READERS_WINDOW: usize = 32;
 /// How many sequential readers are remembered.
 pub const CURSORS_MAX: usize = 4096;
+/// How many tasks are at the slab file at a time: the other threads never wait for its disk.
+pub const SLAB_USERS_MAX: usize = 2;
+/// A read or a write of the slab that takes so long says that its disk has no time for it.
+pub const SLAB_SLOW: Duration = Duration::from_millis(250);
+/// How long it is passed by then.
+pub const SLAB_REST: Duration = Duration::from_secs(10);
+/// So many failures in a row end the cache until the next start.
+pub const SLAB_FAILURES_MAX: u32 = 3;
+/// Of the disk, the part that must stay free beside the slab: one in this many.
+pub const SLAB_FREE_SHARE: u64 = 10;
+/// A chunk that is asked for again within so many times the slab's frames comes in.
+pub const SLAB_HORIZON: usize = 4;
 /// How much a search by time reads at a time.
 pub const SCAN_BYTES: usize = 1 << 20;
 
 const _: () = assert!(CHUNK_BYTES > SUFFIX_BYTES && CHUNK_BYTES < READ_AHEAD_BYTES_MAX);
+const _: () = assert!(FILLS_AHEAD_MAX < FILLS_MAX);
 const _: () = assert!(SCAN_BYTES >= BLOCK_BYTES_SOFT_MAX);

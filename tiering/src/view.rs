@@ -23,6 +23,7 @@ use crate::{
     segment::batches_from,
     source::{SourceError, records},
     tail::{Batches, ReadLimits, TailCache},
+    turns::Consumer,
 };
 
 /// Why nothing was read. Clients may retry all of them but `BelowLogStart`.
@@ -92,6 +93,12 @@ impl LogView {
     #[must_use]
     pub fn new(tail: TailCache, wal: Reader, local: LocalSegments, cold: ColdReader) -> Self {
         Self { tail, wal, local, cold }
+    }
+
+    /// The same on behalf of a consumer, which takes its turn with others at the bucket.
+    #[must_use]
+    pub fn of(&self, consumer: Consumer) -> Self {
+        Self { cold: self.cold.of(consumer), ..self.clone() }
     }
 
     /// The newest batches, from memory alone: never blocks. `None` where they are not all there.

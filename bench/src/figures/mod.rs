@@ -1,5 +1,6 @@
 //! The figures of the issues, one file per subject.
 
+pub mod cold;
 pub mod cost;
 pub mod end_to_end;
 pub mod memory;
@@ -45,6 +46,8 @@ pub struct Scale {
     pub tiered_bytes: u64,
     /// Partitions that rest while requests are counted.
     pub cost_partitions: i32,
+    /// Bytes that leave the log for the bucket and are read back.
+    pub cold_bytes: u64,
     /// Bytes on the disk of the broker that restarts fast, and of the one that must restart as fast.
     pub restart_bytes: (u64, u64),
 }
@@ -57,6 +60,7 @@ impl Scale {
         read_bytes: 32 << 20,
         tiered_bytes: 2 << 30,
         cost_partitions: 100,
+        cold_bytes: 1 << 30,
         restart_bytes: (256 << 20, 4 << 30),
     };
     /// Enough to run every line.
@@ -66,6 +70,7 @@ impl Scale {
         read_bytes: 1 << 20,
         tiered_bytes: 160 << 20,
         cost_partitions: 10,
+        cold_bytes: 64 << 20,
         restart_bytes: (1 << 20, 4 << 20),
     };
 }
@@ -78,11 +83,22 @@ impl Bench {
 
     /// A broker over a directory of its own, emptied first.
     pub fn broker(&self, name: &str, arguments: &[&str]) -> anyhow::Result<Broker> {
+        let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
+        self.broker_with(name, &arguments, Vec::new())
+    }
+
+    /// The same with an environment of its own.
+    pub fn broker_with(
+        &self,
+        name: &str,
+        arguments: &[String],
+        environment: Vec<(String, String)>,
+    ) -> anyhow::Result<Broker> {
         let data = self.directory.join(name);
         if data.exists() {
             std::fs::remove_dir_all(&data)?;
         }
-        Broker::start(&self.binary, &data, arguments)
+        Broker::start_with(&self.binary, &data, arguments.to_vec(), environment)
     }
 
     /// The release binary.

@@ -20,18 +20,18 @@ pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     Ok(vec![tail(bench)?, shared(bench)?])
 }
 
-/// Reads a partition from `offset` up to `end`; bytes and seconds.
-fn drain(
+/// Reads a partition from the first of two offsets up to the other; bytes and seconds.
+pub fn drain(
     address: SocketAddr,
     topic: &str,
     partition: i32,
-    mut offset: i64,
-    end: i64,
+    (mut offset, end): (i64, i64),
+    fetch_bytes: i32,
 ) -> anyhow::Result<(u64, f64)> {
     let mut client = wire::Client::connect(address)?;
     let (mut bytes, begin) = (0, Instant::now());
     while offset < end {
-        let mut request = wire::fetch(topic, partition, offset, Duration::from_millis(500), FETCH_BYTES);
+        let mut request = wire::fetch(topic, partition, offset, Duration::from_millis(500), fetch_bytes);
         let records = wire::fetched(client.call(&mut request)?)?;
         bytes += records.len() as u64;
         offset = wire::next_offset(records).context("no whole batch in an answer below the end")?;
@@ -48,7 +48,7 @@ fn tail(bench: &Bench) -> anyhow::Result<Figure> {
         let load = Load { in_flight: 16, time: bench.time };
         let run = wire::closed_loop(broker.address, &mut frames, load, wire::check_produced)?;
         let end = offset + 64 * run.latencies.len() as i64;
-        let (bytes, seconds) = drain(broker.address, "tail", 0, offset, end)?;
+        let (bytes, seconds) = drain(broker.address, "tail", 0, (offset, end), FETCH_BYTES)?;
         offset = end;
         ratios.push(bytes as f64 / seconds / run.bytes_rate());
         rates.push(bytes as f64 / seconds);
@@ -82,8 +82,8 @@ fn shared(bench: &Bench) -> anyhow::Result<Figure> {
     let end = (batches * 16) as i64;
     let (mut ratios, mut rates) = (Vec::new(), Vec::new());
     for _ in 0..bench.pairs {
-        let (bytes, own) = drain(alone.address, "t", 0, 0, end)?;
-        let (same, among) = drain(crowd.address, "t", partition, 0, end)?;
+        let (bytes, own) = drain(alone.address, "t", 0, (0, end), FETCH_BYTES)?;
+        let (same, among) = drain(crowd.address, "t", partition, (0, end), FETCH_BYTES)?;
         ensure!(bytes == same, "both partitions hold the same batches");
         ratios.push(own / among);
         rates.push(bytes as f64 / among);

@@ -211,10 +211,28 @@ pub const KEYS: &[Key] = &[
         "Entries held in the root of a partition's manifest before they move to an object of their own. For tests.",
     ),
     key(
+        "varve.store.requests.per.second",
+        COUNT,
+        "5000",
+        "The most requests a second to the object store, shared by class: cold reads and uploads before upkeep. A store that asks to slow down is asked less often for a while.",
+    ),
+    key(
+        "varve.store.bytes.per.second",
+        Kind::Bytes { min: 0 },
+        "0",
+        "The most bytes a second to and from the object store, shared likewise. 0: without limit.",
+    ),
+    key(
         "varve.cold.cache.bytes",
         Kind::Bytes { min: 1 << 20 },
         "64MiB",
         "Memory for chunks read from the object store.",
+    ),
+    key(
+        "varve.cold.cache.disk.bytes",
+        Kind::ShareOrNone,
+        "auto",
+        "Disk for chunks that were read from the object store more than once, in one file below data.dir that is made when it is first needed and given back when the disk runs short. 0: none. auto: 5 % of the disk, at most 4 GiB, and none where the object store is a directory.",
     ),
     key(
         "varve.connections.max",

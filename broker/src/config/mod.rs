@@ -155,6 +155,8 @@ pub struct Config {
     pub object_store: ObjectStore,
     /// How a bucket is reached.
     pub s3: S3,
+    /// How fast the object store is asked.
+    pub store_budget: varve_objects::BudgetOptions,
     /// Limit of the write-ahead log; [`Config::wal_bytes_max`] resolves it.
     pub wal_bytes: Share,
     /// Size of one log file.
@@ -177,6 +179,8 @@ pub struct Config {
     pub manifest_fan_out: u32,
     /// Memory for chunks of cold objects.
     pub cold_cache_bytes: u64,
+    /// Disk for them; [`Config::cold_cache_disk_bytes`] resolves it.
+    pub cold_cache_disk: Share,
     /// How topics come to be.
     pub topics: TopicCreation,
     /// What topics inherit from this broker.
@@ -196,6 +200,7 @@ pub struct Config {
 }
 
 const WAL_BYTES_AUTO_MAX: u64 = 8 << 30;
+const COLD_CACHE_DISK_AUTO_MAX: u64 = 4 << 30;
 /// Less than this holds no useful tail.
 const WAL_BYTES_MIN: u64 = 16 << 20;
 
@@ -224,6 +229,7 @@ impl Config {
             seeds: read.seeds()?,
             object_store: read.object_store()?,
             s3: read.s3()?,
+            store_budget: read.store_budget(),
             wal_bytes: read.share("varve.wal.bytes.max"),
             wal_file_bytes: read.bytes("varve.wal.file.bytes"),
             hot_bytes: read.share("varve.hot.bytes.max"),
@@ -235,6 +241,8 @@ impl Config {
             orphans: read.orphans(),
             manifest_fan_out: read.number("varve.manifest.fan.out"),
             cold_cache_bytes: read.bytes("varve.cold.cache.bytes"),
+            cold_cache_disk: value::share_or_none(read.text("varve.cold.cache.disk.bytes"))
+                .expect("the table checked that this is a share"),
             topics: TopicCreation {
                 partitions: read.number("num.partitions") as i32,
                 replication_factor: read.number("default.replication.factor") as i16,
@@ -266,6 +274,16 @@ impl Config {
     #[must_use]
     pub fn hot_bytes_max(&self, disk_bytes: u64) -> u64 {
         self.hot_bytes.resolve(disk_bytes, |disk| disk / 2)
+    }
+
+    /// What cold chunks may take on a disk of this size.
+    #[must_use]
+    pub fn cold_cache_disk_bytes(&self, disk_bytes: u64) -> u64 {
+        self.cold_cache_disk.resolve(disk_bytes, |disk| match self.object_store {
+            ObjectStore::S3 { .. } => (disk / 20).min(COLD_CACHE_DISK_AUTO_MAX),
+            // They would be on a disk of this machine twice.
+            ObjectStore::Embedded | ObjectStore::Directory(_) => 0,
+        })
     }
 
     fn refuse_dangerous_pairs(&self) -> Result<(), ConfigError> {
@@ -441,26 +459,6 @@ impl Reader<'_> {
                     .invalid("object.store", format!("{other}: expected s3://bucket/prefix or a directory")))
             }
         }
-    }
-
-    fn s3(&self) -> Result<S3, ConfigError> {
-        let endpoint = Some(self.text("s3.endpoint")).filter(|text| !text.is_empty());
-        if endpoint.is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
-            return Err(self.invalid("s3.endpoint", "expected http://… or https://…".into()));
-        }
-        // No certificate covers a bucket with dots in front of Amazon's host.
-        let has_dots = matches!(self.object_store()?, ObjectStore::S3 { bucket, .. } if bucket.contains('.'));
-        let path_style = value::switch(self.text("s3.path.style"));
-        let path_style = path_style.unwrap_or(endpoint.is_some() || has_dots);
-        let region = Some(self.text("s3.region")).filter(|text| !text.is_empty()).unwrap_or("us-east-1");
-        let request_timeout = self.span("s3.request.timeout.ms");
-        Ok(S3 {
-            endpoint: endpoint.map(str::to_owned),
-            region: region.to_owned(),
-            path_style,
-            request_timeout,
-            credentials: Credentials::Chain,
-        })
     }
 
     fn snapshot(&self) -> Snapshot {

@@ -21,6 +21,8 @@ pub enum Kind {
     },
     /// Bytes, or a share of the disk: `10%`, or `auto`.
     Share,
+    /// The same, or `0` for none.
+    ShareOrNone,
     /// Milliseconds: `600000` or `10min`.
     Millis {
         /// The least that is allowed.
@@ -43,6 +45,7 @@ impl fmt::Display for Kind {
             Self::Integer { .. } => f.write_str("integer"),
             Self::Bytes { .. } => f.write_str("bytes"),
             Self::Share => f.write_str("bytes, share of the disk or auto"),
+            Self::ShareOrNone => f.write_str("bytes, share of the disk, auto or 0"),
             Self::Millis { .. } => f.write_str("milliseconds"),
             Self::Switch => f.write_str("true or false"),
             Self::SwitchOrAuto => f.write_str("true, false or auto"),
@@ -62,6 +65,9 @@ impl Kind {
             Self::Bytes { min } => within(bytes(text), min, i64::MAX)
                 .ok_or_else(|| format!("bytes, as 1048576 or 1MiB, at least {min}")),
             Self::Share => share(text).map(drop).ok_or_else(|| "bytes, a share such as 10%, or auto".into()),
+            Self::ShareOrNone => share_or_none(text)
+                .map(drop)
+                .ok_or_else(|| "bytes, a share such as 10%, auto, or 0 for none".into()),
             Self::Millis { min } => within(millis(text), min, i64::MAX)
                 .ok_or_else(|| format!("milliseconds, as 600000 or 10min, at least {min}")),
             Self::Switch => switch(text).map(drop).ok_or_else(|| "true or false".into()),
@@ -112,6 +118,12 @@ pub fn share(text: &str) -> Option<Share> {
         return (1..=100).contains(&percent).then_some(Share::Percent(percent));
     }
     bytes(text).and_then(|bytes| u64::try_from(bytes).ok()).filter(|&bytes| bytes > 0).map(Share::Bytes)
+}
+
+/// The same, or `0`.
+#[must_use]
+pub fn share_or_none(text: &str) -> Option<Share> {
+    if bytes(text.trim()) == Some(0) { Some(Share::Bytes(0)) } else { share(text) }
 }
 
 /// `268435456`, `256MiB`, `256 MB`, `-1`.

@@ -189,6 +189,11 @@ const fn broker_type(kind: Kind) -> Type {
         Kind::Integer { .. } => Type::Int,
         Kind::Bytes { .. } | Kind::Millis { .. } => Type::Long,
         Kind::Switch => Type::Boolean,
-        Kind::Text | Kind::Share | Kind::SwitchOrAuto | Kind::Choice(_) | Kind::Secret => Type::String,
+        Kind::Text
+        | Kind::Share
+        | Kind::ShareOrNone
+        | Kind::SwitchOrAuto
+        | Kind::Choice(_)
+        | Kind::Secret => Type::String,
     }
 }

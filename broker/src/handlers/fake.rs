@@ -37,6 +37,14 @@ struct State {
     image: Arc<Image>,
     logs: BTreeMap<GroupId, Log>,
     producers: i64,
+    cold: BTreeMap<GroupId, Cold>,
+}
+
+/// A partition whose records are in the object store.
+struct Cold {
+    batch: Bytes,
+    opens: watch::Sender<bool>,
+    asked: u32,
 }
 
 /// The backend.
@@ -92,7 +100,21 @@ impl Fake {
         let mut metadata = metadata::Image::new(ClusterId([7; 16]), Incarnation(1));
         metadata.brokers = Arc::new(BTreeMap::from([(node_id(), broker)]));
         let image = Arc::new(Image::new(metadata));
-        Self(Mutex::new(State { image, logs: BTreeMap::new(), producers: 0 }))
+        Self(Mutex::new(State { image, logs: BTreeMap::new(), producers: 0, cold: BTreeMap::new() }))
+    }
+
+    /// Moves a partition's records to an object store that answers once it is told to.
+    pub fn freeze(&self, group: GroupId) {
+        let mut state = self.0.lock().unwrap();
+        let batch = state.logs[&group].batches[0].1.clone();
+        state.cold.insert(group, Cold { batch, opens: watch::Sender::new(false), asked: 0 });
+    }
+
+    /// Lets the object store answer for a partition; gives how often it was asked.
+    pub fn thaw(&self, group: GroupId) -> u32 {
+        let state = self.0.lock().unwrap();
+        state.cold[&group].opens.send_replace(true);
+        state.cold[&group].asked
     }
 
     /// Changes what is published of a partition.
@@ -235,11 +257,22 @@ impl Backend for Fake {
 
     fn read(
         &self,
+        _connection: u64,
         group: GroupId,
         from: Offset,
         limits: ReadLimits,
-    ) -> BoxFuture<'static, Result<ReadBatches, ReadError>> {
-        let state = self.0.lock().unwrap();
+    ) -> BoxFuture<'static, Result<Reading, ReadError>> {
+        let mut state = self.0.lock().unwrap();
+        if let Some(cold) = state.cold.get_mut(&group) {
+            cold.asked += 1;
+            let mut opens = cold.opens.subscribe();
+            let bytes = cold.batch.clone();
+            let read = async move {
+                opens.wait_for(|open| *open).await.map_err(|_| ReadError::Unavailable)?;
+                Ok(ReadBatches { chunks: vec![bytes], next: Offset(from.0 + 1) })
+            };
+            return ready(Ok(Reading::OnItsWay(Box::pin(read))));
+        }
         let mut read = ReadBatches { chunks: Vec::new(), next: from };
         let mut left = limits.bytes_max;
         for (base, batch) in &state.logs[&group].batches {
@@ -260,7 +293,7 @@ impl Backend for Fake {
             if group.0.is_multiple_of(2) {
                 tokio::task::yield_now().await;
             }
-            Ok(read)
+            Ok(Reading::Here(read))
         })
     }
 

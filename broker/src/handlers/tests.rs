@@ -14,6 +14,8 @@ use super::{
 };
 use crate::net::Principal;
 
+mod cold;
+
 struct Fixture {
     handlers: Handlers,
     fake: Arc<Fake>,

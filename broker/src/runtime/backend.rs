@@ -10,12 +10,13 @@ use varve_replica::{
     metadata::{MetadataDone, MetadataRejected},
 };
 use varve_tiering::{
-    LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits, TimestampOffset,
-    tail::Batches,
+    Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
+    TimestampOffset, tail::Batches,
 };
 
 use super::{
     blocks::Block,
+    cold_reads::ColdReads,
     mailbox::{Mailbox, Stopped},
     pressure::Room,
     views::Views,
@@ -23,6 +24,7 @@ use super::{
 use crate::metrics::Metrics;
 use crate::node::{
     Append, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, ReadBatches, ReadError, ReadLimits,
+    Reading,
 };
 
 /// Ids that are allocated at once: what a crash leaves unused is never missed.
@@ -45,6 +47,8 @@ pub struct NodeBackend {
     pub log: Arc<LogView>,
     /// Where reads that may block run.
     pub cold: Handle,
+    /// Reads from the object store that are under way.
+    pub reads: ColdReads,
     /// Room in the log.
     pub room: Room,
     /// Time.
@@ -127,14 +131,16 @@ impl NodeBackend {
     /// view names the place.
     async fn read_log(
         self,
+        connection: u64,
         group: GroupId,
         from: Offset,
         limits: ReadLimits,
     ) -> Result<ReadBatches, ReadError> {
         let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
+        let log = self.log.of(Consumer(connection));
         let mut view = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
         let batches = loop {
-            match self.log.read(&extent(group, &view), from, bounds).await {
+            match log.read(&extent(group, &view), from, bounds).await {
                 Ok(batches) => break batches,
                 Err(error) => {
                     let newer = self.views.partition(group).ok_or(ReadError::UnknownGroup)?;
@@ -147,6 +153,36 @@ impl NodeBackend {
             }
         };
         Ok(within(limits, from, batches))
+    }
+
+    /// What the places of this node hold; `None` where the object store has to be asked, or a newer view.
+    fn read_here(&self, group: GroupId, from: Offset, limits: ReadLimits) -> Option<ReadBatches> {
+        let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
+        let view = self.views.partition(group)?;
+        match self.log.read_hot(&extent(group, &view), from, bounds) {
+            Hot::Read(batches) => Some(within(limits, from, batches)),
+            Hot::Elsewhere | Hot::Failed(_) => None,
+        }
+    }
+
+    /// Begins a read from the object store, or joins the one that is under way.
+    async fn read_cold(
+        self,
+        connection: u64,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<ReadBatches, ReadError> {
+        let key = (group, from, limits.bytes_max, limits.one_batch_at_least);
+        let begin = || self.clone().read_log(connection, group, from, limits);
+        // It goes on and fills the caches even where the client stops waiting for it.
+        match self.reads.join(&self.cold, key, begin).await {
+            // The one that was joined was allowed to read farther.
+            Ok(batches) if batches.next > limits.below => {
+                self.read_log(connection, group, from, limits).await
+            }
+            read => read,
+        }
     }
 }
 
@@ -300,17 +336,24 @@ impl Backend for NodeBackend {
 
     fn read(
         &self,
+        connection: u64,
         group: GroupId,
         from: Offset,
         limits: ReadLimits,
-    ) -> BoxFuture<'static, Result<ReadBatches, ReadError>> {
+    ) -> BoxFuture<'static, Result<Reading, ReadError>> {
         let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
         if let Some(batches) = self.log.read_tail(group, from, bounds) {
-            return Box::pin(std::future::ready(Ok(within(limits, from, batches))));
+            return Box::pin(std::future::ready(Ok(Reading::Here(within(limits, from, batches)))));
         }
-        // The read goes on and fills the caches even where the client stops waiting for it.
-        let read = self.cold.spawn(self.clone().read_log(group, from, limits));
-        Box::pin(async move { read.await.unwrap_or(Err(ReadError::Storage)) })
+        let node = self.clone();
+        Box::pin(async move {
+            let asked = node.clone();
+            let here = node.cold.spawn(async move { asked.read_here(group, from, limits) }).await;
+            Ok(match here.map_err(|_| ReadError::Storage)? {
+                Some(read) => Reading::Here(read),
+                None => Reading::OnItsWay(Box::pin(node.read_cold(connection, group, from, limits))),
+            })
+        })
     }
 
     fn find_timestamp(

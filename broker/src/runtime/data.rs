@@ -26,6 +26,8 @@ pub struct Layout {
     pub segments: PathBuf,
     /// The embedded object store.
     pub objects: PathBuf,
+    /// Chunks of cold objects: nothing that is missed when it is gone.
+    pub cache: PathBuf,
 }
 
 impl Layout {
@@ -38,6 +40,7 @@ impl Layout {
             groups: root.join("groups"),
             segments: root.join("segments"),
             objects: root.join("objects"),
+            cache: root.join("cache"),
         }
     }
 

@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use varve_common::{Clock, Disk};
-use varve_objects::{Count, Counters, Operation};
+use varve_objects::{BudgetReport, Budgets, Count, Counters, Operation};
 use varve_replica::PartitionView;
-use varve_tiering::ChunkCache;
+use varve_tiering::{ChunkCache, Slab, SlabCounts};
 
 use super::views::Views;
 use crate::metrics::{Handles, Metrics};
@@ -25,6 +25,8 @@ pub struct Sources {
     pub wal_bytes_max: u64,
     /// Requests to the store.
     pub store: Arc<Counters>,
+    /// Who may ask it how often.
+    pub budgets: Budgets,
     /// Cold chunks.
     pub chunks: ChunkCache,
     /// The disk that holds `data`.
@@ -40,6 +42,8 @@ pub struct Sources {
 struct Last {
     store: BTreeMap<Operation, Count>,
     chunks: (u64, u64),
+    budget: Option<BudgetReport>,
+    slab: SlabCounts,
 }
 
 /// Reads figures until it is dropped.
@@ -52,6 +56,7 @@ pub async fn watch(sources: Sources) {
         log(&sources, handles);
         partitions(&sources, handles);
         store(&sources, handles, &mut last);
+        budget(&sources, handles, &mut last);
         sources.clock.sleep(INTERVAL).await;
     }
 }
@@ -122,6 +127,29 @@ fn store(sources: &Sources, handles: &Handles, last: &mut Last) {
     handles.cache_hits.inc_by(chunks.hits - last.chunks.0);
     handles.cache_misses.inc_by(chunks.misses - last.chunks.1);
     last.chunks = (chunks.hits, chunks.misses);
+    let slab = sources.chunks.slab().map(Slab::counts).unwrap_or_default();
+    handles.cache_disk_hits.inc_by(slab.hits - last.slab.hits);
+    handles.cache_disk_writes.inc_by(slab.written - last.slab.written);
+    handles.cache_disk_bypassed.inc_by(slab.bypassed - last.slab.bypassed);
+    handles.cache_disk_corrupt.inc_by(slab.corrupt - last.slab.corrupt);
+    handles.cache_disk_failures.inc_by(slab.failures - last.slab.failures);
+    handles.cache_disk_bytes.set(slab.bytes as i64);
+    last.slab = slab;
+}
+
+fn budget(sources: &Sources, handles: &Handles, last: &mut Last) {
+    let report = sources.budgets.report();
+    let before = last.budget.take();
+    for (class, spent) in &report.spent {
+        let label = [("class", class.name())];
+        let known = before.as_ref().map(|report| report.spent[class]).unwrap_or_default();
+        handles.budget_requests.get_or_create(&label).inc_by(spent.requests - known.requests);
+        handles.budget_bytes.get_or_create(&label).inc_by(spent.bytes - known.bytes);
+        handles.budget_wait.get_or_create(&label).inc_by((spent.waited - known.waited).as_secs_f64());
+    }
+    handles.budget_slow_downs.inc_by(report.slow_downs - before.map_or(0, |report| report.slow_downs));
+    handles.budget_pace.set(report.requests_per_second as i64);
+    last.budget = Some(report);
 }
 
 /// The list price of one request in dollars: S3 Standard, us-east-1. Failed ones are charged like others, but for those

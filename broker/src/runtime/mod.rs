@@ -5,6 +5,8 @@ pub mod background;
 mod banner;
 pub mod blocks;
 pub mod clock;
+mod cold;
+mod cold_reads;
 pub mod data;
 mod descriptors;
 mod gauges;

@@ -12,6 +12,7 @@ use std::{
 
 use varve_common::{Clock, Disk};
 use varve_compactor::{bytes_to_come, crowded_bytes};
+use varve_objects::Budgets;
 
 use super::mailbox::{Mail, Mailbox};
 use crate::{driver::RoomWatch, metrics::Metrics};
@@ -71,6 +72,8 @@ pub struct Sources {
     pub clock: Arc<dyn Clock>,
     /// What is shown.
     pub metrics: Arc<Metrics>,
+    /// The ways to the store.
+    pub budgets: Budgets,
 }
 
 /// Watches until it is dropped.
@@ -82,6 +85,8 @@ pub async fn watch(sources: Sources) {
         sources.clock.sleep(INTERVAL).await;
         // A disk that does not say leaves the quota.
         let free_bytes = sources.disk.space(&sources.data).map_or(u64::MAX, |space| space.free_bytes);
+        // What frees the log goes before what clients read.
+        sources.budgets.press(sources.room.is_crowded());
         bytes_max.store(watch.measure(reader.bytes(), free_bytes), Ordering::Relaxed);
         let full = matches!(wal.pressure(), varve_wal::Pressure::Full(_));
         let Some(pressure) = watch.look(reader, full) else { continue };

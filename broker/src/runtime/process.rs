@@ -18,18 +18,19 @@ use varve_formats::{
     compression::Codec,
     keys::Keys,
 };
+use varve_objects::Class;
 use varve_replica::{Shard, metadata};
 use varve_snapshot::claim::ClaimError;
-use varve_tiering::{
-    ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, TailCache, UploadBudget, Uploader, chunks,
-};
+use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadBudget, Uploader};
 use varve_wal::NativeDisk;
 
 use super::{
     backend::NodeBackend,
-    background::{self, Background, JobRunner},
+    background::{self, JobRunner},
     banner,
     clock::{SystemClock, SystemEntropy},
+    cold,
+    cold_reads::ColdReads,
     data::{Layout, Lock, LockError},
     descriptors, gauges,
     guard::{self, FoundError},
@@ -55,8 +56,6 @@ use crate::{
 
 /// Bytes of newest batches that are kept in memory for consumers at the tail.
 const TAIL_BYTES_MAX: usize = 64 << 20;
-/// The size of a chunk of a cold object.
-const CHUNK_BYTES: u64 = 4 << 20;
 /// Memory that uploads hold together.
 const UPLOAD_BYTES_MAX: u64 = 256 << 20;
 /// Threads for connections and handlers.
@@ -155,7 +154,7 @@ pub(super) struct Core {
     pub(super) backend: NodeBackend,
     pub(super) wal: varve_wal::Handle,
     pub(super) reader: varve_wal::Reader,
-    pub(super) chunks: ChunkCache,
+    pub(super) cold: ColdReader,
     pub(super) local: LocalSegments,
     pub(super) thread: std::thread::JoinHandle<()>,
     pub(super) failed: oneshot::Receiver<String>,
@@ -188,15 +187,12 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
 
     let gauges = tokio::spawn(gauges::watch(watches::gauge_sources(&base, &core)?));
+    let slab = tokio::spawn(cold::watch(&base, core.cold.chunks().slab().cloned()));
     let rot = tokio::spawn(rot::watch(watches::rot_sources(&base, &core)));
     let scrub = base.cold.spawn(scrub::watch(watches::scrub_sources(&base, &core, control)));
     let orphans = base.cold.spawn(orphans::watch(watches::orphan_sources(&base, &core)));
-    let claim = guard::watch(
-        Arc::clone(&base.tier.store),
-        base.tier.prefix.clone(),
-        base.identity,
-        Arc::clone(&base.clock),
-    );
+    let claim =
+        guard::watch(base.tier.store(), base.tier.prefix.clone(), base.identity, Arc::clone(&base.clock));
     let ended = tokio::select! {
         stopped = until_signal() => stopped,
         why = &mut core.failed => Err(RunError::LogFailed(why.unwrap_or_else(|_| "its thread ended".to_owned()))),
@@ -207,6 +203,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     }
     pressure.abort();
     gauges.abort();
+    slab.abort();
     rot.abort();
     orphans.abort();
     scrub.abort();
@@ -254,7 +251,7 @@ async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, R
         .map_err(|source| RunError::Lock { path: layout.root.display().to_string(), source })?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let identity =
-        guard::found(&config, &layout, &*disk, &*tier.store, &tier.prefix, &*clock, &*entropy).await?;
+        guard::found(&config, &layout, &*disk, &*tier.store(), &tier.prefix, &*clock, &*entropy).await?;
     let metrics = Arc::new(Metrics::new());
     Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, _lock: lock })
 }
@@ -301,8 +298,8 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let (post, inbox) = mailbox();
     let tail = TailCache::new(TAIL_BYTES_MAX);
     let keys = base.tier.prefix.cluster(base.identity.cluster);
-    let chunks = chunk_cache(base);
-    let log = log_view(base, &keys, &tail, &reader, &local, chunks.clone());
+    let cold_reader = cold::reader(base, keys.clone()).map_err(system("measure the disk"))?;
+    let log = LogView::new(tail.clone(), reader.clone(), local.clone(), cold_reader.clone());
     let views = Views::new(metadata::Image::new(base.identity.cluster, base.identity.incarnation));
     let (failed_sender, failed) = oneshot::channel();
     let thread = ShardThread {
@@ -325,32 +322,14 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         views,
         log: Arc::new(log),
         cold: base.cold.clone(),
+        reads: ColdReads::default(),
         room: pressure::Room::new(wal.clone(), reader.clone(), bytes_max),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
         producer_ids: Arc::default(),
         replica_ids: Arc::default(),
     };
-    Ok(Core { backend, wal, reader, chunks, local, thread, failed, recovery: recovered })
-}
-
-fn chunk_cache(base: &Base) -> ChunkCache {
-    let options =
-        chunks::Options { chunk_bytes: CHUNK_BYTES, bytes_max: base.config.cold_cache_bytes as usize };
-    ChunkCache::new(Arc::clone(&base.tier.store), Arc::new(Background(base.cold.clone())), options)
-}
-
-fn log_view(
-    base: &Base,
-    keys: &Keys,
-    tail: &TailCache,
-    reader: &varve_wal::Reader,
-    local: &LocalSegments,
-    chunks: ChunkCache,
-) -> LogView {
-    let store = &base.tier.store;
-    let cold = ColdReader::new(Arc::clone(store), keys.clone(), chunks, ColdOptions::default());
-    LogView::new(tail.clone(), reader.clone(), local.clone(), cold)
+    Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
 }
 
 fn job_runner(
@@ -360,11 +339,13 @@ fn job_runner(
     wal: varve_wal::Reader,
     mailbox: Mailbox,
 ) -> JobRunner {
-    let store = Arc::clone(&base.tier.store);
+    let stores = &base.tier.stores;
+    let budget = UploadBudget::new(UPLOAD_BYTES_MAX);
     let surroundings = Surroundings {
         disk: Arc::clone(&base.disk),
-        uploader: Uploader::new(Arc::clone(&store), keys.clone(), UploadBudget::new(UPLOAD_BYTES_MAX)),
-        store,
+        uploader: Uploader::new(stores.of(Class::Upload), keys.clone(), budget),
+        store: base.tier.store(),
+        stores: stores.clone(),
         keys,
         local,
         wal,

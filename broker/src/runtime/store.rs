@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use varve_common::{Clock, Disk, Entropy};
 use varve_formats::keys::Prefix;
 use varve_objects::{
-    Counters, Counting, Directory, OpenError, ReadBack, Retrying, S3, Store,
+    Budgets, Class, Counters, Counting, Directory, OpenError, ReadBack, S3, Store, Stores,
     probe::{ProbeError, probe},
     s3::ConfigureError,
 };
@@ -14,8 +14,8 @@ use crate::config::{Config, ObjectStore};
 
 /// A store, what it counts, and where in it this cluster lives.
 pub struct Tier {
-    /// With retries and counters.
-    pub store: Arc<dyn Store>,
+    /// With retries and counters, by the class of who asks.
+    pub stores: Stores,
     /// Requests and bytes, by operation.
     pub counters: Arc<Counters>,
     /// What all keys begin with.
@@ -67,8 +67,16 @@ pub async fn open(
     };
     let counting = Counting::new(store);
     let counters = counting.counters();
-    let store = Arc::new(Retrying::new(counting, clock, entropy, config.s3.retries()));
-    Ok(Tier { store, counters, prefix, name })
+    let budgets = Budgets::new(Arc::clone(&clock), config.store_budget);
+    let stores = Stores::new(Arc::new(counting), budgets, &clock, &entropy, config.s3.retries());
+    Ok(Tier { stores, counters, prefix, name })
+}
+
+impl Tier {
+    /// The store for what the node itself keeps there: claims, checkpoints, nodes, and what is removed.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.stores.of(Class::Checkpoint)
+    }
 }
 
 async fn probed(store: Arc<S3>, prefix: &str, entropy: &dyn Entropy) -> Result<Arc<dyn Store>, TierError> {

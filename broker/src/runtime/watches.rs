@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use varve_objects::Class;
+
 use super::{
     gauges, orphans, pressure,
     process::{Base, Core, RunError, wal_bytes_max},
@@ -21,6 +23,7 @@ pub(super) fn pressure_sources(base: &Base, core: &Core) -> Result<pressure::Sou
         mailbox: core.backend.mailbox.clone(),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
+        budgets: base.tier.stores.budgets().clone(),
     })
 }
 
@@ -31,7 +34,8 @@ pub(super) fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources,
         wal: core.reader.clone(),
         wal_bytes_max: wal_bytes_max(base)?,
         store: Arc::clone(&base.tier.counters),
-        chunks: core.chunks.clone(),
+        budgets: base.tier.stores.budgets().clone(),
+        chunks: core.cold.chunks().clone(),
         disk: Arc::clone(&base.disk),
         data: base.layout.root.clone(),
         clock: Arc::clone(&base.clock),
@@ -44,7 +48,7 @@ pub(super) fn scrub_sources(base: &Base, core: &Core, control: Arc<scrub::Contro
         data: base.layout.root.clone(),
         wal: core.reader.clone(),
         local: core.local.clone(),
-        store: Arc::clone(&base.tier.store),
+        store: base.tier.stores.of(Class::Scrub),
         keys: base.tier.prefix.cluster(base.identity.cluster),
     };
     scrub::Sources {
@@ -77,7 +81,7 @@ pub(super) fn storage_surface(core: &Core, control: &Arc<scrub::Control>) -> Sto
 
 pub(super) fn orphan_sources(base: &Base, core: &Core) -> orphans::Sources {
     orphans::Sources {
-        store: Arc::clone(&base.tier.store),
+        store: base.tier.store(),
         keys: base.tier.prefix.cluster(base.identity.cluster),
         incarnation: base.identity.incarnation,
         views: core.backend.views.clone(),

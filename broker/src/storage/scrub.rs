@@ -34,7 +34,7 @@ impl Storage {
             data: self.layout.root.clone(),
             wal: self.reader.clone(),
             local: self.local.clone(),
-            store: tier.store,
+            store: tier.stores.of(varve_objects::Class::Scrub),
             keys: tier.prefix.cluster(self.identity.cluster),
         };
         let pace = Pace::fastest(Arc::clone(&clock) as _, config.scrub_rate);

@@ -29,7 +29,16 @@ const DENIED: [&str; 5] = [
     "AuthorizationHeaderMalformed",
 ];
 /// The error codes of client errors that pass by themselves.
-const TRANSIENT: [&str; 4] = ["RequestTimeout", "SlowDown", "IncompleteBody", "Throttling"];
+const TRANSIENT: [&str; 2] = ["RequestTimeout", "IncompleteBody"];
+/// The error codes of a server that wants to be asked less often.
+const BUSY: [&str; 6] = [
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "RequestLimitExceeded",
+    "TooManyRequests",
+    "ServiceUnavailable",
+];
 
 impl Answer {
     /// Takes in the whole body. One that ends early is an error of the client below, which knows its length.
@@ -60,9 +69,11 @@ impl Answer {
             _ if CORRUPT.contains(&code) => Failure::Corrupt(reason),
             _ if DENIED.contains(&code) => Failure::Denied(reason),
             _ if TRANSIENT.contains(&code) => Failure::Retry(reason),
+            _ if BUSY.contains(&code) => Failure::Busy(reason),
+            429 | 503 => Failure::Busy(reason),
             401 | 403 => Failure::Denied(reason),
             // 409: another create of this key is under way (S3 says ConditionalRequestConflict), and may yet fail.
-            408 | 409 | 429 => Failure::Retry(reason),
+            408 | 409 => Failure::Retry(reason),
             501 => Failure::Invalid(reason),
             500.. => Failure::Retry(reason),
             _ => Failure::Invalid(reason),
@@ -134,9 +145,11 @@ mod tests {
 
     #[test]
     fn fault_51_a_busy_store_is_asked_again() {
-        for (status, code) in [(500, "InternalError"), (503, "SlowDown"), (429, ""), (400, "RequestTimeout")]
-        {
+        for (status, code) in [(500, "InternalError"), (400, "RequestTimeout")] {
             assert!(matches!(answer(status, code).failure(), Failure::Retry(_)), "{status}");
+        }
+        for (status, code) in [(503, "SlowDown"), (503, ""), (429, ""), (400, "Throttling")] {
+            assert!(matches!(answer(status, code).failure(), Failure::Busy(_)), "{status}");
         }
     }
 

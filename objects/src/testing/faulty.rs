@@ -19,6 +19,8 @@ pub enum Fault {
     ErrorBefore,
     /// The request has its effect, and its answer is lost: a time-out after the effect.
     ErrorAfter,
+    /// The request has no effect, and the store asks to slow down.
+    Busy,
     /// The request takes so long.
     Slow(Duration),
     /// A read brings only the first half, with no sign of it.
@@ -130,6 +132,7 @@ impl<S: Store> FaultyStore<S> {
         match fault {
             None => request.await,
             Some(Fault::ErrorBefore) => Err(Failure::Retry("injected: no effect".into()).into()),
+            Some(Fault::Busy) => Err(Failure::Busy("injected".into()).into()),
             Some(Fault::ErrorAfter) => {
                 let _ = request.await;
                 Err(Failure::Retry("injected: the answer was lost".into()).into())

@@ -6,6 +6,7 @@
 //! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod bad_input;
+mod cold_reads;
 mod collect;
 mod damage;
 mod disk_pressure;

@@ -1,10 +1,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use varve_common::Digest;
-use varve_objects::{Body, Failure, HeadError, Page, PutError, Suffix};
+use varve_objects::{Body, Failure, HeadError, Page, PutError, Suffix, testing::InstantClock};
+use varve_wal::testing::MemoryDisk;
 
 use super::*;
-use crate::tests::support::block_on;
+use crate::{
+    slab::{Admission, SlabOptions},
+    tests::support::block_on,
+};
 
 /// Answers ranges of one object of 100 bytes, 0 to 99, once it is told to.
 #[derive(Default)]
@@ -110,7 +114,7 @@ fn a_failure_is_told_and_not_remembered() {
 fn an_abandoned_fill_frees_its_place() {
     let (store, cache, object) = cache();
     drop(cache.read(&object, 0..1));
-    drop(cache.chunk(&object, 0));
+    drop(cache.chunk(&object, 0, (Consumer::default(), Need::Now)));
     assert_eq!(block_on(cache.read(&object, 0..1)).unwrap(), [0][..]);
     assert!(store.asked.load(Ordering::Relaxed) >= 1);
 }
@@ -122,4 +126,36 @@ fn read_ahead_fills_what_is_missing_up_to_the_end() {
     assert_eq!((store.asked.load(Ordering::Relaxed), cache.counts().bytes), (2, 15));
     block_on(cache.read(&object, 85..95)).unwrap();
     assert_eq!(store.asked.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn what_is_asked_for_again_comes_from_disk_and_a_flipped_bit_is_asked_of_the_store() {
+    let disk = MemoryDisk::default();
+    let clock: Arc<dyn varve_common::Clock> = Arc::new(InstantClock::default());
+    let options = SlabOptions {
+        path: "/cache/slab".into(),
+        frame_bytes: 10,
+        bytes_max: 100,
+        admission: Admission::Again,
+    };
+    let slab = Slab::new(Arc::new(disk.clone()), clock, options);
+    let (store, cache, object) = cache();
+    let cache = cache.with_slab(slab);
+    let scan = || {
+        for chunk in 0..10 {
+            let (from, to) = (chunk * 10, (chunk * 10 + 10).min(object.bytes));
+            let expected: Vec<u8> = (from as u8..to as u8).collect();
+            assert_eq!(block_on(cache.read(&object, from..to)).unwrap(), expected, "{chunk}");
+        }
+        store.asked.swap(0, Ordering::Relaxed)
+    };
+    let written = || cache.slab().unwrap().counts().written;
+    assert_eq!((scan(), written()), (10, 0), "one scan writes nothing");
+    assert_eq!((scan(), written()), (10, 10), "memory holds three, none of them when it is needed");
+    assert_eq!((scan(), written()), (0, 10));
+    disk.flip_bit(std::path::Path::new("/cache/slab"), 8 * 42);
+    assert_eq!(scan(), 1);
+    assert_eq!(cache.slab().unwrap().counts().corrupt, 1);
+    let counts = cache.counts();
+    assert_eq!((counts.misses, counts.bytes), (21, 35));
 }

@@ -3,10 +3,13 @@
 //! ```text
 //! request ─► session (what is wanted: KIP-227) ─► pass over the partitions ─► enough, an error, or time is up? ─► answer
 //!                                                   ▲                            │ no
-//!                                                   └── a watermark moved ◄──────┘
+//!                                                   └── a watermark moved, ◄─────┘
+//!                                                       cold records arrived
 //! ```
-//! Nothing polls: a waiting fetch sleeps on the watches of its partitions.
+//! Nothing polls: a waiting fetch sleeps on the watches of its partitions. Records from the object store come side by side; where
+//! others are enough, or time is up, the answer leaves without them, and the next fetch finds them in the cache.
 
+mod cold;
 mod pass;
 mod room;
 mod session;
@@ -27,6 +30,7 @@ pub use room::ANSWERS_BYTES_MAX;
 pub use session::Sessions;
 
 use self::{
+    cold::OnTheirWay,
     pass::{Codecs, Fetched, Pass},
     room::Room,
     session::{Opened, Plan, Wanted},
@@ -106,15 +110,18 @@ async fn gather(
     deadline: Instant,
 ) -> (Vec<Fetched>, Option<Share>) {
     let asked = wanted.iter().fold(0_usize, |sum, want| sum.saturating_add(want.bytes_max));
+    let mut cold = OnTheirWay::new(limits.bytes_max);
     loop {
         let room = Room::new(&shared.answers, asked.min(limits.bytes_max), deadline);
         let mut pass = Pass::new(&shared.node, context, limits, room);
-        pass.visit(wanted).await;
+        pass.visit(wanted, &mut cold).await;
         let enough = pass.bytes() >= limits.bytes_min || pass.is_urgent() || wanted.is_empty();
         if enough || Instant::now() >= deadline {
+            cold.linger().await;
+            pass.take_arrived(&mut cold).await;
             return pass.finish();
         }
-        pass.wait(deadline).await;
+        pass.wait(&mut cold, deadline).await;
     }
 }
 

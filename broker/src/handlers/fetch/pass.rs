@@ -26,12 +26,13 @@ use super::{
         partitions::{self, Served, TopicRef},
     },
     Limits,
+    cold::{Arrived, OnTheirWay},
     room::Room,
     session::Wanted,
 };
 use crate::{
     net::{Context, Share},
-    node::{Node, ReadBatches, ReadError, ReadLimits},
+    node::{Node, ReadBatches, ReadError, ReadLimits, Reading},
 };
 
 /// What one partition gave.
@@ -85,16 +86,16 @@ struct Question {
 }
 
 /// A read that was begun, with the bytes that it may take.
-struct Reading {
+struct Begun {
     question: Question,
     promised: usize,
-    read: BoxFuture<'static, Result<ReadBatches, ReadError>>,
+    read: BoxFuture<'static, Result<Reading, ReadError>>,
 }
 
 /// The state of a pass.
 ///
 /// Partitions are asked in order. What lies in memory is there at once; the other reads run beside each other as long as
-/// `max_bytes` has room for all that they may bring.
+/// `max_bytes` has room for all that they may bring. What comes from the object store is not waited for.
 pub struct Pass<'a> {
     node: &'a Node,
     context: &'a Context,
@@ -105,7 +106,7 @@ pub struct Pass<'a> {
     codecs: Codecs,
     fetched: Vec<Fetched>,
     changes: Vec<watch::Receiver<Arc<PartitionView>>>,
-    readings: Vec<Reading>,
+    readings: Vec<Begun>,
     /// The first that got nothing, though it has something: what was read before it took all the room.
     denied: Option<Question>,
     room: Room<'a>,
@@ -144,21 +145,66 @@ impl<'a> Pass<'a> {
         (self.fetched, share)
     }
 
-    /// Until a partition changes, or the deadline. What was read is let go.
-    pub async fn wait(self, deadline: Instant) {
+    /// Until a partition changes, records arrive from the object store, or the deadline. What was read is let go.
+    pub async fn wait(self, cold: &mut OnTheirWay, deadline: Instant) {
         let mut changes = self.changes;
-        if changes.is_empty() {
+        drop((self.fetched, self.room));
+        // A closed watch is a partition that goes: the next pass says so.
+        let changed = changes
+            .iter_mut()
+            .map(|changes| -> BoxFuture<'_, ()> { Box::pin(async { drop(changes.changed().await) }) });
+        let events: Vec<_> = changed.chain(cold.events()).collect();
+        if events.is_empty() {
             return tokio::time::sleep_until(deadline).await;
         }
-        drop((self.fetched, self.room));
-        let changed = changes.iter_mut().map(|changes| Box::pin(changes.changed()));
-        // A closed watch is a partition that goes: the next pass says so. Time that is up ends the wait as well.
-        let _ = timeout_at(deadline, select_all(changed)).await;
+        // Time that is up ends the wait as well.
+        drop(timeout_at(deadline, select_all(events)).await);
+    }
+
+    /// Takes what has arrived from the object store since it was visited.
+    pub async fn take_arrived(&mut self, cold: &mut OnTheirWay) {
+        for place in cold.places() {
+            let fetched = &self.fetched[place];
+            if fetched.records.is_empty() && !fetched.is_urgent() {
+                self.arrive(place, cold.arrived(place)).await;
+            }
+        }
+    }
+
+    /// Takes batches from the object store, as far as there is room: side by side nobody was told what the others bring.
+    async fn arrive(&mut self, place: usize, arrived: Option<Arrived>) {
+        let Some(arrived) = arrived else { return };
+        let is_first = self.bytes == 0 && self.readings.is_empty();
+        if is_first {
+            match self.room.take().await {
+                Some(bytes) => self.bytes_left = self.bytes_left.min(bytes),
+                None => return,
+            }
+        }
+        let readable = arrived.map_err(|error| error.code()).and_then(|chunks| match self.codecs {
+            Codecs::All => Ok(chunks),
+            Codecs::BeforeZstd => before_zstd(chunks),
+        });
+        match readable {
+            Err(code) => self.fetched[place].fail(code),
+            Ok(chunks) => {
+                let mut left = self.bytes_left;
+                let fitting = chunks.into_iter().enumerate().take_while(|(number, chunk)| {
+                    let fits = chunk.len() <= left || (is_first && *number == 0);
+                    left = left.saturating_sub(chunk.len());
+                    fits
+                });
+                self.fetched[place].records = fitting.map(|(_, chunk)| chunk).collect();
+                let bytes = self.fetched[place].bytes();
+                self.bytes += bytes;
+                self.bytes_left = self.bytes_left.saturating_sub(bytes);
+            }
+        }
     }
 
     /// Reads what the partitions have.
-    pub async fn visit(&mut self, wanted: &[Wanted]) {
-        for want in wanted {
+    pub async fn visit(&mut self, wanted: &[Wanted], cold: &mut OnTheirWay) {
+        for (place, want) in wanted.iter().enumerate() {
             let mut data = PartitionData::default();
             data.partition_index = want.partition;
             // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
@@ -167,16 +213,17 @@ impl<'a> Pass<'a> {
             let checked = self.check(want, &mut fetched.data);
             self.fetched.push(fetched);
             match checked {
-                Ok(Some(question)) => self.ask(question).await,
+                Ok(Some(_)) if cold.knows(place) => self.arrive(place, cold.arrived(place)).await,
+                Ok(Some(question)) => self.ask(question, cold).await,
                 Ok(None) => {}
                 Err(code) => self.fetched.last_mut().expect("it was pushed").fail(code),
             }
         }
-        self.settle().await;
+        self.settle(cold).await;
         // The first read failed, and the others could not give a batch as large as theirs.
         if let Some(denied) = self.denied.take().filter(|_| self.bytes == 0) {
-            self.ask(denied).await;
-            self.settle().await;
+            self.ask(denied, cold).await;
+            self.settle(cold).await;
         }
     }
 
@@ -208,9 +255,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Begins a read.
-    async fn ask(&mut self, question: Question) {
+    async fn ask(&mut self, question: Question, cold: &mut OnTheirWay) {
         if self.bytes_left == 0 {
-            self.settle().await;
+            self.settle(cold).await;
         }
         // The first batch of a response comes whatever its size, or a large one would never come. Of reads that are under
         // way the first may bring it.
@@ -228,22 +275,40 @@ impl<'a> Pass<'a> {
             return;
         }
         let limits = ReadLimits { bytes_max, one_batch_at_least, below: question.below };
-        let mut read = self.node.backend.read(question.group, question.from, limits);
+        let mut read = self.node.backend.read(self.context.connection, question.group, question.from, limits);
         self.bytes_left -= bytes_max;
         match (&mut read).now_or_never() {
-            Some(batches) => self.on_read(question, bytes_max, batches),
-            None => self.readings.push(Reading { question, promised: bytes_max, read }),
+            Some(read) => self.on_reading(question, bytes_max, read, cold),
+            None => self.readings.push(Begun { question, promised: bytes_max, read }),
         }
     }
 
     /// Waits for the reads that were begun.
-    async fn settle(&mut self) {
+    async fn settle(&mut self, cold: &mut OnTheirWay) {
         let readings = std::mem::take(&mut self.readings);
         let each = readings
             .into_iter()
-            .map(async |Reading { question, promised, read }| (question, promised, read.await));
-        for (question, promised, batches) in join_all(each).await {
-            self.on_read(question, promised, batches);
+            .map(async |Begun { question, promised, read }| (question, promised, read.await));
+        for (question, promised, read) in join_all(each).await {
+            self.on_reading(question, promised, read, cold);
+        }
+    }
+
+    fn on_reading(
+        &mut self,
+        question: Question,
+        promised: usize,
+        read: Result<Reading, ReadError>,
+        cold: &mut OnTheirWay,
+    ) {
+        match read {
+            Ok(Reading::OnItsWay(read)) => {
+                // Those that are here do not wait for its bytes.
+                self.bytes_left += promised;
+                cold.expect(question.place, read, promised);
+            }
+            Ok(Reading::Here(batches)) => self.on_read(question, promised, Ok(batches)),
+            Err(error) => self.on_read(question, promised, Err(error)),
         }
     }
 

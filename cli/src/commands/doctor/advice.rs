@@ -76,6 +76,9 @@ pub fn of_failure(failure: &Failure, bucket: &str, prefix: &str) -> String {
         Failure::Retry(_) => {
             "the server does not answer, or not in time: check --s3-endpoint, the network and the server's load".into()
         }
+        Failure::Busy(_) => {
+            "the server asks to slow down: lower varve.store.requests.per.second, or look who else uses this prefix".into()
+        }
         Failure::Corrupt(_) => "bytes were changed on their way: look at proxies between here and the server".into(),
         Failure::Invalid(_) | Failure::Fatal(_) => {
             "the server refuses the request: check --s3-endpoint and --s3-path-style, and the server's release".into()

@@ -1,0 +1,127 @@
+//! An S3 server under measure, and the raw client beside the broker: ranged GETs and PUTs of the same bytes, with nothing
+//! around them.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::runtime::Runtime;
+use varve_common::{Digest, ObjectKey};
+use varve_localstack::{
+    Kind, Server,
+    proxy::{Proxy, Rule},
+};
+use varve_objects::{Listed, S3, Store as _};
+
+const BUCKET: &str = "bench";
+const PREFIX: &str = "p";
+
+/// A `MinIO` with one bucket.
+pub struct Store {
+    server: Server,
+    proxy: Option<Proxy>,
+    raw: Arc<S3>,
+    // The last to go: the proxy runs on it.
+    runtime: Runtime,
+}
+
+impl Store {
+    /// Starts it, and with a `latency` something in front that answers every GET so much later.
+    pub fn start(latency: Option<Duration>) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        let (server, proxy) = runtime.block_on(async {
+            let server = Server::start(Kind::Minio).await?;
+            server.create_bucket(BUCKET).await?;
+            let proxy = match latency {
+                None => None,
+                Some(latency) => {
+                    let proxy = Proxy::start(server.address(), 1).await?;
+                    let rule = format!("slow-first:{} method=GET", latency.as_millis());
+                    proxy.set_rules([rule.parse::<Rule>()?]);
+                    Some(proxy)
+                }
+            };
+            anyhow::Ok((server, proxy))
+        })?;
+        let endpoint = proxy.as_ref().map_or_else(|| server.endpoint.clone(), Proxy::endpoint);
+        let options = varve_objects::s3::Options { endpoint: Some(endpoint), ..server.options(BUCKET) };
+        let raw = {
+            let _inside = runtime.enter();
+            Arc::new(S3::new(options)?)
+        };
+        Ok(Self { server, proxy, raw, runtime })
+    }
+
+    /// Arguments of a broker whose tier is here.
+    pub fn arguments(&self) -> Vec<String> {
+        let endpoint = self.proxy.as_ref().map_or_else(|| self.server.endpoint.clone(), Proxy::endpoint);
+        let url = format!("s3://{BUCKET}/{PREFIX}");
+        ["--object-store", &url, "--s3-endpoint", &endpoint, "--s3-path-style=true"].map(str::to_owned).into()
+    }
+
+    /// Its credentials, as a broker's environment.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let server = &self.server;
+        [
+            ("AWS_ACCESS_KEY_ID", &server.access_key),
+            ("AWS_SECRET_ACCESS_KEY", &server.secret_key),
+            ("AWS_REGION", &server.region),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.clone()))
+        .into()
+    }
+
+    /// Begins an outage.
+    pub fn stop(&mut self) {
+        self.server.stop_keeping_data();
+    }
+
+    /// Ends it.
+    pub fn resume(&mut self) -> anyhow::Result<()> {
+        self.runtime.block_on(self.server.start_again())?;
+        Ok(())
+    }
+
+    /// The segments in the bucket, in order.
+    pub fn segments(&self) -> anyhow::Result<Vec<Listed>> {
+        let page = self.runtime.block_on(self.raw.list(PREFIX, None))?;
+        ensure!(!page.more, "a measured bucket holds less than a page of objects");
+        Ok(page.objects.into_iter().filter(|object| object.key.as_str().contains("/seg/")).collect())
+    }
+
+    /// Reads ranges, so many at a time; the seconds it took.
+    pub fn read(
+        &self,
+        ranges: Vec<(ObjectKey, std::ops::Range<u64>)>,
+        at_a_time: usize,
+    ) -> anyhow::Result<f64> {
+        let begin = Instant::now();
+        let requests = ranges.into_iter().map(|(key, range)| {
+            let raw = Arc::clone(&self.raw);
+            async move { raw.get_range(&key, range).await.map(drop) }
+        });
+        self.runtime.block_on(stream::iter(requests).buffered(at_a_time).try_collect::<Vec<()>>())?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+
+    /// Puts objects of these sizes, so many at a time; the seconds it took.
+    pub fn write(&self, round: usize, sizes: &[u64], at_a_time: usize) -> anyhow::Result<f64> {
+        let longest = sizes.iter().max().context("something to put")?;
+        let body = Bytes::from(crate::wire::noise(*longest as usize, 7));
+        let begin = Instant::now();
+        let requests = sizes.iter().enumerate().map(|(number, size)| {
+            let (raw, body) = (Arc::clone(&self.raw), body.slice(..*size as usize));
+            let key = ObjectKey::new(format!("raw/{round}/{number}"));
+            async move {
+                let sha256 = Digest::of(&body);
+                raw.put_new(&key, body.into(), sha256).await
+            }
+        });
+        self.runtime.block_on(stream::iter(requests).buffered(at_a_time).try_collect::<Vec<()>>())?;
+        Ok(begin.elapsed().as_secs_f64())
+    }
+}
