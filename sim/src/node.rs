@@ -309,10 +309,10 @@ impl Node {
         }
     }
 
-    /// Syncs what was written and tells the core, in order.
+    /// Syncs what was written and tells the core, in order; lands the oldest sync instead where one is in flight.
     pub fn sync(&mut self, model: &mut Model) {
-        while !self.flights.is_empty() {
-            self.land(model);
+        if !self.flights.is_empty() {
+            return self.land(model);
         }
         if self.failed {
             return;
