@@ -234,7 +234,7 @@ fn fault_24_a_flipped_bit_in_the_middle_of_the_log_takes_its_partition_offline_a
 
     for _ in 0..2 {
         node.restart();
-        assert_eq!(node.metric("varve_cluster_partitions_damaged"), 1.0);
+        wait_for("the damage to be counted", 10, || node.metric("varve_cluster_partitions_damaged") == 1.0);
         assert!((0..548).all(|number| is_read(&node, "hit", number)), "what is intact is not read");
         for lost in [548, 549, 550, 1000] {
             assert_eq!(fetch(node.kafka(), "hit", lost).0, STORAGE_ERROR, "offset {lost}");

@@ -246,7 +246,8 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
 /// A topic whose first object needs a folder.
 fn write_new_topic(node: &Node, topic: &str) {
     create_topic(node, topic, 1, &[]);
-    let _ = kcat(node, &["-P", "-t", topic, "-X", "acks=all"], NEW_TOPIC);
+    // Order over a retry is promised to idempotent producers only.
+    let _ = kcat(node, &["-P", "-t", topic, "-X", "enable.idempotence=true"], NEW_TOPIC);
 }
 
 fn check_new_topic(node: &Node, topic: &str) {
