@@ -20,6 +20,10 @@ pub const DISK_BYTES: u64 = 1 << 40;
 /// The directories whose files are read.
 const READ_FROM: [&str; 4] = ["/data/wal", "/data/segments", "/data/groups", "/data/objects/data"];
 
+/// So often, in steps of a life, the cache of cold chunks rots, with one bit in so many bytes.
+const SPOILS_EVERY: usize = 97;
+const SPOILED_APART: usize = 256;
+
 impl World {
     /// Whether something happens that does so to this share.
     pub fn chance(&mut self, of_a_hundred: u32) -> bool {
@@ -73,6 +77,8 @@ impl World {
         }
         if self.rots_at == Some(step) {
             self.rot();
+        }
+        if step % SPOILS_EVERY == SPOILS_EVERY / 2 {
             self.spoil_cache();
         }
     }
@@ -144,7 +150,7 @@ impl World {
         self.counts.flips += 1;
     }
 
-    /// Flips a bit in each of a few frames of the cold chunks' cache. That excuses nothing: a cache is never the cause of an error, and
+    /// Flips bits all over the cold chunks' cache. That excuses nothing: a cache is never the cause of an error, and
     /// never serves what it did not get.
     fn spoil_cache(&mut self) {
         let path = Path::new(CACHE);
@@ -154,10 +160,8 @@ impl World {
             return;
         }
         self.trace.note(format_args!("the cache of cold chunks rots"));
-        for _ in 0..8 {
-            let bit = self.random.random_range(0..bytes as u64 * 8);
-            self.disk.flip_bit(path, bit);
-        }
+        let places = (0..bytes as u64).step_by(SPOILED_APART);
+        places.for_each(|place| self.disk.flip_bit(path, place * 8));
     }
 
     /// Whether some file of a group is damaged, below this directory.
