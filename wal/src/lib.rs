@@ -25,7 +25,8 @@
 //!   up; damaged bytes are set aside in a file of their own and never keep a log file for long (`damage.rs`);
 //! - files take at most 1.5 times the live bytes plus two files (spare files beside them).
 //!
-//! The core ([`Writer`], [`Reader`], [`open`]) knows no thread and no clock; [`spawn`] runs it in production.
+//! The core ([`Writer`], [`Reader`], [`open`]) knows no thread and no clock; [`spawn`] runs it in production, with two batches on their
+//! way to the disk at once ([`Writer::begin_sync`], `worker.rs`).
 
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
