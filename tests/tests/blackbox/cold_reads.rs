@@ -68,7 +68,8 @@ impl Rig {
             (self.written..self.written + records).map(|number| line(number) + "\n").collect();
         for partition in 0..PARTITIONS {
             let partition = partition.to_string();
-            let arguments = ["-P", "-t", COLD, "-p", &partition, "-X", "acks=all", "-X", "linger.ms=5"];
+            // A batch larger than what a fetch asks of a partition would come alone.
+            let arguments = ["-P", "-t", COLD, "-p", &partition, "-X", "acks=all", "-X", "batch.size=32768"];
             let _ = kcat(&self.node, &arguments, lines.as_bytes());
         }
         self.written += records;
