@@ -19,6 +19,7 @@ pub mod clients;
 pub mod faults;
 pub mod hold;
 pub mod ledger;
+pub mod marked;
 pub mod node;
 pub mod power;
 pub mod raw;

@@ -9,6 +9,7 @@ use std::{
 
 use varve_tests::{
     clients::{create_topic, finish, kcat, start_script},
+    marked::line,
     node::{Node, Options},
     raw::{Answer, Request, Socket, list_offset},
     s3::Store,
@@ -65,7 +66,7 @@ impl Rig {
     /// Writes so many more records to each partition; each was acknowledged.
     fn write(&mut self, records: u64) {
         let lines: String =
-            (self.written..self.written + records).map(|number| line(number) + "\n").collect();
+            (self.written..self.written + records).map(|number| line(number, VALUE_BYTES) + "\n").collect();
         for partition in 0..PARTITIONS {
             let partition = partition.to_string();
             // A batch larger than what a fetch asks of a partition would come alone.
@@ -85,7 +86,7 @@ impl Rig {
         for number in 0..records {
             assert_eq!(
                 lines.next(),
-                Some(line(number).as_str()),
+                Some(line(number, VALUE_BYTES).as_str()),
                 "record {number} of {partition} is lost or other"
             );
         }
@@ -94,19 +95,6 @@ impl Rig {
     fn gets(&self) -> usize {
         self.store.seen().iter().filter(|seen| seen.method == "GET" && seen.target.contains("/seg/")).count()
     }
-}
-
-fn line(number: u64) -> String {
-    // Not to be compressed to nothing, and known without being kept.
-    let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut text = format!("{number:08} ");
-    while text.len() < VALUE_BYTES {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        text += &format!("{random:016x}");
-    }
-    text
 }
 
 /// One Fetch of all partitions from their beginning: the time it took, and the bytes of each.

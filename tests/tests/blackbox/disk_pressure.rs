@@ -41,6 +41,23 @@ fn write(node: &Node, topic: &str, name: &str, records: u64) -> Ledger {
     ledger
 }
 
+/// Writes records from `next` on, until clients are told to come again; the end of what was acknowledged.
+fn write_until_refused(node: &Node, topic: &str, mut next: usize, most: usize) -> usize {
+    let mut refused = 0;
+    while refused < 20 {
+        let batch = Batch::of(&[&value(topic, next)]).encode();
+        match produce_code(node.kafka(), topic, -1, &batch) {
+            Some(0) => next += 1,
+            Some(code) if RETRIABLE.contains(&code) => refused += 1,
+            // No answer in time: it waits in the log, and may yet be written.
+            None => break,
+            other => panic!("record {next}: {other:?}"),
+        }
+        assert!(next < most, "a full disk takes everything");
+    }
+    next
+}
+
 fn check(node: &Node, topic: &str, ledger: &Ledger) {
     let out = node.folder().join("read");
     read_with_confluent(node, &[topic], &out);
@@ -83,19 +100,7 @@ fn fault_16_a_full_disk_makes_producers_wait_and_heals_when_there_is_room() {
     fill(&node, "stays", 0..50);
     fill(&node, "goes", 0..50);
     disk.leave(6 * MIB);
-    let mut next = 50;
-    let mut refused = 0;
-    while refused < 20 {
-        let batch = Batch::of(&[&value("stays", next)]).encode();
-        match produce_code(node.kafka(), "stays", -1, &batch) {
-            Some(0) => next += 1,
-            Some(code) if RETRIABLE.contains(&code) => refused += 1,
-            // No answer in time: it waits in the log, and may yet be written.
-            None => break,
-            other => panic!("record {next}: {other:?}"),
-        }
-        assert!(next < 20_000, "a full disk takes everything");
-    }
+    let next = write_until_refused(&node, "stays", 50, 20_000);
     assert_eq!(node.exited(), None);
     assert!((0..next).step_by(97).all(|number| is_served(node.kafka(), "stays", number)));
     assert!(is_read(&node, "goes", 0));
@@ -140,19 +145,7 @@ fn fault_16_a_disk_full_of_segments_heals_when_a_topic_goes() {
     ];
     println!("{}", script("writer.py", &node, &arguments)[0]);
     fill(&node, "kept", 0..100);
-    let mut next = 100;
-    let mut refused = 0;
-    while refused < 20 {
-        let batch = Batch::of(&[&value("kept", next)]).encode();
-        match produce_code(node.kafka(), "kept", -1, &batch) {
-            Some(0) => next += 1,
-            Some(code) if RETRIABLE.contains(&code) => refused += 1,
-            // No answer in time: it waits in the log, and may yet be written.
-            None => break,
-            other => panic!("record {next}: {other:?}"),
-        }
-        assert!(next < 100_000, "a full disk takes everything");
-    }
+    let next = write_until_refused(&node, "kept", 100, 100_000);
     assert_eq!(node.exited(), None);
     assert!((0..next).step_by(997).all(|number| is_read(&node, "kept", number)));
     let _ = script("admin.py", &node, &["delete", "ballast"]);

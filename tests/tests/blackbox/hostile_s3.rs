@@ -11,6 +11,7 @@ use std::{
 use varve_localstack::{Kind, proxy::Seen};
 use varve_tests::{
     clients::{create_topic, kcat, try_script},
+    marked::line,
     node::{Node, Options},
     raw::list_offset,
     s3::Store,
@@ -64,7 +65,7 @@ impl Rig {
     /// Writes so many more records; each was acknowledged.
     fn write(&mut self, records: u64) {
         let lines: String =
-            (self.written..self.written + records).map(|number| line(number) + "\n").collect();
+            (self.written..self.written + records).map(|number| line(number, VALUE_BYTES) + "\n").collect();
         let _ =
             kcat(&self.node, &["-P", "-t", TOPIC, "-X", "acks=all", "-X", "linger.ms=5"], lines.as_bytes());
         self.written += records;
@@ -100,7 +101,11 @@ impl Rig {
         let read = String::from_utf8(kcat(&self.node, &read, b"")).unwrap();
         let mut lines = read.lines();
         for number in from..self.written {
-            assert_eq!(lines.next(), Some(line(number).as_str()), "record {number} is lost or other");
+            assert_eq!(
+                lines.next(),
+                Some(line(number, VALUE_BYTES).as_str()),
+                "record {number} is lost or other"
+            );
         }
         assert_eq!(lines.next(), None, "there is more than was written");
     }
@@ -139,19 +144,6 @@ impl Rig {
             })
         });
     }
-}
-
-fn line(number: u64) -> String {
-    // Not to be compressed to nothing, and known without being kept.
-    let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut text = format!("{number:08} ");
-    while text.len() < VALUE_BYTES {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        text += &format!("{random:016x}");
-    }
-    text
 }
 
 /// The first and last offset in a segment's key.

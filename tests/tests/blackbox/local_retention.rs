@@ -7,8 +7,8 @@ use std::{
 };
 
 use varve_tests::{
-    batch::{Batch, noise, produce_patiently},
     clients::{create_topic, varve},
+    marked::fill,
     node::{Node, Options},
     raw::{fetch, list_offset},
     tool::Tool,
@@ -23,19 +23,6 @@ const KEPT_BYTES: u64 = 4 << 20;
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// A little more than the interval at which the node counts.
 const COUNTED_WITHIN: Duration = Duration::from_secs(6);
-
-/// Noise: what compresses takes less of the disk than it says.
-fn value(topic: &str, number: i64) -> Vec<u8> {
-    let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
-    format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise).take(VALUE_BYTES).collect()
-}
-
-fn fill(node: &Node, topic: &str, records: i64) {
-    for number in 0..records {
-        let batch = Batch::of(&[&value(topic, number)]).encode();
-        assert_eq!(produce_patiently(node.kafka(), topic, &batch), Some(0), "{topic} {number}");
-    }
-}
 
 fn is_served(node: &Node, topic: &str, number: i64) -> bool {
     let (code, records) = fetch(node.kafka(), topic, number);
@@ -102,8 +89,8 @@ fn what_local_retention_asks_for_stays_beside_the_bucket_and_minus_two_keeps_the
     let segment = format!("segment.bytes={SEGMENT_BYTES}");
     create_topic(&node, "kept", 1, &[&segment, &local, "retention.ms=-1"]);
     create_topic(&node, "window", 1, &[&segment, "retention.ms=-1"]);
-    fill(&node, "kept", RECORDS);
-    fill(&node, "window", RECORDS);
+    fill(&node, "kept", 0..RECORDS, VALUE_BYTES);
+    fill(&node, "window", 0..RECORDS, VALUE_BYTES);
     for topic in ["kept", "window"] {
         wait_for("everything to be in the bucket", 60, || {
             let next = pending(&node, topic);
@@ -143,7 +130,7 @@ fn start_sealed() -> Node {
     let mut node = Node::start(Options::small());
     let segment = format!("segment.bytes={SEGMENT_BYTES}");
     create_topic(&node, "local", 1, &["remote.storage.enable=false", &segment, "retention.ms=-1"]);
-    fill(&node, "local", RECORDS);
+    fill(&node, "local", 0..RECORDS, VALUE_BYTES);
     wait_for("the log to let go", 60, || sealed(&node).len() > 6);
     // Twice: whatever was in memory is not.
     for _ in 0..2 {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use varve_tests::{
-    batch::{Batch, noise, produce_patiently},
     clients::create_topic,
+    marked::{fill, value},
     node::{Node, Options},
     raw::{fetch, list_offset},
     tool::Tool,
@@ -22,22 +22,10 @@ const RECORDS: i64 = 120;
 /// Of the busy topic, whose segments are larger: ten times what the quiet one's merges write, and more.
 const BUSY: i64 = 2_000;
 
-fn value(topic: &str, number: i64) -> Vec<u8> {
-    let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
-    format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise).take(VALUE_BYTES).collect()
-}
-
-fn fill(node: &Node, topic: &str, numbers: std::ops::Range<i64>) {
-    for number in numbers {
-        let batch = Batch::of(&[&value(topic, number)]).encode();
-        assert_eq!(produce_patiently(node.kafka(), topic, &batch), Some(0), "{topic} {number}");
-    }
-}
-
 fn check_served(node: &Node, numbers: std::ops::Range<i64>) {
     for number in numbers {
         let (code, records) = fetch(node.kafka(), "quiet", number);
-        let wanted = value("quiet", number);
+        let wanted = value("quiet", number, VALUE_BYTES);
         let found = records.windows(wanted.len()).any(|window| window == wanted);
         assert!(code == 0 && found, "{number}: error {code}");
     }
@@ -61,7 +49,7 @@ fn small_segments_are_merged_within_budget_and_no_reader_notices() {
     let mut node = Node::start(Options::small());
     create_topic(&node, "quiet", 1, &["segment.bytes=20000", "retention.ms=-1"]);
     create_topic(&node, "busy", 1, &["segment.bytes=8388608", "retention.ms=-1"]);
-    fill(&node, "quiet", 0..RECORDS);
+    fill(&node, "quiet", 0..RECORDS, VALUE_BYTES);
     wait_for("everything quiet to be in the bucket", 60, || {
         list_offset(node.kafka(), "quiet", 0, -5) == Ok(RECORDS - 1)
     });
@@ -77,10 +65,10 @@ fn small_segments_are_merged_within_budget_and_no_reader_notices() {
             }
             rounds
         });
-        fill(&node, "busy", 0..BUSY);
+        fill(&node, "busy", 0..BUSY, VALUE_BYTES);
         // Its own records bring the checkpoints that no longer name what was replaced.
         for number in RECORDS..RECORDS + 40 {
-            fill(&node, "quiet", number..number + 1);
+            fill(&node, "quiet", number..number + 1, VALUE_BYTES);
             thread::sleep(std::time::Duration::from_millis(200));
         }
         wait_for("replaced segments to go", 120, || {

@@ -3,9 +3,10 @@
 use std::{fs, net::SocketAddr, path::Path, process::Command};
 
 use varve_tests::{
-    batch::{Batch, noise, produce_patiently},
+    batch::{Batch, produce_patiently},
     clients::{create_topic, read_with_confluent, script},
     ledger::{Ledger, Seen},
+    marked,
     node::{Node, Options},
     raw::{fetch, list_offset},
     tool::{self, Tool},
@@ -16,8 +17,7 @@ pub(crate) const STORAGE_ERROR: i16 = 56;
 
 /// A value that stands once in all files, and in which a byte can be changed.
 pub(crate) fn value(topic: &str, number: usize) -> Vec<u8> {
-    let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
-    format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise.take(1000)).collect()
+    marked::value(topic, number as i64, format!("<{topic} {number:06}>").len() + 1000)
 }
 
 pub(crate) fn produce(node: &Node, topic: &str, number: usize) -> i16 {

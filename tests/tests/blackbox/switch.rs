@@ -4,8 +4,9 @@ use std::fs;
 
 use serde_json::Value;
 use varve_tests::{
-    batch::{Batch, noise, produce_patiently},
+    batch::{Batch, produce_patiently},
     clients::{create_topic, script, try_varve, varve},
+    marked::{fill, value},
     node::{Node, Options},
     raw::{fetch, list_offset},
     tool::Tool,
@@ -16,18 +17,6 @@ const VALUE_BYTES: usize = 20_000;
 const SEGMENT_BYTES: u64 = 256 << 10;
 /// More than the log may hold.
 const MUCH: i64 = 1_000;
-
-fn value(topic: &str, number: i64) -> Vec<u8> {
-    let noise = noise(number as u64 * 0x9e37_79b9 + topic.len() as u64);
-    format!("<{topic} {number:06}>").into_bytes().into_iter().chain(noise).take(VALUE_BYTES).collect()
-}
-
-fn fill(node: &Node, topic: &str, numbers: std::ops::Range<i64>) {
-    for number in numbers {
-        let batch = Batch::of(&[&value(topic, number)]).encode();
-        assert_eq!(produce_patiently(node.kafka(), topic, &batch), Some(0), "{topic} {number}");
-    }
-}
 
 fn check_served(node: &Node, topic: &str, numbers: std::ops::Range<i64>) {
     for number in numbers {
@@ -115,7 +104,7 @@ fn a_stock_client_changes_a_topic_in_use_and_wrong_values_change_nothing() {
     assert_eq!(alter(&node, "alter", "altered", &changes), Ok(()));
     let second = ["-1", "67108864", "delete,compact", "100"];
     assert_eq!(values(&node), second);
-    let batch = Batch::of(&[&value("altered", 0)]).encode();
+    let batch = Batch::of(&[&value("altered", 0, VALUE_BYTES)]).encode();
     assert_eq!(produce_patiently(node.kafka(), "altered", &batch), Some(10), "the new bound is not in force");
     node.kill();
     node.restart();
@@ -144,13 +133,13 @@ fn uploads_pause_and_go_on_while_the_topic_is_written_and_read() {
     }
     let mut node = Node::start(Options::small());
     topic(&node, "paused");
-    fill(&node, "paused", 0..50);
+    fill(&node, "paused", 0..50, VALUE_BYTES);
     wait_for_tier(&node, "paused", 49);
     assert_eq!(alter(&node, "alter", "paused", &["remote.log.copy.disable=true"]), Ok(()));
     // An upload that was on its way may end.
-    fill(&node, "paused", 50..52);
+    fill(&node, "paused", 50..52, VALUE_BYTES);
     let reached = tiered_last(&node, "paused");
-    fill(&node, "paused", 52..MUCH);
+    fill(&node, "paused", 52..MUCH, VALUE_BYTES);
     assert_eq!(tiered_last(&node, "paused"), reached, "a paused topic uploads");
     check_served(&node, "paused", 0..MUCH);
     assert!(node.disk_bytes("segments") > 0, "the log has let go of nothing");
@@ -172,10 +161,10 @@ fn a_tier_that_is_switched_off_stays_readable_and_one_that_is_forgotten_goes() {
     let mut node = Node::start(Options::small());
     topic(&node, "off");
     topic(&node, "on");
-    fill(&node, "off", 0..200);
+    fill(&node, "off", 0..200, VALUE_BYTES);
     wait_for_tier(&node, "off", 199);
     assert_eq!(alter(&node, "alter", "off", &["remote.storage.enable=false"]), Ok(()));
-    fill(&node, "off", 200..MUCH);
+    fill(&node, "off", 200..MUCH, VALUE_BYTES);
     assert_eq!((log_start(&node, "off"), tiered_last(&node, "off")), (0, 199));
     check_served(&node, "off", 0..MUCH);
     let had = segments(&node, "off");
