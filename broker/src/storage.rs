@@ -6,7 +6,7 @@
 
 mod scrub;
 
-use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use varve_common::{Disk, Entropy as _, GroupId, LogIndex, Offset};
 use varve_formats::state::SealEntry;
@@ -84,11 +84,15 @@ pub struct Loss {
     pub is_recoverable: bool,
 }
 
+/// What is lost, how the group goes on, and the files that do not read back.
+type Damaged = (Loss, Left, Vec<SealEntry>);
+
 /// A stopped node's storage.
 pub struct Storage {
     writer: wal::Writer,
     groups: BTreeMap<GroupId, RecoveredGroup>,
-    damaged: BTreeMap<GroupId, (Loss, Left, Vec<SealEntry>)>,
+    /// Found when first asked for: every sealed file is read for it.
+    damaged: OnceCell<BTreeMap<GroupId, Damaged>>,
     reader: wal::Reader,
     local: LocalSegments,
     disk: Arc<dyn Disk>,
@@ -98,7 +102,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Opens the storage of a node that does not run, and looks for damage: every sealed file is read.
+    /// Opens the storage of a node that does not run.
     pub fn open(config: &Config) -> Result<Self, StorageError> {
         let disk: Arc<dyn Disk> = Arc::new(NativeDisk);
         let layout = Layout::below(&config.data_directory);
@@ -114,15 +118,18 @@ impl Storage {
         options.file_bytes = pressure::file_bytes(config.wal_file_bytes, bytes_max);
         let (writer, reader, recovery) = wal::open(Arc::clone(&disk), options)?;
         let local = LocalSegments::new(Arc::clone(&disk), layout.segments.clone());
-        let stopped = Stopped { disk: &disk, data: &layout.root, wal: &reader };
-        let damaged = survey(&stopped, &identity, &local, &recovery.groups);
-        let groups = recovery.groups;
+        let (groups, damaged) = (recovery.groups, OnceCell::new());
         Ok(Self { writer, groups, damaged, reader, local, disk, layout, identity, _lock: lock })
+    }
+
+    fn damaged(&self) -> &BTreeMap<GroupId, Damaged> {
+        let stopped = Stopped { disk: &self.disk, data: &self.layout.root, wal: &self.reader };
+        self.damaged.get_or_init(|| survey(&stopped, &self.identity, &self.local, &self.groups))
     }
 
     /// What is damaged.
     pub fn losses(&self) -> impl Iterator<Item = &Loss> {
-        self.damaged.values().map(|(loss, ..)| loss)
+        self.damaged().values().map(|(loss, ..)| loss)
     }
 
     /// Gives up what these have lost, or everybody where nobody is named; returns them.
@@ -132,7 +139,7 @@ impl Storage {
         }
         let mut records = Vec::new();
         let mut accepted = Vec::new();
-        for (group, (loss, left, files)) in &self.damaged {
+        for (group, (loss, left, files)) in self.damaged() {
             if !names.is_empty() && !names.contains(&loss.name) {
                 continue;
             }
@@ -157,7 +164,7 @@ fn survey(
     identity: &Identity,
     local: &LocalSegments,
     groups: &BTreeMap<GroupId, RecoveredGroup>,
-) -> BTreeMap<GroupId, (Loss, Left, Vec<SealEntry>)> {
+) -> BTreeMap<GroupId, Damaged> {
     let kinds = kinds(stopped, identity, groups);
     let mut damaged = BTreeMap::new();
     for (group, found) in groups {

@@ -42,6 +42,8 @@ struct Share {
 #[derive(Clone, Debug)]
 pub struct HotGauge {
     bytes_max: u64,
+    /// The disk itself is short: nothing but what must stay does.
+    disk_is_short: bool,
     shares: BTreeMap<GroupId, Share>,
     /// The groups whose oldest file can go, by its age: asked for with every group that is planned.
     by_age: BTreeSet<(i64, GroupId)>,
@@ -53,12 +55,23 @@ impl HotGauge {
     /// A gauge for sealed files of at most `bytes_max`.
     #[must_use]
     pub const fn new(bytes_max: u64) -> Self {
-        Self { bytes_max, shares: BTreeMap::new(), by_age: BTreeSet::new(), held: 0, wanted: 0 }
+        Self {
+            bytes_max,
+            disk_is_short: false,
+            shares: BTreeMap::new(),
+            by_age: BTreeSet::new(),
+            held: 0,
+            wanted: 0,
+        }
     }
 
-    /// Changes the bound: nothing but what must stay does while the disk itself is short.
-    pub const fn limit(&mut self, bytes_max: u64) {
-        self.bytes_max = bytes_max;
+    /// Takes in whether the disk itself is short.
+    pub const fn press(&mut self, disk_is_short: bool) {
+        self.disk_is_short = disk_is_short;
+    }
+
+    const fn bytes_max(&self) -> u64 {
+        if self.disk_is_short { 0 } else { self.bytes_max }
     }
 
     /// Takes in what a group says of itself.
@@ -73,7 +86,7 @@ impl HotGauge {
             bytes: status.seals.iter().map(|seal| seal.bytes).sum(),
             oldest_ms: oldest.map(|seal| max_timestamp(status, seal)),
             // What can never fit drives nothing out.
-            wanted: if wanted <= self.bytes_max { wanted } else { 0 },
+            wanted: if wanted <= self.bytes_max() { wanted } else { 0 },
         };
         (self.held, self.wanted) = (self.held + share.bytes, self.wanted + share.wanted);
         self.by_age.extend(share.oldest_ms.map(|ms| (ms, status.group)));
@@ -91,7 +104,7 @@ impl HotGauge {
     /// Who gives something up now: whoever has the oldest file that can go; `None` while all fits.
     #[must_use]
     pub fn oldest(&self) -> Option<GroupId> {
-        let is_full = self.held + self.wanted > self.bytes_max;
+        let is_full = self.held + self.wanted > self.bytes_max();
         self.by_age.first().filter(|_| is_full).map(|(_, group)| *group)
     }
 
@@ -100,7 +113,7 @@ impl HotGauge {
     pub fn look(&self, group: GroupId) -> Hot {
         let oldest = self.oldest();
         Hot {
-            room: self.bytes_max.saturating_sub(self.held),
+            room: self.bytes_max().saturating_sub(self.held),
             can_free: oldest.is_some(),
             give_up: oldest == Some(group),
         }

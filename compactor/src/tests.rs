@@ -433,9 +433,9 @@ fn retention_passes_whole_ranges_from_the_oldest_on() {
     assert!(actions.contains(&Action::Trim { log_start: Offset(10), cause: TrimCause::Retention }));
 }
 
-#[test]
-fn b8_objects_go_only_when_two_checkpoints_carry_the_log_start_and_the_grace_has_passed() {
-    let dead = Tombstone {
+/// The first ten offsets' segment, which a trim left behind.
+fn trimmed_since(since_ms: i64) -> Tombstone {
+    Tombstone {
         uid: 9,
         node_level: None,
         kind: EntryKind::Raw,
@@ -443,10 +443,15 @@ fn b8_objects_go_only_when_two_checkpoints_carry_the_log_start_and_the_grace_has
         term: Term(1),
         base: Offset(0),
         last: Offset(9),
-        since_ms: NOW_MS - 20 * MINUTE,
+        since_ms,
         log_start: Offset(10),
         named: NAMED_EVER,
-    };
+    }
+}
+
+#[test]
+fn b8_objects_go_only_when_two_checkpoints_carry_the_log_start_and_the_grace_has_passed() {
+    let dead = trimmed_since(NOW_MS - 20 * MINUTE);
     let with = |older: u64, published_ms: i64| GroupStatus {
         tombstones: Arc::new(vec![dead.clone()]),
         published: vec![published(1, older, published_ms), published(2, 10, NOW_MS)],
@@ -503,18 +508,7 @@ fn a_deleted_topic_is_reaped_when_no_newest_checkpoint_brings_it_back() {
 
 #[test]
 fn b8_a_trim_at_rest_asks_for_the_checkpoints_that_its_objects_wait_for() {
-    let tombstone = Tombstone {
-        uid: 9,
-        node_level: None,
-        kind: EntryKind::Raw,
-        incarnation: 1,
-        term: Term(1),
-        base: Offset(0),
-        last: Offset(9),
-        since_ms: NOW_MS - 61 * MINUTE,
-        log_start: Offset(10),
-        named: NAMED_EVER,
-    };
+    let tombstone = trimmed_since(NOW_MS - 61 * MINUTE);
     let status = |published: Vec<PublishedCheckpoint>, named| GroupStatus {
         tombstones: Arc::new(vec![Tombstone { named, ..tombstone.clone() }]),
         published,

@@ -151,12 +151,8 @@ impl ChunkCache {
         Ok(joined.freeze())
     }
 
-    /// Starts to fetch what `range` touches and is not there, in the background.
-    pub fn read_ahead(&self, object: &Object, range: Range<u64>) {
-        self.begin((Consumer::default(), Need::Ahead), object, range);
-    }
-
-    /// The same in a reader's turn. What is on its way already hurries where it is needed now.
+    /// Starts to fetch what `range` touches and is not there, in the background and in a reader's turn. What is on its way already
+    /// hurries where it is needed now.
     pub(crate) fn begin(&self, ask: (Consumer, Need), object: &Object, range: Range<u64>) {
         let range = range.start.min(object.bytes)..range.end.min(object.bytes);
         if range.is_empty() {

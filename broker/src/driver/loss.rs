@@ -23,10 +23,7 @@ use varve_replica::{
 use varve_snapshot::local;
 use varve_wal::{self as wal, GroupRecord, Record, RecoveredGroup};
 
-use super::open::{expected, local_mark, log_entry, seal_mark};
-
-/// How many bytes of entries one read of the log asks for.
-const READ_BYTES: u64 = 8 << 20;
+use super::open::{READ_BYTES, expected, local_mark, log_entry, seal_mark};
 
 /// The log and the directory of a stopped node.
 pub struct Stopped<'a> {
@@ -83,6 +80,15 @@ impl Left {
     pub const fn nothing() -> Self {
         let none = Offset::ZERO..Offset::ZERO;
         Self { way: None, offsets: none, known_end: Offset::ZERO, needless_below: Offset::ZERO }
+    }
+}
+
+impl From<Decoded> for State {
+    fn from(decoded: Decoded) -> Self {
+        match decoded {
+            Decoded::Partition { state, .. } => Self::Partition(state),
+            Decoded::Metadata { state, .. } => Self::Metadata(state),
+        }
     }
 }
 
@@ -180,10 +186,7 @@ impl Stopped<'_> {
     /// not meet.
     #[must_use]
     pub fn rebuilt(&self, group: GroupId, found: &RecoveredGroup, seed: Checkpoint) -> Option<Captured> {
-        let mut state = match checkpoint::restore(seed).ok()? {
-            Decoded::Partition { state, .. } => State::Partition(state),
-            Decoded::Metadata { state, .. } => State::Metadata(state),
-        };
+        let mut state = State::from(checkpoint::restore(seed).ok()?);
         if state.applied().0 < found.truncated.0 || state.applied().0 > found.last_index {
             return None;
         }
@@ -274,11 +277,7 @@ impl Stopped<'_> {
             found.snapshots.iter().filter(|mark| mark.index <= most).map(local_mark).collect();
         let loaded = local::load(&**self.disk, self.data, group, &expected(group, kind), &marks).ok()?;
         let mark = found.snapshots.iter().find(|mark| mark.index == loaded.mark.index)?.clone();
-        let state = match checkpoint::restore(loaded.checkpoint).ok()? {
-            Decoded::Partition { state, .. } => State::Partition(state),
-            Decoded::Metadata { state, .. } => State::Metadata(state),
-        };
-        Some((state, mark))
+        Some((checkpoint::restore(loaded.checkpoint).ok()?.into(), mark))
     }
 }
 

@@ -32,7 +32,7 @@ use varve_replica::{
     Effect, GroupStatus, Input, Job, JobOutcome, Mark, Now, Reply, Rot, Shard, Ticket, metadata::Image,
 };
 
-pub(crate) use self::open::seal_mark;
+pub(crate) use self::open::{local_checkpoint, seal_mark};
 pub use self::{
     open::{Change, Groups, OpenError, OptionsOf, Placement},
     ports::Ports,
@@ -59,8 +59,6 @@ pub struct Driver {
     rotten: BTreeMap<GroupId, LogIndex>,
     /// What sealed files take on this node.
     hot: HotGauge,
-    /// And may take, while the disk has room.
-    hot_bytes_max: u64,
     /// What may be spent on merging.
     merge: MergeGauge,
     failed: bool,
@@ -87,7 +85,6 @@ impl Driver {
             look_of: BTreeMap::new(),
             rotten: BTreeMap::new(),
             hot: HotGauge::new(u64::MAX),
-            hot_bytes_max: u64::MAX,
             merge: MergeGauge::default(),
             failed: false,
             metadata_complete: false,
@@ -280,13 +277,12 @@ impl Driver {
     #[must_use]
     pub fn with_hot_bytes_max(mut self, bytes_max: u64) -> Self {
         self.hot = HotGauge::new(bytes_max);
-        self.hot_bytes_max = bytes_max;
         self
     }
 
     /// Tells the planner how short of room the log is.
     pub fn press(&mut self, pressure: Pressure) {
-        self.hot.limit(if pressure.disk { 0 } else { self.hot_bytes_max });
+        self.hot.press(pressure.disk);
         self.plan_options.pressure = pressure;
         self.touched.extend(&self.plan_options.pressure.groups);
     }

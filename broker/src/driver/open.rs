@@ -25,7 +25,7 @@ use varve_wal::{self as wal, RecoveredGroup};
 use super::{loss::Stopped, remains};
 
 /// How many bytes of entries one read of the log asks for.
-const READ_BYTES: u64 = 8 << 20;
+pub(super) const READ_BYTES: u64 = 8 << 20;
 
 /// Why a group stays offline. Its clients get KAFKA_STORAGE_ERROR; the others are served.
 #[derive(Debug, thiserror::Error)]
@@ -311,7 +311,7 @@ pub(super) fn local_mark(mark: &wal::SnapshotMark) -> local::Mark {
     local::Mark { index: mark.index, term: mark.term, file: mark.file.clone(), sha256: mark.sha256 }
 }
 
-fn local_checkpoint(mark: &wal::SnapshotMark) -> LocalCheckpoint {
+pub(crate) fn local_checkpoint(mark: &wal::SnapshotMark) -> LocalCheckpoint {
     LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file.clone(), sha256: mark.sha256 }
 }
 

@@ -7,7 +7,7 @@ use varve_protocol::{
     ErrorCode,
     messages::{
         AlterConfigsRequest, AlterConfigsResponse, IncrementalAlterConfigsRequest,
-        IncrementalAlterConfigsResponse, alter_configs_request, alter_configs_response,
+        IncrementalAlterConfigsResponse, StrBytes, alter_configs_request, alter_configs_response,
         incremental_alter_configs_request, incremental_alter_configs_response,
     },
 };
@@ -61,6 +61,12 @@ impl From<MetadataRefusal> for Refused {
     }
 }
 
+/// The error of a resource: its code, and what is wrong; nothing, as an empty text, where it was changed.
+fn told(done: Result<(), Refused>) -> (i16, Option<StrBytes>) {
+    let Refused(code, message) = done.err().unwrap_or(Refused(ErrorCode::None, String::new()));
+    (code.number(), Some(message.into()))
+}
+
 fn invalid(what: &str) -> Refused {
     Refused(ErrorCode::InvalidRequest, what.to_owned())
 }
@@ -89,14 +95,11 @@ pub async fn replace(node: &Node, context: &Context, request: AlterConfigsReques
             let asked = values.iter().map(|(name, value)| (*name, value.as_deref()));
             Ok(alter::replace(&node.topic_defaults, &topic.configs, asked)?)
         };
-        let refused = subject.apply(&times, request.validate_only, plan).await.err();
+        let done = subject.apply(&times, request.validate_only, plan).await;
         let mut result = alter_configs_response::AlterConfigsResourceResponse::default();
         result.resource_type = resource.resource_type;
         result.resource_name = resource.resource_name.clone();
-        if let Some(Refused(code, message)) = refused {
-            result.error_code = code.number();
-            result.error_message = Some(message.into());
-        }
+        (result.error_code, result.error_message) = told(done);
         response.responses.push(result);
     }
     response
@@ -117,14 +120,11 @@ pub async fn change(
             let changes: Vec<_> = resource.configs.iter().map(change_of).collect::<Result<_, _>>()?;
             Ok(alter::alter(&node.topic_defaults, &topic.configs, changes)?)
         };
-        let refused = subject.apply(&times, request.validate_only, plan).await.err();
+        let done = subject.apply(&times, request.validate_only, plan).await;
         let mut result = incremental_alter_configs_response::AlterConfigsResourceResponse::default();
         result.resource_type = resource.resource_type;
         result.resource_name = resource.resource_name.clone();
-        if let Some(Refused(code, message)) = refused {
-            result.error_code = code.number();
-            result.error_message = Some(message.into());
-        }
+        (result.error_code, result.error_message) = told(done);
         response.responses.push(result);
     }
     response

@@ -71,13 +71,20 @@ pub struct Found {
     pub outcome: Outcome,
 }
 
+impl Outcome {
+    /// As metrics and reports call it, and how or why.
+    fn told(&self) -> (&'static str, &str) {
+        match self {
+            Self::Repaired(how) => ("repaired", how),
+            Self::HeldElsewhere(held) => ("held elsewhere", held),
+            Self::Unrepaired(why) => ("unrepaired", why),
+        }
+    }
+}
+
 impl Found {
     fn to_json(&self) -> Value {
-        let (outcome, detail) = match &self.outcome {
-            Outcome::Repaired(how) => ("repaired", *how),
-            Outcome::HeldElsewhere(held) => ("held elsewhere", *held),
-            Outcome::Unrepaired(why) => ("unrepaired", why.as_str()),
-        };
+        let (outcome, detail) = self.outcome.told();
         json!({
             "partition": self.partition,
             "place": self.place.name(),
@@ -221,12 +228,8 @@ impl Progress {
             }
         }
         if let Some(handles) = &self.handles {
-            let name = match outcome {
-                Outcome::Repaired(_) => "repaired",
-                Outcome::HeldElsewhere(_) => "held elsewhere",
-                Outcome::Unrepaired(_) => "unrepaired",
-            };
-            handles.scrub_damage.get_or_create(&[("place", place.name()), ("outcome", name)]).inc();
+            let (outcome, _) = outcome.told();
+            handles.scrub_damage.get_or_create(&[("place", place.name()), ("outcome", outcome)]).inc();
         }
         let mut shared = self.lock();
         shared.unrepaired += u64::from(matches!(outcome, Outcome::Unrepaired(_)));

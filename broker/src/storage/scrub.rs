@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use varve_common::{Clock as _, GroupId, LogIndex, clock::BoxFuture};
 use varve_formats::{compression::Codec, manifest::Entry};
-use varve_replica::{GroupKind, LocalCheckpoint, SealMark};
+use varve_replica::{GroupKind, SealMark};
 use varve_snapshot::{Which, choose, local};
 use varve_wal::{GroupRecord, Record, RecoveredGroup, SnapshotMark};
 
@@ -134,16 +134,12 @@ impl Storage {
             log: found.truncated.0.next()..found.last_index.next(),
             log_bytes: 0,
             seals: Arc::new(seals),
-            checkpoints: found.snapshots.iter().map(local_checkpoint).collect(),
+            checkpoints: found.snapshots.iter().map(crate::driver::local_checkpoint).collect(),
             published,
             root,
         };
         Held { target, needless_below }
     }
-}
-
-fn local_checkpoint(mark: &SnapshotMark) -> LocalCheckpoint {
-    LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file.clone(), sha256: mark.sha256 }
 }
 
 /// A group as it was when the node stopped.

@@ -122,7 +122,7 @@ fn an_abandoned_fill_frees_its_place() {
 #[test]
 fn read_ahead_fills_what_is_missing_up_to_the_end() {
     let (store, cache, object) = cache();
-    cache.read_ahead(&object, 80..500);
+    cache.begin((Consumer::default(), Need::Ahead), &object, 80..500);
     assert_eq!((store.asked.load(Ordering::Relaxed), cache.counts().bytes), (2, 15));
     block_on(cache.read(&object, 85..95)).unwrap();
     assert_eq!(store.asked.load(Ordering::Relaxed), 2);

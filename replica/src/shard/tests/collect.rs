@@ -90,19 +90,7 @@ fn b1_no_checkpoint_is_captured_that_does_not_name_the_one_before() {
     node.publish(11);
     node.act(Action::PublishCheckpoint { uid: 12 });
     let Job::Publish { captured, key_term, .. } = node.job() else { panic!("no publication") };
-    let header = captured.header().clone();
-    let checkpoint = PublishedCheckpoint {
-        uid: 12,
-        key_term,
-        state_index: header.state.index,
-        state_term: header.state.term,
-        state_offset: header.state.offset,
-        applied_index: header.applied.index,
-        log_start: captured.log_start(),
-        bytes: 1,
-        sha256: Digest::default(),
-        published_ms: 1,
-    };
+    let checkpoint = published(12, key_term, &captured);
     let starts = |node: &mut Node| {
         node.take_effects();
         node.step(Input::Act { group: GROUP, action: Action::PublishCheckpoint { uid: 13 } });
