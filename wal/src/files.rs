@@ -22,7 +22,7 @@ use crate::{
     fill::Fill,
     frame::FileHeader,
     index::Index,
-    limits::{LANES, RESERVE_FILES, SUSPECTS_MAX},
+    limits::{LANES, RESERVE_FILES, SPARE_FILES, SPARES_QUIET_ROUNDS, SUSPECTS_MAX},
     options::Options,
 };
 
@@ -119,6 +119,8 @@ pub(crate) struct Directory {
     /// Bytes of the spare that is lent out to be filled.
     lent_bytes: u64,
     spare_counter: u64,
+    /// Quiet rounds since a file came or went.
+    quiet_rounds: u32,
 }
 
 const WAL_SUFFIX: &str = ".wal";
@@ -128,7 +130,8 @@ impl Directory {
     /// Opens the directory: its WAL files by number, and its spares.
     pub(crate) fn open(disk: Arc<dyn Disk>, path: PathBuf) -> io::Result<(Self, Vec<(u64, PathBuf)>)> {
         disk.create_directory(&path)?;
-        let mut directory = Self { disk, path, spares: Vec::new(), lent_bytes: 0, spare_counter: 0 };
+        let mut directory =
+            Self { disk, path, spares: Vec::new(), lent_bytes: 0, spare_counter: 0, quiet_rounds: 0 };
         let mut files = Vec::new();
         for name in directory.disk.list(&directory.path)? {
             let path = directory.path.join(&name);
@@ -201,6 +204,16 @@ impl Directory {
         }
     }
 
+    /// Counts a quiet round. After enough of them the spares that only a burst needs go, one a round.
+    pub(crate) fn shrink(&mut self) -> io::Result<()> {
+        self.quiet_rounds = self.quiet_rounds.saturating_add(1);
+        if self.quiet_rounds <= SPARES_QUIET_ROUNDS || self.spares.len() <= *SPARE_FILES.start() as usize {
+            return Ok(());
+        }
+        let at = self.spares.iter().position(|spare| !spare.written).unwrap_or(0);
+        self.disk.remove(&self.spares.remove(at).path)
+    }
+
     /// Takes a file of at least `bytes` out of the spares, or makes one.
     fn take(&mut self, options: &Options, used: u64, bytes: u64, class: Class) -> Result<Spare, CreateError> {
         let (kept, margin) = match class {
@@ -241,6 +254,7 @@ impl Directory {
         mut header: FileHeader,
         class: Class,
     ) -> Result<Made, CreateError> {
+        self.quiet_rounds = 0;
         let Spare { path: spare, bytes, written } = self.take(options, used, header.capacity, class)?;
         header.capacity = bytes;
         let path = self.path.join(format!("{:016x}{WAL_SUFFIX}", header.sequence));
@@ -269,6 +283,7 @@ impl Directory {
 
     /// Lets the oldest file go, durably: into the spares while they are few and nobody reads it, else for good.
     pub(crate) fn free(&mut self, file: Arc<OpenFile>, options: &Options) -> io::Result<()> {
+        self.quiet_rounds = 0;
         let unread = Arc::strong_count(&file) == 1;
         let fits =
             file.header.capacity == options.file_bytes && self.spares.len() < options.spare_files_max();

@@ -26,6 +26,8 @@ pub const RESERVE_FILES: u64 = 2;
 /// Files kept for reuse, the reserve among them: so many in a small log, and up to so many where they are this share of it. A
 /// checkpoint frees several files at once, and a new one would have to be written twice: with zeros first.
 pub const SPARE_FILES: std::ops::RangeInclusive<u64> = 3..=16;
+/// Rounds without work, 50 ms each, after which the spares beyond the least go: 20 s.
+pub const SPARES_QUIET_ROUNDS: u32 = 400;
 /// One spare for so many files of `bytes_max`.
 pub const FILES_PER_SPARE: u64 = 8;
 /// Entries that readers could not read and that the writer has not looked at again; more are found anew.
@@ -41,6 +43,8 @@ pub const ASIDE_PAUSE_ROUNDS: u32 = 256;
 pub const FILL_BYTES: u64 = 1 << 20;
 /// Batches that the disk makes durable at the same time, the production threads. More would split what one sync serves.
 pub const LANES: usize = 2;
+/// A second sync begins beside one in flight only for so much: what it would serve of small batches, the next one serves as well.
+pub const SECOND_SYNC_BYTES: u64 = 256 << 10;
 /// The production threads' queue, in bytes; whoever submits beyond it waits.
 pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// A production thread writes at most this much per batch.

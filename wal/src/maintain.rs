@@ -60,6 +60,13 @@ impl Writer {
         Ok(report)
     }
 
+    /// A round in which nobody wanted anything: gives spare files back to the file system once there were many such rounds.
+    pub fn rest_round(&mut self) -> Result<(), Poisoned> {
+        self.check()?;
+        let result = self.directory.shrink();
+        self.done("remove", result)
+    }
+
     /// The first step of a life, before anything is appended: where the log is almost full, the first file of this life takes what lives in
     /// the oldest, which goes. A life that ends right after that has taken nothing.
     pub(crate) fn make_way(&mut self) -> Result<(), Poisoned> {

@@ -1,7 +1,8 @@
 //! The production threads, seen by those who submit: a bounded queue, and an answer for each submission.
 //!
-//! Natural group commit: while batches are being synced, submissions gather; then all of them are the next batch. Nobody
-//! waits for a timer, and one fsync serves all groups. What the threads do is in `worker.rs`.
+//! Natural group commit: while a batch is being synced, submissions gather; then all of them are the next batch, or before,
+//! once they are worth a sync of their own. Nobody waits for a timer, and one fsync serves all groups. What the threads do is
+//! in `worker.rs`.
 
 use std::{
     collections::VecDeque,
@@ -16,7 +17,7 @@ use crate::{
     damage::SetAside,
     errors::{Full, Poisoned, Rot, SyncError},
     fill::Filler,
-    limits::{GROUP_COMMIT_BYTES_MAX, LANES, QUEUE_BYTES_MAX},
+    limits::{GROUP_COMMIT_BYTES_MAX, LANES, QUEUE_BYTES_MAX, SECOND_SYNC_BYTES},
     record::GroupRecord,
     worker::{Core, Worker},
     writer::Writer,
@@ -80,11 +81,23 @@ pub(crate) struct Request {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Request>,
+    waiting_bytes: u64,
+    /// What waits, and what is not answered yet.
     bytes: u64,
+    /// How many batches are being synced.
+    syncing: usize,
     pressure: Pressure,
     stop: bool,
     failed: Option<Poisoned>,
     findings: Vec<Finding>,
+}
+
+impl Queue {
+    /// Whether what waits should be the next batch now. Little of it waits for the sync that is in flight: the next one then
+    /// serves more.
+    fn is_ripe(&self) -> bool {
+        !self.waiting.is_empty() && (self.syncing == 0 || self.waiting_bytes >= SECOND_SYNC_BYTES)
+    }
 }
 
 /// Whose answers go out next: batches are told of in the order in which they were written.
@@ -126,19 +139,20 @@ impl Gate {
 
     /// Waits for work, or a while; takes what one batch may hold.
     pub(crate) fn take(&self) -> Result<Taken, Poisoned> {
-        let mut queue = self.lock();
-        if queue.waiting.is_empty() && !queue.stop && queue.failed.is_none() {
-            (queue, _) = self.work.wait_timeout(queue, IDLE).expect("no holder of this lock panics");
-        }
+        let rests = |queue: &mut Queue| !queue.is_ripe() && !queue.stop && queue.failed.is_none();
+        let (mut queue, _) =
+            self.work.wait_timeout_while(self.lock(), IDLE, rests).expect("no holder of this lock panics");
         if let Some(poisoned) = queue.failed {
             return Err(poisoned);
         }
+        let ripe = queue.is_ripe() || queue.stop;
         let (mut requests, mut bytes) = (Vec::new(), 0);
-        while let Some(request) = queue.waiting.front() {
+        while ripe && let Some(request) = queue.waiting.front() {
             bytes += request.bytes;
             if bytes > GROUP_COMMIT_BYTES_MAX && !requests.is_empty() {
                 break;
             }
+            queue.waiting_bytes -= request.bytes;
             requests.extend(queue.waiting.pop_front());
         }
         let last = queue.stop && queue.waiting.is_empty();
@@ -161,6 +175,17 @@ impl Gate {
     pub(crate) fn refuse(&self, request: Request, failure: Failure) {
         self.release(request.bytes);
         (request.on_done)(Err(failure));
+    }
+
+    /// A batch is written and on its way: told by whoever takes the next.
+    pub(crate) fn sync_begun(&self) {
+        self.lock().syncing += 1;
+    }
+
+    /// It has landed, or failed to.
+    pub(crate) fn sync_ended(&self) {
+        self.lock().syncing -= 1;
+        self.work.notify_one();
     }
 
     /// Answers the batch with this number in its turn. After the first that failed all do: what is behind a hole in the log
@@ -255,9 +280,12 @@ impl Handle {
             return;
         }
         queue.bytes += bytes;
+        queue.waiting_bytes += bytes;
         queue.waiting.push_back(Request { records, bytes, on_done });
-        drop(queue);
-        self.gate.work.notify_one();
+        if queue.is_ripe() {
+            drop(queue);
+            self.gate.work.notify_one();
+        }
     }
 
     /// Whether entries would be taken now.

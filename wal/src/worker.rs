@@ -60,9 +60,15 @@ impl Worker {
         loop {
             let Some(written) = self.hold_core()? else { return Ok(()) };
             let Written { number, requests, flight } = written;
-            let result = flight.map_or(Ok(()), Flight::run);
+            let result = flight.map_or(Ok(()), |flight| self.fly(flight));
             self.gate.answer(number, requests, result)?;
         }
+    }
+
+    fn fly(&self, flight: Flight) -> Result<(), SyncError> {
+        let result = flight.run();
+        self.gate.sync_ended();
+        result
     }
 
     /// With the core in hand: keeps house and rests until something is to be written, and writes it. Nothing at the end.
@@ -88,6 +94,7 @@ impl Worker {
             }
             if idle {
                 core.fill_ahead(&self.gate)?;
+                core.writer.rest_round()?;
             }
         }
     }
@@ -169,6 +176,9 @@ impl Core {
         match self.writer.begin_sync(lane) {
             Ok(flight) => {
                 self.batches += 1;
+                if flight.is_some() {
+                    gate.sync_begun();
+                }
                 Ok(Some(Written { number: self.batches - 1, requests, flight }))
             }
             Err(SyncError(poisoned)) => self.keep(requests, poisoned),

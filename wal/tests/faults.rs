@@ -12,7 +12,9 @@ use std::{
 use common::*;
 use varve_common::{Access, Disk, GroupId, LogIndex, Offset, Term};
 use varve_wal::{
-    AppendError, DamageCause, Failure, Full, NativeDisk, Options, ReadError, Record, open, spawn,
+    AppendError, DamageCause, Failure, Full, NativeDisk, Options, ReadError, Record,
+    limits::{SECOND_SYNC_BYTES, SPARE_FILES, SPARES_QUIET_ROUNDS},
+    open, spawn,
     testing::{Injected, MemoryDisk, disk_conformance},
 };
 
@@ -205,6 +207,25 @@ fn fault_16_the_budget_refuses_entries_and_heals() {
     put(&mut writer, &[truncated(1, next - 1, 1)]);
     while writer.maintain().unwrap().more {}
     put(&mut writer, &[entries(1, next..next + 5, 1, 5000)]);
+}
+
+#[test]
+fn spares_of_a_burst_go_when_it_is_quiet_for_long() {
+    let disk = MemoryDisk::default();
+    let (mut writer, _, _) = start(&disk, 1);
+    (1..400).for_each(|index| put(&mut writer, &[entries(1, index..index + 1, 1, 5000)]));
+    put(&mut writer, &[truncated(1, 399, 1)]);
+    while writer.maintain().unwrap().more {}
+    let spares = || {
+        let names = disk.list(std::path::Path::new("/wal")).unwrap();
+        names.iter().filter(|name| name.ends_with(".spare")).count() as u64
+    };
+    let many = spares();
+    assert!(many > *SPARE_FILES.start(), "{many}");
+    (0..SPARES_QUIET_ROUNDS).for_each(|_| writer.rest_round().unwrap());
+    assert_eq!(spares(), many);
+    (0..many).for_each(|_| writer.rest_round().unwrap());
+    assert_eq!(spares(), *SPARE_FILES.start());
 }
 
 /// Each life begins a file, and puts little into it where it ends soon.
@@ -416,7 +437,7 @@ fn two_in_flight(disk: &MemoryDisk) -> (held::Hand, varve_wal::Handle, mpsc::Rec
         let send = send.clone();
         let on_done =
             Box::new(move |result: Result<(), Failure>| send.send((group, result.is_ok())).unwrap());
-        handle.submit(vec![entries(group + 1, 1..2, 1, 100)], on_done);
+        handle.submit(vec![entries(group + 1, 1..2, 1, SECOND_SYNC_BYTES as usize)], on_done);
         assert_eq!(hand.begun(), group);
     }
     (hand, handle, told)
@@ -434,6 +455,28 @@ fn w1_two_batches_are_on_their_way_at_once_and_are_answered_in_their_order() {
     handle.shutdown().unwrap();
     let (_, _, recovery) = start(&disk.power_cut(1), 2);
     assert_eq!((last(&recovery, 1), last(&recovery, 2)), (1, 1));
+}
+
+#[test]
+fn small_batches_wait_for_the_sync_in_flight_and_share_the_next() {
+    let (held_disk, hand) = held::HeldDisk::new(MemoryDisk::default());
+    let (writer, _, _) = open(Arc::new(held_disk), options(1)).unwrap();
+    let handle = spawn(writer).unwrap();
+    let (send, told) = mpsc::channel();
+    hand.holding(true);
+    let submit = |group| {
+        let send = send.clone();
+        handle.submit(vec![entries(group, 1..2, 1, 100)], Box::new(move |_| send.send(group).unwrap()));
+    };
+    submit(1);
+    assert_eq!(hand.begun(), 0);
+    (2..10).for_each(submit);
+    hand.let_go(0, true);
+    assert_eq!((told.recv().unwrap(), hand.begun()), (1, 1));
+    hand.let_go(1, true);
+    (2..10).for_each(|group| assert_eq!(told.recv().unwrap(), group));
+    hand.holding(false);
+    handle.shutdown().unwrap();
 }
 
 #[test]
