@@ -26,7 +26,7 @@ use varve_replica::{
 };
 use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{
-    LocalSegments, RangeSource, Remover, RolledSegment, UploadError, UploadKey, Uploader, put_node,
+    LocalSegments, RangeSource, Remover, RolledSegment, UploadError, UploadKey, Uploaders, put_node,
 };
 use varve_wal::Reader;
 
@@ -44,8 +44,8 @@ pub struct Surroundings {
     pub stores: Stores,
     /// Where objects go.
     pub keys: Keys,
-    /// Puts segments, within a budget.
-    pub uploader: Uploader,
+    /// Put segments, each within its budgets.
+    pub uploaders: Uploaders,
     /// Sealed files.
     pub local: LocalSegments,
     /// The log.
@@ -78,7 +78,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             }
             let key = UploadKey { term: intent.term, uid: intent.uid };
             let uid = intent.uid;
-            uploaded(uid, at.uploader.upload(&segment, source, key).await)
+            uploaded(uid, at.uploaders.uploads.upload(&segment, source, key).await)
         }
         Job::Restore { identity, intent, entry, seal, .. } => {
             let uid = intent.uid;
@@ -86,7 +86,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
         }
         Job::Merge { identity, intent, entries, .. } => {
             let key = UploadKey { term: intent.term, uid: intent.uid };
-            match at.uploader.merge(&identity, &entries, key).await {
+            match at.uploaders.merges.merge(&identity, &entries, key).await {
                 Ok(entry) => JobOutcome::Merged { entry, segments: entries.len() },
                 Err(error) => JobOutcome::MergeFailed { uid: intent.uid, why: error.to_string() },
             }
@@ -181,7 +181,7 @@ impl Surroundings {
             source = source.or_sealed(file);
         }
         let key = UploadKey { term: intent.term, uid: intent.uid };
-        self.uploader.upload_again(&segment, source, key, entry).await
+        self.uploaders.repairs.upload_again(&segment, source, key, entry).await
     }
 
     fn write_checkpoint(

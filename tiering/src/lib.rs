@@ -62,5 +62,5 @@ pub use source::{RangeSource, SourceError};
 pub use tail::{Batches, ReadLimits, TailCache};
 pub use timestamps::TimestampOffset;
 pub use turns::Consumer;
-pub use upload::{UploadError, UploadKey, Uploader};
+pub use upload::{UploadError, UploadKey, UploadMemory, Uploader, Uploaders};
 pub use view::{Hot, LogView, ReadError};
