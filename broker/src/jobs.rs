@@ -4,6 +4,7 @@
 //! It decides nothing. A failure is told as such and the planner tries again, under a new uid where an object may have
 //! been made.
 
+mod mend;
 pub mod orphans;
 mod reap;
 mod retention;
@@ -22,7 +23,7 @@ use varve_formats::{
 };
 use varve_objects::{Store, Stores};
 use varve_replica::{
-    Job, JobKind, JobOutcome, LocalCheckpoint, SealMark, checkpoint::Captured, partition::RecordState,
+    Job, JobKind, JobOutcome, LocalCheckpoint, Mended, SealMark, checkpoint::Captured, partition::RecordState,
 };
 use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{
@@ -30,6 +31,7 @@ use varve_tiering::{
 };
 use varve_wal::Reader;
 
+use mend::MendError;
 pub use reap::{ReapError, Reaper};
 pub use retention::Retention;
 
@@ -118,6 +120,10 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let put = put_node(&*at.store, &at.keys, &identity, contents, uid).await;
             outcome(kind, put, |node| JobOutcome::Folded { node })
         }
+        Job::Mend { identity, uid, leaf, range, .. } => {
+            let announced = range.as_ref().map(|(intent, _)| intent.uid);
+            mended(announced, at.mend(group, &identity, uid, &leaf, range).await)
+        }
         Job::Delete { identity, tombstones, .. } => {
             outcome(kind, at.delete(&identity, &tombstones).await, |uids| JobOutcome::Deleted { uids })
         }
@@ -134,6 +140,13 @@ fn uploaded(uid: u64, done: Result<Entry, UploadError>) -> JobOutcome {
     match done {
         Ok(entry) => JobOutcome::Uploaded { uid, entry },
         Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
+    }
+}
+
+fn mended(uid: Option<u64>, done: Result<Mended, MendError>) -> JobOutcome {
+    match done {
+        Ok(mended) => JobOutcome::Mended(Box::new(mended)),
+        Err(error) => JobOutcome::MendFailed { uid, why: error.to_string() },
     }
 }
 

@@ -438,6 +438,7 @@ fn trimmed_since(since_ms: i64) -> Tombstone {
     Tombstone {
         uid: 9,
         node_level: None,
+        alone: false,
         kind: EntryKind::Raw,
         incarnation: 1,
         term: Term(1),

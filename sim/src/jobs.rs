@@ -284,6 +284,9 @@ async fn read_from(
 pub const fn is_failure(outcome: &JobOutcome) -> bool {
     matches!(
         outcome,
-        JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. }
+        JobOutcome::UploadFailed { .. }
+            | JobOutcome::MendFailed { .. }
+            | JobOutcome::SealFailed { .. }
+            | JobOutcome::Failed { .. }
     )
 }
