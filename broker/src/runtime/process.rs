@@ -373,6 +373,7 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
         entropy: Arc::clone(&base.entropy),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
+        alteration: Default::default(),
     };
     let listeners = base.config.listeners.iter();
     let bound = listeners
