@@ -17,11 +17,11 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use figures::{Bench, Scale, cold, cost, end_to_end, memory, partitions, produce, read, restart};
+use figures::{Bench, Scale, cold, cost, end_to_end, manifest, memory, partitions, produce, read, restart};
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
-const FIGURES: [(&str, Measure); 8] = [
+const FIGURES: [(&str, Measure); 9] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
@@ -30,6 +30,7 @@ const FIGURES: [(&str, Measure); 8] = [
     ("restart", restart::measure),
     ("memory", memory::measure),
     ("cost", cost::measure),
+    ("manifest", manifest::measure),
 ];
 
 fn main() -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //! It decides nothing. A failure is told as such and the planner tries again, under a new uid where an object may have
 //! been made.
 
+mod mend;
 pub mod orphans;
 mod reap;
 mod retention;
@@ -22,14 +23,15 @@ use varve_formats::{
 };
 use varve_objects::{Store, Stores};
 use varve_replica::{
-    Job, JobKind, JobOutcome, LocalCheckpoint, SealMark, checkpoint::Captured, partition::RecordState,
+    Job, JobKind, JobOutcome, LocalCheckpoint, Mended, SealMark, checkpoint::Captured, partition::RecordState,
 };
 use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{
-    LocalSegments, RangeSource, Remover, RolledSegment, UploadError, UploadKey, Uploader, put_node,
+    LocalSegments, RangeSource, Remover, RolledSegment, UploadError, UploadKey, Uploaders, put_node,
 };
 use varve_wal::Reader;
 
+use mend::MendError;
 pub use reap::{ReapError, Reaper};
 pub use retention::Retention;
 
@@ -44,8 +46,8 @@ pub struct Surroundings {
     pub stores: Stores,
     /// Where objects go.
     pub keys: Keys,
-    /// Puts segments, within a budget.
-    pub uploader: Uploader,
+    /// Put segments, each within its budgets.
+    pub uploaders: Uploaders,
     /// Sealed files.
     pub local: LocalSegments,
     /// The log.
@@ -78,7 +80,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             }
             let key = UploadKey { term: intent.term, uid: intent.uid };
             let uid = intent.uid;
-            uploaded(uid, at.uploader.upload(&segment, source, key).await)
+            uploaded(uid, at.uploaders.uploads.upload(&segment, source, key).await)
         }
         Job::Restore { identity, intent, entry, seal, .. } => {
             let uid = intent.uid;
@@ -86,7 +88,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
         }
         Job::Merge { identity, intent, entries, .. } => {
             let key = UploadKey { term: intent.term, uid: intent.uid };
-            match at.uploader.merge(&identity, &entries, key).await {
+            match at.uploaders.merges.merge(&identity, &entries, key).await {
                 Ok(entry) => JobOutcome::Merged { entry, segments: entries.len() },
                 Err(error) => JobOutcome::MergeFailed { uid: intent.uid, why: error.to_string() },
             }
@@ -118,6 +120,10 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let put = put_node(&*at.store, &at.keys, &identity, contents, uid).await;
             outcome(kind, put, |node| JobOutcome::Folded { node })
         }
+        Job::Mend { identity, uid, leaf, range, .. } => {
+            let announced = range.as_ref().map(|(intent, _)| intent.uid);
+            mended(announced, at.mend(group, &identity, uid, &leaf, range).await)
+        }
         Job::Delete { identity, tombstones, .. } => {
             outcome(kind, at.delete(&identity, &tombstones).await, |uids| JobOutcome::Deleted { uids })
         }
@@ -134,6 +140,13 @@ fn uploaded(uid: u64, done: Result<Entry, UploadError>) -> JobOutcome {
     match done {
         Ok(entry) => JobOutcome::Uploaded { uid, entry },
         Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
+    }
+}
+
+fn mended(uid: Option<u64>, done: Result<Mended, MendError>) -> JobOutcome {
+    match done {
+        Ok(mended) => JobOutcome::Mended(Box::new(mended)),
+        Err(error) => JobOutcome::MendFailed { uid, why: error.to_string() },
     }
 }
 
@@ -181,7 +194,7 @@ impl Surroundings {
             source = source.or_sealed(file);
         }
         let key = UploadKey { term: intent.term, uid: intent.uid };
-        self.uploader.upload_again(&segment, source, key, entry).await
+        self.uploaders.repairs.upload_again(&segment, source, key, entry).await
     }
 
     fn write_checkpoint(

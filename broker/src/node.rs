@@ -264,6 +264,8 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Held by who changes a topic's configuration, from its look at what is there to the answer.
+    pub alteration: tokio::sync::Mutex<()>,
 }
 
 impl Node {

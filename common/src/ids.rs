@@ -189,6 +189,26 @@ impl fmt::Display for PartitionIndex {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Incarnation(pub u32);
 
+impl Incarnation {
+    /// The life in which a cluster is founded.
+    pub const FIRST: Self = Self(1);
+
+    /// The life after this one: lives are counted without a gap.
+    #[must_use]
+    pub const fn next(self) -> Option<Self> {
+        match self.0.checked_add(1) {
+            Some(next) => Some(Self(next)),
+            None => None,
+        }
+    }
+
+    /// The life before this one, `None` before the first.
+    #[must_use]
+    pub const fn previous(self) -> Option<Self> {
+        if self.0 > Self::FIRST.0 { Some(Self(self.0 - 1)) } else { None }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

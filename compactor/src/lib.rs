@@ -77,7 +77,8 @@ pub fn is_drained(status: &GroupStatus) -> bool {
     let metadata_dirty = status.group == GroupId::METADATA && status.publish_dirty;
     let published = !metadata_dirty && status.unpublished_segments == 0;
     // A deletion goes on after the next start, a merge is begun anew.
-    let is_no_matter = |kind: &JobKind| matches!(kind, JobKind::Delete | JobKind::Reap | JobKind::Merge);
+    let is_no_matter =
+        |kind: &JobKind| matches!(kind, JobKind::Delete | JobKind::Reap | JobKind::Merge | JobKind::Mend);
     let rests = status.jobs.running.keys().all(is_no_matter);
     tiered && published && status.changes_since_checkpoint == 0 && rests
 }

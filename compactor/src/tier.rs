@@ -8,14 +8,17 @@ use varve_replica::{Action, GroupStatus, JobKind};
 
 use crate::Planner;
 
-/// Whether what a merge would replace is not there any more as it was: it was folded into a node, or trimmed.
+/// Whether what a merge would replace is not there any more as it was: it was trimmed, or folded into a node in part, or
+/// folded after the merge had read the root.
 fn is_overtaken(status: &GroupStatus, intent: &Intent) -> bool {
     let entries = &status.root.entries;
     let is_run = || {
         entries.binary_search_by_key(&intent.base, |entry| entry.base).is_ok()
             && entries.binary_search_by_key(&intent.end, Entry::end).is_ok()
     };
-    intent.kind != EntryKind::Raw && !is_run()
+    let is_in_leaf =
+        || !status.uploaded.contains(&intent.uid) && status.root.leaf_over(intent.base, intent.end).is_some();
+    intent.kind != EntryKind::Raw && !is_run() && !is_in_leaf()
 }
 
 impl Planner<'_> {

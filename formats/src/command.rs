@@ -94,6 +94,8 @@ kinds! {
     IntentExpired = 22 in Bucket,
     /// Objects below `log_start` were deleted.
     TierReaped = 23 in Bucket,
+    /// A leaf of the manifest gives way to another over the same range.
+    LeafReplaced = 24 in Bucket,
     /// Changes the metadata.
     Metadata = 64 in Metadata,
 }
@@ -187,6 +189,23 @@ pub struct NodeFolded {
     pub node: NodeReference,
 }
 
+/// A leaf that the root refers to gives way to another over the same range: its object is damaged, or one run of its
+/// entries is held by another object now. State knows no leaf's entries: who proposes has read it, verified, and what is
+/// checked at apply is that the sums agree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafReplaced {
+    /// Must match at apply.
+    pub fence: Fence,
+    /// The uid of the leaf that goes.
+    pub removed: u64,
+    /// What stands in its place.
+    pub node: NodeReference,
+    /// A run of entries that only the old leaf names: their objects go when nothing else does. Empty where both name the same.
+    pub gone: Vec<Entry>,
+    /// What the new leaf names instead, over the same range; each needs its live intent.
+    pub added: Vec<Entry>,
+}
+
 /// A checkpoint is in the bucket, was read back by GET and verified whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CkptPublished {
@@ -264,6 +283,7 @@ pub enum Command {
     CkptPublished(CkptPublished),
     IntentExpired(IntentExpired),
     TierReaped(TierReaped),
+    LeafReplaced(LeafReplaced),
     Metadata(MetadataCommand),
 }
 

@@ -7,7 +7,7 @@ mod tests;
 #[cfg(test)]
 pub(crate) mod tests_support;
 
-pub use algebra::{AppendError, FoldError, FoldPlan, Place, ReplaceError, Sums, Trimmed};
+pub use algebra::{AppendError, FoldError, FoldPlan, LeafError, Place, ReplaceError, Sums, Trimmed};
 
 use varve_common::{Digest, LogIndex, Offset, Term};
 

@@ -109,6 +109,8 @@ pub struct Tombstone {
     pub uid: u64,
     /// The level of a manifest node, which stands for itself and all that it names; `None` for a segment.
     pub node_level: Option<u8>,
+    /// Whether a node stands for itself only: another names what it named. False for a segment.
+    pub alone: bool,
     /// What kind of segment it is: part of the key. Without meaning for a node.
     pub kind: EntryKind,
     /// Part of the key.

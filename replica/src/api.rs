@@ -15,7 +15,7 @@ pub use input::{
     Action, BatchMeta, GroupKind, GroupState, Input, LocalCheckpoint, Now, OpenGroup, PartitionIdentity,
     RollCause, Rot, Ticket, Timestamps,
 };
-pub use job::{Job, JobKind, JobOutcome, ReapPass};
+pub use job::{Job, JobKind, JobOutcome, Mended, ReapPass};
 pub use options::{GroupOptions, LocalRetention};
 pub use reply::{Refusal, Reply};
 pub use status::{GroupStatus, JobsStatus, OpenRange, PartitionView, Role};

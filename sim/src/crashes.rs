@@ -201,7 +201,7 @@ pub const fn of_job(kind: JobKind) -> Option<Step> {
         JobKind::Upload => Some(Step::PutUnderWay),
         JobKind::Publish => Some(Step::PublishUnderWay),
         JobKind::Fold => Some(Step::FoldUnderWay),
-        JobKind::Merge => Some(Step::MergeUnderWay),
+        JobKind::Merge | JobKind::Mend => Some(Step::MergeUnderWay),
         JobKind::Delete | JobKind::Reap => Some(Step::DeleteUnderWay),
         // They do not wait for anything: the machine dies in their operations, or not at all.
         JobKind::Seal | JobKind::Unseal | JobKind::CheckpointLocal | JobKind::RemoveCheckpoint => None,
@@ -234,7 +234,7 @@ const fn of_command(kind: Kind, written: bool) -> Option<Step> {
         Kind::TierIntent => (Step::IntentWaits, Step::IntentWritten),
         Kind::TierAppend => (Step::AppendCommitWaits, Step::AppendCommitWritten),
         Kind::CkptPublished => (Step::PublishCommitWaits, Step::PublishCommitWritten),
-        Kind::TierReplace => (Step::MergeCommit, Step::MergeCommit),
+        Kind::TierReplace | Kind::LeafReplaced => (Step::MergeCommit, Step::MergeCommit),
         Kind::NodeFolded => (Step::FoldCommit, Step::FoldCommit),
         Kind::TierTrim => (Step::TrimCommit, Step::TrimCommit),
         Kind::TierReaped => (Step::DeleteCommit, Step::DeleteCommit),

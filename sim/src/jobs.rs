@@ -20,7 +20,7 @@ use varve_objects::{
 use varve_replica::{Job, JobKind, JobOutcome, PartitionView};
 use varve_tiering::{
     Admission, ChunkCache, ColdOptions, ColdReader, LocalSegments, LogView, PartitionExtent, ReadError,
-    ReadLimits, Slab, SlabOptions, Spawn, TailCache, TimestampOffset, UploadBudget, Uploader, chunks,
+    ReadLimits, Slab, SlabOptions, Spawn, TailCache, TimestampOffset, UploadMemory, Uploaders, chunks,
 };
 use varve_wal::{Reader, testing::MemoryDisk};
 
@@ -176,7 +176,11 @@ impl Cold {
         let log = LogView::new(tail.clone(), wal.clone(), local.clone(), cold);
         let surroundings = Surroundings {
             disk,
-            uploader: Uploader::new(stores.of(Class::Upload), keys(), UploadBudget::new(1 << 20)),
+            uploaders: Uploaders::new(
+                &stores,
+                &keys(),
+                UploadMemory { uploads: 1 << 20, background: 1 << 20 },
+            ),
             store,
             stores,
             keys: keys(),
@@ -280,6 +284,9 @@ async fn read_from(
 pub const fn is_failure(outcome: &JobOutcome) -> bool {
     matches!(
         outcome,
-        JobOutcome::UploadFailed { .. } | JobOutcome::SealFailed { .. } | JobOutcome::Failed { .. }
+        JobOutcome::UploadFailed { .. }
+            | JobOutcome::MendFailed { .. }
+            | JobOutcome::SealFailed { .. }
+            | JobOutcome::Failed { .. }
     )
 }

@@ -149,7 +149,7 @@ fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptio
         checkpoint_changes,
         delete_grace: Duration::from_secs(3),
         retention_interval: Duration::from_secs(2),
-        merge: Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, room: 0 },
+        merge: Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, given_per_second: 64, room: 0 },
         ..PlanOptions::default()
     }
 }

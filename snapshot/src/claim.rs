@@ -2,6 +2,16 @@
 //!
 //! A claim is made create-only: of two clusters that want one prefix, one gets it. Whoever comes with an empty data
 //! directory and finds a claim is a wiped node or cluster, or a stranger: it refuses (TIERING.md 8).
+//!
+//! ```text
+//! claim/0000000001   claim/0000000002   claim/0000000003   (nobody's)
+//!   founded            restored           this life          asked for by check(): 404, so nobody came after us
+//! ```
+//! Invariants
+//! - Lives are claimed in order and without a gap: the first by who founds the cluster ([`establish`]), each later one
+//!   only by who has read the claim of the life before it ([`begin`]).
+//! - A claim is never deleted and never written again. So while the key of the next life is free, no life after this one
+//!   was ever begun, and [`check`] has to list nothing.
 
 use bytes::Bytes;
 use varve_common::{ClusterId, Digest, Incarnation, ObjectKey, codec::DecodeError};
@@ -85,8 +95,8 @@ pub enum ClaimError {
     /// The operator: more claims than there can have been restores.
     #[error("more than {CLAIMS_MAX} claims")]
     TooMany,
-    /// Retry with a new listing: a claim was listed and is not there.
-    #[error("{0} was listed and is not there")]
+    /// Retry: a claim was listed, or is in the way of a new one, and is not there.
+    #[error("{0} was there and is not found")]
     Vanished(ObjectKey),
 }
 
@@ -193,7 +203,12 @@ pub async fn establish(
     data: DataDirectory,
 ) -> Result<Established, ClaimError> {
     match lives(store, prefix).await? {
-        None => create(store, prefix, mine, data).await,
+        None if mine.incarnation == Incarnation::FIRST => create(store, prefix, mine, data).await,
+        // A later life is begun by its restore, and never made up afterwards: the listing is stale, or claims are gone.
+        None => {
+            let found = check(store, prefix, mine.cluster, mine.incarnation).await?;
+            judge(found, mine, data).map(Established::Confirmed)
+        }
         Some(lives) => judge(lives.newest, mine, data).map(Established::Confirmed),
     }
 }
@@ -240,19 +255,54 @@ fn judge(found: Claim, mine: Claim, data: DataDirectory) -> Result<Claim, ClaimE
     }
 }
 
-/// Re-reads the claim: every 30 s, and before each batch of deletes. Unlike [`establish`] it never makes one.
+/// Asks whether the prefix is still this life's: every 30 s, and before each batch of deletes. Unlike [`establish`] it
+/// never makes a claim.
+///
+/// It reads two keys and lists nothing, and says what a listing would say. Our own claim is there and ours: the prefix
+/// was not emptied or given to another cluster. The claim of the next life is not there: lives are claimed in order,
+/// create-only and for ever (see the module), so that any later life, whoever began it, would have left a claim under
+/// that very key. The answers are in this order because the second one is what dates the whole: at that moment nobody
+/// had come. Who comes between it and what follows is the race that a listing has as well, and the reason why a restore
+/// waits a minute after its claim (TIERING.md 8). That the store does not remember "not found" is probed at the start
+/// ([`varve_objects::conformance::Check::CreateOnly`]).
 pub async fn check(
     store: &dyn Store,
     prefix: &Prefix,
     cluster: ClusterId,
     incarnation: Incarnation,
 ) -> Result<Claim, ClaimError> {
-    let lives = lives(store, prefix).await?.ok_or(ClaimError::Missing(incarnation))?;
-    judge(lives.newest, lives.newest, DataDirectory::Of(cluster, incarnation))
+    let data = DataDirectory::Of(cluster, incarnation);
+    let Some(mine) = read_if_there(store, prefix, incarnation).await? else {
+        return Err(ClaimError::Missing(incarnation));
+    };
+    let mine = judge(mine, mine, data)?;
+    let Some(next) = incarnation.next() else { return Ok(mine) };
+    match read_if_there(store, prefix, next).await? {
+        None => Ok(mine),
+        Some(later) => judge(later, later, data),
+    }
 }
 
-/// Begins the next life: a restore's first act. A lost race is `Superseded`.
+async fn read_if_there(
+    store: &dyn Store,
+    prefix: &Prefix,
+    incarnation: Incarnation,
+) -> Result<Option<Claim>, ClaimError> {
+    match read(store, prefix, incarnation).await {
+        Ok(claim) => Ok(Some(claim)),
+        Err(ClaimError::Vanished(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Begins the next life: a restore's first act. A lost race is `Superseded`. The life before it must have been claimed
+/// by the same cluster: a gap would hide this claim from whoever still lives that life.
 pub async fn begin(store: &dyn Store, prefix: &Prefix, claim: Claim) -> Result<Established, ClaimError> {
+    let previous = claim.incarnation.previous().ok_or(ClaimError::Missing(claim.incarnation))?;
+    let before = read_if_there(store, prefix, previous).await?.ok_or(ClaimError::Missing(previous))?;
+    if before.cluster != claim.cluster {
+        return Err(ClaimError::Foreign { claim: before, mine: claim.cluster });
+    }
     match put(store, prefix, claim).await? {
         None => Ok(Established::Created(claim)),
         Some(found) if found == claim => Ok(Established::Confirmed(found)),

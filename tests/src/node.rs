@@ -228,8 +228,15 @@ impl Node {
     /// The sum of a metric's samples, zero where there are none.
     #[must_use]
     pub fn metric(&self, name: &str) -> f64 {
+        self.metric_of(name, "")
+    }
+
+    /// The same of those whose labels contain `label`.
+    #[must_use]
+    pub fn metric_of(&self, name: &str, label: &str) -> f64 {
         let (_, body) = self.http("/metrics").unwrap_or_default();
         let samples = body.lines().filter(|line| line.split(['{', ' ']).next() == Some(name));
+        let samples = samples.filter(|line| line.contains(label));
         samples.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 

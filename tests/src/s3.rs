@@ -108,6 +108,15 @@ impl Store {
         });
     }
 
+    /// Puts a changed copy of an object under another key, as somebody else who uses the bucket.
+    pub fn put_copy(&self, key: &str, copy: &str, change: impl FnOnce(&mut Vec<u8>)) {
+        self.runtime.block_on(async {
+            let mut bytes = self.bucket().get(key).await.unwrap();
+            change(&mut bytes);
+            self.bucket().put(copy, bytes).await.unwrap();
+        });
+    }
+
     /// Lets the server delete objects by itself after so many days.
     pub fn let_objects_expire(&self, days: i32) {
         let lifecycle = Lifecycle { expire_days: Some(days), ..Lifecycle::default() };

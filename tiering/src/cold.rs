@@ -288,7 +288,7 @@ impl ColdReader {
     }
 
     /// The first entry that ends behind `offset`; `None` at or behind the manifest's end.
-    pub(crate) async fn find(
+    pub async fn find(
         &self,
         extent: &PartitionExtent<'_>,
         offset: Offset,

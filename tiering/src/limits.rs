@@ -41,6 +41,11 @@ pub const SLAB_FREE_SHARE: u64 = 10;
 pub const SLAB_HORIZON: usize = 4;
 /// How much a search by time reads at a time.
 pub const SCAN_BYTES: usize = 1 << 20;
+/// How many ways from segment to segment are tried where a manifest's leaf is made again, and how many steps it takes to
+/// find them: what was replaced, or given up, is beside what the leaf named.
+pub const CHAINS_MAX: usize = 16;
+/// See [`CHAINS_MAX`].
+pub const CHAIN_STEPS_MAX: usize = 1 << 20;
 
 const _: () = assert!(CHUNK_BYTES > SUFFIX_BYTES && CHUNK_BYTES < READ_AHEAD_BYTES_MAX);
 const _: () = assert!(FILLS_AHEAD_MAX < FILLS_MAX);

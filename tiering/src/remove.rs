@@ -54,6 +54,8 @@ impl<'a> Remover<'a> {
         let Some(key) = key else { return Ok(()) };
         match tombstone.node_level {
             None => self.delete(key).await,
+            // What it named another one names.
+            Some(_) if tombstone.alone => self.delete(key).await,
             Some(level) => {
                 let Some(node) = self.node(&key, level).await? else { return Ok(()) };
                 self.remove_node(key, node).await

@@ -2,5 +2,6 @@ mod cold;
 mod merge;
 mod model;
 mod node;
+mod rebuild;
 pub mod support;
 mod transfer;

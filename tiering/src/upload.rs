@@ -11,7 +11,7 @@ use varve_formats::{
     manifest::{Entry, EntryKind},
     segment::{SegmentName, WriteError},
 };
-use varve_objects::{Body, PutError, Store, put_or_confirm};
+use varve_objects::{Body, Class, PutError, Store, Stores, put_or_confirm};
 
 use crate::{
     budget::UploadBudget,
@@ -52,6 +52,41 @@ pub enum UploadError {
     /// The store. The object may be there all the same: expire the intent and draw another uid.
     #[error(transparent)]
     Put(#[from] PutError),
+}
+
+/// Who puts segments on a node, each as what it is (TIERING.md 12). What can wait holds neither requests nor memory that
+/// uploads need: it has a share of its own of both.
+#[derive(Clone)]
+pub struct Uploaders {
+    /// Rolled ranges on their way out of the log.
+    pub uploads: Uploader,
+    /// Small segments that become one.
+    pub merges: Uploader,
+    /// Objects that scrub found damaged, put there once more.
+    pub repairs: Uploader,
+}
+
+/// What segments may take in memory, together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadMemory {
+    /// Of uploads.
+    pub uploads: u64,
+    /// Of merges and repairs.
+    pub background: u64,
+}
+
+impl Uploaders {
+    /// Puts to the cluster's store, under its `keys`.
+    #[must_use]
+    pub fn new(stores: &Stores, keys: &Keys, memory: UploadMemory) -> Self {
+        let of = |class, budget: &UploadBudget| Uploader::new(stores.of(class), keys.clone(), budget.clone());
+        let background = UploadBudget::new(memory.background);
+        Self {
+            uploads: of(Class::Upload, &UploadBudget::new(memory.uploads)),
+            merges: of(Class::Merge, &background),
+            repairs: of(Class::Scrub, &background),
+        }
+    }
 }
 
 /// Puts segments, within one budget of memory.

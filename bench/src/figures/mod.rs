@@ -3,6 +3,7 @@
 pub mod cold;
 pub mod cost;
 pub mod end_to_end;
+pub mod manifest;
 pub mod memory;
 pub mod partitions;
 pub mod produce;
@@ -48,6 +49,8 @@ pub struct Scale {
     pub cost_partitions: i32,
     /// Bytes that leave the log for the bucket and are read back.
     pub cold_bytes: u64,
+    /// Segments that one manifest names.
+    pub manifest_segments: u64,
     /// Bytes on the disk of the broker that restarts fast, and of the one that must restart as fast.
     pub restart_bytes: (u64, u64),
 }
@@ -61,6 +64,7 @@ impl Scale {
         tiered_bytes: 2 << 30,
         cost_partitions: 100,
         cold_bytes: 1 << 30,
+        manifest_segments: 1_000_000,
         restart_bytes: (256 << 20, 4 << 30),
     };
     /// Enough to run every line.
@@ -71,6 +75,7 @@ impl Scale {
         tiered_bytes: 160 << 20,
         cost_partitions: 10,
         cold_bytes: 64 << 20,
+        manifest_segments: 10_000,
         restart_bytes: (1 << 20, 4 << 20),
     };
 }

@@ -152,8 +152,15 @@ impl Driver {
     }
 
     fn note(&mut self, input: &mut Input) {
-        if let Input::JobDone { outcome: JobOutcome::Uploaded { entry, .. }, .. } = input {
-            self.merge.uploaded(entry.length, &self.plan_options.merge);
+        match input {
+            Input::JobDone { outcome: JobOutcome::Uploaded { entry, .. }, .. } => {
+                self.merge.uploaded(entry.length, &self.plan_options.merge);
+            }
+            // What a leaf names is known to the job alone.
+            Input::JobDone { outcome: JobOutcome::Mended(mended), .. } => {
+                self.merge.merging(mended.merged(), &self.plan_options.merge);
+            }
+            _ => {}
         }
         match input {
             Input::Persisted { group, ready } => *ready = self.writes.persisted(*group, *ready),
@@ -221,6 +228,7 @@ impl Driver {
             };
             self.hot.note(&status);
             self.plan_options.hot = self.hot.look(group);
+            self.merge.passed(now.monotonic, &self.plan_options.merge);
             self.plan_options.merge.room = self.merge.room(&self.plan_options.merge);
             let plan = self.plan_one(&status, now);
             queue.extend(plan.actions.into_iter().map(|action| Input::Act { group, action }));

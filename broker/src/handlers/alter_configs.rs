@@ -184,6 +184,9 @@ impl<'a> Subject<'a> {
         }
         topics::check_name(self.name).map_err(|_| ErrorCode::InvalidTopicException)?;
         authorize(self.context, Operation::AlterConfigs, Resource::Topic(self.name))?;
+        // What is journaled are values: whoever computes one from the value that is there, or holds one against the others,
+        // must be the only one who does. All changes of a topic pass here, and once answered a change is in the image.
+        let _alone = self.node.alteration.lock().await;
         let image = self.node.backend.image();
         let topic = image.topic_by_name(self.name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
         let delta = plan(topic)?;

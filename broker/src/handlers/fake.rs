@@ -48,7 +48,7 @@ struct Cold {
 }
 
 /// The backend.
-pub struct Fake(Mutex<State>);
+pub struct Fake(Arc<Mutex<State>>);
 
 fn ready<T: Send + 'static>(value: T) -> BoxFuture<'static, T> {
     Box::pin(std::future::ready(value))
@@ -100,7 +100,12 @@ impl Fake {
         let mut metadata = metadata::Image::new(ClusterId([7; 16]), Incarnation(1));
         metadata.brokers = Arc::new(BTreeMap::from([(node_id(), broker)]));
         let image = Arc::new(Image::new(metadata));
-        Self(Mutex::new(State { image, logs: BTreeMap::new(), producers: 0, cold: BTreeMap::new() }))
+        Self(Arc::new(Mutex::new(State {
+            image,
+            logs: BTreeMap::new(),
+            producers: 0,
+            cold: BTreeMap::new(),
+        })))
     }
 
     /// Moves a partition's records to an object store that answers once it is told to.
@@ -194,21 +199,26 @@ impl Backend for Fake {
         id: TopicId,
         changes: Vec<(String, Option<String>)>,
     ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
-        let mut state = self.0.lock().unwrap();
-        let mut metadata = metadata::Image::clone(&state.image);
-        let Some(topic) = Arc::make_mut(&mut metadata.topics).get_mut(&id) else {
-            return ready(Err(MetadataRejected::UnknownTopic.into()));
-        };
-        let mut changed = Topic::clone(topic);
-        for (name, value) in changes {
-            match value {
-                Some(value) => changed.configs.insert(name, value),
-                None => changed.configs.remove(&name),
+        let state = Arc::clone(&self.0);
+        Box::pin(async move {
+            // As a journal does: what others ask meanwhile does not know of it.
+            tokio::task::yield_now().await;
+            let mut state = state.lock().unwrap();
+            let mut metadata = metadata::Image::clone(&state.image);
+            let Some(topic) = Arc::make_mut(&mut metadata.topics).get_mut(&id) else {
+                return Err(MetadataRejected::UnknownTopic.into());
             };
-        }
-        *topic = Arc::new(changed);
-        state.image = Arc::new(state.image.advance(metadata));
-        ready(Ok(()))
+            let mut changed = Topic::clone(topic);
+            for (name, value) in changes {
+                match value {
+                    Some(value) => changed.configs.insert(name, value),
+                    None => changed.configs.remove(&name),
+                };
+            }
+            *topic = Arc::new(changed);
+            state.image = Arc::new(state.image.advance(metadata));
+            Ok(())
+        })
     }
 
     fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>> {
@@ -351,6 +361,7 @@ pub fn node() -> (Node, Arc<Fake>) {
         entropy: Arc::new(Counter::default()),
         clock: Arc::new(FixedClock),
         metrics: Arc::new(Metrics::new()),
+        alteration: Default::default(),
     };
     (node, backend)
 }

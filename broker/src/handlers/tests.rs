@@ -14,6 +14,7 @@ use super::{
 };
 use crate::net::Principal;
 
+mod alter;
 mod cold;
 
 struct Fixture {

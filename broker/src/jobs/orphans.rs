@@ -13,7 +13,10 @@ use std::{
 };
 
 use varve_common::{GroupId, Incarnation, ObjectKey, Offset};
-use varve_formats::keys::{Key, Keys, PartitionKeys};
+use varve_formats::{
+    keys::{Key, Keys, PartitionKeys},
+    state::Tombstone,
+};
 use varve_objects::{Failure, HeadError};
 use varve_replica::{PartitionView, metadata};
 use varve_tiering::{RemoveError, Remover};
@@ -135,7 +138,8 @@ impl<'a> Judge<'a> {
     /// Whether a node of the manifest names it, or one that goes with all below it.
     async fn is_below_a_node(&mut self, view: &PartitionView, named: &Named) -> Result<bool, OrphansError> {
         let covers = |base: Offset, last: Offset| base <= named.base && named.base <= last;
-        let buried = view.tombstones.iter().filter(|tombstone| tombstone.node_level.is_some());
+        let goes_with_all = |tombstone: &&Tombstone| tombstone.node_level.is_some() && !tombstone.alone;
+        let buried = view.tombstones.iter().filter(goes_with_all);
         if buried.into_iter().any(|tombstone| covers(tombstone.base, tombstone.last)) {
             return Ok(true);
         }
@@ -177,7 +181,7 @@ mod tests {
     use varve_formats::{
         keys::{CheckpointName, NodeName, Prefix, SegmentName},
         manifest::{Entry, EntryKind, FoldPlan},
-        state::{Intent, NAMED_EVER, Tombstone},
+        state::{Intent, NAMED_EVER},
     };
     use varve_objects::{Store as _, testing::MemoryStore};
     use varve_replica::metadata::{Deletion, Partition, Topic};
@@ -257,6 +261,7 @@ mod tests {
         Tombstone {
             uid,
             node_level: None,
+            alone: false,
             kind: EntryKind::Raw,
             incarnation: 1,
             term: Term(1),

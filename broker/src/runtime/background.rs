@@ -96,6 +96,11 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
             handles.merged_segments.inc_by(*segments as u64);
             handles.merged.inc_by(entry.length);
         }
+        JobOutcome::Mended(mended) if !mended.merged().is_empty() => {
+            handles.merges.inc();
+            handles.merged_segments.inc_by(mended.merged().len() as u64);
+            handles.merged.inc_by(mended.exchanged.as_ref().map_or(0, |(_, entry)| entry.length));
+        }
         JobOutcome::MergeFailed { .. } => {
             handles.merge_errors.inc();
         }
@@ -122,6 +127,13 @@ fn log(group: GroupId, outcome: &JobOutcome) {
         JobOutcome::UploadFailed { uid, why } => tracing::warn!(%group, uid, why, "upload failed"),
         JobOutcome::Merged { entry, segments } => {
             tracing::info!(%group, base = %entry.base, segments, bytes = entry.length, "small segments merged");
+        }
+        JobOutcome::Mended(mended) => {
+            let (base, last) = (mended.node.base, mended.node.last);
+            tracing::info!(%group, %base, %last, "a leaf of the manifest gives way to another");
+        }
+        JobOutcome::MendFailed { why, .. } => {
+            tracing::warn!(%group, why, "a leaf of the manifest was not mended")
         }
         JobOutcome::MergeFailed { uid, why } => tracing::warn!(%group, uid, why, "merging failed"),
         JobOutcome::SealFailed { base, why } => tracing::warn!(%group, %base, why, "sealing failed"),

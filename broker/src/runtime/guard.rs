@@ -59,7 +59,7 @@ pub async fn found(
     }
     let identity = Identity {
         cluster: ClusterId::from_random(entropy.next_u128()),
-        incarnation: Incarnation(1),
+        incarnation: Incarnation::FIRST,
         node: config.node,
     };
     // Durable before the claim: a crash in between leaves an identity that claims at the next start.
@@ -88,19 +88,32 @@ async fn confirm(
 
 /// Watches the claim until it is certain that the prefix is not ours any more; says why then. A store that does not
 /// answer is no reason to stop: hot data is served and nothing is deleted.
+///
+/// The folder of claims is listed until the claim was confirmed once, and again after anything but "still ours": in
+/// between two reads say the same ([`claim::check`]).
 pub async fn watch(
     store: Arc<dyn Store>,
     prefix: Prefix,
     identity: Identity,
     clock: Arc<dyn Clock>,
 ) -> ClaimError {
+    let mut is_confirmed = false;
     loop {
-        match confirm(&*store, &prefix, identity, &*clock).await {
-            Ok(()) => {}
-            Err(ClaimError::Store(failure)) => tracing::warn!(%failure, "the claim could not be read"),
-            Err(ClaimError::Vanished(key)) => tracing::warn!(%key, "the claim was listed and is not there"),
-            Err(error) => return error,
+        is_confirmed = is_confirmed
+            && claim::check(&*store, &prefix, identity.cluster, identity.incarnation).await.is_ok();
+        if !is_confirmed {
+            match confirm(&*store, &prefix, identity, &*clock).await {
+                Ok(()) => is_confirmed = true,
+                Err(ClaimError::Store(failure)) => tracing::warn!(%failure, "the claim could not be read"),
+                Err(ClaimError::Vanished(key)) => {
+                    tracing::warn!(%key, "the claim was there and is not found")
+                }
+                Err(error) => return error,
+            }
         }
         clock.sleep(CHECK_INTERVAL).await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,10 +18,9 @@ use varve_formats::{
     compression::Codec,
     keys::Keys,
 };
-use varve_objects::Class;
 use varve_replica::{Shard, metadata};
 use varve_snapshot::claim::ClaimError;
-use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadBudget, Uploader};
+use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadMemory, Uploaders};
 use varve_wal::NativeDisk;
 
 use super::{
@@ -56,8 +55,8 @@ use crate::{
 
 /// Bytes of newest batches that are kept in memory for consumers at the tail.
 const TAIL_BYTES_MAX: usize = 64 << 20;
-/// Memory that uploads hold together.
-const UPLOAD_BYTES_MAX: u64 = 256 << 20;
+/// Memory that uploads hold together, and merges and repairs beside them: one of the largest, or several small ones.
+const UPLOAD_MEMORY: UploadMemory = UploadMemory { uploads: 256 << 20, background: 80 << 20 };
 /// Threads for connections and handlers.
 const NET_THREADS: usize = 2;
 
@@ -340,10 +339,9 @@ fn job_runner(
     mailbox: Mailbox,
 ) -> JobRunner {
     let stores = &base.tier.stores;
-    let budget = UploadBudget::new(UPLOAD_BYTES_MAX);
     let surroundings = Surroundings {
         disk: Arc::clone(&base.disk),
-        uploader: Uploader::new(stores.of(Class::Upload), keys.clone(), budget),
+        uploaders: Uploaders::new(stores, &keys, UPLOAD_MEMORY),
         store: base.tier.store(),
         stores: stores.clone(),
         keys,
@@ -375,6 +373,7 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
         entropy: Arc::clone(&base.entropy),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
+        alteration: Default::default(),
     };
     let listeners = base.config.listeners.iter();
     let bound = listeners

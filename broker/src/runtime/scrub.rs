@@ -10,10 +10,11 @@ use std::{
 use serde_json::{Value, json};
 use tokio::sync::{Notify, oneshot};
 use varve_common::{
-    Access, Clock, Disk, Entropy, GroupId, Incarnation, LogIndex, clock::BoxFuture, disk::read_exact_at,
+    Access, Clock, Disk, Entropy, GroupId, Incarnation, LogIndex, Monotonic, clock::BoxFuture,
+    disk::read_exact_at,
 };
-use varve_formats::manifest::Entry;
-use varve_replica::{Action, GroupStatus, Input, Rot, SealMark};
+use varve_formats::manifest::{Entry, NodeReference};
+use varve_replica::{Action, GroupStatus, Input, JobKind, Rot, SealMark};
 
 use super::{
     mailbox::{Mail, Mailbox},
@@ -172,6 +173,26 @@ impl Sources {
         status.await.ok()?
     }
 
+    /// What is still known of a partition that has stopped: its files and its objects are read all the same, and files are
+    /// repaired from the bucket. `None` where no state of it is left, or it is gone.
+    fn offline(&self, group: GroupId) -> Option<Target> {
+        self.views.damage(group)?;
+        let view = self.views.partition(group)?;
+        Some(Target {
+            group,
+            name: self.views.name(group),
+            identity: Some(view.identity.clone()),
+            incarnation: self.incarnation,
+            offline: true,
+            log: LogIndex::ZERO..LogIndex::ZERO,
+            log_bytes: 0,
+            seals: Arc::clone(&view.seals),
+            checkpoints: Vec::new(),
+            published: Vec::new(),
+            root: Arc::clone(&view.root),
+        })
+    }
+
     fn ask(&self, input: Input) {
         self.mailbox.send(Mail::Input(Box::new(input)));
     }
@@ -214,13 +235,14 @@ impl Repairs for Sources {
 
     fn target(&self, group: GroupId) -> BoxFuture<'_, Option<Target>> {
         Box::pin(async move {
-            let status = self.status(group).await?;
+            let Some(status) = self.status(group).await else { return self.offline(group) };
             let end = self.places.wal.bounds(group).map_or(LogIndex::ZERO, |bounds| bounds.last.0.next());
             Some(Target {
                 group,
                 name: if group == GroupId::METADATA { "metadata".to_owned() } else { self.views.name(group) },
                 identity: status.identity,
                 incarnation: self.incarnation,
+                offline: false,
                 log: status.truncated.0.next()..end,
                 log_bytes: status.log_bytes,
                 seals: status.seals,
@@ -289,10 +311,15 @@ impl Repairs for Sources {
     fn object<'a>(&'a self, target: &'a Target, entry: &'a Entry) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let (group, uid) = (target.group, self.entropy.next_u64().max(1));
+            let before = target.root.leaf_over(entry.base, entry.end()).map(|leaf| leaf.uid);
             let announce = Action::Announce { uid, base: entry.base, end: entry.end() };
             self.ask(Input::Act { group, action: announce });
             let replaced = |status: &GroupStatus| {
-                if status.root.entries.iter().any(|known| known.uid == uid) {
+                let leaf = status.root.leaf_over(entry.base, entry.end()).map(|leaf| leaf.uid);
+                let settled = !status.intents.iter().any(|intent| intent.uid == uid)
+                    && !status.tombstones.iter().any(|gone| gone.uid == uid);
+                let in_leaf = before.is_some() && leaf.is_some() && leaf != before && settled;
+                if in_leaf || status.root.entries.iter().any(|known| known.uid == uid) {
                     return Some(Outcome::Repaired(
                         "put there once more from this node's copy, under a new key",
                     ));
@@ -311,6 +338,41 @@ impl Repairs for Sources {
             in_time(self.until(group, REPAIR_LIMIT, replaced).await)
         })
     }
+
+    fn leaf<'a>(&'a self, target: &'a Target, leaf: &'a NodeReference) -> BoxFuture<'a, Outcome> {
+        Box::pin(async move {
+            let (group, uid) = (target.group, self.entropy.next_u64().max(1));
+            let failed_before = self.status(group).await.and_then(|status| mend_failure(&status));
+            self.ask(Input::Act { group, action: Action::MendLeaf { uid, leaf: leaf.uid } });
+            let mended = |status: &GroupStatus| {
+                if status.root.nodes.iter().any(|node| node.uid == uid) {
+                    return Some(Outcome::Repaired(
+                        "made again from the segments that it names, under a new key",
+                    ));
+                }
+                let failed = mend_failure(status) != failed_before;
+                let why = || match &status.jobs.last_failure {
+                    Some((JobKind::Mend, why)) => why.clone(),
+                    _ => "it could not be made again".to_owned(),
+                };
+                failed.then(|| Outcome::Unrepaired(why()))
+            };
+            // All that it names is read: as long as that goes on it is waited for.
+            loop {
+                if let Some(outcome) = self.until(group, REPAIR_LIMIT, mended).await {
+                    return outcome;
+                }
+                let runs = |status: GroupStatus| status.jobs.runs(JobKind::Mend);
+                if !self.status(group).await.is_some_and(runs) {
+                    return in_time(None);
+                }
+            }
+        })
+    }
+}
+
+fn mend_failure(status: &GroupStatus) -> Option<Monotonic> {
+    status.jobs.failures.get(&JobKind::Mend).map(|(_, last)| *last)
 }
 
 fn read_note(disk: &dyn Disk, path: &Path) -> Note {

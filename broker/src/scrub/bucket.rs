@@ -83,6 +83,7 @@ impl Pass<'_> {
             Some(now) if named(now) => self.repairs.published(now, uid).await,
             // It was named when the pass began: a newer one has taken its place.
             _ if named(target) => return,
+            _ if target.offline => Outcome::Unrepaired("the partition is offline".to_owned()),
             _ => Outcome::Unrepaired("an older one, of use to a restore to its time alone".to_owned()),
         };
         self.found(target, Place::BucketCheckpoint, what.to_owned(), cause, outcome);
@@ -123,19 +124,20 @@ impl Pass<'_> {
             now.root.nodes.iter().any(|node| node.base <= reference.base && node.last >= reference.last)
         };
         match read {
-            Read::Bad(cause) if self.again(target).await.is_some_and(|now| names(&now)) => {
-                let why = "the entries that it holds are nowhere else; the segments below it name themselves"
-                    .to_owned();
-                self.found(
-                    target,
-                    Place::ManifestNode,
-                    key.as_str().to_owned(),
-                    cause,
-                    Outcome::Unrepaired(why),
-                );
+            Read::Bad(cause) => {
+                let now = self.again(target).await.filter(names)?;
+                let is_leaf_of_root = now.root.nodes.iter().any(|node| node == reference && node.level == 0);
+                let outcome = if is_leaf_of_root {
+                    self.repairs.leaf(&now, reference).await
+                } else {
+                    Outcome::Unrepaired(
+                        "a node names it that is closed itself; what is below names itself".to_owned(),
+                    )
+                };
+                self.found(target, Place::ManifestNode, key.as_str().to_owned(), cause, outcome);
             }
             Read::Unknown(why) => self.unreadable(target, key.as_str(), &why),
-            _ => {}
+            Read::Good => {}
         }
         None
     }
@@ -157,11 +159,12 @@ impl Pass<'_> {
                 let in_root = now.root.entries.iter().any(|known| known.uid == entry.uid);
                 let folded =
                     now.root.nodes.iter().any(|node| node.base <= entry.base && node.last >= entry.last);
-                let outcome = match (in_root, folded) {
+                let in_leaf = now.root.leaf_over(entry.base, entry.end()).is_some();
+                let outcome = match (in_root || in_leaf, folded) {
                     (true, _) => self.repairs.object(&now, entry).await,
-                    (false, true) => {
-                        Outcome::Unrepaired("its manifest node is closed, and names it for ever".to_owned())
-                    }
+                    (false, true) => Outcome::Unrepaired(
+                        "the node that names it is named by another that is closed".to_owned(),
+                    ),
                     (false, false) => return,
                 };
                 self.found(target, Place::Segment, key.as_str().to_owned(), cause, outcome);

@@ -3,10 +3,15 @@
 //!
 //! ```text
 //! each group:  log -> sealed files -> local checkpoints -> bucket checkpoints -> manifest nodes -> segment objects
-//!                      |                |                    |                                      |
-//!   repaired from      bucket           state in memory      state in memory                        sealed file, or log
-//!                      (same bytes)     (a new one)          (a new one)                            (under a new key: TierReplace)
+//!                      |                |                    |                    |                 |
+//!   repaired from      bucket           state in memory      state in memory      the segments      sealed file, or log
+//!                      (same bytes)     (a new one)          (a new one)          that it names     (under a new key: TierReplace,
+//!                                                                                 (LeafReplaced)     or LeafReplaced)
 //! ```
+//! What is not repaired, because nothing on the node or in the bucket says what it was: an older checkpoint of the grid;
+//! a leaf that has lost one of its segments as well, until that one is back. And, because a closed node names it that
+//! cannot give way itself: inner nodes, and what lies below them (a partition of more than a million segments).
+//!
 //! Nothing is decided here but whether bytes are those that were written: what a loss means is the group's to say
 //! (`replica::shard::rot`), and a repair in the bucket is a fenced command of the group's own log. What is there to read
 //! is asked for group by group, and asked again where something does not read back: it may have gone by right meanwhile.
@@ -26,7 +31,7 @@ use varve_formats::{
     PartitionIdentity,
     command::PublishedCheckpoint,
     keys::Keys,
-    manifest::{Entry, Root},
+    manifest::{Entry, NodeReference, Root},
 };
 use varve_objects::Store;
 use varve_replica::{LocalCheckpoint, SealMark};
@@ -64,6 +69,9 @@ pub struct Target {
     pub identity: Option<PartitionIdentity>,
     /// This life of the cluster.
     pub incarnation: Incarnation,
+    /// Whether the group has stopped: what is known of it is its newest state that can be had, and nobody repairs its
+    /// objects. Its log is not read again, what it lost is known, and its checkpoints are.
+    pub offline: bool,
     /// Entries that its log holds.
     pub log: Range<LogIndex>,
     /// Its bytes, about.
@@ -98,8 +106,11 @@ pub trait Repairs: Send + Sync {
     /// The newest checkpoint in the bucket, or the one before it, is damaged.
     fn published<'a>(&'a self, target: &'a Target, uid: u64) -> BoxFuture<'a, Outcome>;
 
-    /// A segment object is damaged or gone; the root of the manifest names it.
+    /// A segment object is damaged or gone; the root of the manifest names it, or a leaf that the root refers to.
     fn object<'a>(&'a self, target: &'a Target, entry: &'a Entry) -> BoxFuture<'a, Outcome>;
+
+    /// A leaf that the root refers to is damaged or gone.
+    fn leaf<'a>(&'a self, target: &'a Target, leaf: &'a NodeReference) -> BoxFuture<'a, Outcome>;
 }
 
 /// One pass over everything.

@@ -4,7 +4,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use varve_common::{Clock as _, GroupId, LogIndex, clock::BoxFuture};
-use varve_formats::{compression::Codec, manifest::Entry};
+use varve_formats::{
+    compression::Codec,
+    manifest::{Entry, NodeReference},
+};
 use varve_replica::{GroupKind, SealMark};
 use varve_snapshot::{Which, choose, local};
 use varve_wal::{GroupRecord, Record, RecoveredGroup, SnapshotMark};
@@ -131,6 +134,7 @@ impl Storage {
             name: name_of(group, kind),
             identity,
             incarnation: self.identity.incarnation,
+            offline: false,
             log: found.truncated.0.next()..found.last_index.next(),
             log_bytes: 0,
             seals: Arc::new(seals),
@@ -190,6 +194,10 @@ impl Repairs for Targets {
     }
 
     fn object<'a>(&'a self, _target: &'a Target, _entry: &'a Entry) -> BoxFuture<'a, Outcome> {
+        said(Outcome::Unrepaired(BY_THE_NODE.to_owned()))
+    }
+
+    fn leaf<'a>(&'a self, _target: &'a Target, _leaf: &'a NodeReference) -> BoxFuture<'a, Outcome> {
         said(Outcome::Unrepaired(BY_THE_NODE.to_owned()))
     }
 }

@@ -59,6 +59,7 @@ fn state() -> PartitionCheckpoint {
         intents: vec![Intent { uid: 5, term: Term(7), base, end, announced_ms: 9, kind: EntryKind::Raw }],
         tombstones: vec![Tombstone {
             node_level: None,
+            alone: false,
             kind: EntryKind::Raw,
             uid: 6,
             incarnation: 1,
@@ -146,7 +147,10 @@ fn intents_and_tombstones_of_merged_segments_keep_their_kind_and_who_may_name_th
         ..state().tombstones[0].clone()
     };
     let bytes = fixtures::check("tombstone_merged", Form::Exact, &tombstone.to_bytes());
-    assert_eq!(Tombstone::from_bytes(bytes), Ok(tombstone));
+    assert_eq!(Tombstone::from_bytes(bytes), Ok(tombstone.clone()));
+    let leaf = Tombstone { node_level: Some(0), alone: true, kind: EntryKind::Raw, ..tombstone };
+    let bytes = fixtures::check("tombstone_leaf_alone", Form::Exact, &leaf.to_bytes());
+    assert_eq!(Tombstone::from_bytes(bytes), Ok(leaf));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use varve_common::{
 
 use super::{
     BrokerRegistration, CkptPublished, Command, CreateTopic, Fence, HEADER_BYTES, Header, IntentExpired,
-    Kind, MetadataCommand, NodeFolded, PartitionAssignment, ProducerExpired, PublishedCheckpoint, Roll,
-    TierAppend, TierIntent, TierReaped, TierReplace, TierTrim, TrimCause,
+    Kind, LeafReplaced, MetadataCommand, NodeFolded, PartitionAssignment, ProducerExpired,
+    PublishedCheckpoint, Roll, TierAppend, TierIntent, TierReaped, TierReplace, TierTrim, TrimCause,
 };
 use crate::{
     manifest::NodeReference,
@@ -79,6 +79,7 @@ impl Command {
             Self::CkptPublished(_) => Kind::CkptPublished,
             Self::IntentExpired(_) => Kind::IntentExpired,
             Self::TierReaped(_) => Kind::TierReaped,
+            Self::LeafReplaced(_) => Kind::LeafReplaced,
             Self::Metadata(_) => Kind::Metadata,
         }
     }
@@ -116,6 +117,7 @@ impl Command {
                 frame.term(reaped.term);
                 encode_uids(frame, &reaped.uids);
             }
+            Self::LeafReplaced(replaced) => replaced.encode(frame),
             Self::Metadata(command) => command.encode(frame),
         }
     }
@@ -150,6 +152,7 @@ impl Command {
             Kind::TierReaped => {
                 Self::TierReaped(TierReaped { term: frame.term()?, uids: decode_uids(frame)? })
             }
+            Kind::LeafReplaced => Self::LeafReplaced(LeafReplaced::decode(frame)?),
             Kind::Metadata => Self::Metadata(MetadataCommand::decode(frame)?),
         })
     }
@@ -280,6 +283,26 @@ impl NodeFolded {
 
     fn decode(frame: &mut Decoder) -> Result<Self, DecodeError> {
         Ok(Self { fence: Fence::decode(frame)?, node: NodeReference::decode(frame)? })
+    }
+}
+
+impl LeafReplaced {
+    fn encode(&self, frame: &mut Encoder) {
+        self.fence.encode(frame);
+        frame.u64(self.removed);
+        self.node.encode(frame);
+        encode_list(frame, &self.gone);
+        encode_list(frame, &self.added);
+    }
+
+    fn decode(frame: &mut Decoder) -> Result<Self, DecodeError> {
+        Ok(Self {
+            fence: Fence::decode(frame)?,
+            removed: frame.u64()?,
+            node: NodeReference::decode(frame)?,
+            gone: decode_list(frame)?,
+            added: decode_list(frame)?,
+        })
     }
 }
 

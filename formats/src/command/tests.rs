@@ -67,6 +67,16 @@ fn partition_samples() -> Vec<(&'static str, Command)> {
         ("ckpt_published_kept", published(Some(vec![LogIndex(20), LogIndex(55)]))),
         ("intent_expired", Command::IntentExpired(IntentExpired { term: Term(7), uids: vec![4, 5] })),
         ("tier_reaped", Command::TierReaped(TierReaped { term: Term(7), uids: vec![] })),
+        (
+            "leaf_replaced",
+            Command::LeafReplaced(LeafReplaced {
+                fence,
+                removed: 6,
+                node: crate::manifest::tests_support::node(0, 100, 199),
+                gone: vec![sample_entry()],
+                added: vec![sample_entry()],
+            }),
+        ),
     ]
 }
 

@@ -81,6 +81,33 @@ pub enum ReplaceError {
     Range,
 }
 
+/// Why a leaf cannot take the place of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LeafError {
+    /// The root refers to no such leaf.
+    #[error("the root refers to no leaf {0:016x}")]
+    NoSuchLeaf(u64),
+    /// The new one covers another range, or is no leaf.
+    #[error("the leaf {base}-{last} is none of that range")]
+    Range {
+        /// The new leaf's first offset.
+        base: Offset,
+        /// The new leaf's last offset.
+        last: Offset,
+    },
+    /// What comes in is no run of the leaf's range, or does not cover exactly what goes.
+    #[error("what is exchanged within the leaf is not the same range")]
+    Exchange,
+    /// The new leaf's sums are not the old one's with the exchange.
+    #[error("the sums of the leaf {base}-{last} are not those of what it replaces")]
+    Sums {
+        /// The new leaf's first offset.
+        base: Offset,
+        /// The new leaf's last offset.
+        last: Offset,
+    },
+}
+
 /// Why a node cannot take the place of what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FoldError {
@@ -300,6 +327,42 @@ impl Root {
         Ok(())
     }
 
+    /// The leaf of the root that covers [base, end) whole.
+    #[must_use]
+    pub fn leaf_over(&self, base: Offset, end: Offset) -> Option<&NodeReference> {
+        let node = self.nodes.get(self.nodes.partition_point(|node| node.last < base))?;
+        (node.level == 0 && node.base <= base && base < end && end <= node.end()).then_some(node)
+    }
+
+    /// Puts the leaf `node` in the place of the one with the uid `removed`, which it gives back. Both name the same entries
+    /// but for those `gone` and those `added`.
+    pub fn replace_leaf(
+        &mut self,
+        removed: u64,
+        node: &NodeReference,
+        gone: &[Entry],
+        added: &[Entry],
+    ) -> Result<NodeReference, LeafError> {
+        let (base, last) = (node.base, node.last);
+        let at = self.nodes.iter().position(|known| known.uid == removed && known.level == 0);
+        let old = at.map(|at| &mut self.nodes[at]).ok_or(LeafError::NoSuchLeaf(removed))?;
+        if node.level != 0 || (base, last) != (old.base, old.last) || node.uid == removed {
+            return Err(LeafError::Range { base, last });
+        }
+        if run_of(gone) != run_of(added) || !(within(gone, old) && within(added, old)) {
+            return Err(LeafError::Exchange);
+        }
+        let bytes = |entries: &[Entry]| entries.iter().map(|entry| entry.length).sum::<u64>();
+        let counts =
+            old.entries.checked_add(added.len() as u64) == node.entries.checked_add(gone.len() as u64);
+        let lengths =
+            old.segment_bytes.checked_add(bytes(added)) == node.segment_bytes.checked_add(bytes(gone));
+        if !counts || !lengths || old.max_timestamp != node.max_timestamp {
+            return Err(LeafError::Sums { base, last });
+        }
+        Ok(std::mem::replace(old, node.clone()))
+    }
+
     /// Drops what lies wholly below `log_start`. The end stays where it is: what follows still begins there.
     pub fn trim(&mut self, log_start: Offset) -> Trimmed {
         self.start = self.end().min(log_start).max(self.start);
@@ -309,6 +372,22 @@ impl Root {
             nodes: self.nodes.drain(..nodes).collect(),
             entries: self.entries.drain(..entries).collect(),
         }
+    }
+}
+
+/// The range that entries cover one after the other; `None` where there are none.
+fn run_of(entries: &[Entry]) -> Option<Result<(Offset, Offset), ()>> {
+    let (first, last) = (entries.first()?, entries.last()?);
+    let adjacent = entries.windows(2).all(|pair| pair[0].end() == pair[1].base);
+    let hold = entries.iter().all(|entry| entry.base <= entry.last);
+    Some(if adjacent && hold { Ok((first.base, last.end())) } else { Err(()) })
+}
+
+fn within(entries: &[Entry], leaf: &NodeReference) -> bool {
+    match run_of(entries) {
+        None => true,
+        Some(Err(())) => false,
+        Some(Ok((base, end))) => leaf.base <= base && end <= leaf.end(),
     }
 }
 

@@ -216,3 +216,79 @@ fn a_root_round_trips_and_matches_its_fixture() {
     let bytes = fixtures::check("manifest_root", Form::Exact, &root.to_bytes());
     assert_eq!(Root::from_bytes(bytes), Ok(root));
 }
+
+/// A root with a leaf of three entries before another leaf and an entry, and that leaf's reference after `change`.
+fn with_leaves() -> (Root, Vec<Entry>) {
+    let entries: Vec<Entry> = (0..6).map(|place| entry(place * 10, place * 10 + 9)).collect();
+    let mut root = Root::default();
+    root.append(entries.clone(), Offset(0)).unwrap();
+    for run in [0..3, 3..5] {
+        let leaf = leaf(&entries[run.clone()], 70 + run.start as u64);
+        root.fold(&leaf).unwrap();
+    }
+    (root, entries)
+}
+
+fn leaf(entries: &[Entry], uid: u64) -> NodeReference {
+    let Sums { base, last, entries, segment_bytes, max_timestamp } = FoldPlan::Leaf(entries.to_vec()).sums();
+    let reference = tests_support::node(0, base.0, last.0);
+    NodeReference { uid, base, last, entries, segment_bytes, max_timestamp, ..reference }
+}
+
+#[test]
+fn a_leaf_gives_way_to_one_over_the_same_range() {
+    let (root, entries) = with_leaves();
+    let same = leaf(&entries[0..3], 9);
+    let mut mended = root.clone();
+    assert_eq!(mended.replace_leaf(70, &same, &[], &[]).map(|old| old.uid), Ok(70));
+    assert_eq!((mended.nodes[0].uid, &mended.nodes[1], &mended.entries), (9, &root.nodes[1], &root.entries));
+
+    let merged = Entry { uid: 5, kind: EntryKind::Merged, length: 700, ..entry(10, 29) };
+    let other = leaf(&[entries[0].clone(), merged.clone()], 9);
+    let mut exchanged = root;
+    assert_eq!(exchanged.replace_leaf(70, &other, &entries[1..3], &[merged]).map(|old| old.uid), Ok(70));
+    assert_eq!((exchanged.segments(), exchanged.segment_bytes()), (5, 500 + 700 + 3 * 500));
+}
+
+#[test]
+fn a_leaf_that_is_not_what_it_replaces_is_refused_and_changes_nothing() {
+    let (root, entries) = with_leaves();
+    let refused = |removed, node: &NodeReference, gone: &[Entry], added: &[Entry]| {
+        let mut tried = root.clone();
+        let error = tried.replace_leaf(removed, node, gone, added).unwrap_err();
+        assert_eq!(tried, root);
+        error
+    };
+    let same = leaf(&entries[0..3], 9);
+    assert_eq!(refused(8, &same, &[], &[]), LeafError::NoSuchLeaf(8));
+    assert!(matches!(refused(73, &same, &[], &[]), LeafError::Range { .. }), "of another leaf");
+    assert!(matches!(refused(70, &leaf(&entries[0..3], 70), &[], &[]), LeafError::Range { .. }), "itself");
+    let shorter = leaf(&entries[0..2], 9);
+    assert!(matches!(refused(70, &shorter, &[], &[]), LeafError::Range { .. }));
+    let mut heavier = same.clone();
+    heavier.segment_bytes += 1;
+    assert!(matches!(refused(70, &heavier, &[], &[]), LeafError::Sums { .. }));
+    let merged = Entry { uid: 5, ..entry(10, 29) };
+    assert!(matches!(
+        refused(70, &same, &entries[1..3], std::slice::from_ref(&merged)),
+        LeafError::Sums { .. }
+    ));
+    for (gone, added) in [
+        (&entries[1..2], vec![merged.clone()]),
+        (&entries[0..0], vec![merged.clone()]),
+        (&entries[1..3], vec![]),
+        (&entries[2..4], vec![Entry { uid: 5, ..entry(20, 39) }]),
+    ] {
+        assert_eq!(refused(70, &same, gone, &added), LeafError::Exchange);
+    }
+    let gap = [entries[0].clone(), entries[2].clone()];
+    assert_eq!(refused(70, &same, &gap, &[entry(0, 29)]), LeafError::Exchange);
+}
+
+#[test]
+fn a_range_is_in_a_leaf_of_the_root_or_in_none() {
+    let (root, _) = with_leaves();
+    let over = |base, end| root.leaf_over(Offset(base), Offset(end)).map(|leaf| leaf.uid);
+    assert_eq!((over(0, 30), over(10, 20), over(30, 50)), (Some(70), Some(70), Some(73)));
+    assert_eq!((over(20, 40), over(50, 60), over(5, 5), over(60, 70)), (None, None, None, None));
+}

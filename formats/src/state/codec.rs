@@ -90,10 +90,13 @@ impl Stored for Tombstone {
             frame.i64(self.since_ms);
             frame.offset(self.log_start);
             // A frame that ends here is of a raw segment, or a node, that any checkpoint may name.
-            if self.kind != EntryKind::Raw || self.named != NAMED_EVER {
+            if self.kind != EntryKind::Raw || self.named != NAMED_EVER || self.alone {
                 frame.u8(self.kind as u8);
                 frame.index(self.named.start);
                 frame.index(self.named.end);
+            }
+            if self.alone {
+                frame.bool(true);
             }
         });
     }
@@ -103,6 +106,7 @@ impl Stored for Tombstone {
             let mut tombstone = Self {
                 uid: frame.u64()?,
                 node_level: decode_option(frame, Decoder::u8)?,
+                alone: false,
                 kind: EntryKind::Raw,
                 incarnation: frame.u32()?,
                 term: frame.term()?,
@@ -115,6 +119,9 @@ impl Stored for Tombstone {
             if !frame.is_empty() {
                 tombstone.kind = decode_kind(frame)?;
                 tombstone.named = frame.index()?..frame.index()?;
+            }
+            if !frame.is_empty() {
+                tombstone.alone = frame.bool()?;
             }
             Ok(tombstone)
         })

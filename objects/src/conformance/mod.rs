@@ -19,7 +19,7 @@ use crate::{Failure, PutError, Store, retrying::Fails};
 /// A promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Check {
-    /// A put to a taken key fails and changes nothing.
+    /// A put to a taken key fails and changes nothing; a key that was asked for in vain is found once it is put.
     CreateOnly,
     /// Of puts at the same time to one key, one succeeds, and its bytes are there.
     RacingCreates,

@@ -303,6 +303,13 @@ pub enum Action {
         /// Drawn at random; part of the key.
         uid: u64,
     },
+    /// Puts a leaf of the manifest, whose object is damaged, there once more, as another that takes its place.
+    MendLeaf {
+        /// Drawn at random; part of the key.
+        uid: u64,
+        /// The uid of the leaf that goes.
+        leaf: u64,
+    },
     /// Moves the log start forward.
     Trim {
         /// The new first offset, at most the high watermark.

@@ -114,6 +114,20 @@ pub enum Job {
         /// What the node holds.
         contents: FoldPlan,
     },
+    /// Puts a leaf of the manifest that takes the place of another: of the same entries where its object is damaged; or with
+    /// another segment in the place of one that is damaged, or of several small ones.
+    Mend {
+        /// Which group.
+        group: GroupId,
+        /// What the key is made of.
+        identity: PartitionIdentity,
+        /// Part of the new leaf's key.
+        uid: u64,
+        /// What goes.
+        leaf: NodeReference,
+        /// The range in it to put there once more, or to merge; announced and committed. With its sealed file, where there is one.
+        range: Option<(Intent, Option<SealMark>)>,
+    },
     /// Deletes objects. Missing ones are fine.
     Delete {
         /// Which group.
@@ -155,6 +169,7 @@ pub enum JobKind {
     RemoveCheckpoint,
     Publish,
     Fold,
+    Mend,
     Delete,
     Reap,
 }
@@ -173,6 +188,7 @@ impl Job {
             | Self::RemoveCheckpoint { group, .. }
             | Self::Publish { group, .. }
             | Self::Fold { group, .. }
+            | Self::Mend { group, .. }
             | Self::Delete { group, .. }
             | Self::Reap { group, .. } => *group,
         }
@@ -190,8 +206,31 @@ impl Job {
             Self::RemoveCheckpoint { .. } => JobKind::RemoveCheckpoint,
             Self::Publish { .. } => JobKind::Publish,
             Self::Fold { .. } => JobKind::Fold,
+            Self::Mend { .. } => JobKind::Mend,
             Self::Delete { .. } => JobKind::Delete,
             Self::Reap { .. } => JobKind::Reap,
+        }
+    }
+}
+
+/// A leaf that can take the place of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mended {
+    /// The uid of the leaf that goes.
+    pub removed: u64,
+    /// What comes.
+    pub node: NodeReference,
+    /// The entries that only the old leaf names, and the one that the new one names instead.
+    pub exchanged: Option<(Vec<Entry>, Entry)>,
+}
+
+impl Mended {
+    /// The segments that became one; none where nothing was merged.
+    #[must_use]
+    pub fn merged(&self) -> &[Entry] {
+        match &self.exchanged {
+            Some((gone, _)) if gone.len() > 1 => gone,
+            _ => &[],
         }
     }
 }
@@ -254,6 +293,15 @@ pub enum JobOutcome {
     Folded {
         /// What the root will say.
         node: NodeReference,
+    },
+    /// The leaf is in the bucket, and what it names: `LeafReplaced` is proposed next.
+    Mended(Box<Mended>),
+    /// A leaf was not mended; an announced segment of it draws another uid.
+    MendFailed {
+        /// The intent's, where there is one.
+        uid: Option<u64>,
+        /// For logs and status.
+        why: String,
     },
     /// The objects are gone: `TierReaped` is proposed next.
     Deleted {

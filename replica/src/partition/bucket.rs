@@ -9,8 +9,8 @@ use std::sync::Arc;
 use varve_common::{Incarnation, LogIndex, Offset, Term};
 use varve_formats::{
     command::{
-        CkptPublished, Command, Fence, IntentExpired, NodeFolded, PublishedCheckpoint, TierAppend,
-        TierIntent, TierReaped, TierReplace, TierTrim,
+        CkptPublished, Command, Fence, IntentExpired, LeafReplaced, NodeFolded, PublishedCheckpoint,
+        TierAppend, TierIntent, TierReaped, TierReplace, TierTrim,
     },
     manifest::{Entry, EntryKind, Root},
     state::{Intent, Tombstone},
@@ -62,6 +62,7 @@ impl BucketState {
             Command::TierReplace(replace) => self.replace(place, replace, incarnation),
             Command::TierTrim(trim) => self.trim(place, trim, records, incarnation),
             Command::NodeFolded(folded) => self.folded(place, folded),
+            Command::LeafReplaced(replaced) => self.leaf_replaced(place, replaced, incarnation),
             Command::CkptPublished(published) => self.published(place, published),
             Command::IntentExpired(expired) => self.expired(place, expired, incarnation),
             Command::TierReaped(reaped) => self.reaped(place, reaped),
@@ -80,13 +81,18 @@ impl BucketState {
     }
 
     /// What an upload of [base, end) would put into the bucket: a rolled range, or what replaces a run of the root's
-    /// entries. `None` where it could never be committed.
+    /// entries, or of those in a leaf that the root refers to. `None` where it could never be committed.
     #[must_use]
     pub fn kind_of_upload(&self, base: Offset, end: Offset, records: &RecordState) -> Option<EntryKind> {
         if records.rolls.iter().any(|roll| roll.base == base && roll.end == end) {
             return Some(EntryKind::Raw);
         }
-        self.run(base, end).map(|_| EntryKind::Merged)
+        self.is_replaceable(base, end).then_some(EntryKind::Merged)
+    }
+
+    /// Whether entries over this range could give way to others. Those of a leaf are not known here: who reads it knows.
+    fn is_replaceable(&self, base: Offset, end: Offset) -> bool {
+        self.run(base, end).is_some() || self.root.leaf_over(base, end).is_some()
     }
 
     /// The entries of the root that begin at `base` and end at `end`.
@@ -102,7 +108,7 @@ impl BucketState {
     #[must_use]
     pub fn is_overtaken(&self, intent: &Intent) -> bool {
         intent.base < self.tiered_end
-            && (intent.kind == EntryKind::Raw || self.run(intent.base, intent.end).is_none())
+            && (intent.kind == EntryKind::Raw || !self.is_replaceable(intent.base, intent.end))
     }
 
     /// Whether an upload of this uid, or of a range that begins there, is announced already.
@@ -219,6 +225,21 @@ impl BucketState {
         if !self.passes(place, folded.fence) || Arc::make_mut(&mut self.root).fold(&folded.node).is_err() {
             return false;
         }
+        self.manifest_seq += 1;
+        true
+    }
+
+    fn leaf_replaced(&mut self, place: Place, replaced: &LeafReplaced, incarnation: Incarnation) -> bool {
+        let LeafReplaced { fence, removed, node, gone, added } = replaced;
+        if !self.passes(place, *fence) || !(added.is_empty() || self.are_announced(added)) {
+            return false;
+        }
+        let root = Arc::make_mut(&mut self.root);
+        let Ok(old) = root.replace_leaf(*removed, node, gone, added) else { return false };
+        self.end_intents(added);
+        let log_start = self.log_start;
+        self.bury(gone.iter().map(|entry| tombstones::of_entry(place, log_start, entry, incarnation)));
+        self.bury(std::iter::once(tombstones::of_leaf_alone(place, log_start, &old)));
         self.manifest_seq += 1;
         true
     }

@@ -29,6 +29,7 @@ pub(super) fn of_entry(
     Tombstone {
         uid: entry.uid,
         node_level: None,
+        alone: false,
         kind: entry.kind,
         incarnation: entry.incarnation,
         term: entry.term,
@@ -45,6 +46,7 @@ pub(super) fn of_node(place: Place, log_start: Offset, node: &NodeReference) -> 
     Tombstone {
         uid: node.uid,
         node_level: Some(node.level),
+        alone: false,
         kind: EntryKind::Raw,
         incarnation: node.incarnation,
         term: Term::ZERO,
@@ -54,6 +56,11 @@ pub(super) fn of_node(place: Place, log_start: Offset, node: &NodeReference) -> 
         log_start,
         named: NAMED_EVER,
     }
+}
+
+/// Of a leaf that another one stands in for: what it names is named on. Any checkpoint before may name it.
+pub(super) fn of_leaf_alone(place: Place, log_start: Offset, node: &NodeReference) -> Tombstone {
+    Tombstone { alone: true, named: LogIndex::ZERO..place.index, ..of_node(place, log_start, node) }
 }
 
 /// Of an upload that was given up: no manifest ever named it.
@@ -66,6 +73,7 @@ pub(super) fn of_intent(
     Tombstone {
         uid: intent.uid,
         node_level: None,
+        alone: false,
         kind: intent.kind,
         incarnation: incarnation.0,
         term: intent.term,

@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use varve_common::{LogIndex, Offset, Term, TopicId};
 use varve_formats::{
-    command::{Command, Fence, IntentExpired, ProducerExpired, TierAppend, TierIntent, TierReplace},
+    command::{
+        Command, Fence, IntentExpired, LeafReplaced, ProducerExpired, TierAppend, TierIntent, TierReplace,
+    },
     manifest::{self, EntryKind},
     state::{Intent, RollEntry},
 };
 
 use super::hosted::{Hosted, Machine, Progress};
 use crate::{
-    api::{Action, Effect, Job, JobKind, Mark, Now, ReapPass, SealMark},
+    api::{Action, Effect, Job, JobKind, Mark, Mended, Now, ReapPass, SealMark},
     checkpoint::Captured,
     limits::{DELETE_BATCH_MAX, UPLOADS_MAX},
     partition::PartitionState,
@@ -32,6 +34,7 @@ impl Hosted {
             Action::CheckpointLocal => self.checkpoint_local(effects),
             Action::PublishCheckpoint { uid } => self.publish_checkpoint(uid, effects),
             Action::Fold { uid } => self.fold(uid, effects),
+            Action::MendLeaf { uid, leaf } => self.mend_leaf(uid, leaf, effects),
             Action::Trim { log_start, cause } => drop(self.propose_trim(now, log_start, cause, None)),
             Action::Expire { uids } => self.expire(now, uids),
             Action::ExpireProducers { unused_since_ms } => self.expire_producers(now, unused_since_ms),
@@ -115,7 +118,10 @@ impl Hosted {
     /// Of one segment: its object is damaged, and this node may still hold its records. Of several: they become one; one
     /// such job at a time, for what it holds in memory and asks of the store is not urgent.
     fn replacing_job(&self, state: &PartitionState, intent: &Intent) -> Option<Job> {
-        let entries = state.bucket().run(intent.base, intent.end)?.to_vec();
+        let Some(entries) = state.bucket().run(intent.base, intent.end) else {
+            return self.job_within_leaf(state, intent);
+        };
+        let entries = entries.to_vec();
         if let [entry] = entries.as_slice() {
             let sealed = |seal: &&SealMark| seal.base == entry.base && seal.end == entry.end();
             return Some(Job::Restore {
@@ -132,6 +138,49 @@ impl Hosted {
             intent: intent.clone(),
             entries,
         })
+    }
+
+    /// The same in a leaf: it is read, and another takes its place.
+    fn job_within_leaf(&self, state: &PartitionState, intent: &Intent) -> Option<Job> {
+        let leaf = state.bucket().root.leaf_over(intent.base, intent.end)?;
+        let sealed = |seal: &&SealMark| seal.base == intent.base && seal.end == intent.end;
+        self.may_mend().then(|| Job::Mend {
+            group: self.group,
+            identity: state.identity().clone(),
+            uid: uid_of_leaf(intent.uid),
+            leaf: leaf.clone(),
+            range: Some((intent.clone(), self.seals.iter().find(sealed).cloned())),
+        })
+    }
+
+    /// One at a time until it is applied: the next builds on what it leaves.
+    fn may_mend(&self) -> bool {
+        self.is_ready() && !self.jobs.runs(JobKind::Mend) && self.mended.is_none()
+    }
+
+    fn mend_leaf(&mut self, uid: u64, leaf: u64, effects: &mut Vec<Effect>) {
+        let Some(state) = self.partition() else { return };
+        let found = state.bucket().root.nodes.iter().find(|node| node.uid == leaf && node.level == 0);
+        let Some(leaf) = found.filter(|_| self.may_mend()).cloned() else { return };
+        let identity = state.identity().clone();
+        self.start(Job::Mend { group: self.group, identity, uid, leaf, range: None }, effects);
+    }
+
+    /// The leaf in the bucket that waits for its command. One that could not take effect is given up here: its objects are
+    /// named by an intent, or found by the daily listing.
+    pub(super) fn replaced_leaf(&mut self, fence: Fence) -> Option<LeafReplaced> {
+        let Mended { removed, node, exchanged } = self.mended.clone()?;
+        let (gone, added) = exchanged.map_or_else(Default::default, |(gone, entry)| (gone, vec![entry]));
+        let is_announced = added.iter().all(|entry| self.uploaded.contains_key(&entry.uid));
+        let fits = |state: &PartitionState| {
+            let mut root = manifest::Root::clone(&state.bucket().root);
+            root.replace_leaf(removed, &node, &gone, &added).is_ok()
+        };
+        if !is_announced || !self.partition().is_some_and(fits) {
+            self.mended = None;
+            return None;
+        }
+        Some(LeafReplaced { fence, removed, node, gone, added })
     }
 
     /// The segment in the bucket, merged or put there once more, whose entries are still those of the root, as the command that names it.
@@ -255,10 +304,23 @@ impl Hosted {
     fn is_expirable(&self, intent: &Intent, state: &PartitionState) -> bool {
         let stale = intent.term < self.raft.term()
             || self.upload_failed.contains(&intent.uid)
-            || state.bucket().is_overtaken(intent)
+            || !self.is_wanted(intent, state)
             || !self.options.tiered;
-        let kept = self.uploaded.contains_key(&intent.uid) && !state.bucket().is_overtaken(intent);
+        let kept = self.uploaded.contains_key(&intent.uid) && self.is_wanted(intent, state);
         stale && !kept && !self.uploading.contains(&intent.uid) && self.speculation.fence.is_none()
+    }
+
+    /// Whether what is uploaded, or will be, can still be committed. What was merged while its run was folded into a leaf
+    /// cannot: it comes without a leaf that names it.
+    fn is_wanted(&self, intent: &Intent, state: &PartitionState) -> bool {
+        let bucket = state.bucket();
+        let mended = self.mended.as_ref().and_then(|mended| mended.exchanged.as_ref());
+        let comes_with_leaf = mended.is_some_and(|(_, entry)| entry.uid == intent.uid);
+        let is_late = self.uploaded.contains_key(&intent.uid)
+            && intent.kind != EntryKind::Raw
+            && bucket.run(intent.base, intent.end).is_none()
+            && !comes_with_leaf;
+        !bucket.is_overtaken(intent) && !is_late
     }
 
     fn expire(&mut self, now: Now, mut uids: Vec<u64>) {
@@ -338,5 +400,14 @@ impl Hosted {
         self.wal_start = self.wal_start.max(self.offset_after_cut(index));
         self.log_bytes = self.log_bytes_after_cut();
         self.mark(Mark::Truncated { index, term }, effects);
+    }
+}
+
+/// The uid of the leaf that is put beside a segment: another one, because tombstones are told apart by theirs, and as good
+/// a random number, because no two uids give the same.
+const fn uid_of_leaf(segment: u64) -> u64 {
+    match segment.rotate_left(29) ^ 0x9e37_79b9_7f4a_7c15 {
+        0 => 1,
+        uid => uid,
     }
 }

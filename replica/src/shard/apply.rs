@@ -209,6 +209,12 @@ impl Hosted {
                     self.uploaded.remove(&entry.uid);
                 }
             }
+            Command::LeafReplaced(replaced) => {
+                self.mended = None;
+                for entry in &replaced.added {
+                    self.uploaded.remove(&entry.uid);
+                }
+            }
             Command::IntentExpired(expired) => {
                 for uid in &expired.uids {
                     self.uploaded.remove(uid);

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     api::{
-        Effect, GroupKind, GroupOptions, GroupState, JobsStatus, LocalCheckpoint, LogEntry, Mark, Now,
-        OpenGroup, PartitionView, Refusal, Reply, SealMark, StopReason,
+        Effect, GroupKind, GroupOptions, GroupState, JobsStatus, LocalCheckpoint, LogEntry, Mark, Mended,
+        Now, OpenGroup, PartitionView, Refusal, Reply, SealMark, StopReason,
     },
     metadata::{Deletion, MetadataState},
     partition::{BatchHeader, PartitionState},
@@ -75,6 +75,8 @@ pub(super) struct Hosted {
     pub(super) unsealing: BTreeMap<u64, SealMark>,
     /// A node in the bucket whose `NodeFolded` waits for its turn.
     pub(super) folded: Option<manifest::NodeReference>,
+    /// A leaf in the bucket whose `LeafReplaced` waits for its turn, or is not applied.
+    pub(super) mended: Option<Mended>,
     /// Deleted topics of which the early pass found nothing any more.
     pub(super) reaped_early: BTreeSet<TopicId>,
     pub(super) published_view: Option<PartitionView>,
@@ -126,6 +128,7 @@ impl Hosted {
             upload_failed: BTreeSet::new(),
             unsealing: BTreeMap::new(),
             folded: None,
+            mended: None,
             reaped_early: BTreeSet::new(),
             published_view: None,
             touched: true,

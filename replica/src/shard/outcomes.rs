@@ -9,7 +9,7 @@ use varve_formats::{
 
 use super::hosted::{Hosted, Machine};
 use crate::{
-    api::{Effect, Job, JobKind, JobOutcome, Mark, Now, ReapPass, SealMark},
+    api::{Effect, Job, JobKind, JobOutcome, Mark, Mended, Now, ReapPass, SealMark},
     bugs::{Bug, is_seeded},
     limits::LOCAL_CHECKPOINTS_KEPT,
 };
@@ -29,8 +29,7 @@ impl Hosted {
                 self.advance_jobs(now);
             }
             JobOutcome::UploadFailed { uid, why } | JobOutcome::MergeFailed { uid, why } => {
-                self.uploading.remove(&uid);
-                self.upload_failed.insert(uid);
+                self.gave_up(uid);
                 self.job_failed(kind, why, now.monotonic);
             }
             JobOutcome::Sealed(seal) => {
@@ -56,6 +55,14 @@ impl Hosted {
             JobOutcome::Folded { node } => {
                 self.folded = Some(node);
                 self.advance_jobs(now);
+            }
+            JobOutcome::Mended(mended) => {
+                self.mended(*mended);
+                self.advance_jobs(now);
+            }
+            JobOutcome::MendFailed { uid, why } => {
+                uid.into_iter().for_each(|uid| self.gave_up(uid));
+                self.job_failed(kind, why, now.monotonic);
             }
             JobOutcome::Deleted { uids } => {
                 let command = TierReaped { term: self.raft.term(), uids };
@@ -94,6 +101,20 @@ impl Hosted {
         }
     }
 
+    /// Kept until it is applied, with the segment that comes with it.
+    fn mended(&mut self, mended: Mended) {
+        if let Some((_, entry)) = &mended.exchanged {
+            self.uploaded(entry.uid, entry.clone());
+        }
+        self.mended = Some(mended);
+    }
+
+    /// The object may be there or not: its intent is expired.
+    fn gave_up(&mut self, uid: u64) {
+        self.uploading.remove(&uid);
+        self.upload_failed.insert(uid);
+    }
+
     /// Kept until its append is applied; one whose intent is gone stays an orphan that a tombstone names.
     fn uploaded(&mut self, uid: u64, entry: manifest::Entry) {
         self.uploading.remove(&uid);
@@ -110,6 +131,8 @@ impl Hosted {
         let Some(fence) = self.fence() else { return };
         if let Some(node) = self.folded.take() {
             self.propose_fenced(now, &Command::NodeFolded(NodeFolded { fence, node }), None);
+        } else if let Some(replaced) = self.replaced_leaf(fence) {
+            self.propose_fenced(now, &Command::LeafReplaced(replaced), None);
         } else if let Some(replace) = self.replacement(fence) {
             self.propose_fenced(now, &Command::TierReplace(replace), None);
         }
@@ -172,6 +195,7 @@ const fn is_failure(outcome: &JobOutcome) -> bool {
         outcome,
         JobOutcome::UploadFailed { .. }
             | JobOutcome::MergeFailed { .. }
+            | JobOutcome::MendFailed { .. }
             | JobOutcome::SealFailed { .. }
             | JobOutcome::Failed { .. }
     )
@@ -186,6 +210,7 @@ const fn kind_of(outcome: &JobOutcome) -> JobKind {
         JobOutcome::CheckpointWritten(_) => JobKind::CheckpointLocal,
         JobOutcome::CheckpointPublished { .. } => JobKind::Publish,
         JobOutcome::Folded { .. } => JobKind::Fold,
+        JobOutcome::Mended(_) | JobOutcome::MendFailed { .. } => JobKind::Mend,
         JobOutcome::Deleted { .. } => JobKind::Delete,
         JobOutcome::Reaped { .. } => JobKind::Reap,
         JobOutcome::CheckpointRemoved => JobKind::RemoveCheckpoint,

@@ -3,6 +3,7 @@
 mod checkpoints;
 mod collect;
 mod fold;
+mod leaf;
 mod merge;
 mod metadata;
 mod produce;

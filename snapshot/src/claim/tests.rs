@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use varve_common::NodeId;
 use varve_objects::{
@@ -103,6 +103,13 @@ fn s4_a_claim_that_cannot_be_read_is_never_taken_for_nobodys() {
         store.script(operation, Fault::ErrorBefore);
         assert!(matches!(run(&store, mine(), of(1)), Err(ClaimError::Store(_))));
     }
+    for read in 0..2 {
+        // Its own claim, and the next one: "not known" is neither "not there" nor "free".
+        (0..read).for_each(|_| store.script(Operation::Get, Fault::Slow(Duration::ZERO)));
+        store.script(Operation::Get, Fault::ErrorBefore);
+        let checked = block_on(check(&store, &prefix(), cluster(), Incarnation(1)));
+        assert!(matches!(checked, Err(ClaimError::Store(_))), "read {read}: {checked:?}");
+    }
     store.script(Operation::Get, Fault::Missing);
     assert!(matches!(run(&store, mine(), of(1)), Err(ClaimError::Vanished(_))));
     store.inner().tamper(&prefix().claim(Incarnation(1)), Bytes::from_static(b"rot"));
@@ -154,4 +161,55 @@ fn s5_a_completion_of_another_cluster_or_without_its_claim_is_refused() {
     run(&store, mine(), DataDirectory::Empty).unwrap();
     block_on(complete(&store, &prefix(), marker(other(), Incarnation(1)))).unwrap();
     assert!(matches!(block_on(lives(&store, &prefix())), Err(ClaimError::Contradiction(_))));
+}
+
+/// The claims that [`check`] rests on: each life's in order, the last one's by whoever comes next.
+fn lived(lives: u32) -> TestStore {
+    let store = store();
+    run(&store, mine(), DataDirectory::Empty).unwrap();
+    for life in 2..=lives {
+        block_on(begin(&store, &prefix(), claim(cluster(), life))).unwrap();
+    }
+    store
+}
+
+#[test]
+fn s5_a_second_claimant_is_noticed_without_a_listing_by_every_life_before_it() {
+    let store = lived(4);
+    // A listing would fail.
+    (0..8).for_each(|_| store.script(Operation::List, Fault::ErrorBefore));
+    let check = |life: u32| block_on(check(&store, &prefix(), cluster(), Incarnation(life)));
+    for life in 1..4 {
+        let next = claim(cluster(), life + 1);
+        assert_eq!(check(life), Err(ClaimError::Superseded { claim: next, mine: Incarnation(life) }));
+    }
+    assert_eq!(check(4), Ok(claim(cluster(), 4)));
+    assert_eq!(check(5), Err(ClaimError::Missing(Incarnation(5))));
+    store.inner().tamper(&prefix().claim(Incarnation(5)), claim(other(), 5).to_bytes());
+    assert!(matches!(check(4), Err(ClaimError::Foreign { .. })), "of another cluster");
+    store.inner().tamper(&prefix().claim(Incarnation(5)), Bytes::from_static(b"rot"));
+    assert!(matches!(check(4), Err(ClaimError::Damaged { .. })), "unreadable");
+    store.inner().tamper(&prefix().claim(Incarnation(5)), claim(cluster(), 6).to_bytes());
+    assert!(matches!(check(4), Err(ClaimError::Contradiction(_))), "of another life");
+}
+
+#[test]
+fn lives_are_begun_in_order_and_without_a_gap() {
+    let store = lived(2);
+    let begin = |claim| block_on(begin(&store, &prefix(), claim));
+    assert_eq!(begin(claim(cluster(), 4)), Err(ClaimError::Missing(Incarnation(3))));
+    assert_eq!(begin(claim(cluster(), 1)), Err(ClaimError::Missing(Incarnation(1))));
+    let foreign = ClaimError::Foreign { claim: claim(cluster(), 2), mine: other() };
+    assert_eq!(begin(claim(other(), 3)), Err(foreign));
+    assert_eq!(store.inner().objects().len(), 2);
+}
+
+#[test]
+fn a_later_life_is_not_made_up_where_a_listing_shows_no_claims() {
+    let (stale, empty) = (lived(3), store());
+    stale.script(Operation::List, Fault::Missing);
+    let (third, of_third) = (claim(cluster(), 3), of(3));
+    assert_eq!(run(&stale, third, of_third), Ok(Established::Confirmed(third)));
+    assert_eq!(run(&empty, third, of_third), Err(ClaimError::Missing(Incarnation(3))));
+    assert!(empty.inner().objects().is_empty());
 }

@@ -18,7 +18,7 @@ use varve_tests::{
 
 use crate::{
     damage::is_read,
-    rot::{fill, produce, storage},
+    rot::{STORAGE_ERROR, fill, flip, produce, storage, value},
 };
 
 /// Runs a scrub, of the running node or of its files; exit code and report.
@@ -183,6 +183,99 @@ fn scrub_goes_on_by_itself_within_its_interval() {
             && node.metric("varve_scrub_unrepaired") == 0.0
     });
     check_all(&node, 2_000);
+}
+
+/// Closed leaves: what the root of a manifest has handed on to an object of its own.
+#[test]
+fn scrub_makes_a_leaf_of_the_manifest_again_and_puts_a_segment_that_it_names_there_once_more() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = start_tiered(settings().env("VARVE_MANIFEST_FAN_OUT", "4"));
+    wait_for("a leaf", 60, || objects(&node, "/node/").len() == 1);
+    let leaf = objects(&node, "/node/").remove(0);
+    let whole = fs::read(&leaf).unwrap();
+    flip_at(&leaf, middle(&leaf));
+    let (code, report) = scrub(&node);
+    assert_eq!((code, outcomes(&report, "manifest node")), (0, vec!["repaired".to_owned()]), "{report}");
+    let leaves = objects(&node, "/node/");
+    let again: Vec<_> = leaves.iter().filter(|key| **key != leaf).collect();
+    assert_eq!((leaves.len(), fs::read(again[0]).unwrap()), (2, whole), "not the same under a new key");
+
+    // Gone altogether, and a segment that it names as well: that one is named by a third.
+    fs::remove_file(again[0]).unwrap();
+    let (code, report) = scrub(&node);
+    assert_eq!((code, outcomes(&report, "manifest node")), (0, vec!["repaired".to_owned()]), "{report}");
+    let object = object_at(&node, 100);
+    flip_at(&object, middle(&object));
+    let (code, report) = scrub(&node);
+    assert_eq!((code, outcomes(&report, "segment")), (0, vec!["repaired".to_owned()]), "{report}");
+    assert_eq!(objects(&node, "/mseg/").len(), 1);
+
+    // From the bucket alone, by a node that remembers nothing.
+    assert!(node.terminate().success());
+    for file in files_below(&node.data().join("segments")) {
+        fs::remove_file(file).unwrap();
+    }
+    node.restart();
+    check_all(&node, 2_000);
+    let (code, report) = scrub(&node);
+    assert_eq!(code, 0, "{report}");
+    assert_eq!(outcomes(&report, "segment"), Vec::<String>::new(), "{report}");
+    assert_eq!(outcomes(&report, "manifest node"), Vec::<String>::new(), "{report}");
+}
+
+/// A leaf is made again from what it named, byte for byte, or not at all.
+#[test]
+fn a_leaf_whose_segment_is_lost_too_stays_damaged_and_is_said_to_be() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = start_tiered(settings().env("VARVE_MANIFEST_FAN_OUT", "4"));
+    wait_for("a leaf", 60, || objects(&node, "/node/").len() == 1);
+    let leaf = objects(&node, "/node/").remove(0);
+    flip_at(&leaf, middle(&leaf));
+    let object = object_at(&node, 100);
+    let kept = fs::read(&object).unwrap();
+    fs::remove_file(&object).unwrap();
+    let (code, report) = scrub(&node);
+    assert_eq!((code, outcomes(&report, "manifest node")), (1, vec!["unrepaired".to_owned()]), "{report}");
+    assert!(report.to_string().contains("not all there"), "{report}");
+    assert_eq!(list_offset(node.kafka(), "t", 0, -2), Ok(0), "records below it must not seem to be gone");
+    // It comes back, and with it the leaf.
+    fs::write(&object, kept).unwrap();
+    let (code, report) = scrub(&node);
+    assert_eq!((code, outcomes(&report, "manifest node")), (0, vec!["repaired".to_owned()]), "{report}");
+    assert!(node.terminate().success());
+    node.restart();
+    check_all(&node, 2_000);
+}
+
+/// What a partition that has stopped still has is read as well: it is what a recovery will begin with.
+#[test]
+fn scrub_reads_what_is_left_of_a_partition_that_is_offline_and_repairs_its_files() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let mut node = start_tiered(settings());
+    node.kill();
+    // Of the newest records, which the log alone has.
+    assert!(flip(&node.data().join("wal"), &value("t", 1_990)) > 0);
+    node.restart();
+    assert_eq!(produce(&node, "t", 2_000), STORAGE_ERROR);
+    assert_eq!(scrub(&node).1["damaged"], Value::Array(vec![]));
+
+    let sealed = files_below(&node.data().join("segments")).remove(1);
+    let whole = fs::read(&sealed).unwrap();
+    flip_at(&sealed, middle(&sealed));
+    let (_, report) = scrub(&node);
+    assert_eq!(outcomes(&report, "sealed file"), ["repaired"], "{report}");
+    assert_eq!(fs::read(&sealed).unwrap(), whole);
+    let object = object_at(&node, 900);
+    flip_at(&object, middle(&object));
+    let (code, report) = scrub(&node);
+    assert_eq!((code, outcomes(&report, "segment")), (1, vec!["unrepaired".to_owned()]), "{report}");
+    assert!(is_read(&node, "t", 1_200) && is_read(&node, "t", 900), "its sealed file serves");
 }
 
 /// Nothing else holds it any more: it is said, aloud and for as long as it is so, and nothing is made up.

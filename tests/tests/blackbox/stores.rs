@@ -91,6 +91,48 @@ fn a_wiped_data_directory_that_finds_a_claim_does_not_start_as_empty() {
     assert!(node.log().contains("the prefix holds cluster"), "the refusal does not say why: {}", node.log());
 }
 
+/// Fault row 61 for the whole cluster: who was restored elsewhere while it still runs, or was stopped meanwhile, is told by
+/// the next claim, which it finds without listing anything.
+#[test]
+fn a_cluster_that_was_restored_elsewhere_ends_by_itself_and_lists_nothing_to_know() {
+    if !Tool::need(&[Tool::Kcat, Tool::Minio]) {
+        return;
+    }
+    let store = Store::start().behind_proxy(1);
+    let mut node =
+        Node::start(store.options(Options::small().env("VARVE_TIER_MAX_AGE_MS", "1000"), "restored"));
+    let produce = |node: &Node| kcat(node, &["-P", "-t", "outlived", "-p", "0"], b"one\n");
+    produce(&node);
+    wait_for("the first snapshots", 60, || {
+        store.seen().iter().any(|seen| seen.target.contains("%2Fckpt%2F") || seen.target.contains("/ckpt/"))
+    });
+    let looks = || {
+        let seen = store.seen();
+        let of_claims = |list: bool| {
+            let is = |seen: &&varve_localstack::proxy::Seen| {
+                seen.method == "GET" && seen.target.contains("claim") && seen.target.contains('?') == list
+            };
+            seen.iter().filter(is).count()
+        };
+        (of_claims(true), of_claims(false))
+    };
+    let (lists, reads) = looks();
+    wait_for("the node to look at its claim", 60, || looks().1 >= reads + 2);
+    assert_eq!(looks().0, lists, "the folder of claims was listed");
+
+    // As a restore would: the same claim, of the next life.
+    let claims = store.keys("claim/");
+    let [first] = &claims[..] else { panic!("{claims:?}") };
+    store.put_copy(first, &first.replace("0000000001", "0000000002"), |bytes| {
+        bytes[30..34].copy_from_slice(&2_u32.to_le_bytes());
+        let end = bytes.len() - 4;
+        let crc = crc32c::crc32c(&bytes[..end]);
+        bytes[end..].copy_from_slice(&crc.to_le_bytes());
+    });
+    assert!(!node.wait_exit(60).success(), "it goes on");
+    assert!(node.log().contains("restored as incarnation 2"), "{}", node.log());
+}
+
 #[test]
 fn two_nodes_do_not_share_a_prefix_or_a_data_directory() {
     if !Tool::need(&[]) {

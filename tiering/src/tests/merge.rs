@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use varve_common::Offset;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use varve_common::{Clock, Entropy, Monotonic, Offset, clock::BoxFuture};
 use varve_formats::{manifest::EntryKind, segment};
+use varve_objects::{BudgetOptions, Budgets, Class, RetryOptions, Stores, testing::SeededEntropy};
 
 use super::support::{Node, TERM, objects, read_all};
-use crate::{MergeError, UploadKey};
+use crate::{MergeError, UploadKey, UploadMemory, Uploaders, limits::SEGMENT_OVERHEAD_BYTES};
 
 fn key(node: &mut Node) -> UploadKey {
     UploadKey { term: TERM, uid: node.uid() }
@@ -67,4 +71,62 @@ fn what_is_damaged_missing_or_alone_is_not_merged() {
     let error = node.executor.run(node.uploader.merge(&node.identity, &other, alone)).unwrap_err();
     assert!(matches!(error, MergeError::Get(_)), "{error}");
     assert_eq!(objects(&node).len(), before, "nothing was put");
+}
+
+/// Time stands still: who waits for the next request waits for ever.
+struct StillClock;
+
+impl Clock for StillClock {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic::default()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        0
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[test]
+fn uploads_and_repairs_get_their_turn_while_a_merge_waits() {
+    let mut node = Node::all_cold(6, 3, 200);
+    node.fill(2, 200);
+    let roll = node.roll();
+    let clock: Arc<dyn Clock> = Arc::new(StillClock);
+    let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(1));
+    let budgets =
+        Budgets::new(Arc::clone(&clock), BudgetOptions { requests_per_second: 100, bytes_per_second: None });
+    let stores =
+        Stores::new(node.counting.clone(), budgets.clone(), &clock, &entropy, RetryOptions::default());
+    // Of each kind one, and no more, finds room in memory.
+    let memory = UploadMemory {
+        uploads: SEGMENT_OVERHEAD_BYTES + (8 << 10),
+        background: 2 * SEGMENT_OVERHEAD_BYTES + (16 << 10),
+    };
+    let uploaders = Uploaders::new(&stores, &node.keys, memory);
+    while budgets.acquire(Class::Merge, 0).now_or_never().is_some() {}
+
+    let (identity, run) = (node.identity.clone(), node.root.entries[1..5].to_vec());
+    let (merging, uploading, repairing) = (key(&mut node), key(&mut node), key(&mut node));
+    let mut merge = Box::pin(uploaders.merges.merge(&identity, &run, merging));
+    assert!(node.executor.try_run(&mut merge).is_none(), "the merge has no request left, and got one");
+    let segment = node.segment();
+    let upload = uploaders.uploads.upload(&segment, node.source(&roll), uploading);
+    assert_eq!(
+        node.executor.try_run(upload).expect("an upload waits for a merge").unwrap().uid,
+        uploading.uid
+    );
+    let repair = uploaders.repairs.upload(&segment, node.source(&roll), repairing);
+    assert_eq!(
+        node.executor.try_run(repair).expect("a repair waits for a merge").unwrap().uid,
+        repairing.uid
+    );
+    let report = budgets.report();
+    let asked = |class| (report.spent[&class].requests, report.spent[&class].waiting);
+    assert_eq!((asked(Class::Upload), asked(Class::Scrub)), ((1, 0), (1, 0)));
+    assert_eq!(report.spent[&Class::Merge].waiting, 1);
+    assert!(node.executor.try_run(&mut merge).is_none());
 }

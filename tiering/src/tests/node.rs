@@ -91,6 +91,7 @@ fn tombstone(node: &Node, level: Option<u8>) -> Tombstone {
     Tombstone {
         uid,
         node_level: level,
+        alone: false,
         kind: EntryKind::Raw,
         incarnation,
         term,
