@@ -8,14 +8,19 @@ use varve_replica::{Action, GroupStatus, JobKind};
 
 use crate::Planner;
 
-/// Whether what a merge would replace is not there any more as it was: it was folded into a node, or trimmed.
+/// Whether an intent has lost its range. An upload's was trimmed before it was tiered: there is no job for it, and as long
+/// as it counts as one that is announced nothing else may be (T39). What a merge would replace is not there any more as it
+/// was: it was folded into a node, or trimmed.
 fn is_overtaken(status: &GroupStatus, intent: &Intent) -> bool {
     let entries = &status.root.entries;
     let is_run = || {
         entries.binary_search_by_key(&intent.base, |entry| entry.base).is_ok()
             && entries.binary_search_by_key(&intent.end, Entry::end).is_ok()
     };
-    intent.kind != EntryKind::Raw && !is_run()
+    match intent.kind {
+        EntryKind::Raw => intent.base < status.tiered_end,
+        _ => !is_run(),
+    }
 }
 
 impl Planner<'_> {
