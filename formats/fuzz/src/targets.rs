@@ -69,7 +69,7 @@ fn refit_footer(bytes: &mut [u8]) {
 }
 
 /// Makes the checksums of blocks and sections fit, and then the footer's.
-fn refit_segment(bytes: &mut Vec<u8>) {
+fn refit_segment(bytes: &mut [u8]) {
     refit_footer(bytes);
     let whole = Bytes::copy_from_slice(bytes);
     let Ok(Suffix::Footer(footer)) = footer_from_suffix(&whole, whole.len() as u64) else { return };
