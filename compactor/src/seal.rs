@@ -10,10 +10,10 @@ use varve_replica::{Action, GroupStatus, JobKind, LocalRetention, SealMark};
 
 use crate::{Planner, hot};
 
-/// The oldest rolled range without a file.
+/// The oldest rolled range without a file. The one that holds the log start is one of them, though it begins below that: as
+/// long as it is in the log alone, nothing behind it can leave that (T39).
 fn next_unsealed(status: &GroupStatus) -> Option<&RollEntry> {
-    let sealed_end = status.seals.last().map_or(status.log_start, |seal| seal.end);
-    let start = sealed_end.max(status.tiered_end);
+    let start = status.seals.last().map_or(status.tiered_end, |seal| seal.end.max(status.tiered_end));
     status.rolls.iter().find(|roll| roll.base >= start && !status.jobs.sealing.contains(&roll.base))
 }
 

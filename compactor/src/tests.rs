@@ -225,6 +225,35 @@ fn intents_without_a_job_are_expired_never_taken_over() {
 }
 
 #[test]
+fn t39_an_intent_whose_range_was_trimmed_makes_room_for_the_next() {
+    let status = GroupStatus {
+        tiered_end: Offset(20),
+        log_start: Offset(20),
+        rolls: Arc::new(vec![roll(20, 30)]),
+        intents: Arc::new(vec![intent(1, 3, 0, 10), intent(2, 3, 10, 20), intent(3, 3, 20, 30)]),
+        uploaded: [1].into(),
+        uploading: [3].into(),
+        ..idle()
+    };
+    assert_eq!(planned(&status).actions, [Action::Expire { uids: vec![1, 2] }, Action::Upload { uid: 2 }]);
+    let running = GroupStatus { uploading: [1, 2, 3].into(), uploaded: [].into(), ..status };
+    assert_eq!(planned(&running).actions, [], "a job that runs ends by itself");
+}
+
+#[test]
+fn t39_the_range_that_holds_the_log_start_is_sealed_like_any() {
+    let status = GroupStatus {
+        tiered_end: Offset(10),
+        log_start: Offset(15),
+        rolls: Arc::new(vec![roll(10, 20), roll(20, 30)]),
+        options: GroupOptions { tiered: false, ..GroupOptions::default() },
+        ..idle()
+    };
+    let actions = pressed(&status);
+    assert!(actions.contains(&Action::Seal { base: Offset(10) }), "{actions:?}");
+}
+
+#[test]
 fn a_switched_off_topic_ends_what_runs_and_begins_nothing() {
     let options = GroupOptions { tiered: false, ..GroupOptions::default() };
     let status = GroupStatus {

@@ -8,8 +8,9 @@ use varve_replica::{Action, GroupStatus, JobKind};
 
 use crate::Planner;
 
-/// Whether what a merge would replace is not there any more as it was: it was trimmed, or folded into a node in part, or
-/// folded after the merge had read the root.
+/// Whether an intent has lost its range. An upload's was trimmed before it was tiered: there is no job for it, and as long
+/// as it counts as one that is announced nothing else may be (T39). What a merge would replace is not there any more as it
+/// was: it was trimmed, or folded into a node in part, or folded after the merge had read the root.
 fn is_overtaken(status: &GroupStatus, intent: &Intent) -> bool {
     let entries = &status.root.entries;
     let is_run = || {
@@ -18,7 +19,10 @@ fn is_overtaken(status: &GroupStatus, intent: &Intent) -> bool {
     };
     let is_in_leaf =
         || !status.uploaded.contains(&intent.uid) && status.root.leaf_over(intent.base, intent.end).is_some();
-    intent.kind != EntryKind::Raw && !is_run() && !is_in_leaf()
+    match intent.kind {
+        EntryKind::Raw => intent.base < status.tiered_end,
+        _ => !is_run() && !is_in_leaf(),
+    }
 }
 
 impl Planner<'_> {

@@ -51,12 +51,12 @@ fn run(target: fn(&[u8]), seeds: Vec<Vec<u8>>, modes: u8) {
 fn target_16_segment_and_index_reader() {
     let mut seeds = fixtures();
     seeds.extend(files("fuzz/corpus/segment"));
-    run(targets::segment, seeds, 2);
+    run(targets::segment, seeds, 4);
 }
 
 #[test]
 fn target_17_manifest_and_checkpoint_decoder() {
     let mut seeds = fixtures();
     seeds.extend(files("fuzz/corpus/checkpoint"));
-    run(targets::checkpoint, seeds, 8);
+    run(targets::checkpoint, seeds, 9);
 }

@@ -168,6 +168,10 @@ impl PartitionState {
         (self.records.index, self.records.term) = (entry.index, entry.term);
         if let Applied::Rolled(roll) = &applied {
             self.freeze(roll.end);
+            // Up to A bucket class is as of A already.
+            if entry.index > self.bucket_index {
+                self.bucket.skip_trimmed(&self.records);
+            }
         }
         self.prune();
         Ok(applied)

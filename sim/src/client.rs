@@ -59,6 +59,8 @@ pub struct Clients {
     pub deleted: BTreeSet<GroupId>,
     /// Below this offset records may be gone, because somebody asked for it.
     pub trimmed: BTreeMap<GroupId, Offset>,
+    /// Below this offset they are gone, for somebody was told so.
+    told: BTreeMap<GroupId, Offset>,
     /// Topics that were told to forget what is in the bucket, once at least.
     pub forgetful: BTreeSet<TopicId>,
     /// Whether new batches are made.
@@ -188,8 +190,13 @@ impl Clients {
         let (enable, pause, forget) =
             [(true, false, false), (true, true, false), (false, false, false), (false, false, true)]
                 [random.random_range(0..4)];
+        Some(self.set_tier(topic.id, [enable, pause, forget]))
+    }
+
+    /// Sets whether a topic tiers, whether its uploads pause, and whether it forgets the tier when that is off.
+    pub fn set_tier(&mut self, id: TopicId, [enable, pause, forget]: [bool; 3]) -> Input {
         if forget {
-            self.forgetful.insert(topic.id);
+            self.forgetful.insert(id);
         }
         let value = |name: &str, value: bool| (name.to_owned(), Some(value.to_string()));
         let configs = vec![
@@ -198,8 +205,8 @@ impl Clients {
             value("remote.log.delete.on.disable", forget),
         ];
         let ticket = Some(self.ticket(Asked::Metadata));
-        let command = MetadataCommand::SetTopicConfigs { id: topic.id, configs };
-        Some(Input::Propose { ticket, group: GroupId::METADATA, command })
+        let command = MetadataCommand::SetTopicConfigs { id, configs };
+        Input::Propose { ticket, group: GroupId::METADATA, command }
     }
 
     /// Deletes a topic.
@@ -220,6 +227,12 @@ impl Clients {
         Input::DeleteRecords { ticket, group, before: Some(before) }
     }
 
+    /// The offset below which records were deleted, as somebody was told.
+    #[must_use]
+    pub fn deleted_below(&self, group: GroupId) -> Offset {
+        self.told.get(&group).copied().unwrap_or_default()
+    }
+
     /// An answer. Gives the partition and the end of what was acknowledged.
     pub fn answered(
         &mut self,
@@ -234,6 +247,11 @@ impl Clients {
             (Asked::Send(producer, send), reply) => self.sent(producer, send, reply, now),
             (Asked::Trim(group, before), Reply::Trimmed { log_start }) if *log_start < before => {
                 Err(violation("B9", format!("{group}: trimmed to {log_start}, not {before}")))
+            }
+            (Asked::Trim(group, before), Reply::Trimmed { .. }) => {
+                let told = self.told.entry(group).or_default();
+                *told = before.max(*told);
+                Ok(None)
             }
             (Asked::Delete(id), Reply::Metadata(Ok(MetadataDone::TopicDeleted(topic)))) if topic.id != id => {
                 Err(violation("M", format!("deleted {} in place of {id}", topic.id)))

@@ -1,4 +1,6 @@
-//! B4: what may be cut from the log.
+//! B4: what may be cut from the log, and which sealed files may go.
+
+use std::ops::Range;
 
 use varve_common::{GroupId, LogIndex, Offset};
 use varve_replica::partition::PartitionState;
@@ -30,6 +32,19 @@ pub fn check_cut(
     if held <= last {
         let detail =
             format!("{group}: cut at {index}, with the batch at {last}; held elsewhere only below {held}");
+        return Err(violation("B4", detail));
+    }
+    Ok(())
+}
+
+/// A sealed file may go where its range is in the bucket by an applied append, or below the log start.
+pub fn check_unsealed(group: GroupId, range: Range<Offset>, state: Option<&PartitionState>) -> Checked {
+    let Some(bucket) = state.map(PartitionState::bucket) else { return Ok(()) };
+    let held = bucket.tiered_end.max(bucket.log_start);
+    if range.end > held {
+        let (base, end) = (range.start, range.end);
+        let detail =
+            format!("{group}: the file of {base}..{end} goes, and only what is below {held} is elsewhere");
         return Err(violation("B4", detail));
     }
     Ok(())

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use rand::RngExt;
-use varve_common::{Disk, GroupId};
+use varve_common::{Access, Disk, GroupId};
 use varve_objects::testing::FaultRates;
 use varve_snapshot::local;
 use varve_wal::testing::{Injected, Operation, Target};
@@ -148,6 +148,14 @@ impl World {
             self.rotten_files.insert(path.clone());
         }
         self.counts.flips += 1;
+    }
+
+    /// Puts other bytes in the place of a file, which counts as damaged from then on.
+    pub fn overwrite(&mut self, path: &Path, bytes: &[u8]) {
+        let file = self.disk.open(path, Access::Buffered).expect("the file is there");
+        file.set_len(bytes.len() as u64).and_then(|()| file.write_at(bytes, 0)).expect("the disk has room");
+        file.sync_data().expect("the disk is whole");
+        self.rotten_files.insert(path.to_owned());
     }
 
     /// Flips bits all over the cold chunks' cache. That excuses nothing: a cache is never the cause of an error, and

@@ -101,12 +101,15 @@ impl World {
                 return Ok(());
             }
             self.step()?;
+            // There may be much to read: readers get more than their share.
+            self.work()?;
+            self.absorb()?;
         }
         Err(violation("L", "readers never end"))
     }
 
     /// The bucket against the committed state: at any moment, for what is named is there before it is named.
-    pub(crate) fn scan(&mut self, depth: Depth) -> Checked {
+    pub fn scan(&mut self, depth: Depth) -> Checked {
         let objects = self.objects();
         self.check_objects_stay(&objects)?;
         self.scan_for_reaped(&objects)?;
@@ -172,7 +175,9 @@ impl World {
         Ok(())
     }
 
-    fn objects(&self) -> Objects {
+    /// The bucket as it is.
+    #[must_use]
+    pub fn objects(&self) -> Objects {
         match self.plan.store {
             StoreKind::Remote => self.remote.0.objects().into_iter().collect(),
             StoreKind::Embedded => {

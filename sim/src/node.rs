@@ -54,6 +54,9 @@ pub const CLUSTER: ClusterId = ClusterId([7; 16]);
 /// Its life on the prefix.
 pub const INCARNATION: Incarnation = Incarnation(1);
 
+/// How long an object that nothing names stays.
+pub const DELETE_GRACE: Duration = Duration::from_secs(3);
+
 /// A sync that has begun.
 struct Flying {
     lane: usize,
@@ -147,7 +150,7 @@ fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptio
         publish_metadata_age: Duration::from_secs(2),
         checkpoint_bytes,
         checkpoint_changes,
-        delete_grace: Duration::from_secs(3),
+        delete_grace: DELETE_GRACE,
         retention_interval: Duration::from_secs(2),
         merge: Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, given_per_second: 64, room: 0 },
         ..PlanOptions::default()

@@ -225,7 +225,8 @@ impl World {
         Ok(())
     }
 
-    fn append(&mut self) -> Checked {
+    /// The log's thread writes what waits for it, without a sync.
+    pub fn append(&mut self) -> Checked {
         let count = self.random.random_range(1..8);
         let Some(node) = &mut self.node else { return Ok(()) };
         node.append(&mut self.model, count)
@@ -250,14 +251,17 @@ impl World {
     }
 
     /// A background job or a reader goes one step further.
-    fn work(&mut self) -> Checked {
-        let Some(node) = &mut self.node else { return Ok(()) };
-        for job in std::mem::take(&mut node.ports.jobs) {
+    pub fn work(&mut self) -> Checked {
+        let jobs = self.node.as_mut().map(|node| std::mem::take(&mut node.ports.jobs)).unwrap_or_default();
+        for job in jobs {
+            self.check_order(&job)?;
+            let Some(node) = &mut self.node else { return Ok(()) };
             self.trace.note(format_args!("job {:?} of {}", job.kind(), job.group()));
             *node.running.entry(job.kind()).or_default() += 1;
             let task = node.cold.job(job);
             node.executor.spawn(task);
         }
+        let Some(node) = &mut self.node else { return Ok(()) };
         for task in node.cold.spawned.take() {
             node.executor.spawn(Box::pin(async move {
                 task.await;
@@ -271,6 +275,8 @@ impl World {
                 self.counts.failed_jobs += u64::from(failed);
                 self.counts.jobs += u64::from(!failed);
                 self.trace.note(format_args!("{group}: {outcome:?}"));
+                self.check_written(group, &outcome)?;
+                let Some(node) = &mut self.node else { return Ok(()) };
                 node.turn([Input::JobDone { group, outcome }]);
                 Ok(())
             }
@@ -374,7 +380,8 @@ impl World {
         Err(violation("B7", format!("{group}: {what} of {start}..{end}: {error}")))
     }
 
-    fn pass_time(&mut self) {
+    /// Time goes on, to the next timer or by some step.
+    pub fn pass_time(&mut self) {
         let now = self.clock.monotonic();
         let jump = [1, 20, 300, 2_000][self.random.random_range(0..4)];
         let mut until = now.plus(Duration::from_millis(jump));

@@ -8,7 +8,7 @@ use std::{
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use varve_common::{Clock, Digest, GroupId, ObjectKey, Term};
+use varve_common::{Clock, Digest, GroupId, ObjectKey, Offset, Term};
 use varve_objects::testing::MemoryStore;
 use varve_replica::{PartitionView, Reply, metadata::Image};
 use varve_tiering::{LocalSegments, Slab};
@@ -20,7 +20,7 @@ use crate::{
     client::Clients,
     clock::SimClock,
     crashes::{self, Crashes, Step},
-    cut::check_cut,
+    cut::{check_cut, check_unsealed},
     jobs::{RemoteStore, remote_store},
     model::Model,
     node::{CLUSTER, INCARNATION, Node, OpenedLog, Start, open_log},
@@ -102,6 +102,9 @@ pub struct World {
     pub rotten: bool,
     /// Other files that were damaged.
     pub rotten_files: BTreeSet<PathBuf>,
+    /// Checkpoints that could not be read when they were to be, and were written once more: as of the same index, under the
+    /// same name. Until the new mark is durable the old one names other bytes; the checkpoint before it is whole.
+    pub rewritten: BTreeSet<PathBuf>,
     /// What each object held when it was first seen (B1: they never change), as a checksum.
     pub contents: BTreeMap<ObjectKey, u32>,
     /// The bucket that outlives nodes, and its objects.
@@ -151,6 +154,7 @@ impl World {
             offline: BTreeSet::new(),
             rotten: false,
             rotten_files: BTreeSet::new(),
+            rewritten: BTreeSet::new(),
             contents: BTreeMap::new(),
             unreadable_at: None,
             rots_at: None,
@@ -197,7 +201,7 @@ impl World {
         Ok(self.node.is_some())
     }
 
-    fn check_recovered(&mut self, log: &OpenedLog) -> Checked {
+    pub(crate) fn check_recovered(&mut self, log: &OpenedLog) -> Checked {
         self.model.recovered(&log.recovery, &log.reader, self.rotten)?;
         if self.rotten {
             return Ok(());
@@ -223,7 +227,7 @@ impl World {
             named.push((local.path(group, mark.base, mark.end), mark.sha256));
         }
         for (path, sha256) in named {
-            if self.rotten_files.contains(&path) {
+            if self.rotten_files.contains(&path) || self.rewritten.contains(&path) {
                 continue;
             }
             if files.get(&path).is_none_or(|bytes| Digest::of(bytes) != sha256) {
@@ -348,6 +352,7 @@ impl World {
     }
 
     /// R5: a leader's term is durable before anybody sees it lead. H3: what is not shown any more was deleted by somebody.
+    /// B9: nor is more gone than retention asks for, and what was deleted stays so.
     fn check_shown(&self, group: GroupId, view: &PartitionView) -> Checked {
         let durable = self.model.durable.0.get(&group).and_then(|group| group.hard_state);
         let term = durable.map_or(Term::ZERO, |state| state.term);
@@ -358,13 +363,28 @@ impl World {
             ));
         }
         let named = self.image.as_ref().and_then(|image| image.partition_of(group));
-        let keeps_all = named.is_some_and(|(topic, ..)| {
-            !topic.configs.contains_key("retention.bytes") && !self.clients.forgetful.contains(&topic.id)
-        });
+        let named = named.filter(|(topic, ..)| !self.clients.forgetful.contains(&topic.id));
+        let keeps_all = named.is_some_and(|(topic, ..)| !topic.configs.contains_key("retention.bytes"));
         let asked = self.clients.trimmed.get(&group).copied().unwrap_or_default();
         if keeps_all && view.log_start > asked {
             let detail = format!("{group}: begins at {}, and only {asked} was asked for", view.log_start);
             return Err(violation("H3", detail));
+        }
+        let kept = named.and_then(|(topic, ..)| topic.configs.get("retention.bytes")?.parse::<u64>().ok());
+        let before = self.promised.get(&group).map_or(Offset::ZERO, |promised| promised.log_start);
+        if let Some(kept) = kept.filter(|_| view.ready)
+            && view.log_start > asked.max(before)
+            && held_bytes(view) < kept
+        {
+            let detail =
+                format!("{group}: begins at {}, and holds {} bytes", view.log_start, held_bytes(view));
+            return Err(violation("B9", detail));
+        }
+        if view.ready && view.log_start < self.clients.deleted_below(group) {
+            return Err(violation(
+                "B9",
+                format!("{group}: begins at {}, below what was deleted", view.log_start),
+            ));
         }
         Ok(())
     }
@@ -400,6 +420,11 @@ impl World {
                     let group = durable.0.get(&record.group);
                     check_cut(record.group, *index, group, state)?;
                 }
+                Record::Unsealed { base, end } if !self.model.damaged.contains(&record.group) => {
+                    let (shadow, durable) = (&mut self.shadow, &self.model.durable);
+                    let state = Bug::without(self.bug, || shadow.partition(durable, record.group))?;
+                    check_unsealed(record.group, *base..*end, state)?;
+                }
                 Record::Damaged { .. } => self.counts.given_up += 1,
                 Record::Snapshot(mark) => {
                     let group = self.model.durable.0.get(&record.group);
@@ -432,4 +457,12 @@ impl World {
     pub fn wall_ms(&self) -> i64 {
         self.clock.wall_ms()
     }
+}
+
+/// What retention counts of a partition: whole ranges in the bucket and on the node, and what is not rolled yet.
+fn held_bytes(view: &PartitionView) -> u64 {
+    let nodes = view.root.nodes.iter().map(|node| node.segment_bytes);
+    let entries = view.root.entries.iter().map(|entry| entry.length);
+    let rolls = view.rolls.iter().map(|roll| roll.bytes);
+    nodes.chain(entries).chain(rolls).sum::<u64>() + view.open.bytes
 }

@@ -1,8 +1,11 @@
 //! What a leader of an earlier term leaves behind: a command with a stale fence in the log (B3, T40).
 
+use std::sync::Arc;
+
 use rand::RngExt;
 use varve_common::GroupId;
 use varve_formats::command::{Command, Fence, TierTrim, TrimCause};
+use varve_replica::partition::PartitionState;
 use varve_wal::{Entry, GroupRecord, Record};
 
 use crate::{
@@ -40,7 +43,40 @@ impl World {
         Ok(Some(log))
     }
 
+    /// Between two lives a zombie leaves such a command in the log of a partition, durably: the one that `command` makes
+    /// of the committed state and of a fence that was overtaken.
+    pub fn leave_behind(
+        &mut self,
+        group: GroupId,
+        command: impl FnOnce(&PartitionState, Fence) -> Command,
+    ) -> Checked {
+        assert!(self.node.is_none(), "a zombie writes where nobody else does");
+        let seed = self.random.random();
+        let (plan, clock, remote) = (self.plan.clone(), self.clock.clone(), Arc::clone(&self.remote.1));
+        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote };
+        let mut log = open_log(&self.disk, &start).map_err(|error| violation("W2", error.to_string()))?;
+        self.check_recovered(&log)?;
+        let record = self.stale_record(group, command)?.expect("the partition's manifest has changed before");
+        self.model.writing(vec![record.clone()]);
+        log.writer.append(&[record]).map_err(|error| violation("W6", error.to_string()))?;
+        log.writer.sync().map_err(|error| violation("W4", error.to_string()))?;
+        self.model.synced();
+        self.counts.zombies += 1;
+        Ok(())
+    }
+
     fn stale_command(&mut self, group: GroupId) -> Checked<Option<GroupRecord>> {
+        self.stale_record(group, |state, fence| {
+            let log_start = state.bucket().log_start.next();
+            Command::TierTrim(TierTrim { fence, log_start, cause: TrimCause::DeleteRecords })
+        })
+    }
+
+    fn stale_record(
+        &mut self,
+        group: GroupId,
+        command: impl FnOnce(&PartitionState, Fence) -> Command,
+    ) -> Checked<Option<GroupRecord>> {
         let time_ms = self.wall_ms();
         let (shadow, durable) = (&mut self.shadow, &self.model.durable);
         let Some(state) = Bug::without(self.bug, || shadow.partition(durable, group))? else {
@@ -53,10 +89,7 @@ impl World {
         if seq == 0 || start >= end {
             return Ok(None);
         }
-        let fence = Fence { term, manifest_seq: seq - 1 };
-        let command =
-            Command::TierTrim(TierTrim { fence, log_start: start.next(), cause: TrimCause::DeleteRecords });
-        let data = command.encode(term, time_ms);
+        let data = command(state, Fence { term, manifest_seq: seq - 1 }).encode(term, time_ms);
         let entry = Entry { index: index.next(), term, kind: 0, offset: end, data };
         Ok(Some(GroupRecord { group, replica: model.replica, record: Record::Entries(vec![entry]) }))
     }

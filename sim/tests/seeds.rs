@@ -53,7 +53,8 @@ fn every_step_is_crashed_at() {
 /// tests of their own where they were: `driver::writes` (W1), `tests/scenarios.rs` here (orphans, H10).
 #[test]
 fn seeds_that_found_bugs_stay_quiet() {
-    for seed in [107, 110, 176, 189, 209] {
+    // 3781 (W5): a checkpoint that cannot be read is written once more, and the power goes before its mark is durable.
+    for seed in [107, 110, 176, 189, 209, 3781] {
         assert_eq!(run_all(seed..seed + 1).len(), 1);
     }
 }

@@ -36,8 +36,15 @@ def acknowledged(error, message):
 
 latencies, seen = [], 0
 stop, due = time.monotonic() + seconds, time.monotonic()
-while time.monotonic() < stop or sent:
-    if due <= time.monotonic() < stop:
+
+
+def is_watched():
+    """For so long, and until cold records come: on a busy machine several slow requests may take longer."""
+    return time.monotonic() < stop or (seen <= 100 and time.monotonic() < stop + 30)
+
+
+while is_watched() or sent:
+    if is_watched() and due <= time.monotonic():
         producer.produce(hot, b"x", partition=0, on_delivery=acknowledged)
         due += 0.1
     producer.poll(0)
@@ -51,6 +58,6 @@ while time.monotonic() < stop or sent:
             # The record may overtake its own acknowledgement.
             producer.poll(0.05)
             latencies.append(now - sent.pop(message.offset(), now))
-    if time.monotonic() > stop + 30:
+    if time.monotonic() > stop + 60:
         sys.exit(f"{len(sent)} hot records did not come")
 print(json.dumps({"longest_ms": max(latencies) * 1000, "hot": len(latencies), "cold": seen}))

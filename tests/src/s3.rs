@@ -94,6 +94,12 @@ impl Store {
         keys.into_iter().filter(|key| key.contains(part)).collect()
     }
 
+    /// What an object holds.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Vec<u8> {
+        self.runtime.block_on(self.bucket().get(key)).unwrap()
+    }
+
     /// Deletes an object behind the broker's back.
     pub fn delete(&self, key: &str) {
         self.runtime.block_on(self.bucket().delete(key)).unwrap();

@@ -62,7 +62,8 @@ impl Retention {
         (key, published): (&ObjectKey, PublishedCheckpoint),
         named: &[u64],
     ) -> Result<Swept, Failure> {
-        let (name, term, now_ms) = (folder_of(key), published.key_term, published.published_ms);
+        let (name, term, now_ms, uid) =
+            (folder_of(key), published.key_term, published.published_ms, published.uid);
         // In another term another node may have published.
         let known = self.lock().get(&name).filter(|folder| folder.term == term).cloned();
         let mut folder = match known {
@@ -74,7 +75,8 @@ impl Retention {
         let all: Vec<PublishedCheckpoint> =
             folder.present.values().filter_map(|present| present.described.clone()).collect();
         let mut gone = surplus(&all, &self.grid, now_ms);
-        gone.retain(|uid| !named.contains(uid));
+        // Nor may one that was put and did not read back, of the same state, push out this one.
+        gone.retain(|surplus| !named.contains(surplus) && *surplus != uid);
         let is_gone =
             |present: &Present| present.described.as_ref().is_some_and(|one| gone.contains(&one.uid));
         let surplus: Vec<ObjectKey> = folder
@@ -161,7 +163,12 @@ mod tests {
         let key = keys.build(&Key::MetadataCheckpoint(Incarnation(1), name));
         let body = bytes::Bytes::from_static(b"checkpoint");
         store.put_new(&key, body.clone().into(), Digest::of(&body)).await.unwrap();
-        let header = PublishedCheckpoint {
+        // The first is what the group names: the commits of the others never came.
+        retention.after_publish(store, &keys, (&key, published((applied, term))), &[1]).await.unwrap()
+    }
+
+    fn published((applied, term): (u64, u64)) -> PublishedCheckpoint {
+        PublishedCheckpoint {
             uid: applied,
             key_term: Term(term),
             state_index: LogIndex(applied),
@@ -172,9 +179,7 @@ mod tests {
             bytes: 10,
             sha256: Default::default(),
             published_ms: 7_200_000 + applied as i64,
-        };
-        // The first is what the group names: the commits of the others never came.
-        retention.after_publish(store, &keys, (&key, header), &[1]).await.unwrap()
+        }
     }
 
     fn keys() -> Keys {
@@ -193,6 +198,22 @@ mod tests {
         let left = list_all(&store, &keys().metadata_checkpoints(Incarnation(1))).await.unwrap();
         assert_eq!((deleted, left.len()), (3, 4));
         assert_eq!(kept, [1, 5, 6, 7].map(LogIndex));
+    }
+
+    /// Publications of one state whose commit never came lie beside the one that counts, under the same A: whatever their uids, that
+    /// one stays, though the group does not name it yet.
+    #[tokio::test]
+    async fn b1_failed_publications_of_the_same_state_do_not_push_out_the_one_that_counts() {
+        let (store, retention, keys) = (MemoryStore::default(), Retention::default(), keys());
+        for uid in (1..8).rev() {
+            let name = CheckpointName { applied_index: LogIndex(2), term: Term(1), uid };
+            let key = keys.build(&Key::MetadataCheckpoint(Incarnation(1), name));
+            let body = bytes::Bytes::from_static(b"checkpoint");
+            store.put_new(&key, body.clone().into(), Digest::of(&body)).await.unwrap();
+            let published = PublishedCheckpoint { uid, ..published((2, 1)) };
+            retention.after_publish(&store, &keys, (&key, published), &[]).await.unwrap();
+            assert!(store.head(&key).await.is_ok(), "{uid} was just published and is gone");
+        }
     }
 
     #[tokio::test]

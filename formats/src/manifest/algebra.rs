@@ -184,17 +184,18 @@ impl Root {
         self.nodes.iter().map(Place::Node).chain(self.entries.iter().map(Place::Entry))
     }
 
-    /// How many segments the manifest names, all levels.
+    /// How many segments the manifest names, all levels. What nodes say of themselves is not to be trusted that far: it
+    /// was decoded, and adds up to no more than there can be.
     #[must_use]
     pub fn segments(&self) -> u64 {
-        self.nodes.iter().map(|node| node.entries).sum::<u64>() + self.entries.len() as u64
+        self.nodes.iter().map(|node| node.entries).fold(self.entries.len() as u64, u64::saturating_add)
     }
 
-    /// Bytes of the segments that the manifest names.
+    /// Bytes of the segments that the manifest names, likewise.
     #[must_use]
     pub fn segment_bytes(&self) -> u64 {
-        let nodes: u64 = self.nodes.iter().map(|node| node.segment_bytes).sum();
-        nodes + self.entries.iter().map(|entry| entry.length).sum::<u64>()
+        let nodes = self.nodes.iter().map(|node| node.segment_bytes);
+        nodes.chain(self.entries.iter().map(|entry| entry.length)).fold(0, u64::saturating_add)
     }
 
     /// Whether `entries` may follow: each begins where the one before ends. Between the manifest's end and the first

@@ -30,6 +30,8 @@ pub enum Fault {
     Shorten,
     /// One byte of the answer's body is another.
     Alter,
+    /// One byte in each so many of the answer's body is another, and always one: nothing of that size passes whole.
+    AlterEach(usize),
     /// A Content-Length that is wrong by so much; the body is as it was.
     Length(i64),
     /// The answer begins after so long.
@@ -117,6 +119,7 @@ fn fault(word: &str) -> Option<Fault> {
         "truncate" => Fault::Truncate,
         "shorten" => Fault::Shorten,
         "alter" => Fault::Alter,
+        "alter-each" => Fault::AlterEach(parts.next()?.parse().ok().filter(|bytes| *bytes > 0)?),
         "length" => Fault::Length(parts.next()?.parse().ok()?),
         "slow-first" => Fault::SlowFirst(Duration::from_millis(parts.next()?.parse().ok()?)),
         "slow" => Fault::Slow(parts.next()?.parse().ok().filter(|bytes| *bytes > 0)?),
@@ -140,6 +143,7 @@ impl fmt::Display for Fault {
             Self::Truncate => f.write_str("truncate"),
             Self::Shorten => f.write_str("shorten"),
             Self::Alter => f.write_str("alter"),
+            Self::AlterEach(bytes) => write!(f, "alter-each:{bytes}"),
             Self::Length(by) => write!(f, "length:{by}"),
             Self::SlowFirst(wait) => write!(f, "slow-first:{}", wait.as_millis()),
             Self::Slow(bytes) => write!(f, "slow:{bytes}"),
@@ -157,7 +161,7 @@ mod tests {
     #[test]
     fn every_fault_is_read_as_it_is_written() {
         let faults = "status:503:SlowDown status-after:500:InternalError hang hang-after reset reset-after reset-body \
-            truncate shorten alter length:-5 slow-first:1500 slow:1024 strip-request:range strip-response:etag forget-listed";
+            truncate shorten alter alter-each:512 length:-5 slow-first:1500 slow:1024 strip-request:range strip-response:etag forget-listed";
         for word in faults.split_whitespace() {
             assert_eq!(word.parse::<Rule>().unwrap().fault.to_string(), word);
         }
@@ -176,7 +180,16 @@ mod tests {
         };
         assert_eq!(rule, wanted);
         assert!(rule.speaks_of("PUT", "/b/p/seg/1") && !rule.speaks_of("GET", "/b/p/seg/1"));
-        for wrong in ["", "soon", "hang sometimes", "hang chance=x", "hang who=me", "slow:0", "status:503"] {
+        for wrong in [
+            "",
+            "soon",
+            "hang sometimes",
+            "hang chance=x",
+            "hang who=me",
+            "slow:0",
+            "alter-each:0",
+            "status:503",
+        ] {
             assert!(wrong.parse::<Rule>().is_err(), "{wrong}");
         }
     }

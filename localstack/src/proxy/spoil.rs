@@ -62,6 +62,9 @@ pub(super) async fn answer(
                 *byte ^= 0x40;
             }
         }
+        Some(Fault::AlterEach(bytes)) => {
+            answer.body.chunks_mut(*bytes).for_each(|chunk| chunk[chunk.len() / 2] ^= 0x40);
+        }
         Some(Fault::Length(by)) => {
             let length = answer.body.len().saturating_add_signed(*by as isize).to_string();
             answer.set("Content-Length", &length);

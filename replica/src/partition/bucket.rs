@@ -207,13 +207,14 @@ impl BucketState {
     }
 
     /// Where the log start has passed the tiered end, the next upload begins with the range that holds it: a gap
-    /// between the two must not wedge uploads for ever (T39).
-    fn skip_trimmed(&mut self, records: &RecordState) {
+    /// between the two must not wedge uploads for ever (T39). Asked after a trim, and after each roll: the range that is
+    /// closed by it may have been trimmed while it was open.
+    pub(super) fn skip_trimmed(&mut self, records: &RecordState) {
         if self.log_start <= self.tiered_end {
             return;
         }
         let passed = records.rolls.iter().rfind(|roll| roll.end <= self.log_start);
-        if let Some(roll) = passed {
+        if let Some(roll) = passed.filter(|roll| roll.end > self.tiered_end) {
             self.tiered_end = roll.end;
             self.tiered_roll = (roll.roll_index, roll.roll_term);
         }

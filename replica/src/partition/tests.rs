@@ -137,6 +137,30 @@ impl Log {
     }
 }
 
+/// Records are deleted up to the log's end, in a range that is open: when that is closed it lies below the log start, and the next
+/// upload begins behind it, also on a replica that was seeded in between.
+#[test]
+fn t39_a_range_that_was_trimmed_while_it_was_open_is_passed_when_it_is_closed() {
+    let mut log = Log::new();
+    log.tier(1);
+    let s = log.state.records().clone();
+    log.records(5, 3);
+    log.trim(8);
+    assert_eq!((log.state.bucket().log_start, log.state.bucket().tiered_end), (Offset(8), Offset(5)));
+    let mut seeded = log.seeded(&s);
+    let roll = log.roll();
+    assert_eq!((roll.base, roll.end), (Offset(5), Offset(8)));
+    assert_eq!((log.state.bucket().tiered_end, log.state.bucket().root.end()), (Offset(8), Offset(8)));
+    assert_eq!(log.state.bucket().tiered_roll, (roll.roll_index, roll.roll_term));
+    let mut late = log.seeded(&s);
+    log.tier(2);
+    assert_eq!(log.state.bucket().tiered_end, Offset(13));
+    for replica in [&mut seeded, &mut late] {
+        log.replay(replica, log.end());
+        assert_eq!(replica.hash(), log.state.hash());
+    }
+}
+
 #[test]
 fn seeded_intent_resurrection() {
     let mut log = Log::new();

@@ -21,6 +21,10 @@ use varve_tests::{
 const COLD: &str = "cold";
 const PARTITIONS: u32 = 4;
 const VALUE_BYTES: usize = 1000;
+/// What a fetch asks of each partition.
+const PARTITION_BYTES_MAX: i32 = 100_000;
+/// More than three partitions can bring: an answer that needs no more leaves without the fourth.
+const ALL_FOUR: i32 = 3 * PARTITION_BYTES_MAX + 1;
 /// Records of each partition that only the bucket has, at least.
 const RECORDS: u64 = 1_000;
 
@@ -102,7 +106,7 @@ fn fetch_all(node: &Node, max_wait_ms: i32, min_bytes: i32) -> (Duration, Vec<us
     let mut request = Request::new(1, 4).i32(-1).i32(max_wait_ms).i32(min_bytes).i32(50 << 20).i8(0);
     request = request.i32(1).string(COLD).i32(PARTITIONS as i32);
     for partition in 0..PARTITIONS {
-        request = request.i32(partition as i32).i64(0).i32(100_000);
+        request = request.i32(partition as i32).i64(0).i32(PARTITION_BYTES_MAX);
     }
     let mut socket = Socket::connect(node.kafka()).patience(60);
     let begin = Instant::now();
@@ -130,7 +134,7 @@ fn several_cold_partitions_of_one_fetch_come_side_by_side() {
     // One after the other they would take four times this at the least.
     const LATENCY_MS: u64 = 1_000;
     rig.store.set_rules(&[&format!("slow-first:{LATENCY_MS} method=GET on=/seg/")]);
-    let (took, sizes) = fetch_all(&rig.node, 30_000, 4 * 50_000);
+    let (took, sizes) = fetch_all(&rig.node, 30_000, ALL_FOUR);
     assert!(sizes.iter().all(|bytes| *bytes > 50_000), "{sizes:?}");
     assert!(took < Duration::from_millis(LATENCY_MS * 5 / 2), "{took:?}");
 }
@@ -146,7 +150,7 @@ fn at_max_wait_the_answer_leaves_and_the_fill_goes_on_into_the_cache() {
     // Nobody asks meanwhile; what was begun ends in the cache.
     std::thread::sleep(Duration::from_millis(4_500));
     let gets = rig.gets();
-    let (took, sizes) = fetch_all(&rig.node, 1_000, 4 * 50_000);
+    let (took, sizes) = fetch_all(&rig.node, 1_000, ALL_FOUR);
     assert!(sizes.iter().all(|bytes| *bytes > 50_000), "{sizes:?} after {took:?}");
     assert!(took < Duration::from_millis(1_000), "{took:?}");
     assert_eq!(rig.gets(), gets, "the store was asked again");

@@ -5,6 +5,7 @@
 //! `VARVE_POWER_ROUNDS` (over the named points; `VARVE_POWER_POINTS` picks those that begin so), `VARVE_POWER_CONTROLS`,
 //! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
+mod anomalies;
 mod bad_input;
 mod cold_reads;
 mod collect;
@@ -17,6 +18,7 @@ mod merge;
 mod operate;
 mod power;
 mod proof;
+mod rig;
 mod rot;
 mod round_trips;
 mod scrub;

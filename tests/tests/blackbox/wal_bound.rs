@@ -110,7 +110,6 @@ fn the_log_comes_below_its_mark_by_itself_when_producers_stop() {
 /// Each life of the process begins a file of its own: lives too short for a cut of the log must not fill it for good, or the next one
 /// could not even say that it is there.
 #[test]
-#[ignore = "holds in most runs only: docs/plan.md"]
 fn lives_too_short_to_free_anything_do_not_jam_the_log() {
     if !Tool::need(&[Tool::Python, Tool::Kcat]) {
         return;

@@ -3,6 +3,7 @@
 mod arrows;
 mod files;
 pub mod generated;
+mod named;
 mod words;
 
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ pub fn run() -> Outcome {
     findings.extend(files::check(&files));
     findings.extend(arrows::check(&files));
     findings.extend(words::check(&files));
+    findings.extend(named::check(&files));
     report(&findings, files.len())
 }
 
