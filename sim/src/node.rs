@@ -143,7 +143,10 @@ pub fn options_of(topic: &Topic, upload_age: Duration) -> GroupOptions {
     }
 }
 
-fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptions {
+fn plan_options(plan: &Plan) -> PlanOptions {
+    let (checkpoint_bytes, checkpoint_changes) = plan.checkpoint_after;
+    let merge = Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, given_per_second: 64, room: 0 };
+    let late = Merge { segments_min: 4, one_in: 16, given_per_second: 2 << 10, ..merge };
     PlanOptions {
         publish_segments: 3,
         publish_age: Duration::from_secs(5),
@@ -152,7 +155,7 @@ fn plan_options((checkpoint_bytes, checkpoint_changes): (u64, u64)) -> PlanOptio
         checkpoint_changes,
         delete_grace: DELETE_GRACE,
         retention_interval: Duration::from_secs(2),
-        merge: Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, given_per_second: 64, room: 0 },
+        merge: if plan.merges_late { late } else { merge },
         ..PlanOptions::default()
     }
 }
@@ -191,8 +194,7 @@ impl Node {
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
         let metadata = groups.metadata(replica(FOUNDER_COUNTER)).map_err(|error| error.to_string())?;
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(start.seed));
-        let driver =
-            Driver::new(Shard::new(start.seed), groups, plan_options(start.plan.checkpoint_after), entropy);
+        let driver = Driver::new(Shard::new(start.seed), groups, plan_options(start.plan), entropy);
         let mut node = Self {
             disk: disk.clone(),
             driver,

@@ -64,6 +64,8 @@ pub struct Plan {
     pub checkpoint_after: (u64, u64),
     /// Of a hundred lives, how many find a zombie's command in the log.
     pub zombies: u32,
+    /// Whether merging gets so little room that what it finds was folded into a leaf before.
+    pub merges_late: bool,
 }
 
 impl Plan {
@@ -99,6 +101,7 @@ impl Plan {
             tiered: None,
             checkpoint_after: (6 << 10, 25),
             zombies,
+            merges_late: seed % 4 == 1,
         }
     }
 }

@@ -121,9 +121,11 @@ impl Made {
         for number in 0..segments {
             made.root.append(vec![entry(number, &entropy)], Offset::ZERO)?;
             while let Some(plan) = made.root.plan_fold(FanOut::DEFAULT) {
-                let (uid, base) = (entropy.next_u64().max(1), plan.sums().base);
+                let uid = entropy.next_u64().max(1);
                 let reference = if keeps(nodes) {
-                    made.findable.push(base);
+                    if let FoldPlan::Leaf(entries) = &plan {
+                        made.findable.extend(entries.iter().map(|entry| entry.base));
+                    }
                     made.runtime.block_on(put_node(&*made.store, &made.keys, &made.identity, plan, uid))?
                 } else {
                     referred_to(&plan, uid)

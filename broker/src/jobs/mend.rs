@@ -26,6 +26,9 @@ pub enum MendError {
     /// It is not damaged.
     #[error("the leaf reads back")]
     Whole,
+    /// It is, and has to be made again first.
+    #[error("the leaf is damaged")]
+    Damaged,
     /// It names no run of entries over this range.
     #[error("the leaf names no segments from {0} on that end where the range ends")]
     NoSuchRun(varve_common::Offset),
@@ -50,16 +53,17 @@ impl Surroundings {
         leaf: &NodeReference,
         range: Option<(Intent, Option<SealMark>)>,
     ) -> Result<Mended, MendError> {
-        let read = self.leaf(identity, leaf).await?;
-        let is_whole = read.is_some();
-        let node = match read {
-            Some(node) => node,
-            None => rebuild_leaf(&*self.stores.of(Class::Scrub), &self.keys, identity, leaf).await?,
+        let (node, range) = match (self.leaf(identity, leaf).await?, range) {
+            (Some(_), None) => return Err(MendError::Whole),
+            (Some(node), Some(range)) => (node, Some(range)),
+            (None, None) => {
+                (rebuild_leaf(&*self.stores.of(Class::Scrub), &self.keys, identity, leaf).await?, None)
+            }
+            // To make it again is scrub's: it reads all that the leaf names.
+            (None, Some(_)) => return Err(MendError::Damaged),
         };
         let FoldPlan::Leaf(mut entries) = node.body else { return Err(RebuildError::Incomplete.into()) };
-        let class = if is_whole { Class::Merge } else { Class::Scrub };
         let exchanged = match range {
-            None if is_whole => return Err(MendError::Whole),
             None => None,
             Some((intent, seal)) => {
                 let run = run_over(&entries, &intent)?;
@@ -69,8 +73,9 @@ impl Surroundings {
                 Some((gone, entry))
             }
         };
-        let body = FoldPlan::Leaf(entries);
-        let node = put_node(&*self.stores.of(class), &self.keys, identity, body, uid).await?;
+        let is_merge = exchanged.as_ref().is_some_and(|(gone, _)| gone.len() > 1);
+        let store = self.stores.of(if is_merge { Class::Merge } else { Class::Scrub });
+        let node = put_node(&*store, &self.keys, identity, FoldPlan::Leaf(entries), uid).await?;
         Ok(Mended { removed: leaf.uid, node, exchanged })
     }
 
