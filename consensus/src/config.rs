@@ -21,6 +21,16 @@ pub struct GroupConfig {
     pub message_bytes_max: u64,
     /// Append messages on their way to one follower.
     pub inflight_messages_max: usize,
+    /// Appends on their way to one follower, in bytes; a single larger message still goes, alone.
+    pub inflight_bytes_max: usize,
+    /// A read that no quorum confirms within this many ticks fails.
+    pub read_ticks: usize,
+    /// A leader without work for this many ticks asks its members to rest.
+    pub rest_ticks: usize,
+    /// A follower that lags for this many ticks leaves the in-sync set (`replica.lag.time.max.ms`).
+    pub in_sync_ticks: usize,
+    /// A follower that was sent to a checkpoint has this many ticks to install it.
+    pub snapshot_ticks: usize,
     /// Proposed and not yet committed, in bytes.
     pub uncommitted_bytes_max: u64,
     /// Committed entries handed out in one ready, in bytes.
@@ -39,6 +49,11 @@ impl Default for GroupConfig {
             entry_bytes_max: limits::ENTRY_BYTES_MAX,
             message_bytes_max: limits::MESSAGE_BYTES_MAX,
             inflight_messages_max: limits::INFLIGHT_MESSAGES_MAX,
+            inflight_bytes_max: limits::INFLIGHT_BYTES_MAX,
+            read_ticks: 10,
+            rest_ticks: 20,
+            in_sync_ticks: 300,
+            snapshot_ticks: 100,
             uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
             committed_bytes_max: limits::COMMITTED_BYTES_MAX,
             recent_bytes_max: limits::RECENT_BYTES_MAX,
@@ -58,7 +73,8 @@ impl GroupConfig {
             max_inflight_msgs: self.inflight_messages_max,
             check_quorum: true,
             pre_vote: true,
-            priority: self.priority,
+            // The group raises it once it is in a term.
+            priority: 0,
             max_uncommitted_size: self.uncommitted_bytes_max,
             max_committed_size_per_ready: self.committed_bytes_max,
             ..raft::Config::default()

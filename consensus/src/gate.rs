@@ -10,8 +10,8 @@ use raft::eraftpb::{self, EntryType, MessageType};
 use varve_common::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 use crate::{
-    Envelope, Message, Role,
-    limits::{CONTEXT_BYTES_MAX, ENTRY_BYTES_MAX, POSITION_MAX},
+    Envelope, Membership, Message, Role,
+    limits::{CONTEXT_BYTES_MAX, ENTRY_BYTES_MAX, POINTER_BYTES_MAX, POSITION_MAX},
 };
 
 /// What does not change while a group is open.
@@ -61,7 +61,7 @@ pub enum Dropped {
     NotFromPeers,
     /// A call to campaign that does not come from the leader of the term.
     NotFromLeader,
-    /// A snapshot whose membership lacks this replica, or that nobody here can install.
+    /// A snapshot whose membership lacks this replica: it is seeded from a checkpoint of its own.
     Snapshot,
     /// A follower's rejection of what it has acknowledged since.
     StaleRejection,
@@ -120,6 +120,12 @@ pub enum Violation {
         /// The leader's last entry.
         last: LogIndex,
     },
+    /// A snapshot whose members no group ever had.
+    #[error("a snapshot's membership is not canonical")]
+    MembershipInvalid,
+    /// Not a peer's fault: what is applied cannot be, or what was acknowledged is lost here.
+    #[error("this replica was stopped")]
+    Stopped,
     /// Two leaders in one term (R1).
     #[error("{other} leads term {term} that another leads already")]
     TwoLeaders {
@@ -161,7 +167,7 @@ pub(crate) fn check(gate: &Gate, view: &View, sender: Sender, message: &Message)
         MessageType::MsgTimeoutNow if view.leader != Some(from) || message.term != view.term.0 => {
             Err(Dropped::NotFromLeader.into())
         }
-        MessageType::MsgSnapshot => Err(Dropped::Snapshot.into()),
+        MessageType::MsgSnapshot => check_snapshot(view, message),
         _ => Ok(()),
     }
 }
@@ -270,4 +276,31 @@ fn check_append_response(view: &View, message: &eraftpb::Message) -> Result<(), 
         return Err(Violation::ResponseBeyondLog { index, last }.into());
     }
     Ok(())
+}
+
+/// Raft drops a snapshot whose members lack this replica, and dies of members that fit nowhere.
+fn check_snapshot(view: &View, message: &eraftpb::Message) -> Result<(), Refused> {
+    let snapshot = message.get_snapshot();
+    let metadata = snapshot.get_metadata();
+    if metadata.index == 0
+        || metadata.index > POSITION_MAX
+        || metadata.term > message.term
+        || metadata.term == 0
+    {
+        return Err(Violation::OutOfRange.into());
+    }
+    if snapshot.data.len() > POINTER_BYTES_MAX {
+        return Err(Violation::TooLarge(snapshot.data.len()).into());
+    }
+    let membership = Membership::from_raft(metadata.get_conf_state());
+    if !membership.is_canonical() {
+        return Err(Violation::MembershipInvalid.into());
+    }
+    let state = metadata.get_conf_state();
+    let members = [&state.voters, &state.learners, &state.voters_outgoing];
+    if members.iter().any(|ids| ids.contains(&view.replica.get())) {
+        Ok(())
+    } else {
+        Err(Dropped::Snapshot.into())
+    }
 }

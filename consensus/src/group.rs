@@ -1,36 +1,41 @@
 //! One replica of one group.
 
+mod flow;
+mod in_sync;
+mod pipeline;
+mod preference;
+mod reads;
+mod rest;
+mod snapshot;
+mod views;
+
 use std::{collections::VecDeque, sync::LazyLock};
 
 use bytes::Bytes;
 use prost::Message as _;
 use raft::{
-    RawNode, StateRole,
+    RawNode,
     eraftpb::{self, ConfChangeV2, EntryType, MessageType},
 };
 use slog::{Discard, Logger, o};
 use varve_common::{LogIndex, ReplicaId, Term};
 
+use self::{
+    flow::Flow, in_sync::InSync, pipeline::InFlight, preference::Preference, reads::Reads, rest::Rest,
+    snapshot::Snapshots,
+};
+pub use self::{
+    reads::{ReadDone, ReadError},
+    snapshot::{InstallError, SnapshotOffer, SnapshotPointer, SnapshotWanted},
+};
 use crate::{
-    Change, Entry, Fetch, Gate, GroupConfig, HardState, Leadership, Membership, Message, OpenError, Persist,
-    ProposeError, Ready, Recovered, Role, StepError, TermRun, Violation,
+    Change, Entry, Fetch, Gate, GroupConfig, Leadership, Membership, Message, OpenError, ProposeError,
+    Recovered, Role, StepError, Violation,
     gate::{self, Dropped, Sender},
-    limits::READIES_IN_FLIGHT_MAX,
     storage::TailStorage,
 };
 
 static SILENT: LazyLock<Logger> = LazyLock::new(|| Logger::root(Discard, o!()));
-
-/// A ready on its way to the disk, or waiting for one that is.
-#[derive(Debug)]
-struct InFlight {
-    number: u64,
-    /// Whether the driver writes and reports it; the others follow the one before them.
-    writes: bool,
-    has_entries: bool,
-    /// Leave when this and all before are durable.
-    messages: Vec<Message>,
-}
 
 /// One replica of one group: raft, its tail of the log, and what is in flight.
 pub struct Group {
@@ -46,6 +51,12 @@ pub struct Group {
     reported: Option<Leadership>,
     delivered: LogIndex,
     fenced: Option<Violation>,
+    flow: Flow,
+    reads: Reads,
+    rest: Rest,
+    in_sync: InSync,
+    preference: Preference,
+    snapshots: Snapshots,
 }
 
 impl Group {
@@ -67,7 +78,14 @@ impl Group {
             reported: None,
             delivered: recovered.applied,
             fenced: None,
+            flow: Flow::default(),
+            reads: Reads::default(),
+            rest: Rest::default(),
+            in_sync: InSync::default(),
+            preference: Preference::default(),
+            snapshots: Snapshots::default(),
         };
+        group.led_again();
         group.campaign_alone();
         Ok(group)
     }
@@ -96,18 +114,44 @@ impl Group {
 
     /// Lets one tick of time pass.
     pub fn tick(&mut self) {
-        if self.fenced.is_some() || (self.role() != Role::Leader && self.alone_with_entries_in_flight()) {
+        if !self.wants_tick() || (self.role() != Role::Leader && self.alone_with_entries_in_flight()) {
             return;
         }
         let timeout = self.config.election_timeout(self.replica, self.term());
         self.node.raft.set_randomized_election_timeout(timeout);
-        self.node.tick();
+        let led = self.role() == Role::Leader;
+        let acted = self.node.tick();
+        if acted && !led {
+            self.round_failed();
+        }
+        self.tick_leader();
     }
 
-    /// Whether time matters to this group: not to a fenced one, nor to a leader that has nobody to talk to.
+    /// What else time does to a leader.
+    fn tick_leader(&mut self) {
+        self.tick_reads();
+        if self.role() == Role::Leader {
+            self.tick_rest();
+            self.tick_in_sync();
+            self.tick_snapshots();
+        }
+    }
+
+    /// Begins the wait for a leader anew: the tick came late, and what was missed meanwhile is nobody's fault. A leader
+    /// gives its followers as long again to show themselves.
+    pub fn restart_timer(&mut self) {
+        self.node.raft.election_elapsed = 0;
+    }
+
+    /// Whether time matters to this group: not to a fenced one, nor to one at rest, nor to a leader that has nobody to
+    /// talk to.
     #[must_use]
     pub fn wants_tick(&self) -> bool {
-        self.fenced.is_none() && !(self.role() == Role::Leader && self.membership.is_only(self.replica))
+        self.fenced.is_none()
+            && !self.is_resting()
+            && !(self.role() == Role::Leader
+                && self.membership.is_only(self.replica)
+                && self.reads.is_empty())
     }
 
     /// Appends a command to the log; it takes effect when an entry with this index *and this term* is committed.
@@ -138,6 +182,8 @@ impl Group {
         if self.node.raft.lead_transferee.is_some() {
             return Err(ProposeError::DroppedByTransfer);
         }
+        self.wake();
+        self.bound_flow(bytes);
         let entry = eraftpb::Entry { entry_type: entry_type.into(), data, ..eraftpb::Entry::default() };
         let message = eraftpb::Message {
             msg_type: MessageType::MsgPropose.into(),
@@ -145,7 +191,9 @@ impl Group {
             entries: vec![entry],
             ..eraftpb::Message::default()
         };
-        match self.node.raft.step(message) {
+        let outcome = self.node.raft.step(message);
+        self.note_sent();
+        match outcome {
             Ok(()) => Ok(self.last_index()),
             Err(_) => Err(ProposeError::Backlogged { uncommitted_bytes: self.node.raft.uncommitted_size() }),
         }
@@ -154,6 +202,7 @@ impl Group {
     /// Hands leadership to another voter; proposals are dropped until that went through or timed out.
     pub fn transfer(&mut self, to: ReplicaId) {
         if self.role() == Role::Leader {
+            self.wake();
             self.node.transfer_leader(to.get());
         }
     }
@@ -175,9 +224,34 @@ impl Group {
             return Err(StepError::Dropped(Dropped::StaleRejection));
         }
         self.raise_probe(message.0.from);
+        self.before_step(&message);
+        if self.holds_back(&message) {
+            return Ok(());
+        }
         // Only a response of a replica that is no longer a member gives an error, and it needs no answer.
         let _ = self.node.step(message.0);
+        self.note_sent();
         Ok(())
+    }
+
+    fn before_step(&mut self, message: &Message) {
+        let message = &message.0;
+        match message.get_msg_type() {
+            // An answer to what a leader said before it came to rest.
+            MessageType::MsgHeartbeatResponse => self.on_heartbeat_response(message.from),
+            MessageType::MsgAppendResponse if !message.reject => {
+                self.wake();
+                self.on_acknowledged(message.from, message.index);
+            }
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                self.wake_and_speak();
+                self.asked_for_vote(message.priority);
+            }
+            _ => {
+                self.wake();
+            }
+        }
+        self.bound_flow(0);
     }
 
     /// A rejection that arrives late, or twice, of what the follower has acknowledged since. Raft 0.7.0 would probe from
@@ -227,116 +301,22 @@ impl Group {
     /// A peer cannot be reached: appends to it go one at a time until it answers.
     pub fn report_unreachable(&mut self, peer: ReplicaId) {
         self.node.report_unreachable(peer.get());
-    }
-
-    /// What is to be done, if anything. Readies may be taken while earlier ones are still being written.
-    pub fn ready(&mut self) -> Option<Ready> {
-        if self.fenced.is_some() {
-            return None;
-        }
-        let mut out = Ready { fetches: self.node.mut_store().take_fetches(), ..Ready::default() };
-        if self.node.has_ready() && self.in_flight.len() < READIES_IN_FLIGHT_MAX {
-            self.take_raft_ready(&mut out);
-        }
-        out.messages.splice(0..0, std::mem::take(&mut self.released));
-        let leadership = self.leadership();
-        if self.reported != Some(leadership) {
-            self.reported = Some(leadership);
-            out.leadership = Some(leadership);
-        }
-        (!out.is_empty()).then_some(out)
-    }
-
-    /// Whether [`Group::ready`] would give something.
-    #[must_use]
-    pub fn has_ready(&self) -> bool {
-        self.fenced.is_none()
-            && ((self.node.has_ready() && self.in_flight.len() < READIES_IN_FLIGHT_MAX)
-                || !self.released.is_empty()
-                || self.node.store().has_fetches()
-                || self.reported != Some(self.leadership()))
-    }
-
-    fn take_raft_ready(&mut self, out: &mut Ready) {
-        let mut ready = self.node.ready();
-        out.number = ready.number();
-        let entries = ready.take_entries();
-        self.node.mut_store().append(&entries);
-        let hard_state = ready.hs().map(HardState::from_raft);
-        let must_sync = ready.must_sync();
-        if must_sync && hard_state.is_some() {
-            self.vote_in_flight = Some(out.number);
-        }
-        let mut held: Vec<Message> = ready.take_persisted_messages().into_iter().map(Message).collect();
-        let free = ready.take_messages().into_iter().map(Message);
-        // raft lets a leader speak at once, also one that elected itself and whose term is not durable yet: after a
-        // crash it would lead that term twice (T9).
-        if self.vote_in_flight.is_some() {
-            held.extend(free)
-        } else {
-            out.messages.extend(free)
-        }
-        self.deliver(ready.take_committed_entries(), out);
-        self.node.advance_append_async(ready);
-        let has_entries = !entries.is_empty();
-        let writes = hard_state.is_some() || has_entries;
-        if writes {
-            let entries = entries.into_iter().map(Entry::from_raft).collect();
-            out.persist = Some(Persist { hard_state, entries, must_sync });
-        }
-        self.in_flight.push_back(InFlight { number: out.number, writes, has_entries, messages: held });
-        self.settle_in_flight();
-    }
-
-    fn deliver(&mut self, entries: Vec<eraftpb::Entry>, out: &mut Ready) {
-        for entry in entries {
-            assert_eq!(entry.index, self.delivered.0 + 1, "committed entries come once and in order");
-            self.delivered = LogIndex(entry.index);
-            out.committed.push(Entry::from_raft(entry));
-        }
-    }
-
-    /// Completes readies at the front that have nothing to write.
-    fn settle_in_flight(&mut self) {
-        while self.in_flight.front().is_some_and(|ready| !ready.writes) {
-            self.complete_front();
-        }
-    }
-
-    /// The order matters: raft learns that a ready is durable before its messages leave.
-    fn complete_front(&mut self) {
-        let Some(ready) = self.in_flight.pop_front() else { return };
-        self.node.on_persist_ready(ready.number);
-        if self.vote_in_flight == Some(ready.number) {
-            self.vote_in_flight = None;
-        }
-        self.released.extend(ready.messages);
-    }
-
-    /// Ready `number`, and with it every one before, is written, and synced where it must be. The messages that waited
-    /// for it come with the next [`Group::ready`].
-    pub fn persisted(&mut self, number: u64) {
-        if self.fenced.is_some() {
-            return;
-        }
-        while self.in_flight.front().is_some_and(|ready| ready.number <= number) {
-            self.complete_front();
-        }
-        self.settle_in_flight();
-        self.campaign_alone();
+        self.flow.forget(peer.get());
     }
 
     /// The state machine holds everything up to `index`. Membership changes among it take effect here.
     pub fn applied(&mut self, index: LogIndex) {
         let before = self.applied_index();
         assert!(index <= self.delivered, "applied {index} was never handed out, only {}", self.delivered);
-        if self.fenced.is_some() || index <= before {
+        if self.fenced.is_some() || index <= before || index <= self.truncated().start {
             return;
         }
         for change in (before.0 + 1)..=index.0 {
             self.apply_change(change);
         }
         self.node.advance_apply_to(index.0);
+        self.finish_reads();
+        self.note_sent();
         let recent = if self.membership.is_only(self.replica) { 0 } else { self.config.recent_bytes_max };
         self.node.mut_store().evict_to_bytes(index.0, recent);
         let unstable = &mut self.node.raft.raft_log.unstable.entries;
@@ -354,6 +334,7 @@ impl Group {
         let change =
             ConfChangeV2::decode(entry.data.clone()).expect("the gate and the proposer check changes");
         // raft refuses a change that leaves no voter, on every replica alike: then nothing changes.
+        self.bound_flow(0);
         if let Ok(state) = self.node.apply_conf_change(&change) {
             self.membership = Membership::from_raft(&state);
         }
@@ -364,9 +345,11 @@ impl Group {
         let entries: Vec<_> = entries.iter().map(Entry::to_raft).collect();
         let readable = !entries.is_empty();
         for context in self.node.mut_store().open_window(fetch, entries) {
+            self.bound_flow(0);
             // With nothing read raft would ask for the same again at once; the follower's next heartbeat does it later.
             if readable {
                 self.node.on_entries_fetched(context);
+                self.note_sent();
             }
         }
         self.node.mut_store().close_window();
@@ -383,116 +366,5 @@ impl Group {
         assert!(index <= self.applied_index(), "only what is applied is cut");
         self.node.mut_store().compact(index.0);
         self.truncated().term
-    }
-
-    /// This replica.
-    #[must_use]
-    pub const fn replica(&self) -> ReplicaId {
-        self.replica
-    }
-
-    /// The members, as of what is applied.
-    #[must_use]
-    pub const fn membership(&self) -> &Membership {
-        &self.membership
-    }
-
-    /// The violation that stopped this replica, if one did.
-    #[must_use]
-    pub const fn fenced(&self) -> Option<Violation> {
-        self.fenced
-    }
-
-    /// The current term.
-    #[must_use]
-    pub fn term(&self) -> Term {
-        Term(self.node.raft.term)
-    }
-
-    /// What this replica is in its term.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        match self.node.raft.state {
-            StateRole::Follower => Role::Follower,
-            StateRole::PreCandidate => Role::PreCandidate,
-            StateRole::Candidate => Role::Candidate,
-            StateRole::Leader => Role::Leader,
-        }
-    }
-
-    /// The leader of the term, where known.
-    #[must_use]
-    pub fn leader(&self) -> Option<ReplicaId> {
-        ReplicaId::from_raw(self.node.raft.leader_id)
-    }
-
-    /// Term, role and leader.
-    #[must_use]
-    pub fn leadership(&self) -> Leadership {
-        Leadership { term: self.term(), role: self.role(), leader: self.leader() }
-    }
-
-    /// Whether this replica leads and has applied the entry that opened its term: from then on, and not before, it
-    /// knows all that earlier terms committed, and may assign offsets (T1).
-    #[must_use]
-    pub fn is_settled(&self) -> bool {
-        self.role() == Role::Leader && self.node.raft.apply_to_current_term()
-    }
-
-    /// The hard state as of now; what of it is durable is the write-ahead log's to say.
-    #[must_use]
-    pub fn hard_state(&self) -> HardState {
-        HardState::from_raft(&self.node.raft.hard_state())
-    }
-
-    /// The last index of the log.
-    #[must_use]
-    pub fn last_index(&self) -> LogIndex {
-        LogIndex(self.node.raft.raft_log.last_index())
-    }
-
-    /// The commit index.
-    #[must_use]
-    pub fn commit_index(&self) -> LogIndex {
-        LogIndex(self.node.raft.raft_log.committed)
-    }
-
-    /// What was reported to [`Group::applied`].
-    #[must_use]
-    pub fn applied_index(&self) -> LogIndex {
-        LogIndex(self.node.raft.raft_log.applied)
-    }
-
-    /// The truncation point.
-    #[must_use]
-    pub fn truncated(&self) -> TermRun {
-        self.node.store().truncated()
-    }
-
-    /// The term of an entry, from the truncation point to the end of the log.
-    #[must_use]
-    pub fn term_at(&self, index: LogIndex) -> Option<Term> {
-        if index < self.truncated().start || index > self.last_index() {
-            return None;
-        }
-        self.node.raft.raft_log.term(index.0).ok().map(Term)
-    }
-
-    /// The terms of the log, by runs; the first begins at the truncation point.
-    #[must_use]
-    pub fn term_runs(&self) -> &[TermRun] {
-        self.node.store().runs()
-    }
-
-    /// How much of the log is held in memory, in bytes.
-    #[must_use]
-    pub fn memory_bytes(&self) -> usize {
-        self.node.store().entries_bytes()
-    }
-
-    /// Readies given out and not yet durable.
-    #[must_use]
-    pub fn readies_in_flight(&self) -> usize {
-        self.in_flight.len()
     }
 }

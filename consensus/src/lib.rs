@@ -15,6 +15,16 @@
 //!                                                                          fetches ---> log reader
 //! ```
 //!
+//! Several nodes ([`MultiRaft::with_peers`]): one [`Pulse`] a peer and interval carries the heartbeats of all groups, shows
+//! that the node lives, and tells who leads; idle groups rest until something wakes them.
+//!
+//! ```text
+//!   MultiRaft ── heartbeats, answers ──> Peers ── Pulse ──> peer         group/flow        bytes on their way to a follower
+//!      ^                                  | who lives, who leads         group/reads       batched ReadIndex, with an end
+//!      └──── wake, by a bounded number <──┘                              group/rest        rest by agreement of all members
+//!                                                                        group/snapshot    pointers to checkpoints
+//! ```
+//!
 //! Invariants
 //! - A message leaves only when what it promises is durable: [`Group::ready`] holds back those of followers, and of a
 //!   leader whose own term and vote are still on their way, until [`Group::persisted`] (T9). Several readies may be in
@@ -25,15 +35,21 @@
 //!   [`gate`]. A violation fences the replica, not the process.
 //! - No order of a hash map is ever seen from outside.
 
+pub mod bugs;
 mod config;
 mod entry;
 mod errors;
+pub mod formation;
 pub mod gate;
+mod gossip;
 mod group;
+mod late_ticks;
 pub mod limits;
 mod membership;
 mod message;
 mod multi;
+mod peers;
+mod pulse;
 mod ready;
 mod recovered;
 mod storage;
@@ -46,9 +62,12 @@ pub use config::GroupConfig;
 pub use entry::{Entry, EntryKind, HardState};
 pub use errors::{ProposeError, StepError};
 pub use gate::{Dropped, Gate, Violation};
-pub use group::Group;
+pub use gossip::{LeaderBoard, LeaderReport};
+pub use group::{Group, InstallError, ReadDone, ReadError, SnapshotOffer, SnapshotPointer, SnapshotWanted};
 pub use membership::{Change, Membership};
 pub use message::{Envelope, EnvelopeError, Message};
-pub use multi::MultiRaft;
+pub use multi::{Host, MultiRaft};
+pub use peers::{NodeConfig, Peers, PulseError};
+pub use pulse::{Beat, Pulse, Resting};
 pub use ready::{Fetch, Leadership, Persist, Ready, Role};
 pub use recovered::{OpenError, Recovered, TermRun};

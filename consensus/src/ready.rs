@@ -2,7 +2,7 @@
 
 use varve_common::{LogIndex, ReplicaId, Term};
 
-use crate::{Entry, HardState, Message};
+use crate::{Entry, HardState, Message, ReadDone, SnapshotOffer, SnapshotPointer, SnapshotWanted};
 
 /// What a replica is in its term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -33,6 +33,9 @@ pub struct Leadership {
 pub struct Persist {
     /// Term, vote and commit, where one of them changed.
     pub hard_state: Option<HardState>,
+    /// The log is replaced: nothing of it counts any more, it goes on behind this snapshot. Hard state, this and
+    /// `entries` are one write; before it the checkpoint must be durable, and with it the state machine becomes the checkpoint's.
+    pub installed: Option<SnapshotOffer>,
     /// Entries; an index that the log already has truncates it there first.
     pub entries: Vec<Entry>,
     /// Whether it must be synced before it is reported. If not (only the commit index moved), writing is enough.
@@ -66,6 +69,12 @@ pub struct Ready {
     pub leadership: Option<Leadership>,
     /// Log reads for followers that lag; answered by [`crate::Group::fetched`].
     pub fetches: Vec<Fetch>,
+    /// Reads that ended.
+    pub reads: Vec<ReadDone>,
+    /// Followers that need a checkpoint and have none on offer; told once until the next offer.
+    pub snapshots_wanted: Vec<SnapshotWanted>,
+    /// A checkpoint that the leader sends this replica to.
+    pub snapshot_pointer: Option<SnapshotPointer>,
 }
 
 impl Ready {
@@ -77,5 +86,8 @@ impl Ready {
             && self.committed.is_empty()
             && self.leadership.is_none()
             && self.fetches.is_empty()
+            && self.reads.is_empty()
+            && self.snapshots_wanted.is_empty()
+            && self.snapshot_pointer.is_none()
     }
 }

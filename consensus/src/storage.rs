@@ -11,7 +11,10 @@
 //! Raft reads inside `step` and `ready` and dies of an error that it does not expect, so only three answers ever come
 //! from here: entries, `Compacted`, and (where raft allows it: sending appends) `LogTemporarilyUnavailable`.
 
-use std::{cell::RefCell, collections::VecDeque};
+use std::{
+    cell::RefCell,
+    collections::{BTreeSet, VecDeque},
+};
 
 use raft::{
     Error, GetEntriesContext, RaftState, Storage, StorageError,
@@ -42,6 +45,10 @@ pub(crate) struct TailStorage {
     window: Vec<Entry>,
     /// Written by `entries`, which has the storage by shared reference only.
     waiting: RefCell<Vec<Waiting>>,
+    /// Where followers are sent that the log no longer reaches.
+    offer: Option<Box<Snapshot>>,
+    /// Followers that no offer fits; `true` where the driver was told.
+    wanted: RefCell<BTreeSet<(u64, bool)>>,
 }
 
 impl TailStorage {
@@ -57,6 +64,8 @@ impl TailStorage {
             last_index: recovered.last_index().0,
             window: Vec::new(),
             waiting: RefCell::new(Vec::new()),
+            offer: None,
+            wanted: RefCell::new(BTreeSet::new()),
         };
         storage.entries_bytes = storage.entries.iter().map(entry_bytes).sum();
         storage
@@ -83,6 +92,50 @@ impl TailStorage {
             self.entries.push_back(entry.clone());
         }
         self.last_index += entries.len() as u64;
+    }
+
+    /// Starts over behind a snapshot: nothing of the log before counts.
+    pub(crate) fn restore(&mut self, index: LogIndex, term: Term) {
+        self.entries = VecDeque::new();
+        self.entries_bytes = 0;
+        self.terms = Terms::new(index, term);
+        self.last_index = index.0;
+        self.waiting.get_mut().clear();
+        self.offer = None;
+    }
+
+    pub(crate) fn offer_snapshot(&mut self, offer: Snapshot) {
+        self.offer = Some(Box::new(offer));
+        self.wanted.get_mut().clear();
+    }
+
+    pub(crate) fn has_snapshots_wanted(&self) -> bool {
+        self.wanted.borrow().iter().any(|(_, told)| !told)
+    }
+
+    /// Followers that no offer fits and that nobody was told of yet.
+    pub(crate) fn take_snapshots_wanted(&mut self) -> Vec<u64> {
+        let wanted = self.wanted.get_mut();
+        let fresh: Vec<u64> = wanted.iter().filter(|(_, told)| !told).map(|(id, _)| *id).collect();
+        for id in &fresh {
+            wanted.remove(&(*id, false));
+            wanted.insert((*id, true));
+        }
+        fresh
+    }
+
+    /// How many bytes there are from `index` to the end; `None` where some of them are on disk only.
+    pub(crate) fn bytes_from(&self, index: u64) -> Option<usize> {
+        let skip = index.checked_sub(self.first_in_memory())? as usize;
+        if skip == 0 || skip >= self.entries.len() {
+            return Some(if skip == 0 { self.entries_bytes } else { 0 });
+        }
+        // The shorter side is counted: followers are near the end, or far behind and then all of it is much.
+        if skip * 2 < self.entries.len() {
+            let before: usize = self.entries.range(..skip).map(entry_bytes).sum();
+            return Some(self.entries_bytes - before);
+        }
+        Some(self.entries.range(skip..).map(entry_bytes).sum())
     }
 
     /// Forgets entries up to `index`: they are on disk.
@@ -233,7 +286,23 @@ impl Storage for TailStorage {
         Ok(self.last_index)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    /// Only a member as of S is sent there, and only where the log goes on behind S.
+    fn snapshot(&self, _request_index: u64, to: u64) -> raft::Result<Snapshot> {
+        let fits = |offer: &&Snapshot| {
+            let metadata = offer.get_metadata();
+            let state = metadata.get_conf_state();
+            metadata.index >= self.truncated().start.0
+                && [&state.voters, &state.learners, &state.voters_outgoing]
+                    .iter()
+                    .any(|ids| ids.contains(&to))
+        };
+        if let Some(offer) = self.offer.as_deref().filter(fits) {
+            return Ok(offer.clone());
+        }
+        let mut wanted = self.wanted.borrow_mut();
+        if !wanted.contains(&(to, true)) {
+            wanted.insert((to, false));
+        }
         Err(Error::Store(StorageError::SnapshotTemporarilyUnavailable))
     }
 }

@@ -7,6 +7,7 @@ mod effect;
 mod input;
 mod job;
 mod options;
+mod peer;
 mod reply;
 mod status;
 
@@ -17,5 +18,6 @@ pub use input::{
 };
 pub use job::{Job, JobKind, JobOutcome, Mended, ReapPass};
 pub use options::{GroupOptions, LocalRetention};
+pub use peer::{PeerEffect, PeerInput, ReplicaStatus};
 pub use reply::{Refusal, Reply};
 pub use status::{GroupStatus, JobsStatus, OpenRange, PartitionView, Role};

@@ -16,6 +16,14 @@ pub enum Bug {
     FenceIgnored,
     /// A range is closed by a rule of this node (a number of bytes) instead of by a command.
     RollByLocalRule,
+    /// A replica seeded from a checkpoint applies bucket-class commands at or below A once more.
+    BucketClassBelowA,
+    /// Of those it ignores the appends alone.
+    OnlyAppendsBelowAIgnored,
+    /// The local checkpoint of a seeded replica forgets A.
+    ReseededForgetsA,
+    /// A bucket checkpoint stands in for a voter's own, and its log above S goes.
+    BucketReplacesTail,
 }
 
 #[cfg(feature = "seeded-bugs")]

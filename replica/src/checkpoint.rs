@@ -20,6 +20,7 @@ use varve_formats::{
 
 use crate::{
     api::{PartitionIdentity, SealMark},
+    bugs::{Bug, is_seeded},
     metadata::MetadataState,
     partition::{POSITION, PartitionSections, PartitionState, RecordState},
 };
@@ -82,6 +83,11 @@ impl Captured {
         seals: &Arc<Vec<SealMark>>,
         members: &Membership,
     ) -> Self {
+        let mut state = state.clone();
+        if is_seeded(Bug::ReseededForgetsA) {
+            state.bucket_index = state.bucket_index.min(state.records.index);
+        }
+        let state = &state;
         Self {
             header: partition_header(group, state, &state.records, members),
             log_start: state.bucket.log_start,

@@ -27,6 +27,7 @@ pub mod checkpoint;
 pub mod limits;
 pub mod metadata;
 pub mod partition;
+pub mod seeding;
 pub mod shard;
 
 pub use api::*;

@@ -207,7 +207,9 @@ impl PartitionState {
     }
 
     fn apply_bucket_class(&mut self, place: Place, command: Command) -> Applied {
-        if place.index <= self.bucket_index {
+        let applies_again = is_seeded(Bug::BucketClassBelowA)
+            || (is_seeded(Bug::OnlyAppendsBelowAIgnored) && !matches!(command, Command::TierAppend(_)));
+        if place.index <= self.bucket_index && !applies_again {
             return Applied::Ignored;
         }
         if self.bucket.apply(place, &command, &self.records, self.identity.incarnation) {

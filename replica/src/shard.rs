@@ -4,6 +4,7 @@ mod actions;
 mod apply;
 mod hosted;
 mod outcomes;
+mod peers;
 mod pending;
 mod produce;
 mod rot;
@@ -18,10 +19,11 @@ use std::{
 };
 
 use varve_common::{Digest, GroupId, LogIndex, TopicId};
-use varve_consensus::GroupConfig;
+use varve_consensus::{GroupConfig, Membership, MultiRaft, NodeConfig, TermRun};
 
 use crate::api::{
-    Action, Effect, GroupStatus, Input, Mark, Now, PartitionView, Refusal, Reply, StopReason, Ticket,
+    Action, Effect, GroupStatus, Input, Mark, Now, PartitionView, PeerEffect, Refusal, Reply, StopReason,
+    Ticket,
 };
 use hosted::Hosted;
 
@@ -29,9 +31,9 @@ use hosted::Hosted;
 #[derive(Default)]
 pub struct Shard {
     config: GroupConfig,
-    groups: BTreeMap<GroupId, Hosted>,
-    /// Groups to which time matters.
-    ticking: BTreeSet<GroupId>,
+    groups: MultiRaft<Hosted>,
+    /// What goes to peers, or comes from asking the log on their behalf.
+    outbox: Vec<PeerEffect>,
     /// Groups that changed since the planner last asked.
     changed: BTreeSet<GroupId>,
     /// How many jobs still run of groups that were closed: what they write would outlive a deletion.
@@ -47,6 +49,12 @@ impl Shard {
         Self { config: GroupConfig { seed, ..GroupConfig::default() }, ..Self::default() }
     }
 
+    /// The same for a node of a cluster. [`Shard::take_peer_effects`] must be asked after every step.
+    #[must_use]
+    pub fn with_peers(config: GroupConfig, node: NodeConfig) -> Self {
+        Self { config, groups: MultiRaft::with_peers(node), ..Self::default() }
+    }
+
     /// Takes one input; what is to be done is appended to `effects`.
     pub fn step(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
@@ -57,6 +65,9 @@ impl Shard {
             input if self.failed => refuse(&input, Refusal::StorageError, effects),
             input => self.route(now, input, effects),
         }
+        if self.groups.peers().is_some() {
+            self.send_pulses();
+        }
     }
 
     fn route(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
@@ -66,55 +77,51 @@ impl Shard {
         {
             return;
         }
-        let Some(hosted) = self.groups.get_mut(&id) else {
+        let Some(stopped) = self.groups.get(id).map(Hosted::is_stopped) else {
             if matches!(input, Input::JobDone { .. }) {
                 self.lingering_job_done(id);
             }
             return refuse(&input, Refusal::UnknownGroup, effects);
         };
-        if hosted.is_stopped() {
+        if stopped {
             if let Input::JobDone { outcome, .. } = &input {
-                hosted.job_ended(outcome);
+                self.groups.serve(id, |hosted| hosted.job_ended(outcome));
             }
             return refuse(&input, Refusal::StorageError, effects);
         }
-        match input {
-            Input::Produce { ticket, batch, meta, timestamps, .. } => {
-                hosted.produce(now, produce::Request { ticket, batch, meta, timestamps }, effects);
-            }
-            Input::Propose { ticket, command, .. } => hosted.propose_metadata(now, ticket, command, effects),
-            Input::DeleteRecords { ticket, before, .. } => {
-                hosted.delete_records(now, ticket, before, effects)
-            }
-            Input::Act { action, .. } => hosted.act(now, action, effects),
-            Input::Persisted { ready, .. } => hosted.persisted(ready),
-            Input::Marked { number, .. } => hosted.marked(number, effects),
-            Input::JobDone { outcome, .. } => hosted.job_done(now, outcome, effects),
-            Input::Configure { options, .. } => hosted.configure(options),
-            Input::Rotten { rot, .. } => hosted.rotten(now, rot, effects),
-            Input::Open(_) | Input::PersistFailed | Input::Close { .. } | Input::Tick => {}
-        }
+        self.groups.serve(id, |hosted| hosted.take(now, input, effects));
         self.drive(now, id, effects);
     }
 
     fn drive(&mut self, now: Now, id: GroupId, effects: &mut Vec<Effect>) {
-        let Some(hosted) = self.groups.get_mut(&id) else { return };
-        if hosted.drive(now, effects) {
+        let from = effects.len();
+        let Some(changed) = self.groups.serve(id, |hosted| hosted.drive(now, effects)) else { return };
+        if changed {
             self.changed.insert(id);
         }
-        if hosted.wants_tick() {
-            self.ticking.insert(id);
-        } else {
-            self.ticking.remove(&id);
-        }
+        self.after_drive(id, from, effects);
     }
 
     fn open(&mut self, now: Now, open: crate::api::OpenGroup, effects: &mut Vec<Effect>) {
+        let membership = Membership::from(open.voters.clone());
+        self.open_member(now, open, membership, Vec::new(), effects);
+    }
+
+    /// Opens a group with several members: those as of the state that it starts from. `runs` are the terms of the log
+    /// between the truncation point and that state, whose entries can be fetched; without them the log begins behind the state.
+    pub fn open_member(
+        &mut self,
+        now: Now,
+        open: crate::api::OpenGroup,
+        membership: Membership,
+        runs: Vec<TermRun>,
+        effects: &mut Vec<Effect>,
+    ) {
         let id = open.group;
-        if self.failed || self.groups.contains_key(&id) {
+        if self.failed || self.groups.get(id).is_some() {
             return;
         }
-        match Hosted::open(open, self.config.clone()) {
+        match Hosted::open(open, membership, runs, self.config.clone()) {
             Ok(hosted) => {
                 // What a checkpoint holds is not replayed: it is shown now, or never.
                 effects.extend(hosted.image().map(|image| Effect::MetadataChanged(Arc::new(image))));
@@ -127,8 +134,7 @@ impl Shard {
     }
 
     fn close(&mut self, id: GroupId, effects: &mut Vec<Effect>) {
-        let Some(mut hosted) = self.groups.remove(&id) else { return };
-        self.ticking.remove(&id);
+        let Some(mut hosted) = self.groups.remove(id) else { return };
         self.changed.remove(&id);
         let running = hosted.jobs.running.values().sum();
         if running > 0 {
@@ -142,10 +148,10 @@ impl Shard {
 
     /// Whether something here may still write for a deleted topic.
     fn is_in_use(&self, topic: TopicId) -> bool {
-        let deletions = self.groups.get(&GroupId::METADATA).map(Hosted::deletions).unwrap_or_default();
+        let deletions = self.groups.get(GroupId::METADATA).map(Hosted::deletions).unwrap_or_default();
         let Some(deletion) = deletions.get(&topic) else { return false };
         let mut groups = deletion.topic.partitions.iter().map(|partition| partition.group);
-        groups.any(|group| self.groups.contains_key(&group) || self.lingering.contains_key(&group))
+        groups.any(|group| self.groups.get(group).is_some() || self.lingering.contains_key(&group))
     }
 
     fn lingering_job_done(&mut self, id: GroupId) {
@@ -158,40 +164,32 @@ impl Shard {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        if self.failed {
-            return;
-        }
-        for id in self.ticking.clone() {
-            if let Some(hosted) = self.groups.get_mut(&id) {
-                hosted.tick();
-            }
-            self.drive(now, id, effects);
-        }
+        self.tick_late(now, 0, effects);
     }
 
     fn fail(&mut self, effects: &mut Vec<Effect>) {
         self.failed = true;
-        for hosted in self.groups.values_mut() {
-            hosted.fail_waiters(&Refusal::StorageError, effects);
+        for id in self.groups() {
+            self.groups.serve(id, |hosted| hosted.fail_waiters(&Refusal::StorageError, effects));
         }
     }
 
     /// What the planner reads, `None` for a group that is not here or has stopped.
     #[must_use]
     pub fn status(&self, group: GroupId) -> Option<GroupStatus> {
-        self.groups.get(&group).filter(|hosted| !hosted.is_stopped()).map(Hosted::status)
+        self.groups.get(group).filter(|hosted| !hosted.is_stopped()).map(Hosted::status)
     }
 
     /// What readers see of a partition.
     #[must_use]
     pub fn view(&self, group: GroupId) -> Option<PartitionView> {
-        self.groups.get(&group).filter(|hosted| !hosted.is_stopped()).and_then(Hosted::view)
+        self.groups.get(group).filter(|hosted| !hosted.is_stopped()).and_then(Hosted::view)
     }
 
     /// The groups of this node, in order.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupId> {
-        self.groups.keys().copied().collect()
+        self.groups.ids().collect()
     }
 
     /// Groups that changed since this was last asked: those that the planner should look at.
@@ -203,7 +201,7 @@ impl Shard {
     /// The applied index of a group and the hash of its state there (R9), `None` before A is applied.
     #[must_use]
     pub fn state_hash(&self, group: GroupId) -> Option<(LogIndex, Digest)> {
-        self.groups.get(&group).and_then(Hosted::state_hash)
+        self.groups.get(group).and_then(Hosted::state_hash)
     }
 }
 

@@ -27,6 +27,10 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn write(&mut self, persist: &Persist) {
+        if let Some(snapshot) = &persist.installed {
+            self.entries.clear();
+            self.truncated = (snapshot.index, snapshot.term);
+        }
         if let Some(first) = persist.entries.first() {
             self.entries.retain(|entry| entry.index < first.index);
             assert_eq!(self.last_index().next(), first.index, "the log has no gaps");
@@ -91,12 +95,15 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn new(voters: u32, learners: u32, seed: u64) -> Self {
+        Self::with(voters, learners, GroupConfig { seed, recent_bytes_max: 1000, ..GroupConfig::default() })
+    }
+
+    pub(super) fn with(voters: u32, learners: u32, config: GroupConfig) -> Self {
         let membership = Membership {
             voters: (1..=voters).map(replica).collect(),
             learners: (voters + 1..=voters + learners).map(replica).collect(),
             ..Membership::default()
         };
-        let config = GroupConfig { seed, recent_bytes_max: 1000, ..GroupConfig::default() };
         let mut cluster = Self {
             nodes: BTreeMap::new(),
             network: Vec::new(),
@@ -195,6 +202,18 @@ impl Cluster {
             let _ = group.step(&GATE, sender, envelope.message);
             self.drain(to);
         }
+    }
+
+    pub(super) fn receiver(frame: &Bytes) -> ReplicaId {
+        Envelope::decode(frame.clone()).unwrap().message.to().unwrap()
+    }
+
+    /// Ends and starts a replica, with another configuration.
+    pub(super) fn restart_with(&mut self, id: ReplicaId, config: GroupConfig) {
+        let ours = std::mem::replace(&mut self.config, config);
+        self.crash(id, usize::MAX);
+        self.restart(id, LogIndex(u64::MAX));
+        self.config = ours;
     }
 
     /// Power cut: of what is being written, `survives` writes make it.

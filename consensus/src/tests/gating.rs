@@ -104,7 +104,11 @@ fn what_has_no_business_here_is_dropped_without_a_fence() {
     assert_eq!(step(sender(), late), Err(StepError::Dropped(Dropped::OtherReceiver)));
     let now = message(Kind::MsgTimeoutNow);
     assert_eq!(step(sender(), now), Err(StepError::Dropped(Dropped::NotFromLeader)));
-    assert_eq!(step(sender(), message(Kind::MsgSnapshot)), Err(StepError::Dropped(Dropped::Snapshot)));
+    let others = eraftpb::ConfState { voters: vec![replica(2).get()], ..eraftpb::ConfState::default() };
+    let metadata = eraftpb::SnapshotMetadata { conf_state: Some(others), index: 5, term: 1 };
+    let snapshot = Some(eraftpb::Snapshot { metadata: Some(metadata), ..eraftpb::Snapshot::default() });
+    let snapshot = eraftpb::Message { snapshot, ..message(Kind::MsgSnapshot) };
+    assert_eq!(step(sender(), snapshot), Err(StepError::Dropped(Dropped::Snapshot)));
     let asks = eraftpb::Message { request_snapshot: 1, ..message(Kind::MsgAppendResponse) };
     assert_eq!(step(sender(), asks), Err(StepError::Dropped(Dropped::SnapshotRequest)));
 }

@@ -3,5 +3,9 @@
 mod behaviour;
 mod checker;
 mod cluster;
+mod formation;
 mod gating;
+mod nodes;
+mod several;
 mod simulation;
+mod snapshots;

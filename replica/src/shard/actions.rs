@@ -264,7 +264,9 @@ impl Hosted {
             Machine::Metadata(state) => (Captured::metadata(state, members), state.applied()),
         };
         let newest = self.local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
-        if index <= newest || self.jobs.runs(JobKind::CheckpointLocal) {
+        // One that waits for its mark counts: written twice, the older mark's file would go and take the newer's with it.
+        let written = index <= newest || self.checkpoint_waits_for_its_mark(index);
+        if written || self.jobs.runs(JobKind::CheckpointLocal) {
             return;
         }
         self.since_checkpoint = Progress::default();

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use varve_consensus::{Entry, Leadership, Persist, Role};
+use varve_consensus::{Entry, Leadership, Persist, Ready, Role};
 use varve_formats::command::Command;
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     pending::{Proposal, Waiter},
 };
 use crate::{
-    api::{Effect, Now, PersistedHardState, Refusal, Reply, StopReason},
+    api::{Effect, Now, PeerEffect, PersistedHardState, Refusal, Reply, StopReason},
     metadata::MetadataApplied,
     partition::Applied,
 };
@@ -21,6 +21,7 @@ impl Hosted {
     pub(super) fn drive(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
         while !self.is_stopped() {
             let Some(ready) = self.raft.ready() else { break };
+            self.tell(&ready);
             if let Some(leadership) = ready.leadership {
                 self.on_leadership(leadership, effects);
             }
@@ -36,11 +37,29 @@ impl Hosted {
                 self.advance_jobs(now);
             }
         }
+        if let Some(violation) = self.raft.fenced()
+            && !self.is_stopped()
+        {
+            self.stop(StopReason::Inconsistent(violation.to_string()), effects);
+        }
         if std::mem::take(&mut self.touched) && !self.is_stopped() {
             self.publish(effects);
             return true;
         }
         false
+    }
+
+    /// What several nodes need; nothing with a single voter.
+    fn tell(&mut self, ready: &Ready) {
+        let group = self.group;
+        let fetches = ready.fetches.iter().map(|&fetch| PeerEffect::Fetch { group, fetch });
+        self.told.extend(fetches);
+        let reads = ready.reads.iter();
+        self.told.extend(reads.map(|read| PeerEffect::Read { ticket: read.ticket, outcome: read.outcome }));
+        let wanted = ready.snapshots_wanted.iter();
+        self.told.extend(wanted.map(|wanted| PeerEffect::SnapshotWanted { group, replica: wanted.replica }));
+        let pointer = ready.snapshot_pointer.iter().cloned();
+        self.told.extend(pointer.map(|pointer| PeerEffect::SnapshotPointer { group, pointer }));
     }
 
     fn on_leadership(&mut self, leadership: Leadership, effects: &mut Vec<Effect>) {

@@ -7,7 +7,9 @@ use std::{
 
 use bytes::Bytes;
 use varve_common::{Digest, GroupId, LogIndex, Monotonic, Offset, ReplicaId, Term, TopicId};
-use varve_consensus::{Entry, EntryKind, Group, GroupConfig, HardState, Membership, Recovered, Role};
+use varve_consensus::{
+    Entry, EntryKind, Group, GroupConfig, HardState, Membership, Recovered, Role, TermRun, Violation,
+};
 use varve_formats::{
     command::{Command, HEADER_BYTES, Kind},
     manifest,
@@ -21,7 +23,7 @@ use super::{
 use crate::{
     api::{
         Effect, GroupKind, GroupOptions, GroupState, JobsStatus, LocalCheckpoint, LogEntry, Mark, Mended,
-        Now, OpenGroup, PartitionView, Refusal, Reply, SealMark, StopReason,
+        Now, OpenGroup, PartitionView, PeerEffect, Refusal, Reply, SealMark, StopReason,
     },
     metadata::{Deletion, MetadataState},
     partition::{BatchHeader, PartitionState},
@@ -80,13 +82,20 @@ pub(super) struct Hosted {
     /// Deleted topics of which the early pass found nothing any more.
     pub(super) reaped_early: BTreeSet<TopicId>,
     pub(super) published_view: Option<PartitionView>,
+    /// For the peers' sake: log reads, the ends of reads, snapshots.
+    pub(super) told: Vec<PeerEffect>,
     /// Something that readers or the planner see may have changed.
     pub(super) touched: bool,
     stopped: Option<StopReason>,
 }
 
 impl Hosted {
-    pub(super) fn open(open: OpenGroup, config: GroupConfig) -> Result<Self, String> {
+    pub(super) fn open(
+        open: OpenGroup,
+        membership: Membership,
+        runs: Vec<TermRun>,
+        config: GroupConfig,
+    ) -> Result<Self, String> {
         let (machine, options) = machine_of(&open)?;
         let applied = match &machine {
             Machine::Partition(state) => state.applied(),
@@ -98,7 +107,7 @@ impl Hosted {
                 applied.0, open.truncated.0
             ));
         }
-        let recovered = recovered(&open, applied)?;
+        let recovered = recovered(&open, applied, membership, runs)?;
         let raft = Group::open(recovered, config).map_err(|error| error.to_string())?;
         let mut hosted = Self {
             group: open.group,
@@ -131,6 +140,7 @@ impl Hosted {
             mended: None,
             reaped_early: BTreeSet::new(),
             published_view: None,
+            told: Vec::new(),
             touched: true,
             stopped: None,
         };
@@ -176,12 +186,6 @@ impl Hosted {
         }
     }
 
-    pub(super) fn tick(&mut self) {
-        if self.stopped.is_none() {
-            self.raft.tick();
-        }
-    }
-
     pub(super) fn wants_tick(&self) -> bool {
         self.stopped.is_none() && self.raft.wants_tick()
     }
@@ -202,6 +206,8 @@ impl Hosted {
     pub(super) fn stop(&mut self, why: StopReason, effects: &mut Vec<Effect>) {
         self.fail_waiters(&Refusal::StorageError, effects);
         effects.push(Effect::Stopped { group: self.group, why: why.clone() });
+        // Whoever cannot apply, or has lost what it acknowledged, neither leads nor votes.
+        self.raft.fence(Violation::Stopped);
         self.stopped = Some(why);
     }
 
@@ -225,6 +231,12 @@ impl Hosted {
 
     pub(super) fn take_mark(&mut self, number: u64) -> Option<Mark> {
         self.marks.remove(&number)
+    }
+
+    /// Whether a local checkpoint of this index, or a later one, is written and its mark is not.
+    pub(super) fn checkpoint_waits_for_its_mark(&self, index: LogIndex) -> bool {
+        let later = |mark: &Mark| matches!(mark, Mark::Snapshot(checkpoint) if checkpoint.index >= index);
+        self.marks.values().any(later)
     }
 
     /// Whether it takes proposals: it leads, its own no-op is applied, and its state is whole.
@@ -338,7 +350,12 @@ fn machine_of(open: &OpenGroup) -> Result<(Machine, GroupOptions), String> {
     }
 }
 
-fn recovered(open: &OpenGroup, applied: (LogIndex, Term)) -> Result<Recovered, String> {
+fn recovered(
+    open: &OpenGroup,
+    applied: (LogIndex, Term),
+    membership: Membership,
+    runs: Vec<TermRun>,
+) -> Result<Recovered, String> {
     let mut entries = Vec::with_capacity(open.entries.len());
     for entry in &open.entries {
         let kind =
@@ -353,11 +370,11 @@ fn recovered(open: &OpenGroup, applied: (LogIndex, Term)) -> Result<Recovered, S
     };
     Ok(Recovered {
         replica: open.replica,
-        membership: Membership::from(open.voters.clone()),
+        membership,
         hard_state,
-        truncated: applied,
+        truncated: if runs.is_empty() { applied } else { open.truncated },
         applied: applied.0,
-        runs: Vec::new(),
+        runs,
         entries,
     })
 }

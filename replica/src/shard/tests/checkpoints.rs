@@ -41,3 +41,23 @@ fn s1_r9_checkpoints_at_different_moments_give_the_same_state() {
         assert_eq!((state.applied().0, state.hash()), expected);
     }
 }
+
+#[test]
+fn a_checkpoint_whose_mark_is_on_its_way_is_not_written_again() {
+    // Found by the cluster's seeds: three marks for one file, and the oldest of them took it.
+    let mut node = Node::ready();
+    node.send((9, 0, 0), 4);
+    node.settle();
+    node.step(Input::Act { group: GROUP, action: Action::CheckpointLocal });
+    let Job::CheckpointLocal { index, term, .. } = node.job() else { panic!("no checkpoint") };
+    let file = format!("{index:020}");
+    let written = LocalCheckpoint { index, term, file, sha256: Digest::default() };
+    node.step(Input::JobDone { group: GROUP, outcome: JobOutcome::CheckpointWritten(written) });
+    let jobs = |node: &Node| node.effects.iter().filter(|effect| matches!(effect, Effect::Start(_))).count();
+    let before = jobs(&node);
+    node.step(Input::Act { group: GROUP, action: Action::CheckpointLocal });
+    assert_eq!(jobs(&node), before, "the mark is not durable yet");
+    node.settle();
+    node.act(Action::CheckpointLocal);
+    assert_eq!(jobs(&node), before, "nothing changed");
+}

@@ -1,0 +1,67 @@
+//! Which followers keep up, as clients are told (ISR).
+//!
+//! A follower is in sync while it keeps reaching, within the lag that is allowed, where the leader's log ended when it
+//! last did. Commit and elections do not ask this: they count voters.
+
+use std::collections::BTreeMap;
+
+use varve_common::{LogIndex, ReplicaId};
+
+use super::Group;
+use crate::Role;
+
+/// How far one follower is.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Where the log ended when it last caught up.
+    target: LogIndex,
+    /// Ticks since then.
+    ticks: usize,
+    in_sync: bool,
+}
+
+/// Marks of all followers; a leader's knowledge.
+#[derive(Debug, Default)]
+pub(super) struct InSync {
+    followers: BTreeMap<u64, Mark>,
+}
+
+impl Group {
+    pub(super) fn tick_in_sync(&mut self) {
+        let (last, own, ticks_max) = (self.last_index(), self.replica.get(), self.config.in_sync_ticks);
+        let mut followers = BTreeMap::new();
+        for (&id, progress) in self.node.raft.prs().iter().filter(|(id, _)| **id != own) {
+            // A new leader gives everybody the benefit of the doubt, as Kafka's does, for as long as the lag allows.
+            let first = Mark { target: last, ticks: 0, in_sync: true };
+            let mut mark = self.in_sync.followers.get(&id).copied().unwrap_or(first);
+            if progress.matched >= mark.target.0 {
+                mark = Mark { target: last, ticks: 0, in_sync: true };
+            } else {
+                mark.ticks += 1;
+                mark.in_sync &= mark.ticks < ticks_max;
+            }
+            followers.insert(id, mark);
+        }
+        self.in_sync.followers = followers;
+    }
+
+    /// The voters that keep up with this leader, itself among them, in order; empty where it does not lead.
+    #[must_use]
+    pub fn in_sync(&self) -> Vec<ReplicaId> {
+        if self.role() != Role::Leader {
+            return Vec::new();
+        }
+        let lags = |id: &ReplicaId| self.in_sync.followers.get(&id.get()).is_some_and(|mark| !mark.in_sync);
+        let mut voters: Vec<ReplicaId> =
+            self.membership.voters.iter().copied().filter(|id| *id == self.replica || !lags(id)).collect();
+        voters.sort_unstable();
+        voters
+    }
+
+    /// How far a follower's log is known to be equal; `None` where this replica does not lead or does not know it.
+    #[must_use]
+    pub fn matched(&self, follower: ReplicaId) -> Option<LogIndex> {
+        let progress = self.node.raft.prs().get(follower.get())?;
+        (self.role() == Role::Leader).then_some(LogIndex(progress.matched))
+    }
+}
