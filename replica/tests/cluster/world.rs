@@ -389,9 +389,6 @@ impl World {
                 let uids: Vec<u64> = old.map(|intent| intent.uid).collect();
                 if uids.is_empty() { Action::Append } else { Action::Expire { uids } }
             }
-            // Only of what is tiered: a trim into the open range behind a roll that was never tiered leaves `tiered_end`
-            // below the first roll (log start 3, tiered end 0, first roll at 1), and no upload is ever appended.
-            6 if status.log_start.0 + 1 >= status.tiered_end.0 => Action::Append,
             6 => Action::Trim { log_start: Offset(status.log_start.0 + 1), cause: TrimCause::DeleteRecords },
             _ => {
                 let (index, _) = status.cut_limit;
