@@ -87,6 +87,27 @@ fn until(world: &mut World, what: &str, holds: impl Fn(&World) -> bool) -> Check
     panic!("never: {what}; {:?}", views.collect::<Vec<_>>());
 }
 
+fn steps(world: &mut World, count: usize) -> Checked {
+    (0..count).try_for_each(|_| world.step())
+}
+
+/// The node dies, with the power or alone, and begins anew.
+fn restart(world: &mut World, power: bool) -> Checked {
+    world.crash(power);
+    assert!(world.start()?);
+    Ok(())
+}
+
+fn until_it_serves(world: &mut World, group: GroupId) -> Checked {
+    until(world, "it to serve", |world| world.views.get(&group).is_some_and(|view| view.ready))
+}
+
+/// The longest partition, once something of it is in the bucket.
+fn until_tiered(world: &mut World) -> Checked<GroupId> {
+    until(world, "something to be tiered", |world| view(world, longest(world)).tiered_end > Offset::ZERO)?;
+    Ok(longest(world))
+}
+
 /// What a scenario does without a bug, in some seeds: nothing wrong.
 fn holds(scenario: impl Fn(u64, Option<Bug>) -> Checked) {
     for seed in 0..4 {
@@ -129,9 +150,7 @@ fn delete_below(world: &mut World, group: GroupId, before: Offset) -> Checked {
         }
         let trim = world.clients.delete_records(group, before);
         tell(world, trim)?;
-        for _ in 0..50 {
-            world.step()?;
-        }
+        steps(world, 50)?;
     }
     panic!("never: records below {before} to be deleted");
 }
@@ -166,8 +185,7 @@ fn put_twice(world: &mut World) -> Checked<(GroupId, (ObjectKey, Bytes, SegmentN
     until(world, "a PUT without its append", |world| unnamed(world).is_some())?;
     let (group, (key, name)) = unnamed(world).expect("it was just found");
     let bytes = world.objects()[&key].clone();
-    world.crash(true);
-    assert!(world.start()?);
+    restart(world, true)?;
     let named = |world: &World| {
         let entries = &world.views.get(&group)?.root.entries;
         entries.iter().find(|entry| entry.base == name.base).cloned()
@@ -219,9 +237,7 @@ fn t38_what_only_this_node_holds_stays_while_the_tier_is_switched() {
             let switched = world.clients.set_tier(id, [enable, pause, false]);
             tell(&mut world, switched)?;
             world.fill()?;
-            for _ in 0..300 {
-                world.step()?;
-            }
+            steps(&mut world, 300)?;
             sealed = sealed.max(world.views.values().map(|view| view.seals.len()).sum());
         }
         assert!(sealed > 0, "nothing was sealed, so that nothing could go too early");
@@ -239,10 +255,7 @@ fn t38_what_only_this_node_holds_stays_while_the_tier_is_switched() {
 fn t39_a_gap_between_the_tier_and_the_log_does_not_wedge_uploads() {
     holds(|seed, bug| {
         let mut world = world(seed, bug)?;
-        until(&mut world, "something to be tiered", |world| {
-            view(world, longest(world)).tiered_end > Offset::ZERO
-        })?;
-        let group = longest(&world);
+        let group = until_tiered(&mut world)?;
         world.remote.1.set_rates(STOPPED);
         until(&mut world, "ranges to wait", |world| view(world, group).rolls.len() > 3)?;
         let before = view(&world, group).high_watermark;
@@ -315,9 +328,8 @@ fn t43_a_log_of_commands_alone_is_read_from_offset_zero() {
         // Nothing fails: a read that does not come is not to be excused by the store.
         world.healed = true;
         for power in [true, false] {
-            world.crash(power);
-            assert!(world.start()?);
-            until(&mut world, "it to serve", |world| world.views.get(&group).is_some_and(|view| view.ready))?;
+            restart(&mut world, power)?;
+            until_it_serves(&mut world, group)?;
             let view = world.views[&group].clone();
             assert_eq!(view.log_start, Offset::ZERO);
             for from in 0..=view.high_watermark.0 {
@@ -343,9 +355,7 @@ fn t45_failed_uploads_do_not_cut_the_log_early() {
         ];
         world.remote.1.set_rates(rates[seed as usize % rates.len()]);
         world.fill()?;
-        for _ in 0..600 {
-            world.step()?;
-        }
+        steps(&mut world, 600)?;
         world.crash(true);
         world.clients.large = false;
         world.finale()
@@ -368,9 +378,7 @@ fn b2_b6_a_manifest_of_nodes_and_merged_segments_is_one_log_of_the_same_bytes() 
             if is_rich(&world) {
                 break;
             }
-            for _ in 0..500 {
-                world.step()?;
-            }
+            steps(&mut world, 500)?;
             world.scan(Depth::Replay)?;
         }
         assert!(is_rich(&world), "the manifest has no nodes, or nothing was merged");
@@ -385,10 +393,7 @@ fn b2_b6_a_manifest_of_nodes_and_merged_segments_is_one_log_of_the_same_bytes() 
 fn b5_nothing_is_uploaded_before_it_is_committed() {
     holds(|seed, bug| {
         let mut world = world(seed, bug)?;
-        until(&mut world, "something to be tiered", |world| {
-            view(world, longest(world)).tiered_end > Offset::ZERO
-        })?;
-        let group = longest(&world);
+        let group = until_tiered(&mut world)?;
         for round in 0..400 {
             world.ask();
             world.append()?;
@@ -398,9 +403,8 @@ fn b5_nothing_is_uploaded_before_it_is_committed() {
             }
             world.absorb()?;
         }
-        world.crash(true);
-        assert!(world.start()?);
-        until(&mut world, "it to serve", |world| world.views.get(&group).is_some_and(|view| view.ready))?;
+        restart(&mut world, true)?;
+        until_it_serves(&mut world, group)?;
         let end = view(&world, group).log_end;
         let beyond = segments(&world, group).into_iter().find(|(_, name)| name.last >= end);
         assert_eq!(beyond, None, "the log ends at {end}");
@@ -429,9 +433,7 @@ fn b7_every_offset_is_read_once_while_objects_are_merged_and_deleted() {
                     world.clients.delete_records(group, Offset(u64::midpoint(start.0, end.0.max(start.0))));
                 tell(&mut world, trim)?;
             }
-            for _ in 0..25 {
-                world.step()?;
-            }
+            steps(&mut world, 25)?;
             let now: BTreeSet<ObjectKey> = world.objects().into_keys().collect();
             deleted.extend(before.difference(&now).cloned());
             before = now;
@@ -476,9 +478,8 @@ fn b9_retention_takes_what_it_may_and_deleted_records_stay_deleted() {
         let (start, end) = (view(&world, group).log_start, view(&world, group).high_watermark);
         let before = Offset(u64::midpoint(start.0, end.0));
         delete_below(&mut world, group, before)?;
-        world.crash(true);
-        assert!(world.start()?);
-        until(&mut world, "it to serve", |world| world.views.get(&group).is_some_and(|view| view.ready))?;
+        restart(&mut world, true)?;
+        until_it_serves(&mut world, group)?;
         assert!(view(&world, group).log_start >= before);
         world.finale()
     });
@@ -492,9 +493,7 @@ fn s1_every_published_checkpoint_is_the_log_up_to_its_index() {
         let mut world = world(seed, bug)?;
         let mut seen = BTreeSet::new();
         for _ in 0..200 {
-            for _ in 0..50 {
-                world.step()?;
-            }
+            steps(&mut world, 50)?;
             let checkpoints: BTreeSet<ObjectKey> =
                 world.objects().into_keys().filter(|key| key.as_str().contains("/ckpt/")).collect();
             if !checkpoints.is_subset(&seen) {
@@ -516,9 +515,7 @@ fn s2_a_checkpoint_that_does_not_read_back_whole_is_not_published() {
         let puts =
             |world: &World| world.objects().keys().filter(|key| key.as_str().contains(".ckpt")).count();
         until(&mut world, "checkpoints to be put", |world| puts(world) > 2)?;
-        for _ in 0..1_000 {
-            world.step()?;
-        }
+        steps(&mut world, 1_000)?;
         let published = world.model.durable.0.values().flat_map(|group| group.entries.values());
         let kind = varve_formats::command::Kind::CkptPublished as u8;
         let published = published.filter(|entry| entry.data.first() == Some(&kind)).count();
