@@ -129,9 +129,8 @@ impl MergeGauge {
         }
     }
 
-    /// These are merged, whether that succeeds or not. What time gave is spent first.
-    pub fn merging(&mut self, entries: &[Entry], options: &Merge) {
-        let bytes: u64 = entries.iter().map(|entry| entry.length).sum();
+    /// A job begins that writes so many bytes once more, whether it succeeds or not. What time gave is spent first.
+    pub fn merging(&mut self, bytes: u64, options: &Merge) {
         let given = bytes.min(self.given);
         self.given -= given;
         self.uploaded = self.uploaded.saturating_sub((bytes - given).saturating_mul(options.one_in));

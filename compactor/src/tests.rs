@@ -621,7 +621,7 @@ fn merging_spends_a_share_of_what_is_uploaded() {
     let (mut gauge, options) = (MergeGauge::default(), Merge::default());
     (0..5).for_each(|_| gauge.uploaded(1_000, &options));
     assert_eq!(gauge.room(&options), 500);
-    gauge.merging(&[entry(0, 10), entry(10, 20)], &options);
+    gauge.merging(200, &options);
     assert_eq!(gauge.room(&options), 300);
     gauge.uploaded(u64::MAX / 2, &options);
     assert_eq!(gauge.room(&options), 1 << 30, "what is saved up is bounded");
@@ -636,7 +636,7 @@ fn a_node_at_rest_merges_a_little_all_the_same() {
     (1..=20).for_each(|step| gauge.passed(at(5_000 + step * 250), &options));
     assert_eq!(gauge.room(&options), 500);
     gauge.uploaded(1_000, &options);
-    gauge.merging(&[Entry { length: 550, ..entry(0, 10) }], &options);
+    gauge.merging(550, &options);
     assert_eq!(gauge.room(&options), 50, "what time gave is spent first");
     gauge.passed(at(u64::MAX / 2), &options);
     assert_eq!(gauge.room(&options), options.bytes_max + 50, "what is saved up is bounded");

@@ -32,6 +32,7 @@ impl World {
         match job {
             Job::Upload { group, roll, .. } => self.check_committed(*group, roll.end),
             Job::Restore { group, entry, .. } => self.check_committed(*group, entry.end()),
+            Job::Mend { group, leaf, .. } => self.check_committed(*group, leaf.end()),
             Job::Delete { group, tombstones, .. } => self.check_deletion(*group, tombstones),
             _ => Ok(()),
         }

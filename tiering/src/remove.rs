@@ -31,6 +31,12 @@ pub enum RemoveError {
         /// What is wrong.
         cause: DecodeError,
     },
+    /// A node that the manifest names is not there: scrub makes it again, or the operator; or it gave way to another just now.
+    #[error("manifest node {key} is gone")]
+    Gone {
+        /// Which node.
+        key: ObjectKey,
+    },
 }
 
 /// Deletes objects of one partition.
@@ -63,14 +69,17 @@ impl<'a> Remover<'a> {
         }
     }
 
-    /// The uids of all that a node names, nodes below it included; none where it is gone.
+    /// The uids of all that a node names, nodes below it included. One that is gone is an error: what it named cannot be told
+    /// from what nothing names.
     pub fn named_below<'b>(
         &'b self,
         reference: &'b NodeReference,
     ) -> BoxFuture<'b, Result<BTreeSet<u64>, RemoveError>> {
         Box::pin(async move {
             let key = self.keys.node(self.identity.topic_id, self.identity.partition, reference);
-            let Some(node) = self.node(&key, reference.level).await? else { return Ok(BTreeSet::new()) };
+            let Some(node) = self.node(&key, reference.level).await? else {
+                return Err(RemoveError::Gone { key });
+            };
             match node.body {
                 FoldPlan::Leaf(entries) => Ok(entries.iter().map(|entry| entry.uid).collect()),
                 FoldPlan::Inner { references, .. } => {

@@ -81,8 +81,10 @@ impl Worker {
             // A slow disk is no idle one.
             let idle = requests.is_empty() && self.gate.answered() == core.batches;
             let written = core.write(requests, self.lane, &self.gate)?;
-            if idle || last {
-                core.rest()?;
+            if (idle || last)
+                && let Err(poisoned) = core.rest()
+            {
+                return core.keep(written.map_or_else(Vec::new, |written| written.requests), poisoned);
             }
             if last && written.is_none() {
                 core.keep_house(&self.gate)?;

@@ -133,9 +133,7 @@ impl Driver {
                 ports.publish(group, view);
             }
             Effect::Start(job) => {
-                if let Job::Merge { entries, .. } = &job {
-                    self.merge.merging(entries, &self.plan_options.merge);
-                }
+                self.merge.merging(merged_bytes(&job), &self.plan_options.merge);
                 ports.start(job);
             }
             Effect::MetadataChanged(image) if !self.metadata_complete => self.replayed = Some(image),
@@ -152,15 +150,8 @@ impl Driver {
     }
 
     fn note(&mut self, input: &mut Input) {
-        match input {
-            Input::JobDone { outcome: JobOutcome::Uploaded { entry, .. }, .. } => {
-                self.merge.uploaded(entry.length, &self.plan_options.merge);
-            }
-            // What a leaf names is known to the job alone.
-            Input::JobDone { outcome: JobOutcome::Mended(mended), .. } => {
-                self.merge.merging(mended.merged(), &self.plan_options.merge);
-            }
-            _ => {}
+        if let Input::JobDone { outcome: JobOutcome::Uploaded { entry, .. }, .. } = input {
+            self.merge.uploaded(entry.length, &self.plan_options.merge);
         }
         match input {
             Input::Persisted { group, ready } => *ready = self.writes.persisted(*group, *ready),
@@ -299,5 +290,19 @@ impl Driver {
     #[must_use]
     pub fn shard(&self) -> &Shard {
         &self.shard
+    }
+}
+
+/// How many bytes of segments a job writes once more, so that they become one.
+fn merged_bytes(job: &Job) -> u64 {
+    match job {
+        Job::Merge { entries, .. } => entries.iter().map(|entry| entry.length).sum(),
+        // All that the leaf names; one segment of it is put there once more for another reason.
+        Job::Mend { leaf, range: Some((intent, _)), .. }
+            if leaf.entries > 1 && (intent.base, intent.end) == (leaf.base, leaf.end()) =>
+        {
+            leaf.segment_bytes
+        }
+        _ => 0,
     }
 }

@@ -353,6 +353,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn where_a_node_of_the_manifest_is_gone_nothing_is_judged() {
+        let (store, keys, known) = (MemoryStore::default(), keys(), knowledge());
+        let identity = known.1.lock().unwrap().identity.clone();
+        let node = put_node(&store, &keys, &identity, FoldPlan::Leaf(vec![entry(1)]), 77).await.unwrap();
+        let key = keys.node(identity.topic_id, identity.partition, &node);
+        Arc::make_mut(&mut known.1.lock().unwrap().root).nodes.push(node);
+        Arc::make_mut(&mut known.1.lock().unwrap().root).entries.clear();
+        put(&store, &segment(place(HERE, 1), 1)).await;
+        assert!(judge(&store, &keys, &known).suspects().await.unwrap().is_empty());
+        store.delete(&key).await.unwrap();
+        // Only the node that is gone named it.
+        judge(&store, &keys, &known).suspects().await.unwrap_err();
+    }
+
+    #[tokio::test]
     async fn nothing_of_a_partition_that_is_not_led_here_is_suspect() {
         let (store, keys, known) = (MemoryStore::default(), keys(), knowledge());
         known.1.lock().unwrap().ready = false;

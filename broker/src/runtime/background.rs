@@ -23,15 +23,15 @@ use crate::{
 /// Threads for background work; they block on disks.
 const THREADS: usize = 4;
 
-/// How much nicer these threads are than the others, in steps of nice(2): where processors are short, about a third of a hot
-/// thread's share.
+/// How nice these threads are, in steps of nice(2), others being at 0: where processors are short, about a third of a hot thread's
+/// share.
 const NICENESS: i32 = 5;
 
 /// Makes the runtime.
 pub fn runtime() -> std::io::Result<Runtime> {
     let begin = || {
         // Where it is refused they share alike.
-        let _ = rustix::process::nice(NICENESS);
+        let _ = rustix::process::setpriority_process(None, NICENESS);
     };
     let mut builder = Builder::new_multi_thread();
     builder.worker_threads(THREADS).thread_name("cold").on_thread_start(begin).enable_all().build()

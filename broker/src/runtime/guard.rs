@@ -89,8 +89,8 @@ async fn confirm(
 /// Watches the claim until it is certain that the prefix is not ours any more; says why then. A store that does not
 /// answer is no reason to stop: hot data is served and nothing is deleted.
 ///
-/// The folder of claims is listed until the claim was confirmed once, and again after anything but "still ours": in
-/// between two reads say the same ([`claim::check`]).
+/// The folder of claims is listed until the claim was confirmed once, and after a look that told nothing: in between two
+/// reads say the same ([`claim::check`]).
 pub async fn watch(
     store: Arc<dyn Store>,
     prefix: Prefix,
@@ -99,17 +99,22 @@ pub async fn watch(
 ) -> ClaimError {
     let mut is_confirmed = false;
     loop {
-        is_confirmed = is_confirmed
-            && claim::check(&*store, &prefix, identity.cluster, identity.incarnation).await.is_ok();
-        if !is_confirmed {
-            match confirm(&*store, &prefix, identity, &*clock).await {
-                Ok(()) => is_confirmed = true,
-                Err(ClaimError::Store(failure)) => tracing::warn!(%failure, "the claim could not be read"),
-                Err(ClaimError::Vanished(key)) => {
-                    tracing::warn!(%key, "the claim was there and is not found")
-                }
-                Err(error) => return error,
+        let look = if is_confirmed {
+            claim::check(&*store, &prefix, identity.cluster, identity.incarnation).await.map(drop)
+        } else {
+            confirm(&*store, &prefix, identity, &*clock).await
+        };
+        let was_confirmed = std::mem::replace(&mut is_confirmed, look.is_ok());
+        match look {
+            Ok(()) => {}
+            Err(ClaimError::Store(failure)) => tracing::warn!(%failure, "the claim could not be read"),
+            Err(ClaimError::Vanished(key)) => tracing::warn!(%key, "the claim was there and is not found"),
+            // Two reads do not tell an emptied prefix from a store that has lost a key; the listing does.
+            Err(ClaimError::Missing(_)) if was_confirmed => {
+                tracing::warn!("the claim is not found");
+                continue;
             }
+            Err(error) => return error,
         }
         clock.sleep(CHECK_INTERVAL).await;
     }

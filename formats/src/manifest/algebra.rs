@@ -301,6 +301,19 @@ impl Root {
         best.start..best.end.min(best.start + fan_out)
     }
 
+    /// Whether all that a plan would take out of the root still stands there as it was.
+    #[must_use]
+    pub fn holds(&self, plan: &FoldPlan) -> bool {
+        match plan {
+            FoldPlan::Leaf(entries) => self.entries.starts_with(entries),
+            FoldPlan::Inner { references, .. } => {
+                let start =
+                    references.first().and_then(|first| self.nodes.iter().position(|node| node == first));
+                start.is_some_and(|start| self.nodes[start..].starts_with(references))
+            }
+        }
+    }
+
     /// Puts a written node in the place of what it covers.
     pub fn fold(&mut self, node: &NodeReference) -> Result<(), FoldError> {
         let (base, last, level) = (node.base, node.last, node.level);

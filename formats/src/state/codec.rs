@@ -41,8 +41,17 @@ stored_frame!(SealEntry, 80, {
     base: offset, end: offset, first_index: index, last_index: index, last_term: term, bytes: u64, sha256: digest,
 });
 
+/// In the place of a tombstone's kind of segment: a leaf that goes alone. Who does not know it must refuse it, for all other nodes
+/// take what they name with them.
+const LEAF_ALONE: u8 = u8::MAX;
+
 fn decode_kind(frame: &mut Decoder) -> Result<EntryKind, DecodeError> {
-    EntryKind::from_number(frame.u8()?).ok_or_else(|| frame.error("unknown kind of segment"))
+    let kind = frame.u8()?;
+    kind_of(frame, kind)
+}
+
+fn kind_of(frame: &Decoder, kind: u8) -> Result<EntryKind, DecodeError> {
+    EntryKind::from_number(kind).ok_or_else(|| frame.error("unknown kind of segment"))
 }
 
 impl Stored for Intent {
@@ -91,12 +100,9 @@ impl Stored for Tombstone {
             frame.offset(self.log_start);
             // A frame that ends here is of a raw segment, or a node, that any checkpoint may name.
             if self.kind != EntryKind::Raw || self.named != NAMED_EVER || self.alone {
-                frame.u8(self.kind as u8);
+                frame.u8(if self.alone { LEAF_ALONE } else { self.kind as u8 });
                 frame.index(self.named.start);
                 frame.index(self.named.end);
-            }
-            if self.alone {
-                frame.bool(true);
             }
         });
     }
@@ -117,11 +123,11 @@ impl Stored for Tombstone {
                 named: NAMED_EVER,
             };
             if !frame.is_empty() {
-                tombstone.kind = decode_kind(frame)?;
+                match frame.u8()? {
+                    LEAF_ALONE => tombstone.alone = true,
+                    kind => tombstone.kind = kind_of(frame, kind)?,
+                }
                 tombstone.named = frame.index()?..frame.index()?;
-            }
-            if !frame.is_empty() {
-                tombstone.alone = frame.bool()?;
             }
             Ok(tombstone)
         })

@@ -240,7 +240,7 @@ impl BucketState {
         self.end_intents(added);
         let log_start = self.log_start;
         self.bury(gone.iter().map(|entry| tombstones::of_entry(place, log_start, entry, incarnation)));
-        self.bury(std::iter::once(tombstones::of_leaf_alone(place, log_start, &old)));
+        self.bury(std::iter::once(tombstones::of_leaf_alone(place, log_start, &old, incarnation)));
         self.manifest_seq += 1;
         true
     }

@@ -58,9 +58,15 @@ pub(super) fn of_node(place: Place, log_start: Offset, node: &NodeReference) -> 
     }
 }
 
-/// Of a leaf that another one stands in for: what it names is named on. Any checkpoint before may name it.
-pub(super) fn of_leaf_alone(place: Place, log_start: Offset, node: &NodeReference) -> Tombstone {
-    Tombstone { alone: true, named: LogIndex::ZERO..place.index, ..of_node(place, log_start, node) }
+/// Of a leaf that another one stands in for: what it names is named on. Any checkpoint of this life before may name it.
+pub(super) fn of_leaf_alone(
+    place: Place,
+    log_start: Offset,
+    node: &NodeReference,
+    incarnation: Incarnation,
+) -> Tombstone {
+    let named = if node.incarnation == incarnation.0 { LogIndex::ZERO..place.index } else { NAMED_EVER };
+    Tombstone { alone: true, named, ..of_node(place, log_start, node) }
 }
 
 /// Of an upload that was given up: no manifest ever named it.

@@ -298,8 +298,17 @@ impl Hosted {
         }
         let Some(state) = self.partition() else { return };
         let Some(contents) = state.bucket().root.plan_fold(self.options.fan_out) else { return };
-        let job = Job::Fold { group: self.group, identity: state.identity().clone(), uid, contents };
-        self.start(job, effects);
+        let identity = state.identity().clone();
+        self.folding = Some(contents.clone());
+        self.start(Job::Fold { group: self.group, identity, uid, contents }, effects);
+    }
+
+    /// The node in the bucket that waits for its command. It names what stood in the root when it was written: a leaf that gave
+    /// way since would be named by it again, and its sums are the same. Then nothing names the node, and the daily listing finds it.
+    pub(super) fn node_folded(&mut self) -> Option<manifest::NodeReference> {
+        let node = self.folded.take()?;
+        let plan = self.folding.take()?;
+        self.partition().is_some_and(|state| state.bucket().root.holds(&plan)).then_some(node)
     }
 
     /// Whether an intent may be given up: never while its upload runs here or its append may be on its way.

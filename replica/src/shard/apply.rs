@@ -73,6 +73,8 @@ impl Hosted {
             self.speculation.reset(state);
         }
         self.upload_failed.clear();
+        // Another leader may have collected what no manifest named in its time.
+        (self.folding, self.folded, self.mended) = (None, None, None);
     }
 
     fn persist(&mut self, ready: u64, persist: Persist, effects: &mut Vec<Effect>) {

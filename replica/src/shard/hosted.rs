@@ -75,6 +75,8 @@ pub(super) struct Hosted {
     pub(super) uploaded: BTreeMap<u64, manifest::Entry>,
     pub(super) upload_failed: BTreeSet<u64>,
     pub(super) unsealing: BTreeMap<u64, SealMark>,
+    /// What the node holds that is being written, or waits below.
+    pub(super) folding: Option<manifest::FoldPlan>,
     /// A node in the bucket whose `NodeFolded` waits for its turn.
     pub(super) folded: Option<manifest::NodeReference>,
     /// A leaf in the bucket whose `LeafReplaced` waits for its turn, or is not applied.
@@ -136,6 +138,7 @@ impl Hosted {
             uploaded: BTreeMap::new(),
             upload_failed: BTreeSet::new(),
             unsealing: BTreeMap::new(),
+            folding: None,
             folded: None,
             mended: None,
             reaped_early: BTreeSet::new(),

@@ -129,7 +129,7 @@ impl Hosted {
     /// Proposes what waited for its turn behind another change of the manifest.
     pub(super) fn advance_jobs(&mut self, now: Now) {
         let Some(fence) = self.fence() else { return };
-        if let Some(node) = self.folded.take() {
+        if let Some(node) = self.node_folded() {
             self.propose_fenced(now, &Command::NodeFolded(NodeFolded { fence, node }), None);
         } else if let Some(replaced) = self.replaced_leaf(fence) {
             self.propose_fenced(now, &Command::LeafReplaced(replaced), None);

@@ -72,6 +72,33 @@ fn row_60_a_damaged_leaf_gives_way_to_one_of_the_same_entries_and_goes_alone() {
 }
 
 #[test]
+fn b1_a_leaf_that_gives_way_while_it_is_folded_is_not_named_again() {
+    let mut node = folded();
+    let mut n = 5;
+    while node.status().root.nodes.len() < 5 {
+        node.tier_next(n);
+        n += 1;
+        if node.status().root.entries.len() > 4 {
+            node.fold(100 + n);
+        }
+    }
+    let (plan, inner) = node.start_fold(200).unwrap();
+    let FoldPlan::Inner { references, .. } = plan else { panic!() };
+    assert_eq!(references[0].uid, 50);
+    node.act(Action::MendLeaf { uid: 60, leaf: 50 });
+    let leaf = NodeReference { uid: 60, ..references[0].clone() };
+    node.done(JobOutcome::Mended(Box::new(Mended { removed: 50, node: leaf, exchanged: None })));
+    node.done(JobOutcome::Folded { node: inner });
+    let uids: Vec<u64> = node.status().root.nodes.iter().map(|node| node.uid).collect();
+    assert_eq!((uids[0], uids.len()), (60, 5), "the damaged leaf would have come back below the inner node");
+    let (again, inner) = node.start_fold(201).unwrap();
+    let FoldPlan::Inner { references, .. } = again else { panic!() };
+    assert_eq!(references[0].uid, 60);
+    node.done(JobOutcome::Folded { node: inner });
+    assert_eq!(node.status().root.nodes[0].uid, 201);
+}
+
+#[test]
 fn row_60_a_segment_of_a_leaf_is_put_once_more_and_named_by_another_leaf() {
     let mut node = folded();
     let known = entries(&node);
