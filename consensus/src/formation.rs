@@ -5,7 +5,7 @@
 //!               all seeds answer,          all seeds promised the same; the bucket is claimed;
 //!               all are empty,             the coordinator (lowest node) decides alone and once,
 //!               all name one set           the others follow its decision if it names their disk
-//!  otherwise:   somebody is formed, and not with this disk: join as a new node
+//!  otherwise:   somebody is formed, and not with this disk: formed{cluster, who}, and join as a new node
 //! ```
 //! Every arrow is durable before anybody hears of it. What keeps a second cluster from being founded:
 //! - A promise asks for the answer of every seed, so with one slow seed nobody begins.
@@ -13,6 +13,8 @@
 //!   promise, knows nothing of it, and waits for ever (`Waiting::Wiped`): the cluster may have been formed.
 //! - The decision names each member's disk by a number that was drawn with its promise. A disk that was wiped since, and
 //!   promised again, is not in it: it never counts as the voter that it was (S6).
+//! - A disk that joins later makes the decision durable first: whoever is asked says that there is a cluster, also when
+//!   all disks of the decision are gone.
 //! - The claim on the bucket's prefix is taken between the promises and the decision. An unformed cluster that finds one
 //!   refuses: `varve restore`.
 
@@ -91,7 +93,8 @@ pub enum FormationEffect {
         /// The voters of group 0.
         voters: Vec<ReplicaId>,
     },
-    /// The cluster is there, without this disk: ask to be added as a new node, under new replica ids.
+    /// The cluster is there, without this disk: ask to be added as a new node, under new replica ids. Comes again at every
+    /// start: whether this node was added already, the driver knows.
     Join {
         /// The cluster.
         cluster: ClusterId,
@@ -169,7 +172,7 @@ enum Claim {
 }
 
 impl Formation {
-    /// Goes on from what the disk holds. A formed disk starts at once.
+    /// Goes on from what the disk holds. A formed disk starts, or joins, at once.
     #[must_use]
     pub fn new(founder: Founder, record: FormationRecord) -> (Self, Vec<FormationEffect>) {
         let claim = if founder.claims { Claim::Unknown } else { Claim::Made };
@@ -290,7 +293,11 @@ impl Formation {
             let first = |node: &NodeId| ReplicaId::new(*node, 1).expect("1 is a counter");
             let (cluster, voters) = (*cluster, members.keys().map(first).collect());
             self.over = true;
-            return effects.push(FormationEffect::Start { cluster, voters });
+            return effects.push(if self.is_member() {
+                FormationEffect::Start { cluster, voters }
+            } else {
+                FormationEffect::Join { cluster }
+            });
         }
         if self.follow_the_formed(effects) {
             return;
@@ -320,24 +327,24 @@ impl Formation {
         effects.push(FormationEffect::Write(record));
     }
 
-    /// Somebody is formed: with this disk, or without it.
+    /// Somebody is formed: with this disk, or without it. Either is written down before anything comes of it.
     fn follow_the_formed(&mut self, effects: &mut Vec<FormationEffect>) -> bool {
         let formed = self.answers.values().find_map(|(_, answer)| match &answer.state {
             SeedState::Formed { cluster, members } => Some((*cluster, members.clone())),
             SeedState::Empty | SeedState::Promised { .. } => None,
         });
         let Some((cluster, members)) = formed else { return false };
-        if let FormationRecord::Promised { node, seeds, cluster: promised, disk } = &self.record
-            && *promised == cluster
-            && (members.get(node) == Some(disk) || is_planted(Bug::DecisionNamesNoDisks))
-        {
-            let (node, seeds, disk) = (*node, seeds.clone(), *disk);
-            self.write(FormationRecord::Formed { node, seeds, cluster, disk, members }, effects);
-        } else {
-            self.over = true;
-            effects.push(FormationEffect::Join { cluster });
-        }
+        // Who joins writes it, too: what nobody remembers could be founded once more.
+        let Founder { node, seeds, .. } = self.founder.clone();
+        let disk = self.record.disk().unwrap_or(self.founder.disk);
+        self.write(FormationRecord::Formed { node, seeds, cluster, disk, members }, effects);
         true
+    }
+
+    /// Whether the decision names this disk: not that of a node that joined later, nor one that was wiped.
+    fn is_member(&self) -> bool {
+        let FormationRecord::Formed { node, disk, members, .. } = &self.record else { return false };
+        members.get(node) == Some(disk) || is_planted(Bug::DecisionNamesNoDisks)
     }
 
     /// Nobody is formed: the next step, or what it waits for.

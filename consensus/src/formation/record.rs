@@ -30,7 +30,7 @@ pub enum FormationRecord {
         /// This disk's number.
         disk: u64,
     },
-    /// The cluster is formed, with these members.
+    /// The cluster is formed, with these members: this disk is one of them, or joins.
     Formed {
         /// Whose disk it is.
         node: NodeId,
