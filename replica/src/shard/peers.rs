@@ -85,6 +85,9 @@ impl Shard {
         change: Change,
         effects: &mut Vec<Effect>,
     ) -> Result<LogIndex, ProposeError> {
+        if self.failed {
+            return Err(ProposeError::Fenced);
+        }
         let nobody = Err(ProposeError::NotLeader { leader: None });
         let proposed =
             self.groups.serve(group, |hosted| hosted.raft.propose_change(change)).unwrap_or(nobody);
@@ -94,6 +97,9 @@ impl Shard {
 
     /// Hands leadership to another voter.
     pub fn transfer(&mut self, now: Now, group: GroupId, to: ReplicaId, effects: &mut Vec<Effect>) {
+        if self.failed {
+            return;
+        }
         self.groups.serve(group, |hosted| hosted.raft.transfer(to));
         self.drive(now, group, effects);
     }
