@@ -60,6 +60,9 @@ impl Shard {
     /// Takes an input from, or about, the other nodes.
     pub fn peer_step(&mut self, now: Now, input: PeerInput, effects: &mut Vec<Effect>) {
         if self.failed {
+            if let PeerInput::Read { ticket, .. } = input {
+                self.outbox.push(PeerEffect::Read { ticket, outcome: Err(ReadError::Fenced) });
+            }
             return;
         }
         match input {
