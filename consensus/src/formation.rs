@@ -1,18 +1,21 @@
 //! How a cluster comes to be: once, and never twice from the same seeds (RAFT.md 7).
 //!
 //! ```text
-//!  seeds:     empty ───────────> promised{cluster, disk} ───────────> formed{cluster, who with which disk}
+//!  seeds:     empty ───────────> promised{cluster, disk, who decides} ──> formed{cluster, who with which disk}
 //!               all seeds answer,          all seeds promised the same; the bucket is claimed;
 //!               all are empty,             the coordinator (lowest node) decides alone and once,
 //!               all name one set           the others follow its decision if it names their disk
-//!  otherwise:   somebody is formed, and not with this disk: join as a new node
+//!  otherwise:   somebody is formed, and not with this disk: formed{cluster, who}, and join as a new node
 //! ```
 //! Every arrow is durable before anybody hears of it. What keeps a second cluster from being founded:
 //! - A promise asks for the answer of every seed, so with one slow seed nobody begins.
-//! - Only the coordinator draws a cluster, and only while all are empty. A coordinator that lost its disk finds another's
+//! - Only the coordinator draws a cluster, and only while all are empty. Every promise names it and the seeds: nobody else
+//!   decides, also when it is replaced (`Waiting::Decider`, `Waiting::SeedsChanged`): it may have decided already. A coordinator that lost its disk finds another's
 //!   promise, knows nothing of it, and waits for ever (`Waiting::Wiped`): the cluster may have been formed.
 //! - The decision names each member's disk by a number that was drawn with its promise. A disk that was wiped since, and
 //!   promised again, is not in it: it never counts as the voter that it was (S6).
+//! - A disk that joins later makes the decision durable first: whoever is asked says that there is a cluster, also when
+//!   all disks of the decision are gone.
 //! - The claim on the bucket's prefix is taken between the promises and the decision. An unformed cluster that finds one
 //!   refuses: `varve restore`.
 
@@ -91,7 +94,8 @@ pub enum FormationEffect {
         /// The voters of group 0.
         voters: Vec<ReplicaId>,
     },
-    /// The cluster is there, without this disk: ask to be added as a new node, under new replica ids.
+    /// The cluster is there, without this disk: ask to be added as a new node, under new replica ids. Comes again at every
+    /// start: whether this node was added already, the driver knows.
     Join {
         /// The cluster.
         cluster: ClusterId,
@@ -134,6 +138,18 @@ pub enum Waiting {
     /// formed, or after. If none of the seeds ever started, their data directories may be emptied.
     #[error("seed {0} has promised a cluster that its coordinator has forgotten")]
     Wiped(String),
+    /// This disk promised with other seeds than are configured now: the cluster may be formed with those. Configure them
+    /// again; or, if none of them ever started, the data directories may be emptied.
+    #[error("this disk has promised to form a cluster with the seeds {0:?}, not with those configured now")]
+    SeedsChanged(SeedSet),
+    /// Seeds have promised a cluster that only this node may decide on, and it is no seed any more: it may have formed it.
+    #[error("seed {seed} has promised a cluster that only node {coordinator} may form")]
+    Decider {
+        /// Who promised.
+        seed: String,
+        /// Who may decide; 0 where the promise does not say.
+        coordinator: u32,
+    },
     /// The others' promises.
     #[error("waiting for promises")]
     Promises,
@@ -169,7 +185,7 @@ enum Claim {
 }
 
 impl Formation {
-    /// Goes on from what the disk holds. A formed disk starts at once.
+    /// Goes on from what the disk holds. A formed disk starts, or joins, at once.
     #[must_use]
     pub fn new(founder: Founder, record: FormationRecord) -> (Self, Vec<FormationEffect>) {
         let claim = if founder.claims { Claim::Unknown } else { Claim::Made };
@@ -290,7 +306,11 @@ impl Formation {
             let first = |node: &NodeId| ReplicaId::new(*node, 1).expect("1 is a counter");
             let (cluster, voters) = (*cluster, members.keys().map(first).collect());
             self.over = true;
-            return effects.push(FormationEffect::Start { cluster, voters });
+            return effects.push(if self.is_member() {
+                FormationEffect::Start { cluster, voters }
+            } else {
+                FormationEffect::Join { cluster }
+            });
         }
         if self.follow_the_formed(effects) {
             return;
@@ -320,30 +340,31 @@ impl Formation {
         effects.push(FormationEffect::Write(record));
     }
 
-    /// Somebody is formed: with this disk, or without it.
+    /// Somebody is formed: with this disk, or without it. Either is written down before anything comes of it.
     fn follow_the_formed(&mut self, effects: &mut Vec<FormationEffect>) -> bool {
         let formed = self.answers.values().find_map(|(_, answer)| match &answer.state {
             SeedState::Formed { cluster, members } => Some((*cluster, members.clone())),
             SeedState::Empty | SeedState::Promised { .. } => None,
         });
         let Some((cluster, members)) = formed else { return false };
-        if let FormationRecord::Promised { node, seeds, cluster: promised, disk } = &self.record
-            && *promised == cluster
-            && (members.get(node) == Some(disk) || is_planted(Bug::DecisionNamesNoDisks))
-        {
-            let (node, seeds, disk) = (*node, seeds.clone(), *disk);
-            self.write(FormationRecord::Formed { node, seeds, cluster, disk, members }, effects);
-        } else {
-            self.over = true;
-            effects.push(FormationEffect::Join { cluster });
-        }
+        // Who joins writes it, too: what nobody remembers could be founded once more.
+        let Founder { node, seeds, .. } = self.founder.clone();
+        let disk = self.record.disk().unwrap_or(self.founder.disk);
+        self.write(FormationRecord::Formed { node, seeds, cluster, disk, members }, effects);
         true
+    }
+
+    /// Whether the decision names this disk: not that of a node that joined later, nor one that was wiped.
+    fn is_member(&self) -> bool {
+        let FormationRecord::Formed { node, disk, members, .. } = &self.record else { return false };
+        members.get(node) == Some(disk) || is_planted(Bug::DecisionNamesNoDisks)
     }
 
     /// Nobody is formed: the next step, or what it waits for.
     fn next(&self) -> Result<Next, Waiting> {
         self.check_answers()?;
-        let coordinator = self.answers.values().map(|(_, answer)| answer.node).min();
+        self.check_seeds()?;
+        let coordinator = self.coordinator()?;
         let promised = self.agreed_promise(coordinator)?;
         match &self.record {
             FormationRecord::Empty if self.claim == Claim::Unknown => Ok(Next::Look),
@@ -358,13 +379,14 @@ impl Formation {
                 // The coordinator names the cluster; the others take the name that it made durable.
                 let cluster = match promised {
                     Some(cluster) => cluster,
-                    None if coordinator == Some(self.founder.node) => self.founder.cluster,
+                    None if coordinator == self.founder.node => self.founder.cluster,
                     None => return Err(Waiting::Promises),
                 };
                 let Founder { node, seeds, disk, .. } = self.founder.clone();
-                Ok(Next::Write(FormationRecord::Promised { node, seeds, cluster, disk }))
+                let coordinator = Some(coordinator);
+                Ok(Next::Write(FormationRecord::Promised { node, seeds, cluster, disk, coordinator }))
             }
-            FormationRecord::Promised { node, seeds, cluster, disk } if coordinator == Some(*node) => {
+            FormationRecord::Promised { node, seeds, cluster, disk, .. } if coordinator == *node => {
                 let members = self.promises(*cluster).ok_or(Waiting::Promises)?;
                 match self.claim {
                     Claim::Unknown | Claim::Free => return Ok(Next::Claim(*cluster)),
@@ -399,19 +421,47 @@ impl Formation {
         Ok(())
     }
 
+    /// A promise holds for the seeds it was given with: with others, others would decide.
+    fn check_seeds(&self) -> Result<(), Waiting> {
+        match self.record.promise() {
+            Some((_, seeds)) if *seeds != self.founder.seeds => Err(Waiting::SeedsChanged(seeds.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Who decides: whom the promises name, and while there are none the lowest node. Another than the promised one would
+    /// decide beside it.
+    fn coordinator(&self) -> Result<NodeId, Waiting> {
+        let nodes = || self.answers.values().map(|(_, answer)| answer.node);
+        let lowest = nodes().min().unwrap_or(self.founder.node);
+        let mut named = None;
+        for (seed, (_, answer)) in &self.answers {
+            let promise = match (&answer.state, self.record.promise()) {
+                (_, Some((coordinator, _))) if answer.node == self.founder.node => coordinator,
+                (_, None) if answer.node == self.founder.node => continue,
+                (SeedState::Promised { coordinator, .. }, _) => *coordinator,
+                _ => continue,
+            };
+            let known = promise.is_some_and(|node| nodes().any(|answers| answers == node));
+            if !known || named.is_some_and(|named| promise != Some(named)) {
+                let coordinator = promise.map_or(0, NodeId::get);
+                return Err(Waiting::Decider { seed: seed.clone(), coordinator });
+            }
+            named = promise;
+        }
+        Ok(named.unwrap_or(lowest))
+    }
+
     /// The one cluster that seeds have promised, which the coordinator has promised as well.
-    fn agreed_promise(&self, coordinator: Option<NodeId>) -> Result<Option<ClusterId>, Waiting> {
-        let state = |answer: &Answer| match answer.state {
-            SeedState::Promised { cluster, .. } => Some(cluster),
-            _ => None,
-        };
+    fn agreed_promise(&self, coordinator: NodeId) -> Result<Option<ClusterId>, Waiting> {
         let own = |answer: &Answer| answer.node == self.founder.node;
-        let promise = |answer: &Answer| if own(answer) { self.record.promised() } else { state(answer) };
-        let drawn = self
-            .answers
-            .values()
-            .find(|(_, answer)| Some(answer.node) == coordinator)
-            .and_then(|(_, answer)| promise(answer));
+        let promise = |answer: &Answer| match answer.state {
+            _ if own(answer) => self.record.promised(),
+            SeedState::Promised { cluster, .. } => Some(cluster),
+            SeedState::Empty | SeedState::Formed { .. } => None,
+        };
+        let mut answers = self.answers.values().map(|(_, answer)| answer);
+        let drawn = answers.find(|answer| answer.node == coordinator).and_then(promise);
         for (seed, (_, answer)) in &self.answers {
             if promise(answer).is_some_and(|promised| Some(promised) != drawn) {
                 return Err(Waiting::Wiped(seed.clone()));
@@ -427,7 +477,7 @@ impl Formation {
             .values()
             .map(|(_, answer)| match answer.state {
                 _ if answer.node == self.founder.node => own.map(|disk| (answer.node, disk)),
-                SeedState::Promised { cluster: promised, disk } if promised == cluster => {
+                SeedState::Promised { cluster: promised, disk, .. } if promised == cluster => {
                     Some((answer.node, disk))
                 }
                 _ => None,

@@ -292,11 +292,15 @@ fn check_snapshot(view: &View, message: &eraftpb::Message) -> Result<(), Refused
     if snapshot.data.len() > POINTER_BYTES_MAX {
         return Err(Violation::TooLarge(snapshot.data.len()).into());
     }
-    let membership = Membership::from_raft(metadata.get_conf_state());
-    if !membership.is_canonical() {
+    let state = metadata.get_conf_state();
+    let membership = Membership::from_raft(state);
+    // Raft gets the ids as they came: none may be lost on the way to ours.
+    let count = |state: &eraftpb::ConfState| {
+        [&state.voters, &state.learners, &state.voters_outgoing, &state.learners_next].map(Vec::len)
+    };
+    if !membership.is_canonical() || count(&membership.to_raft()) != count(state) {
         return Err(Violation::MembershipInvalid.into());
     }
-    let state = metadata.get_conf_state();
     let members = [&state.voters, &state.learners, &state.voters_outgoing];
     if members.iter().any(|ids| ids.contains(&view.replica.get())) {
         Ok(())

@@ -77,11 +77,6 @@ impl LeaderBoard {
     pub fn iter(&self) -> impl Iterator<Item = &LeaderReport> {
         self.reports.values()
     }
-
-    /// The group is no more.
-    pub fn forget(&mut self, group: GroupId) {
-        self.reports.remove(&group);
-    }
 }
 
 /// What this node leads, and when it last changed.

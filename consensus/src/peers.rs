@@ -53,7 +53,6 @@ struct Peer {
     answers: Vec<Beat>,
     disowned: BTreeSet<GroupId>,
     urgent: bool,
-    sent: u64,
     /// Up to where it has heard our reports, and we its.
     acked: u64,
     through: u64,
@@ -79,7 +78,7 @@ pub enum PulseError {
 /// What a pulse means for the groups.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// Groups to wake: their leader's node began a new life, or does not lead them.
+    /// Groups to wake: their leader's node does not lead them.
     pub(crate) wake: Vec<GroupId>,
     /// Whether the peer was dead until now.
     pub(crate) revived: bool,
@@ -91,6 +90,8 @@ pub struct Peers {
     pub(crate) config: NodeConfig,
     ticks: u64,
     pulsed_at: u64,
+    /// The newest pulse's number, over all peers: one that is forgotten and comes back must not find it lower.
+    sent: u64,
     peers: BTreeMap<NodeId, Peer>,
     /// Whose death would wake a group.
     rests_with: BTreeMap<GroupId, NodeId>,
@@ -106,6 +107,7 @@ impl Peers {
             config,
             ticks: 0,
             pulsed_at: 0,
+            sent: 0,
             peers: BTreeMap::new(),
             rests_with: BTreeMap::new(),
             to_wake: BTreeSet::new(),
@@ -115,9 +117,17 @@ impl Peers {
         }
     }
 
-    /// The other nodes, from the metadata; whoever is not among them is forgotten.
+    /// The other nodes, from the metadata; whoever is not among them is forgotten, and
+    /// nobody rests on its word.
     pub(crate) fn set(&mut self, nodes: &BTreeSet<NodeId>) {
-        self.peers.retain(|node, _| nodes.contains(node));
+        let to_wake = &mut self.to_wake;
+        self.peers.retain(|node, peer| {
+            let stays = nodes.contains(node);
+            if !stays {
+                to_wake.append(&mut peer.resting);
+            }
+            stays
+        });
         let own = self.config.node;
         for node in nodes.iter().filter(|node| **node != own) {
             self.peer(*node);
@@ -165,12 +175,19 @@ impl Peers {
         if self.rests_with.get(&group).copied() == node {
             return;
         }
-        if let Some(before) = self.rests_with.remove(&group) {
-            self.peer(before).resting.remove(&group);
+        if let Some(before) = self.rests_with.remove(&group).and_then(|before| self.peers.get_mut(&before)) {
+            before.resting.remove(&group);
         }
-        if let Some(node) = node {
-            self.rests_with.insert(group, node);
-            self.peer(node).resting.insert(group);
+        let Some(node) = node else { return };
+        self.rests_with.insert(group, node);
+        match self.peers.get_mut(&node).filter(|peer| !peer.dead) {
+            Some(peer) => {
+                peer.resting.insert(group);
+            }
+            // It has died already, or is no peer: no death will tell.
+            None => {
+                self.to_wake.insert(group);
+            }
         }
     }
 
@@ -216,23 +233,25 @@ impl Peers {
         if pulse.life < peer.life {
             return Err(PulseError::Stale);
         }
-        let mut heard = Heard::default();
+        let (mut heard, mut woken) = (Heard::default(), BTreeSet::new());
         if pulse.life > peer.life {
-            // What it led it leads no more; what it had heard it has forgotten.
-            heard.wake = peer.resting.iter().copied().collect();
+            // What it led it leads no more, and a bounded number wakes at a time; what it had heard it has forgotten.
+            woken.extend(peer.resting.iter().copied());
             (peer.life, peer.number, peer.acked, peer.through) = (pulse.life, 0, 0, 0);
         }
         if pulse.number > peer.number {
             (peer.number, peer.heard_at) = (pulse.number, ticks);
             heard.revived = std::mem::take(&mut peer.dead);
+            if pulse.heard.0 == own_life {
+                // It may be less than before: whoever forgot us meanwhile hears all of it again.
+                peer.acked = pulse.heard.1;
+            }
             heard.wake.extend(pulse.disowned.iter().filter(|group| peer.resting.contains(group)));
-        }
-        if pulse.heard.0 == own_life {
-            peer.acked = peer.acked.max(pulse.heard.1);
         }
         if pulse.after <= peer.through {
             peer.through = peer.through.max(pulse.through);
         }
+        self.to_wake.append(&mut woken);
         for report in &pulse.reports {
             self.board.learn(report);
         }
@@ -245,12 +264,13 @@ impl Peers {
         if due {
             self.pulsed_at = self.ticks;
         }
-        let (config, publisher) = (&self.config, &self.publisher);
+        let (config, publisher, sent) = (&self.config, &self.publisher, &mut self.sent);
         let mut pulses = Vec::new();
         for (&node, peer) in &mut self.peers {
             let mut more = due || std::mem::take(&mut peer.urgent);
             while more {
-                pulses.push((node, peer.pulse(config, publisher)));
+                *sent += 1;
+                pulses.push((node, peer.pulse(*sent, config, publisher)));
                 more = !peer.beats.is_empty() || !peer.answers.is_empty();
             }
         }
@@ -259,15 +279,14 @@ impl Peers {
 }
 
 impl Peer {
-    fn pulse(&mut self, config: &NodeConfig, publisher: &Publisher) -> Pulse {
-        self.sent += 1;
+    fn pulse(&mut self, number: u64, config: &NodeConfig, publisher: &Publisher) -> Pulse {
         let (through, reports) = publisher.since(self.acked);
         let (beats, answers) = (&mut self.beats, &mut self.answers);
         Pulse {
             cluster: config.cluster,
             from: config.node,
             life: config.life,
-            number: self.sent,
+            number,
             heard: (self.life, self.through),
             beats: beats.drain(..beats.len().min(PULSE_BEATS_MAX)).collect(),
             answers: answers.drain(..answers.len().min(PULSE_BEATS_MAX)).collect(),

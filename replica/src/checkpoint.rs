@@ -83,15 +83,14 @@ impl Captured {
         seals: &Arc<Vec<SealMark>>,
         members: &Membership,
     ) -> Self {
-        let mut state = state.clone();
+        let mut state = Box::new(state.clone());
         if is_seeded(Bug::ReseededForgetsA) {
             state.bucket_index = state.bucket_index.min(state.records.index);
         }
-        let state = &state;
         Self {
-            header: partition_header(group, state, &state.records, members),
+            header: partition_header(group, &state, &state.records, members),
             log_start: state.bucket.log_start,
-            state: State::Local { state: Box::new(state.clone()), seals: Arc::clone(seals) },
+            state: State::Local { state, seals: Arc::clone(seals) },
         }
     }
 

@@ -141,6 +141,8 @@ impl Shard {
             self.lingering.insert(id, running);
         }
         hosted.fail_waiters(&Refusal::Unknown, effects);
+        hosted.end_reads();
+        self.outbox.append(&mut hosted.told);
         if !self.failed {
             hosted.mark(Mark::Destroyed, effects);
         }
@@ -170,7 +172,12 @@ impl Shard {
     fn fail(&mut self, effects: &mut Vec<Effect>) {
         self.failed = true;
         for id in self.groups() {
-            self.groups.serve(id, |hosted| hosted.fail_waiters(&Refusal::StorageError, effects));
+            let told = self.groups.serve(id, |hosted| {
+                hosted.fail_waiters(&Refusal::StorageError, effects);
+                hosted.end_reads();
+                std::mem::take(&mut hosted.told)
+            });
+            self.outbox.extend(told.into_iter().flatten());
         }
     }
 

@@ -8,7 +8,7 @@ use varve_common::{
     codec::{DecodeError, Decoder, Encoder},
 };
 
-use super::wire::{SeedState, decode_members, encode_members};
+use super::wire::{SeedState, decode_coordinator, decode_members, encode_coordinator, encode_members};
 
 /// The seeds, as all of them are configured to name them.
 pub type SeedSet = BTreeSet<String>;
@@ -29,8 +29,10 @@ pub enum FormationRecord {
         cluster: ClusterId,
         /// This disk's number.
         disk: u64,
+        /// The one node that may decide; `None` in promises of the first release, on which nobody decides any more.
+        coordinator: Option<NodeId>,
     },
-    /// The cluster is formed, with these members.
+    /// The cluster is formed, with these members: this disk is one of them, or joins.
     Formed {
         /// Whose disk it is.
         node: NodeId,
@@ -60,6 +62,14 @@ impl FormationRecord {
         }
     }
 
+    /// Who may decide on what this disk promised, and with which seeds.
+    pub(super) const fn promise(&self) -> Option<(Option<NodeId>, &SeedSet)> {
+        match self {
+            Self::Promised { coordinator, seeds, .. } => Some((*coordinator, seeds)),
+            Self::Empty | Self::Formed { .. } => None,
+        }
+    }
+
     pub(super) const fn disk(&self) -> Option<u64> {
         match self {
             Self::Empty => None,
@@ -72,21 +82,23 @@ impl FormationRecord {
     pub fn state(&self) -> SeedState {
         match self {
             Self::Empty => SeedState::Empty,
-            Self::Promised { cluster, disk, .. } => SeedState::Promised { cluster: *cluster, disk: *disk },
+            Self::Promised { cluster, disk, coordinator, .. } => {
+                SeedState::Promised { cluster: *cluster, disk: *disk, coordinator: *coordinator }
+            }
             Self::Formed { cluster, members, .. } => {
                 SeedState::Formed { cluster: *cluster, members: members.clone() }
             }
         }
     }
 
-    /// `kind u8 | node u32 | cluster [16] | disk u64 | seeds | members`.
+    /// `kind u8 | node u32 | cluster [16] | disk u64 | seeds`, then `coordinator u32` of a promise, else `members`.
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let mut encoder = Encoder::new();
         encoder.frame(|encoder| {
             let (kind, node, seeds, cluster, disk, members) = match self {
                 Self::Empty => return encoder.u8(0),
-                Self::Promised { node, seeds, cluster, disk } => (1, node, seeds, cluster, disk, None),
+                Self::Promised { node, seeds, cluster, disk, .. } => (1, node, seeds, cluster, disk, None),
                 Self::Formed { node, seeds, cluster, disk, members } => {
                     (2, node, seeds, cluster, disk, Some(members))
                 }
@@ -96,6 +108,9 @@ impl FormationRecord {
             encoder.raw(&cluster.0);
             encoder.u64(*disk);
             encoder.list(seeds.iter(), |encoder, seed| encoder.string(seed));
+            if let Self::Promised { coordinator, .. } = self {
+                encode_coordinator(encoder, *coordinator);
+            }
             if let Some(members) = members {
                 encode_members(encoder, members);
             }
@@ -121,7 +136,10 @@ impl FormationRecord {
         let disk = decoder.u64()?;
         let seeds = decoder.list(4, Decoder::string)?.into_iter().collect();
         match kind {
-            1 => Ok(Self::Promised { node, seeds, cluster, disk }),
+            1 => {
+                let coordinator = decode_coordinator(decoder)?;
+                Ok(Self::Promised { node, seeds, cluster, disk, coordinator })
+            }
             2 => Ok(Self::Formed { node, seeds, cluster, disk, members: decode_members(decoder)? }),
             _ => Err(decoder.error("unknown kind of formation record")),
         }
@@ -137,7 +155,9 @@ mod tests {
         let node = |id| NodeId::new(id).unwrap();
         let seeds: SeedSet = ["a:9093", "b:9093"].map(str::to_owned).into();
         let cluster = ClusterId([9; 16]);
-        let promised = FormationRecord::Promised { node: node(3), seeds: seeds.clone(), cluster, disk: 77 };
+        let coordinator = Some(node(2));
+        let promised =
+            FormationRecord::Promised { node: node(3), seeds: seeds.clone(), cluster, disk: 77, coordinator };
         let members = BTreeMap::from([(node(3), 77), (node(4), 88)]);
         let formed = FormationRecord::Formed { node: node(3), seeds, cluster, disk: 77, members };
         // Bytes of the first release: they stay readable.
@@ -148,10 +168,17 @@ mod tests {
         .concat();
         let hex: String = formed.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, fixture);
-        for record in [FormationRecord::Empty, promised, formed] {
+        for record in [FormationRecord::Empty, promised.clone(), formed] {
             let bytes = record.encode();
             assert_eq!(FormationRecord::decode(bytes.clone()), Ok(record));
             assert!((0..bytes.len()).all(|cut| FormationRecord::decode(bytes.slice(..cut)).is_err()));
         }
+        // A promise of the first release named no coordinator.
+        let mut bytes = promised.encode().to_vec();
+        bytes.truncate(bytes.len() - 4);
+        bytes[0] -= 4;
+        let FormationRecord::Promised { node, seeds, cluster, disk, .. } = promised else { unreachable!() };
+        let old = FormationRecord::Promised { node, seeds, cluster, disk, coordinator: None };
+        assert_eq!(FormationRecord::decode(bytes.into()), Ok(old));
     }
 }

@@ -30,6 +30,8 @@ pub enum SeedState {
         cluster: ClusterId,
         /// Its disk's number.
         disk: u64,
+        /// Who alone may decide, as far as it knows.
+        coordinator: Option<NodeId>,
     },
     /// It is a member of a cluster, or was added to one later (then it is not among these).
     Formed {
@@ -88,10 +90,11 @@ impl Answer {
             encoder.list(self.seeds.iter(), |encoder, seed| encoder.string(seed));
             match &self.state {
                 SeedState::Empty => encoder.u8(0),
-                SeedState::Promised { cluster, disk } => {
+                SeedState::Promised { cluster, disk, coordinator } => {
                     encoder.u8(1);
                     encoder.raw(&cluster.0);
                     encoder.u64(*disk);
+                    encode_coordinator(encoder, *coordinator);
                 }
                 SeedState::Formed { cluster, members } => {
                     encoder.u8(2);
@@ -117,7 +120,10 @@ impl Answer {
         let seeds = decoder.list(4, Decoder::string)?.into_iter().collect();
         let state = match decoder.u8()? {
             0 => SeedState::Empty,
-            1 => SeedState::Promised { cluster: cluster(decoder)?, disk: decoder.u64()? },
+            1 => {
+                let (cluster, disk) = (cluster(decoder)?, decoder.u64()?);
+                SeedState::Promised { cluster, disk, coordinator: decode_coordinator(decoder)? }
+            }
             2 => SeedState::Formed { cluster: cluster(decoder)?, members: decode_members(decoder)? },
             _ => return Err(decoder.error("unknown state of a seed")),
         };
@@ -128,6 +134,15 @@ impl Answer {
 pub(super) fn cluster(decoder: &mut Decoder) -> Result<ClusterId, DecodeError> {
     let bytes = decoder.raw(16)?;
     Ok(ClusterId(bytes.as_ref().try_into().expect("raw gives as many bytes as asked")))
+}
+
+/// The last field of its frame: 0 and nothing mean that nobody is named.
+pub(super) fn encode_coordinator(encoder: &mut Encoder, coordinator: Option<NodeId>) {
+    encoder.u32(coordinator.map_or(0, NodeId::get));
+}
+
+pub(super) fn decode_coordinator(decoder: &mut Decoder) -> Result<Option<NodeId>, DecodeError> {
+    if decoder.remaining() == 0 { Ok(None) } else { Ok(NodeId::new(decoder.u32()?)) }
 }
 
 pub(super) fn encode_members(encoder: &mut Encoder, members: &BTreeMap<NodeId, u64>) {

@@ -1,8 +1,8 @@
 //! How much may be on its way to one follower, in bytes.
 //!
 //! Raft bounds messages only: 64 of them may be 64 KiB or 512 MiB. Here the window in messages is set before every step
-//! such that what raft may send in that step fits the bytes that are left. One message is always allowed, so a single
-//! large entry goes alone.
+//! such that what raft may send in that step fits the bytes that are left: none, where too few are. With nothing on its
+//! way one message is always allowed, so a single large entry goes alone.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -99,6 +99,9 @@ impl Group {
             let Some(progress) = self.node.raft.prs().get(id) else { continue };
             if progress.state != ProgressState::Replicate {
                 self.flow.forget(id);
+                // What it may be sent at once when it is found.
+                let cap = (bytes_max / message_max).clamp(1, messages_max);
+                self.node.raft.adjust_max_inflight_msgs(id, cap);
                 continue;
             }
             let next = progress.next_idx;
@@ -106,15 +109,21 @@ impl Group {
             let backlog = if next > last { Some(0) } else { self.node.store().bytes_from(next) };
             let (on_their_way, unmoved) =
                 self.flow.followers.get(&id).map_or((0, 0), |sent| (sent.messages.len(), sent.unmoved));
-            let count = on_their_way.min(progress.ins.count());
+            // Raft's own count is no measure: it forgets one message with every answered heartbeat while the window is full.
+            let count = progress.ins.count();
+            let probe = unmoved >= 4 && unmoved.is_power_of_two();
             let cap = if backlog.is_some_and(|bytes| bytes + proposed.max(1) <= room) {
                 messages_max
-            } else if room < message_max && count > 1 && !(unmoved >= 4 && unmoved.is_power_of_two()) {
-                count - 1
-            } else {
+            } else if on_their_way == 0 {
+                count + (room / message_max).max(1)
+            } else if room >= message_max {
                 count + room / message_max
+            } else if probe {
+                count.max(1)
+            } else {
+                0
             };
-            self.node.raft.adjust_max_inflight_msgs(id, cap.clamp(1, messages_max));
+            self.node.raft.adjust_max_inflight_msgs(id, cap.min(messages_max));
         }
     }
 

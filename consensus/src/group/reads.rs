@@ -167,6 +167,13 @@ impl Group {
         self.reads.finish(tickets, Err(why));
     }
 
+    /// Ends every read: nobody comes for them with the next [`crate::Ready`] where this replica stops, or goes.
+    #[must_use]
+    pub fn end_reads(&mut self) -> Vec<ReadDone> {
+        self.fail_reads(ReadError::Fenced);
+        self.take_reads()
+    }
+
     pub(super) fn take_reads(&mut self) -> Vec<ReadDone> {
         std::mem::take(&mut self.reads.done)
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
+use raft::eraftpb::MessageType;
 use varve_common::{ClusterId, GroupId, LogIndex, NodeId, ReplicaId, Term};
 
 use super::checker::Checker;
@@ -206,6 +207,10 @@ impl Cluster {
 
     pub(super) fn receiver(frame: &Bytes) -> ReplicaId {
         Envelope::decode(frame.clone()).unwrap().message.to().unwrap()
+    }
+
+    pub(super) fn kind(frame: &Bytes) -> MessageType {
+        Envelope::decode(frame.clone()).unwrap().message.0.get_msg_type()
     }
 
     /// Ends and starts a replica, with another configuration.

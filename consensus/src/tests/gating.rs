@@ -114,6 +114,21 @@ fn what_has_no_business_here_is_dropped_without_a_fence() {
 }
 
 #[test]
+fn a_snapshot_with_a_member_that_is_no_replica_is_a_violation() {
+    for place in 0..3 {
+        let mut state = eraftpb::ConfState {
+            voters: vec![replica(1).get(), replica(2).get()],
+            ..eraftpb::ConfState::default()
+        };
+        [&mut state.voters, &mut state.learners, &mut state.voters_outgoing][place].push(1);
+        let metadata = eraftpb::SnapshotMetadata { conf_state: Some(state), index: 5, term: 1 };
+        let snapshot = Some(eraftpb::Snapshot { metadata: Some(metadata), ..eraftpb::Snapshot::default() });
+        let found = violation(|_, m| m.snapshot = snapshot, MessageType::MsgSnapshot);
+        assert_eq!(found, Violation::MembershipInvalid);
+    }
+}
+
+#[test]
 fn an_append_or_a_vote_may_commit_beyond_the_log() {
     for kind in [MessageType::MsgAppend, MessageType::MsgRequestVote] {
         let ahead = eraftpb::Message { commit: 100, commit_term: 3, ..message(kind) };

@@ -6,6 +6,7 @@ mod cluster;
 mod formation;
 mod gating;
 mod nodes;
+mod peers;
 mod several;
 mod simulation;
 mod snapshots;

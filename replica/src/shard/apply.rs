@@ -78,6 +78,10 @@ impl Hosted {
     }
 
     fn persist(&mut self, ready: u64, persist: Persist, effects: &mut Vec<Effect>) {
+        assert!(
+            persist.installed.is_none(),
+            "nobody offers raft's snapshots here: a pointer is fetched and seeds a learner"
+        );
         let hard_state = persist.hard_state.map(|state| PersistedHardState {
             term: state.term,
             vote: state.vote.map_or(0, varve_common::ReplicaId::get),

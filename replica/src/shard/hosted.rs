@@ -212,6 +212,13 @@ impl Hosted {
         // Whoever cannot apply, or has lost what it acknowledged, neither leads nor votes.
         self.raft.fence(Violation::Stopped);
         self.stopped = Some(why);
+        self.end_reads();
+    }
+
+    /// Ends every read that waits for a quorum.
+    pub(super) fn end_reads(&mut self) {
+        let reads = self.raft.end_reads().into_iter();
+        self.told.extend(reads.map(|read| PeerEffect::Read { ticket: read.ticket, outcome: read.outcome }));
     }
 
     /// Ends every waiting request. What was queued was never appended, but the client may not care.

@@ -60,6 +60,9 @@ impl Shard {
     /// Takes an input from, or about, the other nodes.
     pub fn peer_step(&mut self, now: Now, input: PeerInput, effects: &mut Vec<Effect>) {
         if self.failed {
+            if let PeerInput::Read { ticket, .. } = input {
+                self.outbox.push(PeerEffect::Read { ticket, outcome: Err(ReadError::Fenced) });
+            }
             return;
         }
         match input {
@@ -85,6 +88,9 @@ impl Shard {
         change: Change,
         effects: &mut Vec<Effect>,
     ) -> Result<LogIndex, ProposeError> {
+        if self.failed {
+            return Err(ProposeError::Fenced);
+        }
         let nobody = Err(ProposeError::NotLeader { leader: None });
         let proposed =
             self.groups.serve(group, |hosted| hosted.raft.propose_change(change)).unwrap_or(nobody);
@@ -94,6 +100,9 @@ impl Shard {
 
     /// Hands leadership to another voter.
     pub fn transfer(&mut self, now: Now, group: GroupId, to: ReplicaId, effects: &mut Vec<Effect>) {
+        if self.failed {
+            return;
+        }
         self.groups.serve(group, |hosted| hosted.raft.transfer(to));
         self.drive(now, group, effects);
     }

@@ -35,6 +35,7 @@ fn joins_seeds_and_stand_ins_happen_within_the_seeds() {
         seen.add(&World::run(seed, 3, 3000).seen);
     }
     println!("{seen:?}");
+    assert!(seen.reads_confirmed > 60, "{seen:?}");
     assert!(seen.seeded_between_clocks > 0, "a learner restarts or runs between S and A");
     assert!(
         seen.joined > 5 && seen.stood_in > 0 && seen.leaders > 120 && seen.truncated_tails > 0,

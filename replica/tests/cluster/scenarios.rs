@@ -1,6 +1,7 @@
 //! The interleavings that have a name.
 
-use varve_common::LogIndex;
+use varve_common::{LogIndex, NodeId};
+use varve_replica::Input;
 
 use super::{
     node::{GROUP, node_id},
@@ -124,6 +125,18 @@ fn a_bucket_checkpoint_must_not_replace_an_acknowledged_tail() {
     world.make_peace();
 }
 
+#[test]
+fn a_checkpoint_stands_in_above_a_durable_commit_that_lags() {
+    let mut world = tiered(5);
+    let leader = world.elect();
+    let voter = world.ids().into_iter().find(|id| *id != leader).unwrap();
+    world.crash(voter, usize::MAX);
+    // Whoever acknowledges entries need not have made durable that they were committed.
+    world.nodes.get_mut(&voter).unwrap().disk.hard_state.commit = LogIndex(1);
+    assert!(world.start_from_bucket(voter), "the log holds all above S");
+    world.make_peace();
+}
+
 /// A leader is cut off and does not notice; the others elect another and acknowledge; then the old one is read.
 pub fn reads_at_a_leader_cut_off() {
     let mut world = World::new(1, 3);
@@ -143,6 +156,29 @@ pub fn reads_at_a_leader_cut_off() {
     world.read(old);
     (0..30).for_each(|_| world.tick(old));
     world.make_peace();
+}
+
+#[test]
+fn a_leader_that_stops_or_goes_answers_its_reads() {
+    let ends: [fn(&mut World, NodeId); 3] = [
+        |world, leader| world.input(leader, Input::PersistFailed),
+        |world, leader| world.input(leader, Input::Close { group: GROUP }),
+        World::forge,
+    ];
+    for (which, end) in ends.into_iter().enumerate() {
+        let mut world = World::new(1, 3);
+        let leader = world.elect();
+        (0..3).for_each(|_| world.read(leader));
+        assert_eq!(world.unanswered(), 3);
+        end(&mut world, leader);
+        assert_eq!(world.unanswered(), 0, "after end {which}");
+        if world.nodes[&leader].shard.as_ref().unwrap().replica(GROUP).is_some_and(|status| status.stopped) {
+            // The checker would not look at a replica that stopped.
+            continue;
+        }
+        world.read(leader);
+        assert_eq!(world.unanswered(), 0, "begun after end {which}");
+    }
 }
 
 #[test]

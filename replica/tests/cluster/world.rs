@@ -51,6 +51,7 @@ pub struct Seen {
     pub leaders: usize,
     pub truncated_tails: usize,
     pub seeded_between_clocks: usize,
+    pub reads_confirmed: usize,
 }
 
 impl Seen {
@@ -60,6 +61,7 @@ impl Seen {
         self.leaders += other.leaders;
         self.truncated_tails += other.truncated_tails;
         self.seeded_between_clocks += other.seeded_between_clocks;
+        self.reads_confirmed += other.reads_confirmed;
     }
 }
 
@@ -260,6 +262,7 @@ impl World {
             }
             PeerEffect::Read { ticket, outcome } => {
                 let Some((_, floor)) = self.reads.remove(&ticket) else { return };
+                self.seen.reads_confirmed += usize::from(outcome.is_ok());
                 if outcome.is_ok()
                     && let Some(view) = self.nodes[&id].shard.as_ref().and_then(|shard| shard.view(GROUP))
                 {
@@ -327,6 +330,30 @@ impl World {
         self.peer(to, input);
     }
 
+    /// A message to this node comes from another cluster: its replica stops.
+    pub fn forge(&mut self, to: NodeId) {
+        let other = self.ids().into_iter().find(|id| *id != to).unwrap();
+        let frame = loop {
+            let frames = std::mem::take(&mut self.network);
+            let found = frames.into_iter().find_map(|(from, _, frame)| match frame {
+                Frame::Envelope(bytes) if from == to => Some(bytes),
+                _ => None,
+            });
+            match found {
+                Some(frame) => break frame,
+                None => self.produce(to),
+            }
+        };
+        let mut envelope = Envelope::decode(frame).unwrap();
+        envelope.cluster = varve_common::ClusterId([9; 16]);
+        let (now, mut effects) = (self.now(), Vec::new());
+        let shard = self.nodes.get_mut(&to).unwrap().shard.as_mut().unwrap();
+        shard.peer_step(now, PeerInput::Message { from: other, envelope }, &mut effects);
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::Stopped { .. })));
+        let told = shard.take_peer_effects();
+        told.into_iter().for_each(|effect| self.execute_peer(to, effect));
+    }
+
     /// The node that leads in the newest term.
     pub fn leader(&self) -> Option<NodeId> {
         let status = |node: &Node| node.shard.as_ref()?.replica(GROUP);
@@ -349,7 +376,15 @@ impl World {
         self.input(id, Input::Produce { ticket, group: GROUP, batch, meta, timestamps });
     }
 
+    /// The reads that were never answered.
+    pub fn unanswered(&self) -> usize {
+        self.reads.len()
+    }
+
     pub fn read(&mut self, id: NodeId) {
+        if self.nodes[&id].shard.is_none() {
+            return;
+        }
         let ticket = self.draw();
         self.reads.insert(ticket, (id, self.checker.floor()));
         self.peer(id, PeerInput::Read { ticket, group: GROUP });
@@ -757,6 +792,7 @@ impl World {
             self.round();
         }
         assert!(self.acknowledged() > before, "L no progress in peace");
+        assert!(self.reads.is_empty(), "L reads without an answer: {:?}", self.reads);
         let states: BTreeSet<_> =
             self.nodes.values().map(|node| node.shard.as_ref().unwrap().state_hash(GROUP)).collect();
         assert_eq!(states.len(), 1, "R9, H3 the replicas differ in peace: {states:?}");
