@@ -95,11 +95,16 @@ impl Shard {
 
     fn drive(&mut self, now: Now, id: GroupId, effects: &mut Vec<Effect>) {
         let from = effects.len();
-        let Some(changed) = self.groups.serve(id, |hosted| hosted.drive(now, effects)) else { return };
+        let driven = self.groups.serve(id, |hosted| {
+            let changed = hosted.drive(now, effects);
+            (changed, std::mem::take(&mut hosted.told))
+        });
+        let Some((changed, told)) = driven else { return };
         if changed {
             self.changed.insert(id);
         }
-        self.after_drive(id, from, effects);
+        self.outbox.extend(told);
+        self.absorb(from, effects);
     }
 
     fn open(&mut self, now: Now, open: crate::api::OpenGroup, effects: &mut Vec<Effect>) {

@@ -196,6 +196,14 @@ fn put_twice(world: &mut World) -> Checked<(GroupId, (ObjectKey, Bytes, SegmentN
     Ok((group, (key, bytes, name), entry))
 }
 
+fn stays_unnamed(world: &mut World, group: GroupId, uid: u64) -> Checked {
+    for _ in 0..500 {
+        world.step()?;
+        assert!(!is_named(world, group, uid));
+    }
+    Ok(())
+}
+
 /// The command by which a zombie would name its object.
 fn append_of(name: &SegmentName, like: &Entry, fence: Fence) -> Command {
     let entry = Entry { uid: name.uid, term: name.term, base: name.base, last: name.last, ..like.clone() };
@@ -213,10 +221,7 @@ fn t37_a_range_that_is_put_twice_is_named_once() {
         world.remote.0.tamper(&key, bytes);
         world.leave_behind(group, |_, fence| append_of(&name, &entry, fence))?;
         assert!(world.start()?);
-        for _ in 0..500 {
-            world.step()?;
-            assert!(!is_named(&world, group, name.uid));
-        }
+        stays_unnamed(&mut world, group, name.uid)?;
         world.finale()
     };
     holds(scenario);
@@ -283,10 +288,7 @@ fn t40_a_zombie_wakes_after_its_object_was_collected() {
         world.crash(true);
         world.remote.0.tamper(&key, bytes);
         assert!(world.start()?);
-        for _ in 0..500 {
-            world.step()?;
-            assert!(!is_named(&world, group, name.uid));
-        }
+        stays_unnamed(&mut world, group, name.uid)?;
         world.finale()
     };
     holds(scenario);

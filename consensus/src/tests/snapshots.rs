@@ -46,6 +46,12 @@ fn offer(all: &Nodes, leader: u32, at: u64) -> SnapshotOffer {
     }
 }
 
+/// Whether the leader takes an offer.
+fn takes(all: &mut Nodes, leader: u32, offer: &SnapshotOffer) -> bool {
+    let host = all.nodes.get_mut(&node(leader)).unwrap();
+    host.groups.update(ONE, |raft| raft.offer_snapshot(offer)).unwrap()
+}
+
 /// The driver's part: the checkpoint is durable, raft jumps, the log is replaced.
 fn install(all: &mut Nodes, leader: u32, away: u32) -> Result<(), InstallError> {
     let offer = all.nodes[&node(away)].pointer.clone().unwrap().offer;
@@ -64,8 +70,7 @@ fn a_follower_behind_the_log_is_wanted_once_and_sent_to_the_offer() {
     assert_eq!(wanted, [replica(away)], "told once");
     assert!(all.nodes[&node(away)].pointer.is_none());
     let offer = offer(&all, leader, 45);
-    let host = all.nodes.get_mut(&node(leader)).unwrap();
-    assert_eq!(host.groups.update(ONE, |raft| raft.offer_snapshot(&offer)), Some(true));
+    assert!(takes(&mut all, leader, &offer));
     all.ticks(6);
     assert_eq!(all.nodes[&node(away)].pointer.as_ref().map(|pointer| &pointer.offer), Some(&offer));
     assert_eq!(all.group(away, ONE).last_index(), LogIndex(1), "raft saw nothing of it yet");
@@ -81,7 +86,7 @@ fn a_follower_behind_the_log_is_wanted_once_and_sent_to_the_offer() {
 fn t5_what_an_installed_snapshot_replaces_is_gone_also_after_a_restart() {
     let (mut all, leader, away) = behind();
     let offer = offer(&all, leader, 45);
-    all.nodes.get_mut(&node(leader)).unwrap().groups.update(ONE, |raft| raft.offer_snapshot(&offer));
+    assert!(takes(&mut all, leader, &offer));
     all.ticks(6);
     install(&mut all, leader, away).unwrap();
     let disk = &all.nodes[&node(away)].disks[&ONE];
@@ -97,7 +102,7 @@ fn t5_what_an_installed_snapshot_replaces_is_gone_also_after_a_restart() {
 fn a_snapshot_that_cannot_be_had_is_sent_again() {
     let (mut all, leader, away) = behind();
     let first = offer(&all, leader, 42);
-    all.nodes.get_mut(&node(leader)).unwrap().groups.update(ONE, |raft| raft.offer_snapshot(&first));
+    assert!(takes(&mut all, leader, &first));
     all.ticks(6);
     let host = all.nodes.get_mut(&node(away)).unwrap();
     assert!(host.pointer.take().is_some());
@@ -124,7 +129,7 @@ fn a_snapshot_that_cannot_be_had_is_sent_again() {
 fn a_leader_waits_for_an_installation_only_so_long() {
     let (mut all, leader, away) = behind();
     let offer = offer(&all, leader, 42);
-    all.nodes.get_mut(&node(leader)).unwrap().groups.update(ONE, |raft| raft.offer_snapshot(&offer));
+    assert!(takes(&mut all, leader, &offer));
     all.ticks(6);
     assert!(all.nodes.get_mut(&node(away)).unwrap().pointer.take().is_some());
     // The receiver forgets: it starts anew.
@@ -162,7 +167,7 @@ fn r8_an_offer_must_fit_the_log_and_name_the_receiver() {
 fn an_installed_snapshot_is_one_write_with_the_hard_state() {
     let (mut all, leader, away) = behind();
     let offer = offer(&all, leader, 45);
-    all.nodes.get_mut(&node(leader)).unwrap().groups.update(ONE, |raft| raft.offer_snapshot(&offer));
+    assert!(takes(&mut all, leader, &offer));
     all.ticks(6);
     let host = all.nodes.get_mut(&node(away)).unwrap();
     host.groups.update(ONE, |raft| raft.install(offer.index, offer.term)).unwrap().unwrap();
@@ -226,7 +231,7 @@ fn t4_a_membership_that_never_was_committed_goes_with_the_log_that_held_it() {
         disk.truncated = (LogIndex(40), term);
     }
     let offer = offer(&all, leader, 45);
-    all.nodes.get_mut(&node(leader)).unwrap().groups.update(ONE, |raft| raft.offer_snapshot(&offer));
+    assert!(takes(&mut all, leader, &offer));
     all.start(away);
     all.ticks(20);
     install(&mut all, leader, away).unwrap();

@@ -136,10 +136,8 @@ impl Shard {
         }
     }
 
-    /// Takes heartbeats into the next pulse, and what a group asks of the log or tells of reads.
-    pub(super) fn after_drive(&mut self, id: GroupId, from: usize, effects: &mut Vec<Effect>) {
-        let told = self.groups.serve(id, |hosted| std::mem::take(&mut hosted.told)).unwrap_or_default();
-        self.outbox.extend(told);
+    /// Takes heartbeats among the effects from `from` on into the next pulse.
+    pub(super) fn absorb(&mut self, from: usize, effects: &mut Vec<Effect>) {
         if self.groups.peers().is_none() {
             return;
         }
