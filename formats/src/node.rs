@@ -45,19 +45,8 @@ impl Node {
     #[must_use]
     pub fn seal(&self, uid: u64) -> (Bytes, NodeReference) {
         let bytes = self.to_bytes();
-        let sums = self.body.sums();
-        let reference = NodeReference {
-            level: self.body.level(),
-            incarnation: self.identity.incarnation.0,
-            uid,
-            base: sums.base,
-            last: sums.last,
-            entries: sums.entries,
-            segment_bytes: sums.segment_bytes,
-            max_timestamp: sums.max_timestamp,
-            length: bytes.len() as u64,
-            sha256: Digest::of(&bytes),
-        };
+        let written = (bytes.len() as u64, Digest::of(&bytes));
+        let reference = self.body.reference(self.identity.incarnation.0, uid, written);
         (bytes, reference)
     }
 

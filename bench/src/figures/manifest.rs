@@ -16,7 +16,7 @@ use varve_formats::{
     checkpoint::{AppliedPoint, CheckpointHeader, CheckpointKind, PartitionCheckpoint, StatePoint},
     compression::Codec,
     keys::{CheckpointName, Key, Keys, PartitionKeys, Prefix},
-    manifest::{Entry, EntryKind, FanOut, FoldPlan, NodeReference, Root, Sums},
+    manifest::{Entry, EntryKind, FanOut, FoldPlan, NodeReference, Root},
     state::{BucketState, ConfState},
 };
 use varve_objects::{
@@ -218,19 +218,7 @@ impl Made {
 
 /// A node that is in no bucket, of the length that it would have.
 fn referred_to(plan: &FoldPlan, uid: u64) -> NodeReference {
-    let Sums { base, last, entries, segment_bytes, max_timestamp } = plan.sums();
-    NodeReference {
-        level: plan.level(),
-        incarnation: 1,
-        uid,
-        base,
-        last,
-        entries,
-        segment_bytes,
-        max_timestamp,
-        length: 200 << 10,
-        sha256: Digest::default(),
-    }
+    plan.reference(1, uid, (200 << 10, Digest::default()))
 }
 
 fn entry(number: u64, entropy: &SeededEntropy) -> Entry {

@@ -1,6 +1,6 @@
 //! What may happen to a manifest, as pure functions on its root.
 
-use varve_common::Offset;
+use varve_common::{Digest, Offset};
 
 use super::{Entry, FanOut, NodeReference, Root};
 use crate::limits::NODE_LEVEL_MAX;
@@ -412,6 +412,25 @@ impl FoldPlan {
         match self {
             Self::Leaf(_) => 0,
             Self::Inner { level, .. } => *level,
+        }
+    }
+
+    /// The reference to the node that was written under `uid` in this life, with its length in bytes and its digest.
+    #[must_use]
+    pub fn reference(&self, incarnation: u32, uid: u64, (length, sha256): (u64, Digest)) -> NodeReference {
+        let Sums { base, last, entries, segment_bytes, max_timestamp } = self.sums();
+        let level = self.level();
+        NodeReference {
+            level,
+            incarnation,
+            uid,
+            base,
+            last,
+            entries,
+            segment_bytes,
+            max_timestamp,
+            length,
+            sha256,
         }
     }
 

@@ -38,23 +38,9 @@ impl Model {
     fn fold_all(&mut self, fan_out: FanOut) {
         while let Some(plan) = self.root.plan_fold(fan_out) {
             self.next_uid += 1;
-            let Sums { base, last, entries, segment_bytes, max_timestamp } = plan.sums();
-            let (level, uid) = (plan.level(), self.next_uid);
-            let (length, sha256) = (1, Digest::default());
-            let node = NodeReference {
-                level,
-                incarnation: 1,
-                uid,
-                base,
-                last,
-                entries,
-                segment_bytes,
-                max_timestamp,
-                length,
-                sha256,
-            };
+            let node = plan.reference(1, self.next_uid, (1, Digest::default()));
             self.root.fold(&node).unwrap();
-            self.objects.insert(uid, plan);
+            self.objects.insert(node.uid, plan);
         }
     }
 
