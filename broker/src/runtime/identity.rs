@@ -2,16 +2,15 @@
 //!
 //! A directory of another node or cluster is refused (fault row 31): its log would speak for a voter that it is not.
 
-use std::{io, path::Path};
+use std::path::Path;
 
-use varve_common::{Access, ClusterId, Disk, Incarnation, NodeId, crc32c, disk::read_exact_at};
+use varve_common::{ClusterId, Disk, Incarnation, NodeId, crc32c};
+
+use super::small_file::{self, SmallFileError};
 
 const FILE: &str = "identity";
-const TEMPORARY: &str = "identity.tmp";
 /// The layout of the data directory.
 const FORMAT: u32 = 1;
-/// An identity is five short lines.
-const BYTES_MAX: u64 = 4096;
 
 /// What a data directory is bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,13 +27,8 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The disk did not do what was asked.
-    #[error("{action} the identity of the data directory: {source}")]
-    Disk {
-        /// What was tried.
-        action: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
+    #[error("identity of the data directory: {0}")]
+    Disk(#[from] SmallFileError),
     /// The file does not hold what was written: it is damaged, or not ours.
     #[error("the identity file of the data directory is damaged: {0}")]
     Damaged(&'static str),
@@ -46,39 +40,17 @@ pub enum IdentityError {
     },
 }
 
-fn failed(action: &'static str) -> impl Fn(io::Error) -> IdentityError {
-    move |source| IdentityError::Disk { action, source }
-}
-
 impl Identity {
     /// Reads the identity of `directory`, `None` where it has none yet.
     pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, IdentityError> {
-        let file = match disk.open(&directory.join(FILE), Access::Buffered) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed("open")(error)),
-        };
-        let length = file.len().map_err(failed("read"))?;
-        if length > BYTES_MAX {
-            return Err(IdentityError::Damaged("it is too long"));
-        }
-        let bytes = read_exact_at(&*file, 0, length as usize).map_err(failed("read"))?;
+        let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else { return Ok(None) };
         let text = std::str::from_utf8(&bytes).map_err(|_| IdentityError::Damaged("it is not text"))?;
         parse(text).map(Some)
     }
 
     /// Makes this the identity of `directory`, durably.
     pub fn store(&self, disk: &dyn Disk, directory: &Path) -> Result<(), IdentityError> {
-        let temporary = directory.join(TEMPORARY);
-        match disk.remove(&temporary) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed("replace")(error)),
-            _ => {}
-        }
-        let file = disk.create(&temporary, Access::Buffered).map_err(failed("create"))?;
-        file.write_at(self.text().as_bytes(), 0).map_err(failed("write"))?;
-        file.sync_data().map_err(failed("sync"))?;
-        disk.rename(&temporary, &directory.join(FILE)).map_err(failed("rename"))?;
-        disk.sync_directory(directory).map_err(failed("sync"))
+        Ok(small_file::replace(disk, directory, FILE, self.text().as_bytes())?)
     }
 
     fn text(&self) -> String {

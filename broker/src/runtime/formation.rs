@@ -1,0 +1,291 @@
+//! Forming a cluster: the driver of [`consensus::formation`](varve_consensus::formation) at the start of a node with seeds.
+//!
+//! ```text
+//!  file `formation` ──> Formation ──probe──> seeds        every answer given to a seed is what the file holds
+//!                          |  ^──answers──'
+//!                          |──look, claim──> bucket
+//!                          v
+//!                   Start (a founder) or Join (everybody else)
+//! ```
+//! The file is written before anything follows from it, and never removed: a disk without one is new, or was wiped.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use varve_common::{Clock, ClusterId, Disk, Incarnation, NodeId, ReplicaId, clock::BoxFuture};
+use varve_consensus::formation::{
+    Answer, Formation, FormationEffect, FormationInput, FormationRecord, Founder, Probe, Refused,
+};
+use varve_formats::{
+    claim::{Claim, FORMAT},
+    keys::Prefix,
+};
+use varve_objects::Store;
+use varve_snapshot::claim::{self, ClaimError, DataDirectory};
+
+use super::small_file::{self, SmallFileError};
+
+const FILE: &str = "formation";
+/// How often time is told to the formation.
+const TICK: Duration = Duration::from_millis(100);
+/// How long a bucket that did not answer is left alone.
+const BUCKET_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why a node with seeds does not come up.
+#[derive(Debug, thiserror::Error)]
+pub enum FormationError {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] SmallFileError),
+    /// What the disk holds is not what was written.
+    #[error("the formation file of the data directory is damaged")]
+    Damaged,
+    /// The bucket.
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
+    /// Nothing will come of it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+/// Asks seeds, by the names under which they are configured.
+pub trait Seeds: Send + Sync + 'static {
+    /// Asks one; nothing where it does not answer.
+    fn probe(&self, seed: String, probe: Probe) -> BoxFuture<'static, Option<Answer>>;
+}
+
+/// What the formation stands on.
+pub struct Ground {
+    /// The disk.
+    pub disk: Arc<dyn Disk>,
+    /// The data directory.
+    pub directory: PathBuf,
+    /// The object store.
+    pub store: Arc<dyn Store>,
+    /// Where in it the cluster lives.
+    pub prefix: Prefix,
+    /// This node.
+    pub node: NodeId,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// How it ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Formed {
+    /// This disk is one of the founders.
+    Founder {
+        /// The cluster.
+        cluster: ClusterId,
+        /// The founding voters of group 0.
+        voters: Vec<ReplicaId>,
+    },
+    /// The cluster is there without this disk, which joins it as a new node.
+    Newcomer {
+        /// The cluster.
+        cluster: ClusterId,
+    },
+}
+
+/// This node's seat at the table: it answers who asks, before and after the cluster is formed.
+pub struct Seat(Mutex<(Formation, Vec<FormationEffect>)>);
+
+impl Seat {
+    /// Goes on from what the disk holds. `known` is the cluster of a node that has run without seeds: it is its only
+    /// founder.
+    pub fn open(ground: &Ground, founder: Founder, known: Option<ClusterId>) -> Result<Self, FormationError> {
+        let record = match (load(ground)?, known) {
+            (FormationRecord::Empty, Some(cluster)) => {
+                let record = FormationRecord::Formed {
+                    node: ground.node,
+                    seeds: founder.seeds.clone(),
+                    cluster,
+                    disk: founder.disk,
+                    members: [(ground.node, founder.disk)].into(),
+                };
+                store(ground, &record)?;
+                record
+            }
+            (record, _) => record,
+        };
+        Ok(Self(Mutex::new(Formation::new(founder, record))))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (Formation, Vec<FormationEffect>)> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// What a seed is told that asks.
+    #[must_use]
+    pub fn probed(&self, probe: &Probe) -> Answer {
+        self.lock().0.answer(probe)
+    }
+
+    fn step(&self, input: FormationInput) {
+        let (formation, effects) = &mut *self.lock();
+        formation.step(input, effects);
+    }
+
+    fn take_effects(&self) -> Vec<FormationEffect> {
+        std::mem::take(&mut self.lock().1)
+    }
+
+    /// What is waited for.
+    #[must_use]
+    pub fn waiting(&self) -> Option<String> {
+        self.lock().0.waiting().map(ToString::to_string)
+    }
+
+    /// Takes part until there is a cluster.
+    pub async fn form(&self, ground: &Ground, seeds: &Arc<dyn Seeds>) -> Result<Formed, FormationError> {
+        let mut tasks: JoinSet<Result<Option<FormationInput>, ClaimError>> = JoinSet::new();
+        let mut tick = ground.clock.monotonic().plus(TICK);
+        let mut told = None;
+        loop {
+            let effects = self.take_effects();
+            let idle = effects.is_empty();
+            for effect in effects {
+                if let Some(formed) = self.perform(effect, ground, seeds, &mut tasks)? {
+                    return Ok(formed);
+                }
+            }
+            if !idle {
+                continue;
+            }
+            let waiting = self.waiting();
+            if waiting != told {
+                tracing::info!(waiting = waiting.as_deref().unwrap_or("nothing"), "forming a cluster");
+                told = waiting;
+            }
+            let pause = ground.clock.sleep(tick.since(ground.clock.monotonic()));
+            tokio::select! {
+                () = pause => {
+                    tick = tick.plus(TICK);
+                    self.step(FormationInput::Tick);
+                }
+                Some(done) = tasks.join_next() => {
+                    // A task that was cancelled, or whose seed did not answer, has nothing to say.
+                    if let Some(input) = done.unwrap_or(Ok(None))? {
+                        self.step(input);
+                    }
+                }
+            }
+        }
+    }
+
+    fn perform(
+        &self,
+        effect: FormationEffect,
+        ground: &Ground,
+        seeds: &Arc<dyn Seeds>,
+        tasks: &mut JoinSet<Result<Option<FormationInput>, ClaimError>>,
+    ) -> Result<Option<Formed>, FormationError> {
+        match effect {
+            FormationEffect::Ask { seed, probe } => {
+                let answer = seeds.probe(seed.clone(), probe);
+                tasks.spawn(async move {
+                    Ok(answer.await.map(|answer| FormationInput::Answered { seed, answer }))
+                });
+            }
+            FormationEffect::Write(record) => {
+                store(ground, &record)?;
+                self.step(FormationInput::Written);
+            }
+            FormationEffect::LookAtClaim => {
+                let bucket = Bucket::of(ground);
+                tasks.spawn(async move { bucket.look().await.map(Some) });
+            }
+            FormationEffect::Claim(cluster) => {
+                let bucket = Bucket::of(ground);
+                tasks.spawn(async move { bucket.claim(cluster).await.map(Some) });
+            }
+            FormationEffect::Start { cluster, voters } => {
+                return Ok(Some(Formed::Founder { cluster, voters }));
+            }
+            FormationEffect::Join { cluster } => return Ok(Some(Formed::Newcomer { cluster })),
+            FormationEffect::Refuse(why) => return Err(why.into()),
+        }
+        Ok(None)
+    }
+}
+
+fn load(ground: &Ground) -> Result<FormationRecord, FormationError> {
+    let Some(bytes) = small_file::read(&*ground.disk, &ground.directory.join(FILE))? else {
+        return Ok(FormationRecord::Empty);
+    };
+    let body = small_file::unseal(&bytes).ok_or(FormationError::Damaged)?;
+    FormationRecord::decode(Bytes::copy_from_slice(body)).map_err(|_| FormationError::Damaged)
+}
+
+fn store(ground: &Ground, record: &FormationRecord) -> Result<(), SmallFileError> {
+    small_file::replace(&*ground.disk, &ground.directory, FILE, &small_file::seal(&record.encode()))
+}
+
+/// Whether this disk was ever part of a formation: then it belongs to a cluster of several.
+pub fn has_formed(disk: &dyn Disk, directory: &Path) -> Result<bool, SmallFileError> {
+    Ok(small_file::read(disk, &directory.join(FILE))?.is_some())
+}
+
+/// The claim on the prefix.
+struct Bucket {
+    store: Arc<dyn Store>,
+    prefix: Prefix,
+    node: NodeId,
+    clock: Arc<dyn Clock>,
+}
+
+impl Bucket {
+    fn of(ground: &Ground) -> Self {
+        Self {
+            store: Arc::clone(&ground.store),
+            prefix: ground.prefix.clone(),
+            node: ground.node,
+            clock: Arc::clone(&ground.clock),
+        }
+    }
+
+    async fn look(&self) -> Result<FormationInput, ClaimError> {
+        loop {
+            match claim::lives(&*self.store, &self.prefix).await {
+                Ok(lives) => return Ok(FormationInput::ClaimFound(lives.map(|lives| lives.newest.cluster))),
+                Err(error) => self.pause_or(error).await?,
+            }
+        }
+    }
+
+    async fn claim(&self, cluster: ClusterId) -> Result<FormationInput, ClaimError> {
+        let mine = Claim {
+            cluster,
+            incarnation: Incarnation::FIRST,
+            created_ms: self.clock.wall_ms(),
+            node: self.node,
+            format: FORMAT,
+        };
+        let data = DataDirectory::Of(cluster, Incarnation::FIRST);
+        loop {
+            match claim::establish(&*self.store, &self.prefix, mine, data).await {
+                Ok(_) => return Ok(FormationInput::Claimed(Ok(()))),
+                Err(ClaimError::Foreign { claim, .. } | ClaimError::Superseded { claim, .. }) => {
+                    return Ok(FormationInput::Claimed(Err(Some(claim.cluster))));
+                }
+                Err(error) => self.pause_or(error).await?,
+            }
+        }
+    }
+
+    /// Whose the prefix is is not known while the bucket does not answer: that is waited for.
+    async fn pause_or(&self, error: ClaimError) -> Result<(), ClaimError> {
+        let (ClaimError::Store(_) | ClaimError::Vanished(_)) = &error else { return Err(error) };
+        tracing::warn!(%error, "the claim could not be read");
+        self.clock.sleep(BUCKET_PAUSE).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
