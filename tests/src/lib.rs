@@ -16,6 +16,7 @@
 
 pub mod batch;
 pub mod clients;
+pub mod cluster;
 pub mod faults;
 pub mod hold;
 pub mod ledger;

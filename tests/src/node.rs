@@ -95,6 +95,11 @@ impl Node {
     /// Starts it again on the same data and ports, and waits until it is ready.
     pub fn restart(&mut self) {
         self.launch();
+        self.wait_ready();
+    }
+
+    /// Waits until a process that was launched is ready.
+    pub fn wait_ready(&mut self) {
         let begin = Instant::now();
         loop {
             if let Some(status) = self.exited() {

@@ -13,6 +13,7 @@
 
 pub mod alter;
 mod bucket;
+mod cluster;
 pub mod keys;
 pub mod layers;
 mod orphans;
@@ -33,6 +34,7 @@ use varve_objects::s3::Credentials;
 
 pub use self::{
     bucket::S3,
+    cluster::Seeds,
     layers::{LayerError, Layers, Origin, Sources},
     orphans::{Orphans, OrphansMode},
     secret::{REDACTED, Secret},
@@ -149,8 +151,10 @@ pub struct Config {
     pub peer_listen: SocketAddr,
     /// Where metrics and health are served.
     pub admin_listen: SocketAddr,
-    /// Other nodes.
-    pub seeds: Vec<(String, u16)>,
+    /// What other nodes are told to connect to, where that is said.
+    pub peer_advertise: Option<(String, u16)>,
+    /// The nodes that form the cluster; empty for a cluster of one.
+    pub seeds: Seeds,
     /// Where the tier lives.
     pub object_store: ObjectStore,
     /// How a bucket is reached.
@@ -225,6 +229,7 @@ impl Config {
             node: NodeId::new(read.number("node.id")).expect("the table bounds node.id"),
             listeners: read.listeners()?,
             peer_listen: read.socket("peer.listen")?,
+            peer_advertise: read.peer_advertise()?,
             admin_listen: read.socket("admin.listen")?,
             seeds: read.seeds()?,
             object_store: read.object_store()?,
@@ -289,6 +294,7 @@ impl Config {
     fn refuse_dangerous_pairs(&self) -> Result<(), ConfigError> {
         self.refuse_open_listeners()?;
         self.refuse_unreachable_addresses()?;
+        self.refuse_lonely_clusters()?;
         if let Share::Bytes(bytes) = self.wal_bytes
             && bytes < WAL_BYTES_MIN
         {
@@ -336,8 +342,8 @@ impl Config {
     }
 }
 
-/// A listener's name and what clients on it are told.
-type Advertised<'a> = (&'a str, (String, u16));
+/// A listener's name and what clients on it are told; without a port: the listener's.
+type Advertised<'a> = (&'a str, (String, Option<u16>));
 
 /// Texts that passed the table's check, as values.
 struct Reader<'a>(&'a Layers);
@@ -402,7 +408,9 @@ impl Reader<'_> {
                     format!("two listeners are called {name}: give them names, as a=127.0.0.1:9092"),
                 ));
             }
-            let advertised = advertised.iter().find(|(of, _)| *of == name).map(|(_, at)| at.clone());
+            let advertised = advertised.iter().find(|(of, _)| *of == name);
+            let advertised =
+                advertised.map(|(_, (host, port))| (host.clone(), port.unwrap_or(address.port())));
             listeners.push(Listener { name: name.to_owned(), address, advertised });
         }
         if listeners.is_empty() {
@@ -418,8 +426,8 @@ impl Reader<'_> {
 
     fn advertised(&self) -> Result<Vec<Advertised<'_>>, ConfigError> {
         let parse = |item: &'_ str| {
-            value::host_port(item)
-                .ok_or_else(|| self.invalid("advertise", format!("{item}: expected host:port")))
+            value::host_and_port(item)
+                .ok_or_else(|| self.invalid("advertise", format!("{item}: expected host or host:port")))
         };
         self.list("advertise")
             .map(|item| {
@@ -427,13 +435,6 @@ impl Reader<'_> {
                 Ok((name, parse(at)?))
             })
             .collect()
-    }
-
-    fn seeds(&self) -> Result<Vec<(String, u16)>, ConfigError> {
-        if let Some(seed) = self.list("seeds").next() {
-            return Err(self.invalid("seeds", format!("{seed}: this version runs clusters of one node only")));
-        }
-        Ok(Vec::new())
     }
 
     fn object_store(&self) -> Result<ObjectStore, ConfigError> {

@@ -151,8 +151,23 @@ fn a_limit_below_two_log_files_is_refused() {
 }
 
 #[test]
-fn seeds_are_refused_rather_than_ignored() {
-    assert!(refused(&[("seeds", "other:9093")]).contains("clusters of one node only"));
+fn seeds_make_a_cluster_that_knows_where_its_nodes_are() {
+    let config = Config::load(&sources(&[("seeds", "a:9093, b:9093,a:9093")])).unwrap();
+    assert!(config.is_clustered() && !config.has_common_store());
+    assert_eq!(config.seeds, ["a:9093", "b:9093"].map(str::to_owned).into());
+    assert_eq!(config.peer_address().as_deref(), Some("127.0.0.1:9093"));
+    let open = [
+        ("seeds", "a:9093"),
+        ("insecure", "true"),
+        ("listen", "0.0.0.0:9092"),
+        ("peer.listen", "0.0.0.0:93"),
+    ];
+    assert!(refused(&open).contains("where clients reach this one"));
+    let named = [&open[..], &[("advertise", "host1")]].concat();
+    let config = Config::load(&sources(&named)).unwrap();
+    assert_eq!(config.listeners[0].advertised, Some(("host1".to_owned(), 9092)));
+    assert_eq!(config.peer_address().as_deref(), Some("host1:93"));
+    assert!(refused(&[("seeds", "a")]).contains("expected host:port"));
 }
 
 #[test]

@@ -198,9 +198,24 @@ pub fn socket(text: &str) -> Option<SocketAddr> {
 #[must_use]
 pub fn host_port(text: &str) -> Option<(String, u16)> {
     let (host, port) = text.trim().rsplit_once(':')?;
+    Some((host_name(host)?, port.parse().ok().filter(|&port| port != 0)?))
+}
+
+/// A host, with or without a port.
+pub fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+    let text = text.trim();
+    let is_bare = !text.contains(':') || text.ends_with(']');
+    match host_port(text) {
+        Some((host, port)) => Some((host, Some(port))),
+        None if is_bare => Some((host_name(text)?, None)),
+        None => None,
+    }
+}
+
+fn host_name(host: &str) -> Option<String> {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     let sound = !host.is_empty() && !host.chars().any(|c| c.is_whitespace() || c.is_control() || c == '/');
-    sound.then_some((host.to_owned(), port.parse().ok().filter(|&port| port != 0)?))
+    sound.then(|| host.to_owned())
 }
 
 #[cfg(test)]
@@ -232,5 +247,9 @@ mod tests {
         assert_eq!(host_port("broker-0.varve:9092"), Some(("broker-0.varve".into(), 9092)));
         assert_eq!(host_port("broker"), None);
         assert_eq!(host_port("broker:0"), None);
+        assert_eq!(host_and_port("broker:9092"), Some(("broker".into(), Some(9092))));
+        assert_eq!(host_and_port("broker"), Some(("broker".into(), None)));
+        assert_eq!(host_and_port("[::1]"), Some(("::1".into(), None)));
+        assert_eq!((host_and_port("broker:many"), host_and_port("")), (None, None));
     }
 }

@@ -29,8 +29,11 @@ pub struct Cli {
 pub enum Command {
     /// Run the broker
     Serve(ServerFlags),
-    /// Run the broker in a temporary directory that is removed at the end
-    Dev(ServerFlags),
+    /// Run the broker, or a cluster of brokers, in a temporary directory that is removed at the end
+    Dev(DevFlags),
+    /// Run a node of `dev --nodes`
+    #[command(hide = true)]
+    DevNode(ServerFlags),
     /// Create, list, describe and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
@@ -68,6 +71,16 @@ pub enum Command {
         /// Which page
         page: Page,
     },
+}
+
+/// A broker for a while.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DevFlags {
+    /// How many nodes: each is a process, its ports 100 above those of the one before
+    #[arg(long, default_value_t = 1, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
+    #[command(flatten)]
+    pub server: ServerFlags,
 }
 
 /// Where brokers are.

@@ -43,7 +43,7 @@ fn every_flag_of_the_design_is_there() {
         --advertise=h:1 --seeds=h:2 --object-store=s3://b --s3-endpoint=http://e --s3-path-style --insecure=false";
     let cli = parse(&format!("varve dev {flags}"));
     let Some(Command::Dev(flags)) = cli.command else { panic!("dev") };
-    assert_eq!(flags.values.len(), 11);
+    assert_eq!(flags.server.values.len(), 11);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 pub mod config;
 pub mod consume;
+pub mod dev;
 pub mod docs;
 pub mod doctor;
 pub mod node_storage;
@@ -32,7 +33,8 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
     match cli.command {
         None => serve::serve(&cli.server, sources),
         Some(Command::Serve(flags)) => serve::serve(&flags, sources),
-        Some(Command::Dev(flags)) => serve::dev(flags, sources),
+        Some(Command::Dev(flags)) => dev::run(flags, sources),
+        Some(Command::DevNode(flags)) => dev::node(&flags, sources),
         Some(Command::Topic(command)) => topic::run(command, &sources),
         Some(Command::Produce(flags)) => produce::run(flags, &sources),
         Some(Command::Consume(flags)) => consume::run(&flags, &sources),

@@ -7,6 +7,7 @@
 
 mod anomalies;
 mod bad_input;
+mod cluster;
 mod cold_reads;
 mod collect;
 mod damage;

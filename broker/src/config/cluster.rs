@@ -1,0 +1,77 @@
+//! Several nodes: who the others are, and where this one is reached.
+
+use std::collections::BTreeSet;
+
+use super::{Config, ConfigError, ObjectStore, Reader, value};
+
+/// The nodes that form a cluster, each `host:port`, as all of them name them.
+pub type Seeds = BTreeSet<String>;
+
+impl Reader<'_> {
+    pub(super) fn seeds(&self) -> Result<Seeds, ConfigError> {
+        let seed = |item: &str| {
+            let (host, port) = value::host_port(item)
+                .ok_or_else(|| self.invalid("seeds", format!("{item}: expected host:port")))?;
+            Ok(format_address(&host, port))
+        };
+        self.list("seeds").map(seed).collect()
+    }
+
+    pub(super) fn peer_advertise(&self) -> Result<Option<(String, u16)>, ConfigError> {
+        let Some(item) = self.list("peer.advertise").next() else { return Ok(None) };
+        let address = value::host_port(item);
+        address.map(Some).ok_or_else(|| self.invalid("peer.advertise", format!("{item}: expected host:port")))
+    }
+}
+
+impl Config {
+    /// Whether this node is, or will be, one of several.
+    #[must_use]
+    pub fn is_clustered(&self) -> bool {
+        !self.seeds.is_empty()
+    }
+
+    /// Whether there is an object store that every node of the cluster reaches. An embedded one belongs to its node.
+    #[must_use]
+    pub fn has_common_store(&self) -> bool {
+        !self.is_clustered() || self.object_store != ObjectStore::Embedded
+    }
+
+    /// Where other nodes reach this one, `host:port`; `None` where nothing says so.
+    #[must_use]
+    pub fn peer_address(&self) -> Option<String> {
+        let port = self.peer_listen.port();
+        let named = self.listeners.iter().find_map(|listener| listener.advertised.as_ref());
+        if let Some((host, port)) = &self.peer_advertise {
+            return Some(format_address(host, *port));
+        }
+        if let Some((host, _)) = named {
+            return Some(format_address(host, port));
+        }
+        (!self.peer_listen.ip().is_unspecified()).then(|| self.peer_listen.to_string())
+    }
+
+    pub(super) fn refuse_lonely_clusters(&self) -> Result<(), ConfigError> {
+        if !self.is_clustered() {
+            return Ok(());
+        }
+        let nowhere =
+            |name, what| Err(self.invalid(name, format!("other nodes must be told where {what}: host:port")));
+        let hidden = self
+            .listeners
+            .iter()
+            .any(|listener| listener.advertised.is_none() && listener.address.ip().is_unspecified());
+        if hidden {
+            return nowhere("advertise", "clients reach this one");
+        }
+        if self.peer_address().is_none() {
+            return nowhere("peer.advertise", "they reach this one");
+        }
+        Ok(())
+    }
+}
+
+/// An address as it is written: IPv6 in brackets.
+fn format_address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}

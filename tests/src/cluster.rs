@@ -1,0 +1,160 @@
+//! Several nodes on loopback, as `varve serve --seeds` makes them one cluster.
+
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use crate::{
+    clients::varve,
+    node::{Node, Options, free_address},
+    wait_for,
+};
+
+/// Nodes with one directory as their bucket.
+#[derive(Debug)]
+pub struct Cluster {
+    /// In order of their ids, from 1.
+    pub nodes: Vec<Node>,
+    peers: Vec<SocketAddr>,
+    bucket: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts so many nodes at once and waits until all are ready.
+    #[must_use]
+    pub fn start(count: usize, options: &Options) -> Self {
+        let mut cluster = Self::stopped(count, options);
+        cluster.nodes.iter_mut().for_each(Node::launch);
+        cluster.nodes.iter_mut().for_each(Node::wait_ready);
+        cluster
+    }
+
+    /// Nodes that are not started yet.
+    #[must_use]
+    pub fn stopped(count: usize, options: &Options) -> Self {
+        let bucket = tempfile::Builder::new().prefix("varve-bucket-").tempdir().unwrap();
+        let mut cluster =
+            Self { nodes: Vec::new(), peers: (0..count).map(|_| free_address()).collect(), bucket };
+        cluster.nodes = (0..count).map(|number| Node::stopped(cluster.options(number, options))).collect();
+        cluster
+    }
+
+    fn options(&self, number: usize, options: &Options) -> Options {
+        let seeds: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
+        let bucket = self.bucket.path().display().to_string();
+        let id = (number + 1).to_string();
+        options.clone().args(&["--node-id", &id, "--peer-listen", &seeds[number]]).args(&[
+            "--seeds",
+            &seeds.join(","),
+            "--object-store",
+            &bucket,
+        ])
+    }
+
+    /// Addresses of all nodes, for clients.
+    #[must_use]
+    pub fn bootstrap(&self) -> String {
+        self.nodes.iter().map(Node::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// Creates a topic with as many replicas as it says.
+    pub fn create_topic(&self, topic: &str, partitions: u32, replicas: usize, configs: &[&str]) {
+        let (partitions, replicas) = (partitions.to_string(), replicas.to_string());
+        let mut arguments = vec!["topic", "create", topic, "-p", &partitions, "-r", &replicas];
+        configs.iter().for_each(|config| arguments.extend(["-c", config]));
+        let _ = varve(&self.nodes[0], &arguments);
+    }
+
+    /// Who leads a partition, as a node tells; its place in [`Cluster::nodes`].
+    #[must_use]
+    pub fn leader(&self, asked: usize, topic: &str, partition: u64) -> Option<usize> {
+        let found = self.partition(asked, topic, partition)?;
+        usize::try_from(found["leader"].as_u64()?).ok()?.checked_sub(1)
+    }
+
+    fn partition(&self, asked: usize, topic: &str, partition: u64) -> Option<Value> {
+        let described = varve(&self.nodes[asked], &["topic", "describe", topic, "-o", "json"]);
+        let described: Value = serde_json::from_str(&described).ok()?;
+        let topic = described.as_array().map_or(&described, |topics| &topics[0]);
+        let mut partitions = topic["partitions"].as_array()?.iter();
+        partitions.find(|at| at["partition"].as_u64() == Some(partition)).cloned()
+    }
+
+    /// Waits until a node tells of a leader that is not `other`.
+    #[must_use]
+    pub fn wait_leader(&self, asked: usize, topic: &str, partition: u64, other: Option<usize>) -> usize {
+        let mut found = None;
+        wait_for("a leader", 30, || {
+            found = self.leader(asked, topic, partition).filter(|leader| Some(*leader) != other);
+            found.is_some()
+        });
+        found.expect("it was waited for")
+    }
+
+    /// The nodes in sync with a partition's leader, as a node tells; their places in [`Cluster::nodes`].
+    #[must_use]
+    pub fn in_sync(&self, asked: usize, topic: &str, partition: u64) -> Vec<usize> {
+        let found = self.partition(asked, topic, partition);
+        let nodes = found.as_ref().and_then(|found| found["in_sync"].as_array());
+        let place = |node: &Value| usize::try_from(node.as_u64()?).ok()?.checked_sub(1);
+        let mut places: Vec<usize> = nodes.into_iter().flatten().filter_map(place).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// Lines that go on until they are told to end, from one idempotent producer that knows all nodes.
+    #[must_use]
+    pub fn start_load(&self, topic: &str, line: impl Fn(u64) -> String + Send + 'static) -> Load {
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-b", &self.bootstrap(), "-P", "-t", topic, "-p", "0"]);
+        kcat.args(["-X", "enable.idempotence=true", "-X", "linger.ms=2", "-X", "message.timeout.ms=60000"]);
+        let mut kcat =
+            kcat.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = kcat.stdin.take().expect("it is piped");
+        let ends = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ends);
+        let feeder = thread::spawn(move || {
+            let mut next = 0;
+            while !told.load(Ordering::Relaxed) {
+                let lines: String = (next..next + 20).map(|number| line(number) + "\n").collect();
+                stdin.write_all(lines.as_bytes()).expect("kcat reads");
+                next += 20;
+                // The pace of the load: some thousand records a second.
+                thread::sleep(Duration::from_millis(10));
+            }
+            next
+        });
+        Load { kcat, feeder, ends }
+    }
+}
+
+/// A producer at work.
+#[derive(Debug)]
+pub struct Load {
+    kcat: Child,
+    feeder: JoinHandle<u64>,
+    ends: Arc<AtomicBool>,
+}
+
+impl Load {
+    /// Ends it; every record was acknowledged. How many there are.
+    #[must_use]
+    pub fn finish(self) -> u64 {
+        self.ends.store(true, Ordering::Relaxed);
+        let written = self.feeder.join().expect("the feeder does not panic");
+        let output = self.kcat.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kcat: {}: {said}", output.status);
+        written
+    }
+}

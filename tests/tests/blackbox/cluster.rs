@@ -1,0 +1,108 @@
+//! Three nodes, their real processes, stock clients: leaders die, all die, disks stay.
+
+use varve_tests::{
+    clients::{kcat, try_varve},
+    cluster::Cluster,
+    marked::line,
+    node::{Node, Options},
+    raw::list_offset,
+    tool::Tool,
+    wait_for,
+};
+
+const TOPIC: &str = "replicated";
+const VALUE_BYTES: usize = 200;
+
+fn value(number: u64) -> String {
+    line(number, VALUE_BYTES)
+}
+
+fn end_of(cluster: &Cluster, asked: usize) -> i64 {
+    cluster.leader(asked, TOPIC, 0).map_or(-1, |leader| {
+        let leader = &cluster.nodes[leader];
+        list_offset(leader.kafka(), TOPIC, 0, -1).unwrap_or(-1)
+    })
+}
+
+fn wait_end(cluster: &Cluster, asked: usize, beyond: i64) {
+    wait_for("records to be acknowledged", 60, || end_of(cluster, asked) > beyond);
+}
+
+/// Every record once and in order, through a client that knows one node only.
+fn check_all(node: &Node, written: u64) {
+    let read =
+        kcat(node, &["-C", "-q", "-e", "-t", TOPIC, "-p", "0", "-o", "0", "-X", "check.crcs=true"], b"");
+    let read = String::from_utf8(read).unwrap();
+    let mut lines = read.lines();
+    for number in 0..written {
+        assert_eq!(lines.next(), Some(value(number).as_str()), "record {number} is lost or other");
+    }
+    assert_eq!(lines.next(), None, "there is more than was written");
+}
+
+#[test]
+fn a_cluster_loses_its_leader_in_the_middle_and_no_record() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    let load = cluster.start_load(TOPIC, value);
+    let first = cluster.wait_leader(0, TOPIC, 0, None);
+    let asked = (first + 1) % 3;
+    wait_end(&cluster, asked, 1_000);
+    cluster.nodes[first].kill();
+    let second = cluster.wait_leader(asked, TOPIC, 0, Some(first));
+    let before = end_of(&cluster, asked);
+    wait_end(&cluster, asked, before + 1_000);
+    cluster.nodes[first].restart();
+    wait_for("the dead one to be in sync again", 60, || cluster.in_sync(second, TOPIC, 0) == [0, 1, 2]);
+    let written = load.finish();
+    cluster.nodes.iter().for_each(|node| check_all(node, written));
+}
+
+#[test]
+fn all_nodes_die_at_once_and_come_back_with_everything() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &["segment.bytes=65536"]);
+    let load = cluster.start_load(TOPIC, value);
+    wait_end(&cluster, 0, 3_000);
+    let written = load.finish();
+    for _ in 0..2 {
+        cluster.nodes.iter_mut().for_each(Node::kill);
+        cluster.nodes.iter_mut().for_each(Node::launch);
+        cluster.nodes.iter_mut().for_each(Node::wait_ready);
+        let _ = cluster.wait_leader(0, TOPIC, 0, None);
+        check_all(&cluster.nodes[1], written);
+    }
+}
+
+#[test]
+fn without_a_quorum_nothing_is_acknowledged_and_with_one_it_goes_on() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    let load = cluster.start_load(TOPIC, value);
+    wait_end(&cluster, 0, 500);
+    let written = load.finish();
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    let others = [(leader + 1) % 3, (leader + 2) % 3];
+    others.iter().for_each(|&other| cluster.nodes[other].kill());
+    let lonely = try_varve(&cluster.nodes[leader], &["produce", TOPIC, "nobody else has this", "-p", "0"]);
+    assert!(!lonely.0, "one of three acknowledged: {}", lonely.1);
+    cluster.nodes[others[0]].restart();
+    wait_end(&cluster, others[0], i64::try_from(written).unwrap() - 1);
+    let read = kcat(&cluster.nodes[others[0]], &["-C", "-q", "-e", "-t", TOPIC, "-p", "0", "-o", "0"], b"");
+    let read = String::from_utf8(read).unwrap();
+    let kept: Vec<&str> = read.lines().take(usize::try_from(written).unwrap()).collect();
+    assert!(
+        kept.iter().zip(0..).all(|(line, number)| **line == value(number)),
+        "what was acknowledged is there"
+    );
+    assert_eq!(kept.len() as u64, written);
+}
