@@ -329,3 +329,17 @@ impl Caller {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl Caller {
+    /// How many calls wait for a reply, and the bytes of their questions.
+    pub fn held(&self) -> (usize, usize) {
+        let state = self.state();
+        (state.waiters.len(), state.bytes)
+    }
+
+    /// Whether there is a connection, or one is being made.
+    pub fn is_kept(&self) -> bool {
+        self.state().kept
+    }
+}

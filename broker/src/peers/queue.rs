@@ -114,12 +114,15 @@ impl Queue {
         !std::mem::replace(&mut state.told, true)
     }
 
-    /// Nobody knows yet where the peer is: nothing waits until that is known. To nobody's surprise, unless something waited.
+    /// Nobody knows where the peer is: nothing waits until that is known. It is news where something waited.
     pub fn suspend(&self) -> bool {
-        self.state().frames.is_empty() && {
-            self.state().open = false;
-            false
-        } || self.close()
+        let mut state = self.state();
+        if state.frames.is_empty() {
+            state.open = false;
+            return false;
+        }
+        drop(state);
+        self.close()
     }
 
     /// Frames that wait, the bytes that they hold, and how many frames were dropped so far.
