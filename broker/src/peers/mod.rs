@@ -23,6 +23,7 @@
 
 mod calls;
 mod dial;
+mod figures;
 mod frame;
 mod handshake;
 mod inbound;
@@ -74,7 +75,10 @@ use self::{
     seeds::Seed,
     status::Refusals,
 };
-use crate::net::{BindError, admission::Admission, quiet::Quiet};
+use crate::{
+    metrics::Metrics,
+    net::{BindError, admission::Admission, quiet::Quiet},
+};
 
 /// What a node needs to speak with others.
 #[derive(Clone)]
@@ -231,6 +235,11 @@ impl Peers {
     #[must_use]
     pub fn links(&self) -> Vec<LinkStatus> {
         self.0.links().values().map(|link| link.status()).collect()
+    }
+
+    /// Keeps the metrics of links until the node stops.
+    pub fn report_to(&self, metrics: Arc<Metrics>) {
+        self.0.spawn(figures::watch(Arc::clone(&self.0), metrics));
     }
 
     /// What was not accepted from others, by what the log calls it, since the start.
