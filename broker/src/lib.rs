@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  socket -> net (frames, limits) -> handlers (one file per API key) -> node::Backend -> the shard thread
+//!  peers (other nodes: frames, queues, links) <──────────────────────────────────────────────> the shard thread
 //!                                         http (metrics, health)         metrics, telemetry, config beside them
 //! ```
 //! What this crate decides is how bytes come in and go out: which frames are read, how many requests wait, what an
@@ -20,6 +21,7 @@ pub mod jobs;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod peers;
 pub mod runtime;
 pub mod scrub;
 pub mod storage;

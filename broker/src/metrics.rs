@@ -21,6 +21,9 @@ pub type Label = [(&'static str, &'static str); 1];
 /// Two labels with values that the code names.
 pub type Labels = [(&'static str, &'static str); 2];
 
+/// A label with a node's number: as many series as the cluster has nodes.
+pub type NodeLabel = [(&'static str, u32); 1];
+
 /// A gauge of seconds or another fraction.
 pub type Fraction = Gauge<f64, AtomicU64>;
 
@@ -56,6 +59,8 @@ macro_rules! metrics {
     (@type counter) => { Counter };
     (@type counter $a:literal) => { Family<Label, Counter> };
     (@type counter $a:literal, $b:literal) => { Family<Labels, Counter> };
+    (@type node_counter $a:literal) => { Family<NodeLabel, Counter> };
+    (@type node_gauge $a:literal) => { Family<NodeLabel, Gauge> };
     (@type seconds $a:literal) => { Family<Label, Counter<f64, AtomicU64>> };
     (@type amount) => { Amount };
     (@type gauge) => { Gauge };
@@ -69,6 +74,8 @@ macro_rules! metrics {
     (@new $($other:tt)*) => { Default::default() };
     (@kind counter) => { "counter" };
     (@kind gauge) => { "gauge" };
+    (@kind node_counter) => { "counter" };
+    (@kind node_gauge) => { "gauge" };
     (@kind seconds) => { "counter" };
     (@kind amount) => { "counter" };
     (@kind fraction) => { "gauge" };
@@ -173,6 +180,15 @@ metrics! {
     cache_disk_corrupt: counter() "tier_cache_disk_corrupt" "" "Chunks that did not read back from disk as they were written; the object store gave them again";
     cache_disk_failures: counter() "tier_cache_disk_failures" "" "Reads and writes of the disk cache that failed";
     cache_disk_bytes: gauge() "tier_cache_disk" "bytes" "Bytes of the disk cache in use";
+    peer_connected: node_gauge("peer") "peer_connected" "" "1 while there is a connection to the other node for this node's messages";
+    peer_connects: node_counter("peer") "peer_connects" "" "Connections that were made to the other node";
+    peer_sent_frames: node_counter("peer") "peer_sent_frames" "" "Messages and pulses handed to the connection to the other node";
+    peer_sent: node_counter("peer") "peer_sent" "bytes" "Bytes handed to it";
+    peer_received_frames: node_counter("peer") "peer_received_frames" "" "Messages and pulses that came from the other node";
+    peer_received: node_counter("peer") "peer_received" "bytes" "Their bytes";
+    peer_queued: node_gauge("peer") "peer_queued" "bytes" "Memory of what waits to be sent to the other node";
+    peer_dropped_frames: node_counter("peer") "peer_dropped_frames" "" "Messages and pulses to the other node that were dropped: its queue was full, or there was no connection";
+    peer_refused: counter("reason") "peer_refused" "" "Connections of other nodes that were refused, or closed for what they carried";
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
     disk_short: gauge() "storage_disk_short" "" "1 while the file system, not the log's limit, makes data leave this node, and producers wait";
     disk_total: gauge() "storage_disk_total" "bytes" "Size of the data directory's file system";

@@ -1,11 +1,11 @@
 //! Messages between replicas, and the envelope in which they cross the network.
 
-use bytes::Bytes;
+use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use raft::eraftpb;
 use varve_common::{
     ClusterId, GroupId, ReplicaId, Term,
-    codec::{DecodeError, Decoder, Encoder},
+    codec::{DecodeError, Decoder},
 };
 
 use crate::limits::{ENVELOPE_BYTES_MAX, MESSAGE_ENTRIES_MAX};
@@ -55,11 +55,19 @@ impl Envelope {
     /// The frame `cluster [16] | group u64 | message`.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let mut encoder = Encoder::new();
-        encoder.raw(&self.cluster.0);
-        encoder.u64(self.group.0);
-        encoder.bytes(&self.message.0.encode_to_vec());
-        encoder.finish()
+        let mut frame = BytesMut::new();
+        self.encode_into(&mut frame);
+        frame.freeze()
+    }
+
+    /// Writes the frame behind what `buffer` holds: payloads are copied once.
+    pub fn encode_into(&self, buffer: &mut BytesMut) {
+        let bytes = self.message.0.encoded_len();
+        buffer.reserve(16 + 8 + 4 + bytes);
+        buffer.put_slice(&self.cluster.0);
+        buffer.put_u64_le(self.group.0);
+        buffer.put_u32_le(u32::try_from(bytes).expect("a message is far below 4 GiB"));
+        self.message.0.encode(buffer).expect("a growing buffer has room");
     }
 
     /// Reads a frame. Payloads share the frame's bytes; what is too large is refused before anything is decoded.

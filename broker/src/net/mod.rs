@@ -15,12 +15,12 @@
 //! One task per connection holds all its state and ends with its socket; [`Server::shutdown`] stops accepting, lets
 //! answers in flight leave and waits for every task.
 
-mod admission;
+pub(crate) mod admission;
 mod budget;
 mod connection;
 mod frame;
 pub mod limits;
-mod quiet;
+pub(crate) mod quiet;
 mod server;
 
 use std::{net::SocketAddr, sync::Arc};
