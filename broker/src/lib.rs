@@ -13,6 +13,7 @@
 //! store.
 
 pub mod config;
+pub mod controller;
 pub mod driver;
 pub mod handlers;
 pub mod http;
@@ -20,6 +21,7 @@ pub mod jobs;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod placement;
 pub mod runtime;
 pub mod scrub;
 pub mod storage;
