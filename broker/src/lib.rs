@@ -14,6 +14,7 @@
 //! store.
 
 pub mod config;
+pub mod controller;
 pub mod driver;
 pub mod handlers;
 pub mod http;
@@ -22,6 +23,7 @@ pub mod metrics;
 pub mod net;
 pub mod node;
 pub mod peers;
+pub mod placement;
 pub mod runtime;
 pub mod scrub;
 pub mod storage;

@@ -11,7 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::watch;
-use varve_common::{Clock, Entropy, GroupId, NodeId, Offset, TopicId, clock::BoxFuture};
+use varve_common::{
+    Clock, Entropy, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture,
+};
 use varve_replica::{
     PartitionView, Refusal,
     metadata::{self, MetadataRejected, Topic},
@@ -20,7 +22,7 @@ use varve_replica::{
 use crate::{
     config::{
         Fetch, Layers, Listener, TopicCreation,
-        topic::{Defaults, Effective, ProduceRules},
+        topic::{self, Defaults, Effective, Given, ProduceRules, Source},
     },
     metrics::Metrics,
 };
@@ -73,12 +75,36 @@ pub struct NewTopic {
     pub id: TopicId,
     /// Its name.
     pub name: String,
-    /// How many partitions.
-    pub partitions: i32,
-    /// How many replicas of each.
-    pub replication_factor: i16,
+    /// Which nodes hold each partition, from 0; the first leads by preference. None is without nodes.
+    pub replicas: Vec<Vec<NodeId>>,
     /// Its own configuration values.
     pub configs: Vec<(String, String)>,
+}
+
+impl NewTopic {
+    /// How many partitions it has.
+    #[must_use]
+    pub fn partitions(&self) -> i32 {
+        i32::try_from(self.replicas.len()).expect("it was checked against the most that a topic has")
+    }
+
+    /// How many replicas each has.
+    #[must_use]
+    pub fn replication_factor(&self) -> i16 {
+        let nodes = self.replicas.first().map_or(0, Vec::len);
+        i16::try_from(nodes).expect("it was checked against the brokers")
+    }
+}
+
+/// Who leads a partition, as far as this node knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leadership {
+    /// The leader. It takes requests, or it is another node's and has said that it does.
+    pub leader: ReplicaId,
+    /// Raft's term as clients see it.
+    pub epoch: LeaderEpoch,
+    /// The voters that keep up, the leader among them; only the leader where it has not said.
+    pub in_sync: Vec<ReplicaId>,
 }
 
 /// Why the metadata was not changed.
@@ -87,9 +113,12 @@ pub enum MetadataRefusal {
     /// It was applied, and rejected without effect.
     #[error(transparent)]
     Rejected(#[from] MetadataRejected),
-    /// Another node decides.
+    /// Another node decides, and cannot be asked now. Nothing was done.
     #[error("not the controller")]
     NotController,
+    /// It was asked, and whether it was done is unknown.
+    #[error("the outcome was not known in time")]
+    TimedOut,
     /// The log cannot be written.
     #[error("storage error")]
     Storage,
@@ -213,6 +242,13 @@ pub trait Backend: Send + Sync + 'static {
         before: Option<Offset>,
     ) -> BoxFuture<'static, Result<Offset, Refusal>>;
 
+    /// Who leads a group, this node or another; the metadata group's leader is the controller. `None`: nobody who takes
+    /// requests now, as far as this node knows.
+    fn leadership(&self, group: GroupId) -> Option<Leadership>;
+
+    /// Whether a node is heard of.
+    fn is_alive(&self, node: NodeId) -> bool;
+
     /// What is published of a partition; the receiver wakes with each change. `None`: not on this node.
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>>;
 
@@ -240,6 +276,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The record with the largest timestamp.
     fn find_max_timestamp(&self, group: GroupId) -> BoxFuture<'static, Result<Option<Found>, ReadError>>;
+}
+
+/// How many of so many replicas can elect a leader and commit: also `min.insync.replicas` where nobody sets it.
+#[must_use]
+pub const fn majority(replicas: usize) -> usize {
+    replicas / 2 + 1
 }
 
 /// All that a handler needs.
@@ -273,6 +315,29 @@ impl Node {
     #[must_use]
     pub fn view(&self, group: GroupId) -> Option<Arc<PartitionView>> {
         self.backend.watch(group).map(|view| Arc::clone(&view.borrow()))
+    }
+
+    /// How many replicas a topic gets where nobody says how many: what is configured, as far as there are brokers. One
+    /// that is away holds its replica once it is back, as long as those that are here can elect and commit without it.
+    #[must_use]
+    pub fn replication_factor(&self) -> i16 {
+        let image = self.backend.image();
+        let here = image.brokers.keys().filter(|node| self.backend.is_alive(**node)).count().max(1);
+        let wanted = usize::try_from(self.creation.replication_factor).unwrap_or(1);
+        let all = wanted.min(image.brokers.len().max(1));
+        let factor = if here >= majority(all) { all } else { wanted.min(here) };
+        i16::try_from(factor).expect("it is at most what was configured")
+    }
+
+    /// What gives a topic with so many replicas a value where it does not say, the winner first.
+    #[must_use]
+    pub fn inherited(&self, name: &str, replicas: usize) -> Vec<Given> {
+        let mut given = self.topic_defaults.given(name).to_vec();
+        if name == topic::MIN_INSYNC_REPLICAS {
+            let defaults = given.iter_mut().filter(|given| given.source == Source::Default);
+            defaults.for_each(|given| given.value = majority(replicas).to_string());
+        }
+        given
     }
 
     /// A topic's configuration: its own values over what it inherits.
@@ -310,7 +375,7 @@ mod tests {
             batch_bytes_max,
             compacted: false,
             log_append_time: false,
-            replicas_min: 1,
+            replicas_min: None,
             before_ms_max: 0,
             after_ms_max: 0,
         };

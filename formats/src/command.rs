@@ -7,14 +7,16 @@
 //! every other kind is a frame.
 
 mod codec;
+mod metadata;
 #[cfg(test)]
 mod tests;
 
 use bytes::Bytes;
-use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term, TopicId};
+use varve_common::{Digest, LogIndex, Offset, Term};
 
 pub(crate) use codec::decode_replica;
 pub use codec::encode_records;
+pub use metadata::{BrokerRegistration, CreateTopic, MetadataCommand, PartitionAssignment};
 
 use crate::manifest::{Entry, NodeReference};
 
@@ -285,82 +287,4 @@ pub enum Command {
     TierReaped(TierReaped),
     LeafReplaced(LeafReplaced),
     Metadata(MetadataCommand),
-}
-
-/// A change of the metadata group's state.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MetadataCommand {
-    /// A broker (re)started.
-    RegisterBroker(BrokerRegistration),
-    /// A topic with ready-made ids, groups and replicas: what was decided is in the command.
-    CreateTopic(CreateTopic),
-    /// A topic goes; its groups are destroyed and its objects collected by a journaled job.
-    DeleteTopic {
-        /// Which.
-        id: TopicId,
-    },
-    /// A deleted topic's objects and local files are gone: its journal entry ends.
-    TopicReaped {
-        /// Which.
-        id: TopicId,
-    },
-    /// Sets (or with `None` removes) topic configuration values.
-    SetTopicConfigs {
-        /// Which.
-        id: TopicId,
-        /// Name and value.
-        configs: Vec<(String, Option<String>)>,
-    },
-    /// Hands out the next `count` producer ids.
-    AllocateProducerIds {
-        /// How many.
-        count: u32,
-    },
-    /// Hands out the next `count` replica counters of a node.
-    AllocateReplicaIds {
-        /// Which node, as a number.
-        node: u32,
-        /// How many.
-        count: u32,
-    },
-    /// Raises a named feature level.
-    SetFeature {
-        /// Its name.
-        name: String,
-        /// Its level.
-        level: u16,
-    },
-}
-
-/// How a broker presents itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct BrokerRegistration {
-    /// Its node id, as a number.
-    pub node: u32,
-    /// Where clients reach it; empty: at the address they connected to.
-    pub advertised: Vec<String>,
-    /// Its rack, for placement and nearest-replica reads.
-    pub rack: Option<String>,
-}
-
-/// A new topic.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CreateTopic {
-    /// Its id, drawn by the proposer.
-    pub id: TopicId,
-    /// Its name.
-    pub name: String,
-    /// Its partitions, from 0.
-    pub partitions: Vec<PartitionAssignment>,
-    /// Configuration values that differ from the defaults.
-    pub configs: Vec<(String, String)>,
-}
-
-/// One partition's group and replicas.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PartitionAssignment {
-    /// The group's number; the state machine assigns it (proposals carry 0).
-    pub group: u64,
-    /// The voters.
-    pub replicas: Vec<ReplicaId>,
 }

@@ -149,6 +149,8 @@ error_codes! {
     FetchSessionIdNotFound = 70, "FETCH_SESSION_ID_NOT_FOUND", retry;
     /// The fetch session is at another epoch.
     InvalidFetchSessionEpoch = 71, "INVALID_FETCH_SESSION_EPOCH", retry;
+    /// The leader has no address on the client's listener.
+    ListenerNotFound = 72, "LISTENER_NOT_FOUND", retry;
     /// The client's leader epoch is old.
     FencedLeaderEpoch = 74, "FENCED_LEADER_EPOCH", retry;
     /// The client's leader epoch is newer than ours.

@@ -199,10 +199,8 @@ impl MetadataState {
         let node = NodeId::new(registration.node).ok_or(MetadataRejected::InvalidNode(registration.node))?;
         let brokers = Arc::make_mut(&mut self.image.brokers);
         let epoch = brokers.get(&node).map_or(1, |broker| broker.epoch + 1);
-        brokers.insert(
-            node,
-            Broker { node, epoch, advertised: registration.advertised, rack: registration.rack },
-        );
+        let BrokerRegistration { advertised, rack, peer, .. } = registration;
+        brokers.insert(node, Broker { node, epoch, advertised, rack, peer });
         Ok(MetadataDone::BrokerRegistered { node, epoch })
     }
 

@@ -280,9 +280,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "default.replication.factor",
-        Kind::Integer { min: 1, max: 1 },
-        "1",
-        "Replicas of a topic where nobody says how many. A cluster of one node has one.",
+        Kind::Integer { min: 1, max: 1_000 },
+        "3",
+        "Replicas of a topic where nobody says how many: at most one for each broker, so a cluster of one node has one.",
     ),
     key("auto.create.topics.enable", Kind::Switch, "true", "Topics come to be when a client asks for them."),
     key(

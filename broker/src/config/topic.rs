@@ -4,7 +4,7 @@
 //! default; DescribeConfigs shows all three as synonyms. Every name that Kafka knows is accepted; the table says which
 //! values act here and, of the others, why they do not (`docs/config.md` lists them). Any other name is refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Layers, Origin, value};
 
@@ -71,6 +71,8 @@ pub struct TopicKey {
 use Effect::{Accepted, Enforced};
 const LONG_MAX: &str = "9223372036854775807";
 const INT_MAX: i64 = i32::MAX as i64;
+/// Its default depends on the topic: the majority of its replicas.
+pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const NO_COMPACTION: Effect = Accepted("records of compacted topics are kept: compaction is not there yet");
 const ALWAYS_FSYNCED: Effect = Accepted("every acknowledged record is fsynced already");
 const UNTOUCHED: Effect = Accepted("batches are stored as the producer compressed them");
@@ -104,7 +106,7 @@ topic_keys! {
     "message.timestamp.type" String Rule::OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime", Some("log.message.timestamp.type"), Enforced, "Whose clock stamps records.";
     "min.cleanable.dirty.ratio" Double Rule::Fraction(0.0, 1.0), "0.5", None, NO_COMPACTION, "Share of a log that must be dirty before it is compacted.";
     "min.compaction.lag.ms" Long Rule::Millis(0), "0", None, NO_COMPACTION, "The least that a record stays uncompacted.";
-    "min.insync.replicas" Int Rule::Number(1, INT_MAX), "1", None, Enforced, "Replicas that must be in sync before a write is accepted.";
+    "min.insync.replicas" Int Rule::Number(1, INT_MAX), "1", None, Enforced, "Replicas, the leader among them, that must be in sync before a batch with acks=all is taken. Where a topic does not say, the majority of its replicas, and that is shown; with any acks a batch is acknowledged once the majority has fsynced it.";
     "preallocate" Boolean Rule::Switch, "false", None, Accepted("the log is always preallocated"), "Allocate files at their full size.";
     "remote.log.copy.disable" Boolean Rule::Switch, "false", None, Enforced, "Pauses uploads: what is not in the object store stays on this node, what is there stays readable.";
     "remote.log.delete.on.disable" Boolean Rule::Switch, "false", None, Enforced, "While remote.storage.enable is false: records in the object store are deleted, but for those that an explicit local.retention.* keeps here too, which go when it gives them up. Else they stay readable until retention takes them.";
@@ -256,7 +258,10 @@ impl Default for Defaults {
 
 /// A topic's values, each its own or inherited.
 #[derive(Clone, Debug)]
-pub struct Effective(BTreeMap<&'static str, String>);
+pub struct Effective {
+    values: BTreeMap<&'static str, String>,
+    own: BTreeSet<&'static str>,
+}
 
 impl Effective {
     /// Lays a topic's own values over what it inherits. Names that this version does not know (written by a newer one)
@@ -265,18 +270,26 @@ impl Effective {
     pub fn new<'a>(defaults: &Defaults, own: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let inherited = TOPIC_KEYS.iter().map(|key| (key.name, defaults.get(key.name).value.clone()));
         let mut values: BTreeMap<_, _> = inherited.collect();
+        let mut names = BTreeSet::new();
         for (name, text) in own {
             if let Some(key) = find(name) {
                 values.insert(key.name, text.to_owned());
+                names.insert(key.name);
             }
         }
-        Self(values)
+        Self { values, own: names }
+    }
+
+    /// Whether the topic says so itself.
+    #[must_use]
+    pub fn is_own(&self, name: &str) -> bool {
+        self.own.contains(name)
     }
 
     /// A value as text.
     #[must_use]
     pub fn text(&self, name: &str) -> &str {
-        self.0.get(name).expect("only names of the table are asked for")
+        self.values.get(name).expect("only names of the table are asked for")
     }
 
     /// A whole number; what cannot be read (it was checked when it was set) falls back to the table's default.
@@ -316,8 +329,8 @@ pub struct ProduceRules {
     pub before_ms_max: i64,
     /// `message.timestamp.after.max.ms`.
     pub after_ms_max: i64,
-    /// `min.insync.replicas`.
-    pub replicas_min: i64,
+    /// `min.insync.replicas`; `None`: the majority of the replicas.
+    pub replicas_min: Option<usize>,
 }
 
 impl From<&Effective> for ProduceRules {
@@ -328,7 +341,9 @@ impl From<&Effective> for ProduceRules {
             log_append_time: values.text("message.timestamp.type") == "LogAppendTime",
             before_ms_max: values.number("message.timestamp.before.max.ms"),
             after_ms_max: values.number("message.timestamp.after.max.ms"),
-            replicas_min: values.number("min.insync.replicas"),
+            replicas_min: values
+                .is_own(MIN_INSYNC_REPLICAS)
+                .then(|| usize::try_from(values.number(MIN_INSYNC_REPLICAS)).unwrap_or(usize::MAX)),
         }
     }
 }

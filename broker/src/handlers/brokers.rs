@@ -1,5 +1,6 @@
 //! Where clients are sent.
 
+use varve_common::GroupId;
 use varve_replica::metadata::Broker;
 
 use crate::{net::Context, node::Node};
@@ -14,25 +15,35 @@ pub struct Endpoint {
     pub port: i32,
     /// Its rack.
     pub rack: Option<String>,
+    /// Whether it is heard of.
+    pub is_alive: bool,
 }
 
-/// Every broker, as a client of this listener reaches it.
+/// Every broker that is heard of, as a client of this listener reaches it.
 pub fn endpoints(node: &Node, context: &Context) -> Vec<Endpoint> {
+    let mut endpoints = registered(node, context);
+    endpoints.retain(|endpoint| endpoint.is_alive);
+    endpoints
+}
+
+/// Every broker, whether it is heard of or not.
+pub fn registered(node: &Node, context: &Context) -> Vec<Endpoint> {
     let image = node.backend.image();
-    let other = |broker: &Broker| {
+    let endpoint = |broker: &Broker| {
         let (host, port) = if broker.node == node.id {
             Some(own(node, context))
         } else {
             advertised(broker, &context.listener)
         }?;
-        let id = wire_id(broker.node.get());
-        Some(Endpoint { id, host, port: i32::from(port), rack: broker.rack.clone() })
+        let (id, is_alive) = (wire_id(broker.node.get()), node.backend.is_alive(broker.node));
+        Some(Endpoint { id, host, port: i32::from(port), rack: broker.rack.clone(), is_alive })
     };
-    let mut endpoints: Vec<Endpoint> = image.brokers.values().filter_map(other).collect();
+    let mut endpoints: Vec<Endpoint> = image.brokers.values().filter_map(endpoint).collect();
     if !image.brokers.contains_key(&node.id) {
         // Before this node's registration is applied, a client that reached it may still be told where it is.
         let (host, port) = own(node, context);
-        endpoints.push(Endpoint { id: wire_id(node.id.get()), host, port: i32::from(port), rack: None });
+        let id = wire_id(node.id.get());
+        endpoints.push(Endpoint { id, host, port: i32::from(port), rack: None, is_alive: true });
     }
     endpoints
 }
@@ -56,9 +67,10 @@ pub fn wire_id(id: u32) -> i32 {
     i32::try_from(id).expect("node ids are below 2^24")
 }
 
-/// The node that answers for metadata; -1: nobody now.
-pub fn controller(node: &Node) -> i32 {
-    node.backend.image().brokers.keys().next().map_or(-1, |id| wire_id(id.get()))
+/// The node that answers for metadata, if a client could reach it; -1: nobody now.
+pub fn controller(node: &Node, endpoints: &[Endpoint]) -> i32 {
+    let leader = node.backend.leadership(GroupId::METADATA).map(|known| wire_id(known.leader.node().get()));
+    leader.filter(|leader| endpoints.iter().any(|endpoint| endpoint.id == *leader)).unwrap_or(-1)
 }
 
 #[cfg(test)]
@@ -70,7 +82,8 @@ mod tests {
     #[test]
     fn a_broker_is_reached_where_it_says_for_that_listener() {
         let named = ["IN=a:1", "OUT=[::1]:9092", "BAD=nowhere"].map(str::to_owned).to_vec();
-        let broker = Broker { node: NodeId::new(2).unwrap(), epoch: 1, advertised: named, rack: None };
+        let broker =
+            Broker { node: NodeId::new(2).unwrap(), epoch: 1, advertised: named, rack: None, peer: None };
         assert_eq!(advertised(&broker, "OUT"), Some(("[::1]".to_owned(), 9092)));
         assert_eq!(advertised(&broker, "IN"), Some(("a".to_owned(), 1)));
         assert_eq!((advertised(&broker, "BAD"), advertised(&broker, "MISSING")), (None, None));

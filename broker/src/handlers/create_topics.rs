@@ -116,8 +116,8 @@ fn described(node: &Node, topic: &NewTopic, version: i16, validate_only: bool) -
         result.topic_id = Uuid::from_bytes(topic.id.0);
     }
     if version >= DESCRIBED_FROM {
-        result.num_partitions = topic.partitions;
-        result.replication_factor = topic.replication_factor;
+        result.num_partitions = topic.partitions();
+        result.replication_factor = topic.replication_factor();
         result.configs = Some(configs(node, topic));
     }
     result
@@ -127,7 +127,7 @@ fn configs(node: &Node, topic: &NewTopic) -> Vec<CreatableTopicConfigs> {
     let own: BTreeMap<&str, &str> =
         topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let row = |name: &'static str| {
-        let inherited = node.topic_defaults.get(name);
+        let inherited = &node.inherited(name, topic.replicas.first().map_or(1, Vec::len))[0];
         let (value, source) = own
             .get(name)
             .map_or((inherited.value.as_str(), inherited.source), |value| (*value, Source::Topic));

@@ -39,11 +39,13 @@ pub fn answer(
         return response;
     }
     response.cluster_id = node.backend.image().cluster.to_string().into();
-    response.controller_id = brokers::controller(node);
+    let mut endpoints = brokers::registered(node, context);
+    endpoints.retain(|endpoint| endpoint.is_alive || request.include_fenced_brokers);
+    response.controller_id = brokers::controller(node, &endpoints);
     if request.include_cluster_authorized_operations {
         response.cluster_authorized_operations = access::cluster_operations(context);
     }
-    response.brokers = brokers::endpoints(node, context).into_iter().map(broker).collect();
+    response.brokers = endpoints.into_iter().map(broker).collect();
     response
 }
 
@@ -53,5 +55,6 @@ fn broker(endpoint: brokers::Endpoint) -> DescribeClusterBroker {
     broker.host = endpoint.host.into();
     broker.port = endpoint.port;
     broker.rack = endpoint.rack.map(StrBytes::from);
+    broker.is_fenced = !endpoint.is_alive;
     broker
 }

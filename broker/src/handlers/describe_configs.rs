@@ -116,8 +116,8 @@ fn topic_row(
         value: value.clone(),
         source: Source::Topic,
     });
-    let given: Vec<Given> =
-        own.into_iter().chain(node.topic_defaults.given(key.name).iter().cloned()).collect();
+    let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
+    let given: Vec<Given> = own.into_iter().chain(node.inherited(key.name, replicas)).collect();
     let mut row = DescribeConfigsResourceResult::default();
     row.name = key.name.into();
     row.value = Some(given[0].value.as_str().into());
@@ -147,7 +147,11 @@ fn broker_rows(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult
         let secret = key.kind == Kind::Secret;
         let mut row = DescribeConfigsResourceResult::default();
         row.name = key.name.into();
-        row.value = (!secret).then(|| shown(key.kind, &layered.text));
+        row.value = (!secret).then(|| match key.name {
+            // Tools create topics with what they read here: never more than there can be.
+            "default.replication.factor" => node.replication_factor().to_string().into(),
+            _ => shown(key.kind, &layered.text),
+        });
         row.is_sensitive = secret;
         (row, source, broker_type(key.kind), key.doc)
     });
@@ -155,7 +159,8 @@ fn broker_rows(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult
         TOPIC_KEYS.iter().filter(|key| key.broker.is_none() && keys::find(key.name).is_none()).map(|key| {
             let mut row = DescribeConfigsResourceResult::default();
             row.name = key.name.into();
-            row.value = Some(key.default.into());
+            let replicas = usize::try_from(node.replication_factor()).unwrap_or(1);
+            row.value = Some(node.inherited(key.name, replicas)[0].value.as_str().into());
             (row, Source::Default, key.kind, key.doc)
         });
     own.chain(inherited)

@@ -51,6 +51,7 @@ impl Coded for MetadataRefusal {
         match self {
             Self::Rejected(rejected) => rejected.code(),
             Self::NotController => ErrorCode::NotController,
+            Self::TimedOut => ErrorCode::RequestTimedOut,
             Self::Storage => ErrorCode::KafkaStorageError,
         }
     }
@@ -81,10 +82,11 @@ impl Coded for TopicRefusal {
         match self {
             Self::Name(_) => ErrorCode::InvalidTopicException,
             Self::Partitions(_) => ErrorCode::InvalidPartitions,
-            Self::ReplicationFactor { .. } => ErrorCode::InvalidReplicationFactor,
+            Self::ReplicationFactorZero | Self::ReplicationFactor { .. } => {
+                ErrorCode::InvalidReplicationFactor
+            }
             Self::Assignment(_) => ErrorCode::InvalidReplicaAssignment,
-            Self::Both => ErrorCode::InvalidRequest,
-            Self::Twice => ErrorCode::InvalidRequest,
+            Self::Both(_) | Self::Twice => ErrorCode::InvalidRequest,
             Self::Config(error) => error.code(),
             Self::Metadata(refusal) => refusal.code(),
         }

@@ -1,7 +1,7 @@
 //! A node in memory: one broker, batches in vectors, everything committed at once.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -38,6 +38,10 @@ struct State {
     logs: BTreeMap<GroupId, Log>,
     producers: i64,
     cold: BTreeMap<GroupId, Cold>,
+    /// What other nodes are said to lead, and this one with others in sync.
+    leaders: BTreeMap<GroupId, Leadership>,
+    dead: BTreeSet<NodeId>,
+    replicas: u64,
 }
 
 /// A partition whose records are in the object store.
@@ -96,7 +100,7 @@ pub fn empty_view() -> PartitionView {
 
 impl Fake {
     fn new() -> Self {
-        let broker = Broker { node: node_id(), epoch: 1, advertised: Vec::new(), rack: None };
+        let broker = Broker { node: node_id(), epoch: 1, advertised: Vec::new(), rack: None, peer: None };
         let mut metadata = metadata::Image::new(ClusterId([7; 16]), Incarnation(1));
         metadata.brokers = Arc::new(BTreeMap::from([(node_id(), broker)]));
         let image = Arc::new(Image::new(metadata));
@@ -105,6 +109,9 @@ impl Fake {
             logs: BTreeMap::new(),
             producers: 0,
             cold: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            replicas: 0,
         })))
     }
 
@@ -132,13 +139,27 @@ impl Fake {
     pub fn register(&self, node: NodeId, advertised: &str) {
         let mut state = self.0.lock().unwrap();
         let mut metadata = metadata::Image::clone(&state.image);
-        let broker = Broker { node, epoch: 1, advertised: vec![advertised.to_owned()], rack: None };
+        let broker =
+            Broker { node, epoch: 1, advertised: vec![advertised.to_owned()], rack: None, peer: None };
         Arc::make_mut(&mut metadata.brokers).insert(node, broker);
         state.image = Arc::new(state.image.advance(metadata));
     }
 }
 
 impl Fake {
+    /// Says who leads a group in epoch 3, and who keeps up.
+    pub fn leads(&self, group: GroupId, leader: u32, in_sync: &[u32]) {
+        let replica = |node: u32| ReplicaId::new(NodeId::new(node).unwrap(), 1).unwrap();
+        let in_sync = in_sync.iter().map(|node| replica(*node)).collect();
+        let known = Leadership { leader: replica(leader), epoch: LeaderEpoch(3), in_sync };
+        self.0.lock().unwrap().leaders.insert(group, known);
+    }
+
+    /// A node is not heard of any more.
+    pub fn kill(&self, node: NodeId) {
+        self.0.lock().unwrap().dead.insert(node);
+    }
+
     /// Every record's time.
     fn times(&self, group: GroupId) -> Vec<Found> {
         let mut times = Vec::new();
@@ -161,20 +182,27 @@ impl Backend for Fake {
 
     fn create_topic(&self, topic: NewTopic) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
         let mut state = self.0.lock().unwrap();
-        let first = state.logs.len() as u64 + 1;
-        let groups: Vec<GroupId> = (0..topic.partitions as u64).map(|index| GroupId(first + index)).collect();
-        for group in &groups {
-            let log = Log { batches: Vec::new(), view: watch::Sender::new(Arc::new(empty_view())) };
-            state.logs.insert(*group, log);
-        }
         let mut metadata = metadata::Image::clone(&state.image);
         let name: Arc<str> = topic.name.into();
-        let partition = |group| Partition { group, replicas: vec![replica_id()] };
+        let mut partitions = Vec::new();
+        for nodes in topic.replicas {
+            let group = GroupId(metadata.next_group);
+            metadata.next_group += 1;
+            if nodes.contains(&node_id()) {
+                let log = Log { batches: Vec::new(), view: watch::Sender::new(Arc::new(empty_view())) };
+                state.logs.insert(group, log);
+            }
+            let mut incarnate = |node: NodeId| {
+                state.replicas += 1;
+                ReplicaId::new(node, state.replicas).unwrap()
+            };
+            partitions.push(Partition { group, replicas: nodes.into_iter().map(&mut incarnate).collect() });
+        }
         let made = Topic {
             id: topic.id,
             name: Arc::clone(&name),
             created_ms: 0,
-            partitions: groups.into_iter().map(partition).collect(),
+            partitions,
             configs: topic.configs.into_iter().collect(),
         };
         Arc::make_mut(&mut metadata.names).insert(name, topic.id);
@@ -259,6 +287,24 @@ impl Backend for Fake {
             view.log_start = view.log_start.max(before);
         });
         ready(Ok(view.borrow().log_start))
+    }
+
+    fn leadership(&self, group: GroupId) -> Option<Leadership> {
+        let state = self.0.lock().unwrap();
+        if let Some(known) = state.leaders.get(&group) {
+            return Some(known.clone());
+        }
+        if group == GroupId::METADATA {
+            let leader = replica_id();
+            return Some(Leadership { leader, epoch: LeaderEpoch(1), in_sync: vec![leader] });
+        }
+        let view = state.logs.get(&group)?.view.borrow();
+        let leader = view.leader.filter(|leader| *leader != view.replica || view.ready)?;
+        Some(Leadership { leader, epoch: view.leader_epoch, in_sync: vec![leader] })
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        !self.0.lock().unwrap().dead.contains(&node)
     }
 
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {

@@ -93,16 +93,13 @@ impl<'a> Leaders<'a> {
         let image = self.node.backend.image();
         let topic = topic.find(&image).ok()?;
         let group = topic.partitions.get(usize::try_from(partition).ok()?)?.group;
-        let view = self.node.view(group)?;
-        let leader = view.leader?.node();
-        if leader == self.node.id && !view.ready {
-            return None;
-        }
+        let known = self.node.backend.leadership(group)?;
+        let leader = known.leader.node();
         let id = wire_id(leader.get());
         if self.named.iter().all(|endpoint| endpoint.id != id) {
             let mut endpoints = brokers::endpoints(self.node, self.context).into_iter();
             self.named.push(endpoints.find(|endpoint| endpoint.id == id)?);
         }
-        Some((id, view.leader_epoch.0))
+        Some((id, known.epoch.0))
     }
 }

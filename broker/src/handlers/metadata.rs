@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use varve_common::TopicId;
+use varve_common::{NodeId, ReplicaId, TopicId};
 use varve_protocol::{
     ErrorCode,
     messages::{
@@ -15,7 +15,7 @@ use varve_replica::metadata::{MetadataRejected, Partition, Topic};
 
 use super::{
     access::{self, Operation, Resource, authorize},
-    brokers::{self, wire_id},
+    brokers::{self, Endpoint, wire_id},
     errors::Coded as _,
     partitions::TopicRef,
     topics::{self, Wish},
@@ -29,8 +29,31 @@ use crate::{
 const NULL_IS_ALL_FROM: i16 = 1;
 /// Before this version topics are asked for by name only, and answered so: the name in the answer cannot be null.
 const IDS_FROM: i16 = 12;
+/// Before this version a leader without an address for the client is one that is not there.
+const LISTENER_NOT_FOUND_FROM: i16 = 6;
 /// Before this version a client cannot say that it does not want topics created.
 const MAY_REFUSE_CREATION_FROM: i16 = 4;
+
+/// Who asks what, and whom the answer can send it to.
+struct Asked<'a> {
+    node: &'a Node,
+    context: &'a Context,
+    version: i16,
+    endpoints: &'a [Endpoint],
+}
+
+impl Asked<'_> {
+    /// Whether the client finds a leader's address in the answer.
+    fn reaches(&self, leader: NodeId) -> Result<(), ErrorCode> {
+        let id = wire_id(leader.get());
+        if self.endpoints.iter().any(|endpoint| endpoint.id == id) {
+            return Ok(());
+        }
+        // It lives, and clients of this listener do not know where.
+        let nowhere = self.version >= LISTENER_NOT_FOUND_FROM && self.node.backend.is_alive(leader);
+        Err(if nowhere { ErrorCode::ListenerNotFound } else { ErrorCode::LeaderNotAvailable })
+    }
+}
 
 pub async fn answer(
     node: &Node,
@@ -39,16 +62,18 @@ pub async fn answer(
     request: MetadataRequest,
 ) -> MetadataResponse {
     let may_create = request.allow_auto_topic_creation || version < MAY_REFUSE_CREATION_FROM;
+    let endpoints = brokers::endpoints(node, context);
+    let asked = Asked { node, context, version, endpoints: &endpoints };
     let topics = match request.topics {
         Some(topics) if version >= NULL_IS_ALL_FROM || !topics.is_empty() => {
-            named(node, context, version, topics, may_create).await
+            named(&asked, topics, may_create).await
         }
-        _ => all(node, context),
+        _ => all(&asked),
     };
     let mut response = MetadataResponse::default();
-    response.brokers = brokers::endpoints(node, context).into_iter().map(broker).collect();
+    response.controller_id = brokers::controller(node, &endpoints);
+    response.brokers = endpoints.into_iter().map(broker).collect();
     response.cluster_id = Some(node.backend.image().cluster.to_string().into());
-    response.controller_id = brokers::controller(node);
     response.topics = topics;
     if request.include_cluster_authorized_operations {
         response.cluster_authorized_operations = access::cluster_operations(context);
@@ -76,36 +101,35 @@ fn broker(endpoint: brokers::Endpoint) -> MetadataResponseBroker {
     broker
 }
 
-fn all(node: &Node, context: &Context) -> Vec<MetadataResponseTopic> {
-    let image = node.backend.image();
+fn all(asked: &Asked<'_>) -> Vec<MetadataResponseTopic> {
+    let image = asked.node.backend.image();
     let visible = |topic: &&std::sync::Arc<Topic>| {
-        authorize(context, Operation::Describe, Resource::Topic(&topic.name)).is_ok()
+        authorize(asked.context, Operation::Describe, Resource::Topic(&topic.name)).is_ok()
     };
     let by_name = image.names.values().filter_map(|id| image.topic(*id));
-    by_name.filter(visible).map(|topic| described(node, topic)).collect()
+    by_name.filter(visible).map(|topic| described(asked, topic)).collect()
 }
 
 async fn named(
-    node: &Node,
-    context: &Context,
-    version: i16,
-    asked: Vec<MetadataRequestTopic>,
+    asked: &Asked<'_>,
+    names: Vec<MetadataRequestTopic>,
     may_create: bool,
 ) -> Vec<MetadataResponseTopic> {
     // Versions 10 and 11 have room for ids and null names, but only for answers: Kafka refuses all of such a request.
-    if version < IDS_FROM && asked.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_zero()) {
-        return asked.into_iter().map(invalid).collect();
+    if asked.version < IDS_FROM && names.iter().any(|topic| topic.name.is_none() || !topic.topic_id.is_zero())
+    {
+        return names.into_iter().map(invalid).collect();
     }
-    let mut topics = Vec::with_capacity(asked.len());
+    let mut topics = Vec::with_capacity(names.len());
     let mut seen = BTreeSet::new();
-    for topic in asked {
+    for topic in names {
         let reference = match topic.name {
             Some(name) if topic.topic_id.is_zero() => TopicRef::Name(name.into_string()),
             _ => TopicRef::Id(TopicId(topic.topic_id.to_bytes())),
         };
         // A topic that stands twice is answered once.
         if seen.insert(reference.clone()) {
-            let answer = one(node, context, &reference, may_create).await;
+            let answer = one(asked, &reference, may_create).await;
             topics.push(answer.unwrap_or_else(|code| unknown(&reference, code)));
         }
     }
@@ -121,18 +145,18 @@ fn invalid(asked: MetadataRequestTopic) -> MetadataResponseTopic {
 }
 
 async fn one(
-    node: &Node,
-    context: &Context,
+    asked: &Asked<'_>,
     reference: &TopicRef,
     may_create: bool,
 ) -> Result<MetadataResponseTopic, ErrorCode> {
+    let Asked { node, context, .. } = asked;
     if let TopicRef::Name(name) = reference {
         topics::check_name(name).map_err(|refusal| refusal.code())?;
         authorize(context, Operation::Describe, Resource::Topic(name))?;
     }
     if let Ok(topic) = reference.find(&node.backend.image()) {
         authorize(context, Operation::Describe, Resource::Topic(&topic.name))?;
-        return Ok(described(node, topic));
+        return Ok(described(asked, topic));
     }
     match reference {
         TopicRef::Name(name) if may_create && node.creation.auto_create => {
@@ -140,7 +164,7 @@ async fn one(
         }
         _ => {}
     }
-    reference.find(&node.backend.image()).map(|topic| described(node, topic))
+    reference.find(&node.backend.image()).map(|topic| described(asked, topic))
 }
 
 async fn create(node: &Node, context: &Context, name: &str) -> Result<(), ErrorCode> {
@@ -155,6 +179,10 @@ async fn create(node: &Node, context: &Context, name: &str) -> Result<(), ErrorC
         | Err(topics::TopicRefusal::Metadata(MetadataRefusal::Rejected(MetadataRejected::TopicExists {
             ..
         }))) => Ok(()),
+        // Kafka creates it behind the answer, and the client asks again.
+        Err(topics::TopicRefusal::Metadata(MetadataRefusal::NotController | MetadataRefusal::TimedOut)) => {
+            Err(ErrorCode::LeaderNotAvailable)
+        }
         Err(refusal) => Err(refusal.code()),
     }
 }
@@ -172,25 +200,31 @@ fn unknown(reference: &TopicRef, code: ErrorCode) -> MetadataResponseTopic {
     response
 }
 
-fn described(node: &Node, topic: &Topic) -> MetadataResponseTopic {
+fn described(asked: &Asked<'_>, topic: &Topic) -> MetadataResponseTopic {
     let mut response = MetadataResponseTopic::default();
     response.name = Some((&*topic.name).into());
     response.topic_id = Uuid::from_bytes(topic.id.0);
     response.partitions =
-        (0..).zip(&topic.partitions).map(|(index, at)| partition(node, index, at)).collect();
+        (0..).zip(&topic.partitions).map(|(index, at)| partition(asked, index, at)).collect();
     response
 }
 
-fn partition(node: &Node, index: i32, partition: &Partition) -> MetadataResponsePartition {
+fn partition(asked: &Asked<'_>, index: i32, partition: &Partition) -> MetadataResponsePartition {
+    let node = asked.node;
+    let on_wire = |replica: &ReplicaId| wire_id(replica.node().get());
     let mut response = MetadataResponsePartition::default();
-    let nodes: Vec<i32> = partition.replicas.iter().map(|replica| wire_id(replica.node().get())).collect();
-    let view = node.view(partition.group).filter(|view| view.ready);
     response.partition_index = index;
-    match view.and_then(|view| view.leader.map(|leader| (leader, view.leader_epoch))) {
-        Some((leader, epoch)) => {
-            response.leader_id = wire_id(leader.node().get());
-            response.leader_epoch = epoch.0;
-            response.isr_nodes = nodes.clone();
+    response.replica_nodes = partition.replicas.iter().map(on_wire).collect();
+    let away = |replica: &&ReplicaId| !node.backend.is_alive(replica.node());
+    response.offline_replicas = partition.replicas.iter().filter(away).map(on_wire).collect();
+    match node.backend.leadership(partition.group) {
+        Some(known) => {
+            response.leader_id = on_wire(&known.leader);
+            response.leader_epoch = known.epoch.0;
+            response.isr_nodes = known.in_sync.iter().map(on_wire).collect();
+            if let Err(code) = asked.reaches(known.leader.node()) {
+                (response.error_code, response.leader_id) = (code.number(), -1);
+            }
         }
         // Its clients are sent here, to be told that it is damaged: nobody else could tell them.
         None if node.backend.damage(partition.group).is_some() => {
@@ -201,6 +235,5 @@ fn partition(node: &Node, index: i32, partition: &Partition) -> MetadataResponse
             response.leader_id = -1;
         }
     }
-    response.replica_nodes = nodes;
     response
 }

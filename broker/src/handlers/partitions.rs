@@ -46,6 +46,10 @@ pub fn find(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorC
     let group = topic.partitions.get(index).ok_or(ErrorCode::UnknownTopicOrPartition)?.group;
     // Asked first: a partition that stops is told to be damaged before what is left of it is shown.
     let is_damaged = node.backend.damage(group).is_some();
+    if is_damaged && node.backend.leadership(group).is_some_and(|known| known.leader.node() != node.id) {
+        // Another node has all of it.
+        return Err(ErrorCode::NotLeaderOrFollower);
+    }
     let absent = if is_damaged { ErrorCode::KafkaStorageError } else { ErrorCode::NotLeaderOrFollower };
     let changes = node.backend.watch(group).ok_or(absent)?;
     let view = Arc::clone(&changes.borrow());

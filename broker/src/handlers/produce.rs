@@ -3,7 +3,7 @@
 use std::future::Future;
 
 use futures_util::future::join_all;
-use varve_common::{TopicId, clock::BoxFuture};
+use varve_common::{GroupId, TopicId, clock::BoxFuture};
 use varve_protocol::{
     ErrorCode,
     batch::{self, BatchMeta},
@@ -13,7 +13,7 @@ use varve_protocol::{
         produce_response::{PartitionProduceResponse, TopicProduceResponse},
     },
 };
-use varve_replica::Refusal;
+use varve_replica::{Refusal, metadata::Topic};
 
 use super::{
     access::{Operation, Resource, authorize},
@@ -24,7 +24,7 @@ use crate::{
     config::topic::ProduceRules,
     metrics::Handles,
     net::Context,
-    node::{Append, Appended, Node},
+    node::{Append, Appended, Node, majority},
 };
 
 /// Why a batch was not stored, with a text for newer clients.
@@ -52,6 +52,8 @@ pub enum Answered {
     Broken,
 }
 
+/// On the wire: all replicas that are in sync.
+const ALL: i16 = -1;
 /// Before this version clients are not supposed to know zstd.
 const ZSTD_FROM: i16 = 7;
 
@@ -80,7 +82,7 @@ pub fn start(
                     let index = data.index;
                     let outcome = match refused {
                         Some(code) => Err(code.into()),
-                        None => hand_over(node, context, version, &reference, data),
+                        None => hand_over(node, context, (version, acks), &reference, data),
                     };
                     (index, outcome)
                 })
@@ -130,7 +132,7 @@ fn reference(topic: &TopicProduceData) -> TopicRef {
 fn hand_over(
     node: &Node,
     context: &Context,
-    version: i16,
+    (version, acks): (i16, i16),
     reference: &TopicRef,
     data: PartitionProduceData,
 ) -> Result<(Outcome, BatchMeta), Refused> {
@@ -144,6 +146,9 @@ fn hand_over(
     served.whole()?;
     let batch = data.records.unwrap_or_default();
     let rules = image.produce_rules(topic, || ProduceRules::from(&node.effective(topic)));
+    if acks == ALL {
+        check_in_sync(node, rules, topic, data.index, served.group)?;
+    }
     let meta = check(node, rules, &batch)?;
     if version < ZSTD_FROM && meta.codec == batch::Codec::Zstd {
         return Err(ErrorCode::UnsupportedCompressionType.into());
@@ -165,11 +170,34 @@ fn check(node: &Node, rules: &ProduceRules, batch: &[u8]) -> Result<BatchMeta, R
     if !rules.log_append_time {
         check_timestamps(rules, &meta, node.clock.wall_ms())?;
     }
-    if rules.replicas_min > 1 {
-        // One replica is in sync, the only one that there is.
-        return Err(ErrorCode::NotEnoughReplicas.into());
-    }
     Ok(meta)
+}
+
+/// Whether enough replicas keep up. What is appended while they do not would be acknowledged once the majority has it,
+/// which is less than the topic asks for, or not at all.
+fn check_in_sync(
+    node: &Node,
+    rules: &ProduceRules,
+    topic: &Topic,
+    index: i32,
+    group: GroupId,
+) -> Result<(), Refused> {
+    let replicas = usize::try_from(index).ok().and_then(|index| topic.partitions.get(index));
+    let replicas = replicas.map_or(1, |partition| partition.replicas.len());
+    let wanted = rules.replicas_min.unwrap_or_else(|| majority(replicas));
+    // The leader is one: what needs no other is the common case on a single node.
+    let in_sync = if wanted > 1 { node.backend.leadership(group) } else { return Ok(()) };
+    let in_sync = in_sync.map(|known| known.in_sync).unwrap_or_default();
+    if in_sync.len() >= wanted {
+        return Ok(());
+    }
+    let nodes: Vec<String> = in_sync.iter().map(|replica| replica.node().to_string()).collect();
+    let message = format!(
+        "The size of the current ISR : Set({}) is insufficient to satisfy the min.isr requirement of {wanted} for partition {}-{index}",
+        nodes.join(", "),
+        topic.name
+    );
+    Err(Refused { code: ErrorCode::NotEnoughReplicas, message: Some(message) })
 }
 
 /// The largest timestamp bounds the future, the first one the past: the header has no smallest.

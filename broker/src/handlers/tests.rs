@@ -15,6 +15,7 @@ use super::{
 use crate::net::Principal;
 
 mod alter;
+mod cluster;
 mod cold;
 
 struct Fixture {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use varve_common::TopicId;
+use varve_common::{NodeId, TopicId};
 use varve_replica::metadata::MetadataRejected;
 
 use crate::{
     config::topic::{self, TopicConfigError},
     node::{MetadataRefusal, NewTopic, Node},
+    placement,
 };
 
 /// The longest topic name, as in Kafka: it leaves room for a partition number in a file name.
@@ -25,8 +26,13 @@ pub enum TopicRefusal {
     /// Not a number of partitions.
     #[error("number of partitions must be from 1 to {PARTITIONS_MAX}, was {0}")]
     Partitions(i32),
-    /// Not a number of replicas that there can be.
-    #[error("replication factor must be from 1 to {brokers}, was {asked}")]
+    /// No replicas. As Kafka says it.
+    #[error("Replication factor must be larger than 0, or -1 to use the default value.")]
+    ReplicationFactorZero,
+    /// More replicas than there can be. As Kafka says it.
+    #[error(
+        "Unable to replicate the partition {asked} time(s): The target replication factor of {asked} cannot be reached because only {brokers} broker(s) are registered."
+    )]
     ReplicationFactor {
         /// What was asked for.
         asked: i16,
@@ -34,11 +40,11 @@ pub enum TopicRefusal {
         brokers: usize,
     },
     /// An assignment that cannot be.
-    #[error("replica assignment is invalid: {0}")]
-    Assignment(&'static str),
-    /// An assignment and numbers.
-    #[error("both a replica assignment and a number of partitions or replicas were given")]
-    Both,
+    #[error(transparent)]
+    Assignment(#[from] AssignmentRefusal),
+    /// An assignment and a number.
+    #[error("A manual partition assignment was specified, but {0} was not set to -1.")]
+    Both(&'static str),
     /// The same name twice in one request.
     #[error("topic is named more than once in the request")]
     Twice,
@@ -48,6 +54,28 @@ pub enum TopicRefusal {
     /// The metadata says no.
     #[error(transparent)]
     Metadata(#[from] MetadataRefusal),
+}
+
+/// Why an assignment by hand cannot be. As Kafka says it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[allow(missing_docs)]
+pub enum AssignmentRefusal {
+    #[error("partitions should be a consecutive 0-based integer sequence")]
+    Numbers,
+    #[error("The manual partition assignment includes an empty replica list.")]
+    Empty,
+    #[error("The manual partition assignment includes the broker {0} more than once.")]
+    Twice(i32),
+    #[error("The manual partition assignment includes broker {0}, but no such broker is registered.")]
+    Unknown(i32),
+    #[error(
+        "The manual partition assignment includes a partition with {found} replica(s), but this is not consistent with previous partitions, which have {expected} replica(s)."
+    )]
+    Uneven { found: usize, expected: usize },
+    #[error(
+        "All brokers specified in the manual partition assignment for partition {0} are fenced or in controlled shutdown."
+    )]
+    Away(i32),
 }
 
 /// Kafka's rule for topic names. Names never become paths or keys unescaped, but other tools make them so.
@@ -93,44 +121,92 @@ pub fn plan(node: &Node, wish: &Wish<'_>) -> Result<NewTopic, TopicRefusal> {
         let rejected = MetadataRejected::TopicExists { id: topic.id };
         return Err(MetadataRefusal::from(rejected).into());
     }
-    let brokers = image.brokers.len().max(1);
-    let (partitions, replication_factor) = shape(node, wish, brokers)?;
+    let replicas = if wish.assignment.is_empty() {
+        placed(node, wish)?
+    } else {
+        for (name, number) in
+            [("replication factor", i32::from(wish.replication_factor)), ("numPartitions", wish.partitions)]
+        {
+            if number != -1 {
+                return Err(TopicRefusal::Both(name));
+            }
+        }
+        assigned(node, &wish.assignment, 0, None)?
+    };
+    let configs = topic::validate(&node.topic_defaults, wish.configs.iter().copied())?;
+    let id = draw_id(node);
+    Ok(NewTopic { id, name: wish.name.to_owned(), replicas, configs })
+}
+
+/// Where the broker puts a topic's replicas.
+fn placed(node: &Node, wish: &Wish<'_>) -> Result<Vec<Vec<NodeId>>, TopicRefusal> {
+    let partitions = if wish.partitions == -1 { node.creation.partitions } else { wish.partitions };
     if !(1..=PARTITIONS_MAX).contains(&partitions) {
         return Err(TopicRefusal::Partitions(partitions));
     }
-    if replication_factor < 1 || replication_factor as usize > brokers {
-        return Err(TopicRefusal::ReplicationFactor { asked: replication_factor, brokers });
+    let asked = match wish.replication_factor {
+        -1 => node.replication_factor(),
+        asked if asked < 1 => return Err(TopicRefusal::ReplicationFactorZero),
+        asked => asked,
+    };
+    let candidates =
+        placement::candidates(&node.backend.image(), node.id, |broker| node.backend.is_alive(broker));
+    let factor = usize::try_from(asked).expect("it is above 0");
+    if factor > candidates.len() {
+        return Err(TopicRefusal::ReplicationFactor { asked, brokers: candidates.len() });
     }
-    let configs = topic::validate(&node.topic_defaults, wish.configs.iter().copied())?;
-    let id = draw_id(node);
-    Ok(NewTopic { id, name: wish.name.to_owned(), partitions, replication_factor, configs })
+    let count = usize::try_from(partitions).expect("it is above 0");
+    Ok(placement::place(candidates, count, factor, node.entropy.next_u64()))
 }
 
-fn shape(node: &Node, wish: &Wish<'_>, brokers: usize) -> Result<(i32, i16), TopicRefusal> {
-    if wish.assignment.is_empty() {
-        let or = |asked: i32, default: i32| if asked == -1 { default } else { asked };
-        let factor = if wish.replication_factor == -1 {
-            node.creation.replication_factor.min(i16::try_from(brokers).unwrap_or(i16::MAX))
-        } else {
-            wish.replication_factor
-        };
-        return Ok((or(wish.partitions, node.creation.partitions), factor));
+/// Checks an assignment by hand of the partitions from `first` on; `factor`: how many replicas those before it have.
+pub fn assigned(
+    node: &Node,
+    assignment: &[(i32, Vec<i32>)],
+    first: i32,
+    factor: Option<usize>,
+) -> Result<Vec<Vec<NodeId>>, TopicRefusal> {
+    let count = i32::try_from(assignment.len()).ok().filter(|count| *count <= PARTITIONS_MAX - first);
+    let count = count.ok_or(TopicRefusal::Partitions(i32::MAX))?;
+    let by_index: BTreeMap<i32, &Vec<i32>> =
+        assignment.iter().map(|(index, brokers)| (*index, brokers)).collect();
+    if !by_index.keys().copied().eq(first..first + count) {
+        return Err(AssignmentRefusal::Numbers.into());
     }
-    if wish.partitions != -1 || wish.replication_factor != -1 {
-        return Err(TopicRefusal::Both);
+    let mut expected = factor;
+    let mut replicas = Vec::with_capacity(by_index.len());
+    for (index, brokers) in by_index {
+        let expected = *expected.get_or_insert(brokers.len());
+        replicas.push(assigned_one(node, index, brokers, expected)?);
     }
-    let assigned: BTreeMap<i32, &Vec<i32>> =
-        wish.assignment.iter().map(|(index, brokers)| (*index, brokers)).collect();
-    let partitions = i32::try_from(wish.assignment.len()).map_err(|_| TopicRefusal::Partitions(i32::MAX))?;
-    if !assigned.keys().copied().eq(0..partitions) {
-        return Err(TopicRefusal::Assignment("partitions must be numbered from 0 without gaps"));
+    Ok(replicas)
+}
+
+fn assigned_one(
+    node: &Node,
+    index: i32,
+    brokers: &[i32],
+    expected: usize,
+) -> Result<Vec<NodeId>, AssignmentRefusal> {
+    let image = node.backend.image();
+    let mut replicas = Vec::with_capacity(brokers.len());
+    for &broker in brokers {
+        let known = u32::try_from(broker).ok().and_then(NodeId::new);
+        let known = known.filter(|known| *known == node.id || image.brokers.contains_key(known));
+        let known = known.ok_or(AssignmentRefusal::Unknown(broker))?;
+        if replicas.contains(&known) {
+            return Err(AssignmentRefusal::Twice(broker));
+        }
+        replicas.push(known);
     }
-    // With one broker every assignment names it and nothing else; placement by hand comes with clusters.
-    let here = i32::try_from(node.id.get()).expect("node ids are below 2^24");
-    if assigned.values().any(|brokers| brokers.as_slice() != [here]) {
-        return Err(TopicRefusal::Assignment("it names brokers that are not there"));
+    match replicas.len() {
+        0 => Err(AssignmentRefusal::Empty),
+        found if found != expected => Err(AssignmentRefusal::Uneven { found, expected }),
+        _ if !replicas.iter().any(|broker| node.backend.is_alive(*broker)) => {
+            Err(AssignmentRefusal::Away(index))
+        }
+        _ => Ok(replicas),
     }
-    Ok((partitions, 1))
 }
 
 fn draw_id(node: &Node) -> TopicId {

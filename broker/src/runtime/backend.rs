@@ -1,13 +1,12 @@
 //! What handlers ask of the node, answered by the shard's thread, the published views and the log view.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use tokio::{runtime::Handle, sync::watch};
-use varve_common::{Clock, GroupId, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
+use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
 use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
 use varve_replica::{
-    BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps,
-    metadata::{MetadataDone, MetadataRejected},
+    BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps, metadata::MetadataRejected,
 };
 use varve_tiering::{
     Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
@@ -15,16 +14,20 @@ use varve_tiering::{
 };
 
 use super::{
-    blocks::Block,
+    blocks::{Block, Blocks},
+    changes::Changes,
     cold_reads::ColdReads,
-    mailbox::{Mailbox, Stopped},
+    mailbox::Mailbox,
     pressure::Room,
     views::Views,
 };
-use crate::metrics::Metrics;
-use crate::node::{
-    Append, Appended, Backend, Found, Image, MetadataRefusal, NewTopic, ReadBatches, ReadError, ReadLimits,
-    Reading,
+use crate::{
+    controller::{Done, Link},
+    metrics::Metrics,
+    node::{
+        Append, Appended, Backend, Found, Image, Leadership, MetadataRefusal, NewTopic, ReadBatches,
+        ReadError, ReadLimits, Reading,
+    },
 };
 
 /// Ids that are allocated at once: what a crash leaves unused is never missed.
@@ -57,65 +60,70 @@ pub struct NodeBackend {
     pub metrics: Arc<Metrics>,
     /// Producer ids that are allocated and not handed out.
     pub producer_ids: Arc<Block>,
-    /// Replica counters that are allocated and not used.
-    pub replica_ids: Arc<Block>,
+    /// Replica counters of each node that are allocated and not used.
+    pub replica_ids: Arc<Blocks>,
+    /// The way to other nodes.
+    pub link: Link,
 }
 
 impl NodeBackend {
-    /// Proposes a change of the metadata and waits until it is applied.
-    pub async fn change(&self, command: MetadataCommand) -> Result<MetadataDone, MetadataRefusal> {
-        let propose = |ticket| Input::Propose { ticket: Some(ticket), group: GroupId::METADATA, command };
-        match self.mailbox.request(propose).await {
-            Ok(Reply::Metadata(Ok(done))) => Ok(done),
-            Ok(Reply::Metadata(Err(rejected))) => Err(rejected.into()),
-            Ok(Reply::Refused(Refusal::StorageError)) | Err(Stopped) => Err(MetadataRefusal::Storage),
-            Ok(_) => Err(MetadataRefusal::NotController),
+    /// What it takes to change the metadata.
+    #[must_use]
+    pub fn changes(&self) -> Changes<'_> {
+        Changes {
+            node: self.node,
+            mailbox: &self.mailbox,
+            views: &self.views,
+            link: &self.link,
+            clock: &*self.clock,
         }
     }
 
-    async fn replica_ids(&self, count: u32) -> Result<Vec<ReplicaId>, MetadataRefusal> {
-        let node = self.node.get();
-        let first = self
-            .replica_ids
-            .take(count, |wanted| async move {
-                match self
-                    .change(MetadataCommand::AllocateReplicaIds { node, count: wanted.max(ID_BLOCK) })
-                    .await?
-                {
-                    MetadataDone::ReplicaIds { first, count, .. } => Ok((first, u64::from(count))),
-                    _ => Err(MetadataRefusal::NotController),
-                }
-            })
-            .await?;
-        (first..first + u64::from(count))
-            .map(|counter| ReplicaId::new(self.node, counter).ok_or(MetadataRejected::InvalidCount.into()))
-            .collect()
+    /// Changes the metadata, wherever it is decided, and waits until this node shows it.
+    pub async fn change(&self, command: MetadataCommand) -> Result<Done, MetadataRefusal> {
+        self.changes().change(command).await
+    }
+
+    /// The first of `count` replica counters of a node that nobody had, in a row.
+    async fn replica_ids(&self, node: NodeId, count: u32) -> Result<u64, MetadataRefusal> {
+        let allocate = |wanted: u32| async move {
+            let count = wanted.max(ID_BLOCK);
+            match self.change(MetadataCommand::AllocateReplicaIds { node: node.get(), count }).await? {
+                Done::ReplicaIds { first, count } => Ok((first, u64::from(count))),
+                _ => Err(MetadataRefusal::NotController),
+            }
+        };
+        self.replica_ids.of(node).take(count, allocate).await
+    }
+
+    /// Gives every replica its id.
+    async fn incarnate(&self, placed: &[Vec<NodeId>]) -> Result<Vec<PartitionAssignment>, MetadataRefusal> {
+        let mut counts = BTreeMap::<NodeId, u32>::new();
+        placed.iter().flatten().for_each(|node| *counts.entry(*node).or_default() += 1);
+        let mut next = BTreeMap::new();
+        for (node, count) in counts {
+            next.insert(node, self.replica_ids(node, count).await?);
+        }
+        let mut incarnate_one = |node: &NodeId| {
+            let counter = next.get_mut(node).expect("all of them were counted");
+            *counter += 1;
+            ReplicaId::new(*node, *counter - 1).ok_or(MetadataRejected::InvalidCount)
+        };
+        let assignment = |nodes: &Vec<NodeId>| {
+            let replicas = nodes.iter().map(&mut incarnate_one).collect::<Result<_, _>>()?;
+            Ok(PartitionAssignment { group: 0, replicas })
+        };
+        placed.iter().map(assignment).collect()
     }
 
     async fn create(self, topic: NewTopic) -> Result<(), MetadataRefusal> {
-        let count = u32::try_from(topic.partitions).map_err(|_| MetadataRejected::InvalidPartitions)?;
-        let replicas = self.replica_ids(count).await?;
-        let partitions = replicas
-            .into_iter()
-            .map(|replica| PartitionAssignment { group: 0, replicas: vec![replica] })
-            .collect();
-        let topic_id = topic.id;
-        let command = CreateTopic { id: topic.id, name: topic.name, partitions, configs: topic.configs };
-        let MetadataDone::TopicCreated(created) = self.change(MetadataCommand::CreateTopic(command)).await?
-        else {
-            return Err(MetadataRefusal::NotController);
-        };
+        let partitions = self.incarnate(&topic.replicas).await?;
+        let id = topic.id;
+        let command = CreateTopic { id, name: topic.name, partitions, configs: topic.configs };
+        self.change(MetadataCommand::CreateTopic(command)).await?;
         // Clients that create a topic use it at once: give its partitions a moment to lead.
-        let lead = async {
-            for partition in &created.partitions {
-                if let Some(mut view) = self.views.watch_new(topic_id, partition.group).await {
-                    // An error means that the partition is gone again: nothing to wait for.
-                    drop(view.wait_for(|view| view.ready).await);
-                }
-            }
-        };
         let limit = self.clock.sleep(LEAD_LIMIT);
-        tokio::select! { () = lead => {}, () = limit => {} }
+        tokio::select! { () = self.views.led(id) => {}, () = limit => {} }
         Ok(())
     }
 
@@ -282,7 +290,7 @@ impl Backend for NodeBackend {
                 async move {
                     let count = wanted.max(ID_BLOCK);
                     match node.change(MetadataCommand::AllocateProducerIds { count }).await? {
-                        MetadataDone::ProducerIds { first, count } => Ok((first as u64, u64::from(count))),
+                        Done::ProducerIds { first, count } => Ok((first as u64, u64::from(count))),
                         _ => Err(MetadataRefusal::NotController),
                     }
                 }
@@ -324,6 +332,19 @@ impl Backend for NodeBackend {
                 _ => Err(Refusal::Unknown),
             }
         })
+    }
+
+    fn leadership(&self, group: GroupId) -> Option<Leadership> {
+        if group == GroupId::METADATA && self.link.get().is_none() {
+            // A node without peers decides itself.
+            let leader = ReplicaId::new(self.node, 1)?;
+            return Some(Leadership { leader, epoch: LeaderEpoch(0), in_sync: vec![leader] });
+        }
+        self.views.leadership(group)
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        node == self.node || self.views.is_alive(node)
     }
 
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>> {

@@ -1,8 +1,13 @@
 //! Ids that are allocated in blocks: one proposal for a thousand of them.
 
-use std::future::Future;
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    sync::{Arc, Mutex as Guard},
+};
 
 use tokio::sync::Mutex;
+use varve_common::NodeId;
 
 /// What is left of the newest block.
 #[derive(Default)]
@@ -22,5 +27,17 @@ impl Block {
         let first = left.0;
         *left = (first + u64::from(count), left.1 - u64::from(count));
         Ok(first)
+    }
+}
+
+/// A block for each node.
+#[derive(Default)]
+pub struct Blocks(Guard<BTreeMap<NodeId, Arc<Block>>>);
+
+impl Blocks {
+    /// That of a node.
+    #[must_use]
+    pub fn of(&self, node: NodeId) -> Arc<Block> {
+        Arc::clone(self.0.lock().expect("no holder of this lock panics").entry(node).or_default())
     }
 }

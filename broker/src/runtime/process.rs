@@ -43,6 +43,7 @@ use super::{
 };
 use crate::{
     config::Config,
+    controller::Link,
     driver::{Driver, Groups, OpenError, Placement},
     handlers::Handlers,
     http::Admin,
@@ -166,8 +167,12 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     let advertised = base.config.listeners.iter().filter_map(|listener| {
         listener.advertised.as_ref().map(|(host, port)| format!("{}={host}:{port}", listener.name))
     });
-    let registration =
-        BrokerRegistration { node: base.identity.node.get(), advertised: advertised.collect(), rack: None };
+    let registration = BrokerRegistration {
+        node: base.identity.node.get(),
+        advertised: advertised.collect(),
+        rack: None,
+        peer: None,
+    };
     // Before the first entry: in a log that is full it waits for what this frees.
     let pressure = tokio::spawn(pressure::watch(watches::pressure_sources(&base, &core)?));
     register(&core.backend, registration).await?;
@@ -327,6 +332,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         metrics: Arc::clone(&base.metrics),
         producer_ids: Arc::default(),
         replica_ids: Arc::default(),
+        link: Link::default(),
     };
     Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
 }

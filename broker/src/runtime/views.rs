@@ -1,15 +1,20 @@
-//! What readers see of the node: the newest view of each partition and of the metadata, and ways to wait for the next.
+//! What readers see of the node: the newest view of each partition and of the metadata, who leads what, and ways to wait
+//! for the next.
+
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use tokio::sync::watch;
-use varve_common::{GroupId, TopicId};
+use varve_common::{GroupId, LogIndex, NodeId, TopicId};
+use varve_consensus::LeaderReport;
 use varve_replica::{PartitionView, metadata};
 
-use crate::node::Image;
+use crate::node::{Image, Leadership};
 
 type Partitions = HashMap<GroupId, watch::Sender<Arc<PartitionView>>>;
 
@@ -22,6 +27,12 @@ pub struct Views {
     added: watch::Sender<()>,
     /// Partitions that take no more records, and why.
     damaged: Arc<RwLock<BTreeMap<GroupId, Arc<str>>>>,
+    /// What leaders of groups say of themselves, here or elsewhere.
+    leaders: Arc<RwLock<HashMap<GroupId, Leadership>>>,
+    /// Wakes with each of them.
+    told: watch::Sender<()>,
+    /// The nodes that are heard of; `None` while nobody has said.
+    alive: Arc<RwLock<Option<BTreeSet<NodeId>>>>,
 }
 
 impl Views {
@@ -33,6 +44,9 @@ impl Views {
             image: watch::Sender::new(Arc::new(Image::new(metadata))),
             added: watch::Sender::new(()),
             damaged: Arc::default(),
+            leaders: Arc::default(),
+            told: watch::Sender::new(()),
+            alive: Arc::default(),
         }
     }
 
@@ -93,6 +107,80 @@ impl Views {
         self.write().remove(&group);
     }
 
+    /// Takes what leaders say, and wakes who waits for one. An older word than what is known changes nothing.
+    pub fn learn<'a>(&self, reports: impl IntoIterator<Item = &'a LeaderReport>) {
+        let mut is_news = false;
+        let mut leaders = self.leaders.write().expect("no holder of this lock panics");
+        for report in reports {
+            let LeaderReport { group, term, leader, in_sync, .. } = report;
+            let epoch = term.leader_epoch();
+            if leaders.get(group).is_none_or(|known| known.epoch <= epoch) {
+                leaders.insert(*group, Leadership { leader: *leader, epoch, in_sync: in_sync.clone() });
+                is_news = true;
+            }
+        }
+        drop(leaders);
+        if is_news {
+            self.told.send_replace(());
+        }
+    }
+
+    /// The nodes that are heard of, this one among them.
+    pub fn set_alive(&self, nodes: BTreeSet<NodeId>) {
+        *self.alive.write().expect("no holder of this lock panics") = Some(nodes);
+    }
+
+    /// Whether a node is heard of.
+    #[must_use]
+    pub fn is_alive(&self, node: NodeId) -> bool {
+        let alive = self.alive.read().expect("no holder of this lock panics");
+        alive.as_ref().is_none_or(|alive| alive.contains(&node))
+    }
+
+    /// Who leads a group: what its leader said, or what the replica here knows where that is newer. `None` where the
+    /// leader is not known, or is this node's and does not take requests yet.
+    #[must_use]
+    pub fn leadership(&self, group: GroupId) -> Option<Leadership> {
+        let told = self.leaders.read().expect("no holder of this lock panics").get(&group).cloned();
+        let Some(view) = self.partition(group) else { return told };
+        let known = match told.filter(|told| told.epoch >= view.leader_epoch) {
+            Some(told) if told.epoch > view.leader_epoch => return Some(told),
+            Some(told) => told,
+            None => {
+                let leader = view.leader?;
+                Leadership { leader, epoch: view.leader_epoch, in_sync: vec![leader] }
+            }
+        };
+        (known.leader != view.replica || view.ready).then_some(known)
+    }
+
+    /// Until every partition of a topic has a leader that this node knows of, or the topic is gone again.
+    pub async fn led(&self, topic: TopicId) {
+        let groups = |topic: &Arc<metadata::Topic>| topic.partitions.iter().map(|at| at.group).collect();
+        let groups: Vec<GroupId> = self.image().topic(topic).map(groups).unwrap_or_default();
+        for group in groups {
+            self.led_one(topic, group).await;
+        }
+    }
+
+    async fn led_one(&self, topic: TopicId, group: GroupId) {
+        let (mut added, mut told) = (self.added.subscribe(), self.told.subscribe());
+        loop {
+            let view = self.watch(group);
+            if self.leadership(group).is_some() || self.image().topic(topic).is_none() {
+                return;
+            }
+            // A partition that comes, that changes, or that goes; or one that another node leads.
+            let here = async {
+                match view {
+                    Some(mut view) => drop(view.changed().await),
+                    None => drop(added.changed().await),
+                }
+            };
+            tokio::select! { () = here => {}, _ = told.changed() => {} }
+        }
+    }
+
     /// A partition's newest view.
     #[must_use]
     pub fn partition(&self, group: GroupId) -> Option<Arc<PartitionView>> {
@@ -105,15 +193,12 @@ impl Views {
         self.read().values().map(|view| view.borrow().clone()).collect()
     }
 
-    /// How many partitions are known and not served yet.
+    /// How many partitions have no leader that this node knows of, and have not stopped here.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        let known: usize = self.image().topics.values().map(|topic| topic.partitions.len()).sum();
-        let damaged = self.damaged.read().expect("no holder of this lock panics");
-        let partitions = self.read();
-        let whole = partitions.iter().filter(|(group, _)| !damaged.contains_key(group));
-        let ready = whole.filter(|(_, view)| view.borrow().ready).count();
-        known.saturating_sub(ready + damaged.len())
+        let image = self.image();
+        let groups = image.topics.values().flat_map(|topic| &topic.partitions).map(|at| at.group);
+        groups.filter(|group| self.leadership(*group).is_none() && self.damage(*group).is_none()).count()
     }
 
     /// Follows a partition.
@@ -122,26 +207,16 @@ impl Views {
         self.read().get(&group).map(watch::Sender::subscribe)
     }
 
-    /// Follows a partition of a new topic, once it is there: the metadata knows it before it is opened. `None`: the topic
-    /// is gone again.
-    pub async fn watch_new(
-        &self,
-        topic: TopicId,
-        group: GroupId,
-    ) -> Option<watch::Receiver<Arc<PartitionView>>> {
-        let mut added = self.added.subscribe();
-        loop {
-            if let Some(view) = self.watch(group) {
-                return Some(view);
-            }
-            self.image().topic(topic)?;
-            added.changed().await.ok()?;
-        }
-    }
-
     /// Replaces the metadata and wakes who waits for it.
     pub fn set_image(&self, metadata: &metadata::Image) {
         self.image.send_replace(Arc::new(self.image().advance(metadata.clone())));
+    }
+
+    /// Until the metadata here is of this version, or a later one.
+    pub async fn reach(&self, version: LogIndex) {
+        let reached = |image: &Arc<Image>| image.index >= version;
+        // The sender lives as long as this: an error cannot be.
+        drop(self.image.subscribe().wait_for(reached).await);
     }
 
     /// The metadata.

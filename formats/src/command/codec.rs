@@ -7,13 +7,13 @@ use varve_common::{
 };
 
 use super::{
-    BrokerRegistration, CkptPublished, Command, CreateTopic, Fence, HEADER_BYTES, Header, IntentExpired,
-    Kind, LeafReplaced, MetadataCommand, NodeFolded, PartitionAssignment, ProducerExpired,
-    PublishedCheckpoint, Roll, TierAppend, TierIntent, TierReaped, TierReplace, TierTrim, TrimCause,
+    CkptPublished, Command, Fence, HEADER_BYTES, Header, IntentExpired, Kind, LeafReplaced, MetadataCommand,
+    NodeFolded, ProducerExpired, PublishedCheckpoint, Roll, TierAppend, TierIntent, TierReaped, TierReplace,
+    TierTrim, TrimCause,
 };
 use crate::{
     manifest::NodeReference,
-    stored::{Stored, decode_list, decode_option, encode_list, encode_option},
+    stored::{Stored, decode_list, encode_list},
 };
 
 /// The version of every kind's payload today.
@@ -358,139 +358,6 @@ impl Stored for PublishedCheckpoint {
                 published_ms: frame.i64()?,
             })
         })
-    }
-}
-
-impl MetadataCommand {
-    const REGISTER_BROKER: u8 = 1;
-    const CREATE_TOPIC: u8 = 2;
-    const DELETE_TOPIC: u8 = 3;
-    const TOPIC_REAPED: u8 = 4;
-    const SET_TOPIC_CONFIGS: u8 = 5;
-    const ALLOCATE_PRODUCER_IDS: u8 = 6;
-    const ALLOCATE_REPLICA_IDS: u8 = 7;
-    const SET_FEATURE: u8 = 8;
-
-    fn encode(&self, frame: &mut Encoder) {
-        match self {
-            Self::RegisterBroker(broker) => {
-                frame.u8(Self::REGISTER_BROKER);
-                broker.encode(frame);
-            }
-            Self::CreateTopic(topic) => {
-                frame.u8(Self::CREATE_TOPIC);
-                topic.encode(frame);
-            }
-            Self::DeleteTopic { id } => {
-                frame.u8(Self::DELETE_TOPIC);
-                frame.topic_id(*id);
-            }
-            Self::TopicReaped { id } => {
-                frame.u8(Self::TOPIC_REAPED);
-                frame.topic_id(*id);
-            }
-            Self::SetTopicConfigs { id, configs } => {
-                frame.u8(Self::SET_TOPIC_CONFIGS);
-                frame.topic_id(*id);
-                frame.list(configs.iter(), |frame, (name, value)| {
-                    frame.string(name);
-                    encode_option(frame, value.as_deref(), Encoder::string);
-                });
-            }
-            Self::AllocateProducerIds { count } => {
-                frame.u8(Self::ALLOCATE_PRODUCER_IDS);
-                frame.u32(*count);
-            }
-            Self::AllocateReplicaIds { node, count } => {
-                frame.u8(Self::ALLOCATE_REPLICA_IDS);
-                frame.u32(*node);
-                frame.u32(*count);
-            }
-            Self::SetFeature { name, level } => {
-                frame.u8(Self::SET_FEATURE);
-                frame.string(name);
-                frame.u16(*level);
-            }
-        }
-    }
-
-    fn decode(frame: &mut Decoder) -> Result<Self, DecodeError> {
-        Ok(match frame.u8()? {
-            Self::REGISTER_BROKER => Self::RegisterBroker(BrokerRegistration::decode(frame)?),
-            Self::CREATE_TOPIC => Self::CreateTopic(CreateTopic::decode(frame)?),
-            Self::DELETE_TOPIC => Self::DeleteTopic { id: frame.topic_id()? },
-            Self::TOPIC_REAPED => Self::TopicReaped { id: frame.topic_id()? },
-            Self::SET_TOPIC_CONFIGS => {
-                let id = frame.topic_id()?;
-                let configs =
-                    frame.list(5, |frame| Ok((frame.string()?, decode_option(frame, Decoder::string)?)))?;
-                Self::SetTopicConfigs { id, configs }
-            }
-            Self::ALLOCATE_PRODUCER_IDS => Self::AllocateProducerIds { count: frame.u32()? },
-            Self::ALLOCATE_REPLICA_IDS => {
-                Self::AllocateReplicaIds { node: frame.u32()?, count: frame.u32()? }
-            }
-            Self::SET_FEATURE => Self::SetFeature { name: frame.string()?, level: frame.u16()? },
-            _ => return Err(frame.error("unknown kind of metadata command")),
-        })
-    }
-}
-
-impl Stored for BrokerRegistration {
-    const BYTES_MIN: usize = 4 + 4 + 4 + 1;
-
-    fn encode(&self, encoder: &mut Encoder) {
-        encoder.frame(|frame| {
-            frame.u32(self.node);
-            frame.list(self.advertised.iter(), |frame, address| frame.string(address));
-            encode_option(frame, self.rack.as_deref(), Encoder::string);
-        });
-    }
-
-    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
-        decoder.frame(|frame| {
-            let (node, advertised) = (frame.u32()?, frame.list(4, Decoder::string)?);
-            Ok(Self { node, advertised, rack: decode_option(frame, Decoder::string)? })
-        })
-    }
-}
-
-impl Stored for CreateTopic {
-    const BYTES_MIN: usize = 4 + 16 + 4 + 4 + 4;
-
-    fn encode(&self, encoder: &mut Encoder) {
-        encoder.frame(|frame| {
-            frame.topic_id(self.id);
-            frame.string(&self.name);
-            encode_list(frame, &self.partitions);
-            frame.list(self.configs.iter(), |frame, (name, value)| {
-                frame.string(name);
-                frame.string(value);
-            });
-        });
-    }
-
-    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
-        decoder.frame(|frame| {
-            let (id, name, partitions) = (frame.topic_id()?, frame.string()?, decode_list(frame)?);
-            let configs = frame.list(8, |frame| Ok((frame.string()?, frame.string()?)))?;
-            Ok(Self { id, name, partitions, configs })
-        })
-    }
-}
-
-impl Stored for PartitionAssignment {
-    const BYTES_MIN: usize = 4 + 8 + 4;
-
-    fn encode(&self, encoder: &mut Encoder) {
-        encoder.frame(|frame| {
-            frame.u64(self.group);
-            frame.list(self.replicas.iter(), |frame, replica| frame.u64(replica.get()));
-        });
-    }
-
-    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
-        decoder.frame(|frame| Ok(Self { group: frame.u64()?, replicas: frame.list(8, decode_replica)? }))
     }
 }
 

@@ -15,6 +15,8 @@ pub struct Broker {
     pub advertised: Vec<String>,
     /// Its rack.
     pub rack: Option<String>,
+    /// Where other nodes reach it, `host:port`.
+    pub peer: Option<String>,
 }
 
 /// One partition's group and replicas.

@@ -61,6 +61,10 @@ fn encode_image(frame: &mut Encoder, image: &Image) {
             frame.list(broker.advertised.iter(), |frame, address| frame.string(address));
             frame.bool(broker.rack.is_some());
             frame.string(broker.rack.as_deref().unwrap_or_default());
+            // A frame that ends here has none: nothing is written for that while no field follows.
+            if let Some(peer) = &broker.peer {
+                frame.string(peer);
+            }
         });
     });
     frame.list(image.topics.values(), |frame, topic| encode_topic(frame, topic));
@@ -113,7 +117,8 @@ fn decode_broker(frame: &mut Decoder) -> Result<Broker, DecodeError> {
         let advertised = frame.list(4, Decoder::string)?;
         let has_rack = frame.bool()?;
         let rack = frame.string()?;
-        Ok(Broker { node, epoch, advertised, rack: has_rack.then_some(rack) })
+        let peer = if frame.is_empty() { None } else { Some(frame.string()?) };
+        Ok(Broker { node, epoch, advertised, rack: has_rack.then_some(rack), peer })
     })
 }
 

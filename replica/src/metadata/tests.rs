@@ -68,7 +68,7 @@ fn a_deleted_topic_stays_in_the_journal_until_it_is_reaped() {
 
 fn with_one_of_each() -> MetadataState {
     let registration =
-        BrokerRegistration { node: 1, advertised: vec!["h:9092".into()], rack: Some("r".into()) };
+        BrokerRegistration { node: 1, advertised: vec!["h:9092".into()], rack: Some("r".into()), peer: None };
     let (state, _) = state_after(vec![
         MetadataCommand::RegisterBroker(registration),
         create(1, "a", 2),
@@ -85,6 +85,19 @@ fn r9_the_stored_form_round_trips_to_the_same_hash() {
     let state = with_one_of_each();
     let decoded = MetadataState::decode(state.encode()).unwrap();
     assert_eq!((decoded.hash(), &decoded), (state.hash(), &state));
+}
+
+#[test]
+fn a_brokers_address_for_peers_is_kept_and_its_absence_too() {
+    let registration = |node, peer: Option<&str>| {
+        let peer = peer.map(str::to_owned);
+        MetadataCommand::RegisterBroker(BrokerRegistration { node, advertised: Vec::new(), rack: None, peer })
+    };
+    let (state, _) = state_after(vec![registration(1, None), registration(2, Some("b:9093"))]);
+    let decoded = MetadataState::decode(state.encode()).unwrap();
+    assert_eq!(decoded, state);
+    let peer = |node| decoded.image().brokers[&NodeId::new(node).unwrap()].peer.as_deref();
+    assert_eq!((peer(1), peer(2)), (None, Some("b:9093")));
 }
 
 /// [`with_one_of_each`], as it was written before a deletion said which entry it was.

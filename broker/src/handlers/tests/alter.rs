@@ -5,12 +5,12 @@ use varve_protocol::messages::incremental_alter_configs_request::{AlterConfigsRe
 use super::*;
 use crate::node::Backend as _;
 
-const SET: i8 = 0;
+pub(super) const SET: i8 = 0;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
 
 impl Fixture {
-    async fn alter(&self, name: &str, operation: i8, value: &str) -> i16 {
+    pub(super) async fn alter(&self, name: &str, operation: i8, value: &str) -> i16 {
         let mut config = AlterableConfig::default();
         (config.name, config.config_operation) = (name.to_owned().into(), operation);
         config.value = Some(value.to_owned().into());

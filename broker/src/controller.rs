@@ -1,0 +1,314 @@
+//! What one node asks of the node that leads the metadata group: a change of the metadata, and its outcome.
+//!
+//! ```text
+//! node that was asked                                       leader of group 0
+//!   change(command) -> here first: not the leader
+//!        └── Controller::forward(leader, request) ────────> answer(backend, request): proposes, here only
+//!        <─────────────────────────────────────── reply ───┘
+//!   waits until its own image holds what the reply tells of
+//! ```
+//! Requests are opaque to the transport that carries them. The receiving side never forwards: two nodes that take each
+//! other for the leader only tell each other so.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use varve_common::{
+    LogIndex, NodeId, Term, TopicId,
+    clock::BoxFuture,
+    codec::{DecodeError, Decoder, Encoder},
+};
+use varve_formats::command::{Command, MetadataCommand};
+use varve_replica::metadata::{MetadataDone, MetadataRejected};
+
+use crate::runtime::backend::NodeBackend;
+
+/// The first byte of a request and of its reply. A later form takes another.
+const VERSION: u8 = 1;
+
+/// Carries requests to another node.
+pub trait Controller: Send + Sync + 'static {
+    /// Sends a request and waits for its reply.
+    fn forward(&self, to: NodeId, request: Bytes) -> BoxFuture<'static, Result<Bytes, Unanswered>>;
+}
+
+/// Why there is no reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unanswered {
+    /// It never left this node: nothing was done.
+    #[error("the node cannot be reached")]
+    NotSent,
+    /// It may have arrived.
+    #[error("no reply came")]
+    Lost,
+}
+
+/// The way to other nodes; a node without peers has none. Clones share it.
+#[derive(Clone, Default)]
+pub struct Link(Arc<OnceLock<Arc<dyn Controller>>>);
+
+impl Link {
+    /// Gives this node its way to others, once.
+    pub fn connect(&self, controller: Arc<dyn Controller>) {
+        let first = self.0.set(controller).is_ok();
+        assert!(first, "a node is connected once");
+    }
+
+    /// The way, if this node has peers.
+    #[must_use]
+    pub fn get(&self) -> Option<&Arc<dyn Controller>> {
+        self.0.get()
+    }
+}
+
+/// What a change gave besides the change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing.
+    Changed,
+    /// Producer ids.
+    ProducerIds {
+        /// The first.
+        first: i64,
+        /// How many.
+        count: u32,
+    },
+    /// Replica counters.
+    ReplicaIds {
+        /// The first.
+        first: u64,
+        /// How many.
+        count: u32,
+    },
+}
+
+impl From<MetadataDone> for Done {
+    fn from(done: MetadataDone) -> Self {
+        match done {
+            MetadataDone::ProducerIds { first, count } => Self::ProducerIds { first, count },
+            MetadataDone::ReplicaIds { first, count, .. } => Self::ReplicaIds { first, count },
+            _ => Self::Changed,
+        }
+    }
+}
+
+/// What became of a change on the node that was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was applied. Metadata as of this version, or a later one, shows what it did.
+    Applied {
+        /// The version.
+        version: LogIndex,
+        /// Done, or rejected without effect.
+        outcome: Result<Done, MetadataRejected>,
+    },
+    /// It was not proposed: another node leads, or none.
+    NotLeader {
+        /// Which, where that is known.
+        leader: Option<NodeId>,
+    },
+    /// It was not proposed: too much is in flight.
+    Busy,
+    /// It was proposed, and what became of it is not known.
+    Unknown,
+    /// The log of the node that was asked cannot be written; whether it took effect is unknown.
+    Storage,
+}
+
+/// A change as it travels.
+#[must_use]
+pub fn encode_request(command: &MetadataCommand) -> Bytes {
+    let mut encoder = Encoder::new();
+    encoder.u8(VERSION);
+    encoder.raw(&Command::Metadata(command.clone()).encode(Term::ZERO, 0));
+    encoder.finish()
+}
+
+/// Reads what [`encode_request`] wrote.
+pub fn decode_request(request: Bytes) -> Result<MetadataCommand, DecodeError> {
+    let mut decoder = versioned(request)?;
+    let rest = decoder.remaining();
+    let (_, command) = Command::decode(decoder.raw(rest)?)?;
+    match command {
+        Command::Metadata(command) => Ok(command),
+        _ => Err(decoder.error("a command of another group")),
+    }
+}
+
+fn versioned(bytes: Bytes) -> Result<Decoder, DecodeError> {
+    let mut decoder = Decoder::new(bytes);
+    match decoder.u8()? {
+        VERSION => Ok(decoder),
+        _ => Err(decoder.error("unknown version of a controller's message")),
+    }
+}
+
+const APPLIED: u8 = 1;
+const REJECTED: u8 = 2;
+const NOT_LEADER: u8 = 3;
+const BUSY: u8 = 4;
+const UNKNOWN: u8 = 5;
+const STORAGE: u8 = 6;
+
+/// A reply as it travels.
+#[must_use]
+pub fn encode_reply(outcome: &Outcome) -> Bytes {
+    let mut encoder = Encoder::new();
+    encoder.u8(VERSION);
+    encoder.frame(|frame| match outcome {
+        Outcome::Applied { version, outcome: Ok(done) } => {
+            frame.u8(APPLIED);
+            frame.index(*version);
+            encode_done(frame, *done);
+        }
+        Outcome::Applied { version, outcome: Err(rejected) } => {
+            frame.u8(REJECTED);
+            frame.index(*version);
+            encode_rejected(frame, rejected);
+        }
+        Outcome::NotLeader { leader } => {
+            frame.u8(NOT_LEADER);
+            frame.u32(leader.map_or(0, NodeId::get));
+        }
+        Outcome::Busy => frame.u8(BUSY),
+        Outcome::Unknown => frame.u8(UNKNOWN),
+        Outcome::Storage => frame.u8(STORAGE),
+    });
+    encoder.finish()
+}
+
+/// Reads what [`encode_reply`] wrote.
+pub fn decode_reply(reply: Bytes) -> Result<Outcome, DecodeError> {
+    let mut decoder = versioned(reply)?;
+    let outcome = decoder.frame(|frame| {
+        Ok(match frame.u8()? {
+            APPLIED => Outcome::Applied { version: frame.index()?, outcome: Ok(decode_done(frame)?) },
+            REJECTED => Outcome::Applied { version: frame.index()?, outcome: Err(decode_rejected(frame)?) },
+            NOT_LEADER => Outcome::NotLeader { leader: NodeId::new(frame.u32()?) },
+            BUSY => Outcome::Busy,
+            UNKNOWN => Outcome::Unknown,
+            STORAGE => Outcome::Storage,
+            _ => return Err(frame.error("unknown outcome of a change")),
+        })
+    })?;
+    decoder.finish()?;
+    Ok(outcome)
+}
+
+fn encode_done(frame: &mut Encoder, done: Done) {
+    match done {
+        Done::Changed => frame.u8(0),
+        Done::ProducerIds { first, count } => {
+            frame.u8(1);
+            frame.i64(first);
+            frame.u32(count);
+        }
+        Done::ReplicaIds { first, count } => {
+            frame.u8(2);
+            frame.u64(first);
+            frame.u32(count);
+        }
+    }
+}
+
+fn decode_done(frame: &mut Decoder) -> Result<Done, DecodeError> {
+    Ok(match frame.u8()? {
+        0 => Done::Changed,
+        1 => Done::ProducerIds { first: frame.i64()?, count: frame.u32()? },
+        2 => Done::ReplicaIds { first: frame.u64()?, count: frame.u32()? },
+        _ => return Err(frame.error("unknown gift of a change")),
+    })
+}
+
+fn encode_rejected(frame: &mut Encoder, rejected: &MetadataRejected) {
+    match rejected {
+        MetadataRejected::TopicExists { id } => {
+            frame.u8(1);
+            frame.topic_id(*id);
+        }
+        MetadataRejected::TopicIdTaken => frame.u8(2),
+        MetadataRejected::UnknownTopic => frame.u8(3),
+        MetadataRejected::InvalidName => frame.u8(4),
+        MetadataRejected::InvalidPartitions => frame.u8(5),
+        MetadataRejected::InvalidNode(node) => {
+            frame.u8(6);
+            frame.u32(*node);
+        }
+        MetadataRejected::InvalidCount => frame.u8(7),
+        MetadataRejected::FeatureDowngrade { current } => {
+            frame.u8(8);
+            frame.u16(*current);
+        }
+    }
+}
+
+fn decode_rejected(frame: &mut Decoder) -> Result<MetadataRejected, DecodeError> {
+    Ok(match frame.u8()? {
+        1 => MetadataRejected::TopicExists { id: frame.topic_id()? },
+        2 => MetadataRejected::TopicIdTaken,
+        3 => MetadataRejected::UnknownTopic,
+        4 => MetadataRejected::InvalidName,
+        5 => MetadataRejected::InvalidPartitions,
+        6 => MetadataRejected::InvalidNode(frame.u32()?),
+        7 => MetadataRejected::InvalidCount,
+        8 => MetadataRejected::FeatureDowngrade { current: frame.u16()? },
+        _ => return Err(frame.error("unknown reason of a rejection")),
+    })
+}
+
+/// Answers another node's request: proposes the change where this node leads. What cannot be read was not proposed.
+pub async fn answer(backend: &NodeBackend, request: Bytes) -> Bytes {
+    backend.changes().answer(request).await
+}
+
+/// Whether a topic of this id is what the change made: a repetition of it finds it there.
+#[must_use]
+pub fn made(command: &MetadataCommand, found: TopicId) -> bool {
+    matches!(command, MetadataCommand::CreateTopic(topic) if topic.id == found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_and_replies_round_trip_and_others_are_refused() {
+        let command = MetadataCommand::AllocateReplicaIds { node: 3, count: 7 };
+        assert_eq!(decode_request(encode_request(&command)), Ok(command));
+        let rejections = [
+            MetadataRejected::TopicExists { id: TopicId::from_random(5) },
+            MetadataRejected::TopicIdTaken,
+            MetadataRejected::UnknownTopic,
+            MetadataRejected::InvalidName,
+            MetadataRejected::InvalidPartitions,
+            MetadataRejected::InvalidNode(9),
+            MetadataRejected::InvalidCount,
+            MetadataRejected::FeatureDowngrade { current: 4 },
+        ];
+        let gifts = [
+            Done::Changed,
+            Done::ProducerIds { first: 5, count: 2 },
+            Done::ReplicaIds { first: 6, count: 3 },
+        ];
+        let applied = |outcome| Outcome::Applied { version: LogIndex(9), outcome };
+        let outcomes = rejections.map(|rejected| applied(Err(rejected))).into_iter();
+        let outcomes = outcomes.chain(gifts.map(|done| applied(Ok(done)))).chain([
+            Outcome::NotLeader { leader: None },
+            Outcome::NotLeader { leader: NodeId::new(2) },
+            Outcome::Busy,
+            Outcome::Unknown,
+            Outcome::Storage,
+        ]);
+        for outcome in outcomes {
+            let reply = encode_reply(&outcome);
+            assert_eq!(decode_reply(reply.clone()), Ok(outcome));
+            for end in 0..reply.len() {
+                assert!(decode_reply(reply.slice(..end)).is_err());
+            }
+        }
+        let records = varve_formats::command::encode_records(b"batch", Term(1), 2);
+        for garbage in [&b""[..], b"\x02", b"\x01", &[&[VERSION], &records[..]].concat()] {
+            assert!(decode_request(Bytes::copy_from_slice(garbage)).is_err());
+        }
+    }
+}

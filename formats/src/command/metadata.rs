@@ -1,0 +1,228 @@
+//! Commands of the metadata group, and their stored form.
+
+use varve_common::{
+    ReplicaId, TopicId,
+    codec::{DecodeError, Decoder, Encoder},
+};
+
+use super::decode_replica;
+use crate::stored::{Stored, decode_list, decode_option, encode_list, encode_option};
+
+/// A change of the metadata group's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MetadataCommand {
+    /// A broker (re)started.
+    RegisterBroker(BrokerRegistration),
+    /// A topic with ready-made ids, groups and replicas: what was decided is in the command.
+    CreateTopic(CreateTopic),
+    /// A topic goes; its groups are destroyed and its objects collected by a journaled job.
+    DeleteTopic {
+        /// Which.
+        id: TopicId,
+    },
+    /// A deleted topic's objects and local files are gone: its journal entry ends.
+    TopicReaped {
+        /// Which.
+        id: TopicId,
+    },
+    /// Sets (or with `None` removes) topic configuration values.
+    SetTopicConfigs {
+        /// Which.
+        id: TopicId,
+        /// Name and value.
+        configs: Vec<(String, Option<String>)>,
+    },
+    /// Hands out the next `count` producer ids.
+    AllocateProducerIds {
+        /// How many.
+        count: u32,
+    },
+    /// Hands out the next `count` replica counters of a node.
+    AllocateReplicaIds {
+        /// Which node, as a number.
+        node: u32,
+        /// How many.
+        count: u32,
+    },
+    /// Raises a named feature level.
+    SetFeature {
+        /// Its name.
+        name: String,
+        /// Its level.
+        level: u16,
+    },
+}
+
+/// How a broker presents itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BrokerRegistration {
+    /// Its node id, as a number.
+    pub node: u32,
+    /// Where clients reach it; empty: at the address they connected to.
+    pub advertised: Vec<String>,
+    /// Its rack, for placement and nearest-replica reads.
+    pub rack: Option<String>,
+    /// Where other nodes reach it, `host:port`; `None` where it has no peers, or wrote this before it could.
+    pub peer: Option<String>,
+}
+
+/// A new topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CreateTopic {
+    /// Its id, drawn by the proposer.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// Its partitions, from 0.
+    pub partitions: Vec<PartitionAssignment>,
+    /// Configuration values that differ from the defaults.
+    pub configs: Vec<(String, String)>,
+}
+
+/// One partition's group and replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionAssignment {
+    /// The group's number; the state machine assigns it (proposals carry 0).
+    pub group: u64,
+    /// The voters.
+    pub replicas: Vec<ReplicaId>,
+}
+
+impl MetadataCommand {
+    const REGISTER_BROKER: u8 = 1;
+    const CREATE_TOPIC: u8 = 2;
+    const DELETE_TOPIC: u8 = 3;
+    const TOPIC_REAPED: u8 = 4;
+    const SET_TOPIC_CONFIGS: u8 = 5;
+    const ALLOCATE_PRODUCER_IDS: u8 = 6;
+    const ALLOCATE_REPLICA_IDS: u8 = 7;
+    const SET_FEATURE: u8 = 8;
+
+    pub(super) fn encode(&self, frame: &mut Encoder) {
+        match self {
+            Self::RegisterBroker(broker) => {
+                frame.u8(Self::REGISTER_BROKER);
+                broker.encode(frame);
+            }
+            Self::CreateTopic(topic) => {
+                frame.u8(Self::CREATE_TOPIC);
+                topic.encode(frame);
+            }
+            Self::DeleteTopic { id } => {
+                frame.u8(Self::DELETE_TOPIC);
+                frame.topic_id(*id);
+            }
+            Self::TopicReaped { id } => {
+                frame.u8(Self::TOPIC_REAPED);
+                frame.topic_id(*id);
+            }
+            Self::SetTopicConfigs { id, configs } => {
+                frame.u8(Self::SET_TOPIC_CONFIGS);
+                frame.topic_id(*id);
+                frame.list(configs.iter(), |frame, (name, value)| {
+                    frame.string(name);
+                    encode_option(frame, value.as_deref(), Encoder::string);
+                });
+            }
+            Self::AllocateProducerIds { count } => {
+                frame.u8(Self::ALLOCATE_PRODUCER_IDS);
+                frame.u32(*count);
+            }
+            Self::AllocateReplicaIds { node, count } => {
+                frame.u8(Self::ALLOCATE_REPLICA_IDS);
+                frame.u32(*node);
+                frame.u32(*count);
+            }
+            Self::SetFeature { name, level } => {
+                frame.u8(Self::SET_FEATURE);
+                frame.string(name);
+                frame.u16(*level);
+            }
+        }
+    }
+
+    pub(super) fn decode(frame: &mut Decoder) -> Result<Self, DecodeError> {
+        Ok(match frame.u8()? {
+            Self::REGISTER_BROKER => Self::RegisterBroker(BrokerRegistration::decode(frame)?),
+            Self::CREATE_TOPIC => Self::CreateTopic(CreateTopic::decode(frame)?),
+            Self::DELETE_TOPIC => Self::DeleteTopic { id: frame.topic_id()? },
+            Self::TOPIC_REAPED => Self::TopicReaped { id: frame.topic_id()? },
+            Self::SET_TOPIC_CONFIGS => {
+                let id = frame.topic_id()?;
+                let configs =
+                    frame.list(5, |frame| Ok((frame.string()?, decode_option(frame, Decoder::string)?)))?;
+                Self::SetTopicConfigs { id, configs }
+            }
+            Self::ALLOCATE_PRODUCER_IDS => Self::AllocateProducerIds { count: frame.u32()? },
+            Self::ALLOCATE_REPLICA_IDS => {
+                Self::AllocateReplicaIds { node: frame.u32()?, count: frame.u32()? }
+            }
+            Self::SET_FEATURE => Self::SetFeature { name: frame.string()?, level: frame.u16()? },
+            _ => return Err(frame.error("unknown kind of metadata command")),
+        })
+    }
+}
+
+impl Stored for BrokerRegistration {
+    const BYTES_MIN: usize = 4 + 4 + 4 + 1;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            frame.u32(self.node);
+            frame.list(self.advertised.iter(), |frame, address| frame.string(address));
+            encode_option(frame, self.rack.as_deref(), Encoder::string);
+            // A frame that ends here has none: nothing is written for that while no field follows.
+            if let Some(peer) = &self.peer {
+                frame.string(peer);
+            }
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| {
+            let (node, advertised) = (frame.u32()?, frame.list(4, Decoder::string)?);
+            let rack = decode_option(frame, Decoder::string)?;
+            let peer = if frame.is_empty() { None } else { Some(frame.string()?) };
+            Ok(Self { node, advertised, rack, peer })
+        })
+    }
+}
+
+impl Stored for CreateTopic {
+    const BYTES_MIN: usize = 4 + 16 + 4 + 4 + 4;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            frame.topic_id(self.id);
+            frame.string(&self.name);
+            encode_list(frame, &self.partitions);
+            frame.list(self.configs.iter(), |frame, (name, value)| {
+                frame.string(name);
+                frame.string(value);
+            });
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| {
+            let (id, name, partitions) = (frame.topic_id()?, frame.string()?, decode_list(frame)?);
+            let configs = frame.list(8, |frame| Ok((frame.string()?, frame.string()?)))?;
+            Ok(Self { id, name, partitions, configs })
+        })
+    }
+}
+
+impl Stored for PartitionAssignment {
+    const BYTES_MIN: usize = 4 + 8 + 4;
+
+    fn encode(&self, encoder: &mut Encoder) {
+        encoder.frame(|frame| {
+            frame.u64(self.group);
+            frame.list(self.replicas.iter(), |frame, replica| frame.u64(replica.get()));
+        });
+    }
+
+    fn decode(decoder: &mut Decoder) -> Result<Self, DecodeError> {
+        decoder.frame(|frame| Ok(Self { group: frame.u64()?, replicas: frame.list(8, decode_replica)? }))
+    }
+}
