@@ -12,10 +12,10 @@ fn node(id: u32) -> NodeId {
 
 /// Three nodes that lead each other, and a topic of one or two partitions.
 fn cluster(seed: u64) -> World {
-    let mut world = World::new(seed, 3, Trace::default());
+    let mut world = World::new(seed, 3, Trace::default()).keeping_logs();
     (1..=3).for_each(|id| assert!(world.start(node(id)).unwrap()));
     world.elect().unwrap();
-    let topic = world.clients.create_topic(&mut world.random, Some(true));
+    let topic = world.clients.create_topic(&mut world.random, Some(false));
     world.operate(topic).unwrap();
     world.settle().unwrap();
     world.elect().unwrap();

@@ -34,7 +34,7 @@ pub struct Outcome {
 /// Runs a seed with so many nodes.
 #[must_use]
 pub fn run(seed: u64, nodes: u32, trace: Trace) -> Outcome {
-    let mut world = World::new(seed, nodes, trace);
+    let mut world = World::new(seed, nodes, trace).keeping_logs();
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     let violation = match result {
         Ok(Ok(())) => None,

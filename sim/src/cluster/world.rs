@@ -112,6 +112,14 @@ impl World {
         }
     }
 
+    /// No log is cut: whoever lags is served from it.
+    #[must_use]
+    pub fn keeping_logs(mut self) -> Self {
+        self.plan.tiered = Some(false);
+        self.plan.wal_bytes_max = 512 * self.plan.wal_file_bytes;
+        self
+    }
+
     /// All machines.
     #[must_use]
     pub fn ids(&self) -> Vec<NodeId> {
