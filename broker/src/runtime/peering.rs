@@ -1,0 +1,295 @@
+//! This node among others: what peers say goes to the shard's thread, what it says goes to them, and what they ask is
+//! answered.
+//!
+//! ```text
+//!  peers::Peers ──message, pulse──> Desk ──> mailbox (bounded in bytes: beyond that it is dropped, as a network would)
+//!       ^  ^──────── call ────────> Desk ──> controller::answer
+//!       |  '──────── probe ───────> Desk ──> formation::Seat
+//!       '── Way: what the shard's thread sends, what the controller forwards, whom the formation asks
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use varve_common::{Clock, ClusterId, Disk, Incarnation, NodeId, ReplicaId, clock::BoxFuture};
+use varve_consensus::{
+    Envelope, NodeConfig, Pulse,
+    formation::{Answer, Founder, Probe},
+};
+use varve_replica::{PeerInput, metadata::Image};
+
+use super::{
+    backend::NodeBackend,
+    formation::{Formed, FormationError, Ground, Seat, Seeds},
+    identity::Identity,
+    mailbox::{Mail, Mailbox},
+    process::RunError,
+    shard::Outbox,
+    small_file::{self, SmallFileError},
+    views::Views,
+};
+use crate::{
+    config::Config,
+    controller::{self, Controller, Unanswered},
+    net::BindError,
+    peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers, Plain},
+};
+
+const LIFE_FILE: &str = "life";
+/// How long a forwarded request may take.
+const FORWARD_LIMIT: Duration = Duration::from_secs(5);
+/// Bytes of messages from peers that wait for the shard's thread.
+const INBOUND_BYTES_MAX: usize = 64 << 20;
+/// What a message weighs beside its entries.
+const MESSAGE_BYTES: usize = 256;
+
+/// A node's place in its cluster.
+pub(super) struct Place {
+    /// The ways to the others.
+    pub(super) peers: Peers,
+    /// The listening side.
+    pub(super) server: PeerServer,
+    /// What they are answered by.
+    pub(super) desk: Arc<Desk>,
+    /// The founding voters of the metadata group.
+    pub(super) voters: Vec<ReplicaId>,
+    /// Which of this node's starts this is.
+    pub(super) life: u64,
+}
+
+/// Answers the other nodes.
+pub struct Desk {
+    seat: Seat,
+    mailbox: OnceLock<Mailbox>,
+    backend: OnceLock<NodeBackend>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Desk {
+    /// From here on messages of peers reach the shard's thread, and their requests are answered.
+    fn open(&self, backend: NodeBackend) {
+        let first = self.mailbox.set(backend.mailbox.clone()).is_ok() && self.backend.set(backend).is_ok();
+        assert!(first, "a desk is opened once");
+    }
+
+    fn tell(&self, input: PeerInput) {
+        if let Some(mailbox) = self.mailbox.get() {
+            mailbox.send(Mail::Peer(input, None));
+        }
+    }
+
+    /// Hands over something that takes memory while it waits, or drops it: consensus makes up for what is lost.
+    fn deliver(&self, bytes: usize, input: PeerInput) {
+        let Some(mailbox) = self.mailbox.get() else { return };
+        if self.waiting.load(Ordering::Relaxed) < INBOUND_BYTES_MAX {
+            mailbox.send(Mail::Peer(input, Some(Held::new(&self.waiting, bytes))));
+        }
+    }
+}
+
+/// Memory of a letter from a peer, counted until it is read.
+#[derive(Debug)]
+pub struct Held {
+    waiting: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Held {
+    fn new(waiting: &Arc<AtomicUsize>, bytes: usize) -> Self {
+        waiting.fetch_add(bytes, Ordering::Relaxed);
+        Self { waiting: Arc::clone(waiting), bytes }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl PeerHandler for Desk {
+    fn message(&self, from: NodeId, envelope: Envelope) {
+        let bytes = MESSAGE_BYTES + envelope.message.payload_bytes();
+        self.deliver(bytes, PeerInput::Message { from, envelope });
+    }
+
+    fn pulse(&self, from: NodeId, pulse: Pulse) {
+        let bytes = MESSAGE_BYTES * (1 + pulse.beats.len() + pulse.answers.len() + pulse.reports.len());
+        self.deliver(bytes, PeerInput::Pulse { from, pulse });
+    }
+
+    fn unreachable(&self, node: NodeId) {
+        self.tell(PeerInput::Unreachable(node));
+    }
+
+    fn probed(&self, probe: Probe) -> Option<Answer> {
+        Some(self.seat.probed(&probe))
+    }
+
+    fn call(&self, _from: NodeId, body: Bytes) -> BoxFuture<'static, Bytes> {
+        let backend = self.backend.get().cloned();
+        Box::pin(async move {
+            match backend {
+                Some(backend) => backend.changes().answer(body).await,
+                None => controller::encode_reply(&controller::Outcome::NotLeader { leader: None }),
+            }
+        })
+    }
+}
+
+/// The ways to the other nodes, as the rest of the process uses them.
+struct Way(Peers);
+
+impl Seeds for Way {
+    fn probe(&self, seed: String, probe: Probe) -> BoxFuture<'static, Option<Answer>> {
+        let peers = self.0.clone();
+        Box::pin(async move {
+            let answer = peers.probe(&seed, probe).await;
+            answer.inspect_err(|error| tracing::debug!(seed, %error, "seed does not answer")).ok()
+        })
+    }
+}
+
+impl Outbox for Way {
+    fn send(&self, to: NodeId, frame: Outgoing) {
+        self.0.send(to, frame);
+    }
+}
+
+impl Controller for Way {
+    fn forward(&self, to: NodeId, request: Bytes) -> BoxFuture<'static, Result<Bytes, Unanswered>> {
+        let peers = self.0.clone();
+        Box::pin(async move { peers.call(to, request, FORWARD_LIMIT).await.map_err(|error| unanswered(&error)) })
+    }
+}
+
+/// Whether a request that was not answered may have arrived.
+const fn unanswered(error: &CallError) -> Unanswered {
+    match error {
+        CallError::NotFormed | CallError::Busy(_) | CallError::Unreachable(_) => Unanswered::NotSent,
+        _ => Unanswered::Lost,
+    }
+}
+
+/// What a node with seeds begins with.
+pub(super) struct Beginning<'a> {
+    pub(super) config: &'a Config,
+    pub(super) ground: Ground,
+    pub(super) known: Option<Identity>,
+    pub(super) entropy: Arc<dyn varve_common::Entropy>,
+}
+
+/// Finds this node's cluster, or takes part in founding it; gives its identity, which is durable then.
+pub(super) async fn take_place(beginning: Beginning<'_>) -> Result<(Identity, Place), RunError> {
+    let Beginning { config, ground, known, entropy } = beginning;
+    let process = entropy.next_u64();
+    let founder = Founder {
+        node: config.node,
+        seeds: config.seeds.clone(),
+        process,
+        disk: entropy.next_u64(),
+        cluster: ClusterId::from_random(entropy.next_u128()),
+        claims: config.has_common_store(),
+    };
+    let seat = Seat::open(&ground, founder, known.map(|identity| identity.cluster))?;
+    let desk =
+        Arc::new(Desk { seat, mailbox: OnceLock::new(), backend: OnceLock::new(), waiting: Arc::default() });
+    let peers = PeerConfig {
+        node: config.node,
+        process,
+        listen: config.peer_listen,
+        seeds: config.seeds.iter().cloned().collect(),
+        clock: Arc::clone(&ground.clock),
+        entropy,
+        security: Arc::new(Plain),
+        limits: Limits::default(),
+    };
+    let (peers, server) = Peers::start(peers, Arc::clone(&desk) as Arc<dyn PeerHandler>).await?;
+    let seeds: Arc<dyn Seeds> = Arc::new(Way(peers.clone()));
+    let Formed::Founder { cluster, voters } = desk.seat.form(&ground, &seeds).await? else {
+        return Err(RunError::Newcomer);
+    };
+    let identity = match known {
+        Some(identity) if identity.cluster == cluster => identity,
+        Some(identity) => return Err(RunError::OtherCluster { mine: identity.cluster, theirs: cluster }),
+        None => Identity { cluster, incarnation: Incarnation::FIRST, node: config.node },
+    };
+    if known.is_none() {
+        identity.store(&*ground.disk, &ground.directory)?;
+    }
+    let life = next_life(&*ground.disk, &ground.directory, &*ground.clock)?;
+    Ok((identity, Place { peers, server, desk, voters, life }))
+}
+
+/// The number of this start: larger than that of every start before, also of a disk that was wiped since.
+fn next_life(disk: &dyn Disk, directory: &Path, clock: &dyn Clock) -> Result<u64, SmallFileError> {
+    let bytes = small_file::read(disk, &directory.join(LIFE_FILE))?.unwrap_or_default();
+    let last = small_file::unseal(&bytes).and_then(|body| body.try_into().ok()).map(u64::from_le_bytes);
+    let life = last.map_or(0, |last| last + 1).max(u64::try_from(clock.wall_ms()).unwrap_or(0));
+    small_file::replace(disk, directory, LIFE_FILE, &small_file::seal(&life.to_le_bytes()))?;
+    Ok(life)
+}
+
+impl Place {
+    /// Who this node is among its peers.
+    pub(super) const fn node_config(&self, identity: &Identity) -> NodeConfig {
+        NodeConfig::new(identity.cluster, identity.node, self.life)
+    }
+
+    /// Where the shard's thread sends what is for others.
+    pub(super) fn outbox(&self) -> Arc<dyn Outbox> {
+        Arc::new(Way(self.peers.clone()))
+    }
+
+    /// The node is up: it speaks with the others from here on.
+    pub(super) fn open(&self, identity: &Identity, backend: &NodeBackend) {
+        backend.link.connect(Arc::new(Way(self.peers.clone())));
+        self.desk.open(backend.clone());
+        self.peers.set_cluster(identity.cluster);
+    }
+}
+
+/// Keeps the ways to the other nodes what the metadata says.
+pub(super) async fn follow_addresses(peers: Peers, views: Views) {
+    let mut images = views.watch_image();
+    loop {
+        let addresses = addresses(images.borrow_and_update().as_ref());
+        peers.set_addresses(addresses);
+        if images.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn addresses(image: &Image) -> BTreeMap<NodeId, String> {
+    let peer = |(node, broker): (&NodeId, &varve_replica::metadata::Broker)| Some((*node, broker.peer.clone()?));
+    image.brokers.iter().filter_map(peer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::clock::SystemClock;
+
+    #[test]
+    fn every_life_is_larger_than_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let disk = varve_wal::NativeDisk;
+        let clock = SystemClock::new();
+        let next = || next_life(&disk, directory.path(), &clock).unwrap();
+        let (first, second) = (next(), next());
+        assert!(second > first);
+        // A clock that was set back.
+        let ahead = small_file::seal(&u64::MAX.wrapping_shr(1).to_le_bytes());
+        small_file::replace(&disk, directory.path(), LIFE_FILE, &ahead).unwrap();
+        assert_eq!(next(), u64::MAX.wrapping_shr(1) + 1);
+    }
+}
