@@ -44,7 +44,11 @@ impl Planner<'_> {
 
     fn publish(&mut self) {
         let status = self.status;
-        if !status.ready || status.jobs.runs(JobKind::Publish) || status.publication_pending {
+        if !self.options.has_store
+            || !status.ready
+            || status.jobs.runs(JobKind::Publish)
+            || status.publication_pending
+        {
             return;
         }
         let due = if !status.publish_dirty {

@@ -80,7 +80,9 @@ pub fn is_drained(status: &GroupStatus) -> bool {
     let is_no_matter =
         |kind: &JobKind| matches!(kind, JobKind::Delete | JobKind::Reap | JobKind::Merge | JobKind::Mend);
     let rests = status.jobs.running.keys().all(is_no_matter);
-    tiered && published && status.changes_since_checkpoint == 0 && rests
+    // What is for the bucket is its leader's to bring there.
+    let stays = !status.ready || (tiered && published);
+    stays && status.changes_since_checkpoint == 0 && rests
 }
 
 struct Planner<'a> {

@@ -7,6 +7,8 @@ use crate::{Hot, Merge, Pressure};
 /// The node's choices. Those of a topic are in `GroupOptions`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlanOptions {
+    /// Whether there is an object store that every node of the cluster reaches; without one nothing is published.
+    pub has_store: bool,
     /// A partition's checkpoint is published when so many segments are new in the bucket.
     pub publish_segments: u32,
     /// And when the first of them is this old.
@@ -41,6 +43,7 @@ pub struct PlanOptions {
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {
+            has_store: true,
             publish_segments: 8,
             publish_age: Duration::from_secs(3_600),
             publish_metadata_age: Duration::from_secs(60),

@@ -10,8 +10,8 @@ use raft::eraftpb::MessageType;
 use varve_common::{GroupId, NodeId};
 
 use crate::{
-    Envelope, Gate, Group, LeaderBoard, LeaderReport, Message, NodeConfig, Peers, Pulse, PulseError, Ready, Role,
-    StepError, gate::Sender, peers, pulse::Beat,
+    Envelope, Gate, Group, LeaderBoard, LeaderReport, Message, NodeConfig, Peers, Pulse, PulseError, Ready,
+    Role, StepError, gate::Sender, peers, pulse::Beat,
 };
 
 /// What holds a group: the group alone, or with the state that its entries make.

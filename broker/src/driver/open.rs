@@ -249,12 +249,7 @@ impl Groups {
     }
 
     /// The newest local checkpoint that reads back whole.
-    fn newest_state(
-        &self,
-        group: GroupId,
-        kind: &GroupKind,
-        marks: &[wal::SnapshotMark],
-    ) -> Start {
+    fn newest_state(&self, group: GroupId, kind: &GroupKind, marks: &[wal::SnapshotMark]) -> Start {
         let marks: Vec<local::Mark> = marks.iter().map(local_mark).collect();
         let expected = expected(group, kind);
         let loaded = match local::load(&*self.disk, &self.placement.data, group, &expected, &marks) {

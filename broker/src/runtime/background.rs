@@ -76,7 +76,7 @@ impl StartJob for JobRunner {
     fn fetch(&self, group: GroupId, fetch: Fetch) {
         let (surroundings, mailbox) = (Arc::clone(&self.surroundings), self.mailbox.clone());
         self.runtime.spawn(async move {
-            mailbox.send(Mail::Peer(driver::fetched(&surroundings.wal, group, fetch)));
+            mailbox.send(Mail::Peer(driver::fetched(&surroundings.wal, group, fetch), None));
         });
     }
 

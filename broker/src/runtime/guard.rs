@@ -38,6 +38,15 @@ pub enum FoundError {
     Claim(#[from] ClaimError),
 }
 
+/// The identity of the data directory, if it has one: this node's.
+pub fn known(config: &Config, layout: &Layout, disk: &dyn Disk) -> Result<Option<Identity>, FoundError> {
+    let known = Identity::load(disk, &layout.root)?;
+    match known.filter(|identity| identity.node != config.node) {
+        Some(identity) => Err(FoundError::OtherNode { found: identity.node, mine: config.node }),
+        None => Ok(known),
+    }
+}
+
 /// The identity of the data directory; where it has none, a new cluster is founded, if nobody has claimed the prefix.
 pub async fn found(
     config: &Config,
@@ -48,10 +57,7 @@ pub async fn found(
     clock: &dyn Clock,
     entropy: &dyn Entropy,
 ) -> Result<Identity, FoundError> {
-    if let Some(identity) = Identity::load(disk, &layout.root)? {
-        if identity.node != config.node {
-            return Err(FoundError::OtherNode { found: identity.node, mine: config.node });
-        }
+    if let Some(identity) = known(config, layout, disk)? {
         return Ok(identity);
     }
     if let Some(lives) = claim::lives(store, prefix).await? {

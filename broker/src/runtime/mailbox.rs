@@ -16,6 +16,7 @@ use varve_compactor::Pressure;
 use varve_consensus::ReadError;
 use varve_replica::{GroupStatus, Input, JobOutcome, PeerInput, Reply, Ticket};
 
+use super::peering::Held;
 use crate::driver::{Ack, Event};
 
 /// Inputs that one turn takes in at the most, so that replies of early ones do not wait for late ones.
@@ -37,7 +38,7 @@ pub enum Mail {
     /// An event of any kind that nobody waits for.
     Event(Box<Event>),
     /// Something from, or about, the other nodes.
-    Peer(PeerInput),
+    Peer(PeerInput, Option<Held>),
     /// Somebody wants to know that this node leads a group now, and which entry holds all that was acknowledged before.
     Confirm(GroupId, oneshot::Sender<Result<LogIndex, ReadError>>),
     /// A batch is fsynced.

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod mailbox;
 pub mod options;
 mod orphans;
+pub mod peering;
 pub mod pressure;
 pub mod rot;
 

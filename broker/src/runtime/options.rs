@@ -15,9 +15,11 @@ pub fn options_of(config: &Config) -> OptionsOf {
     let defaults = config.topic_defaults.clone();
     let upload_age_ms = config.tier_age_max.as_millis() as u64;
     let fan_out = FanOut(config.manifest_fan_out);
+    let has_store = config.has_common_store();
     std::sync::Arc::new(move |topic: &Topic| {
         let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        group_options(&Effective::new(&defaults, own), upload_age_ms, fan_out)
+        let options = group_options(&Effective::new(&defaults, own), upload_age_ms, fan_out);
+        GroupOptions { tiered: options.tiered && has_store, ..options }
     })
 }
 
@@ -53,6 +55,7 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
 pub fn plan_options(config: &Config) -> PlanOptions {
     let defaults = PlanOptions::default();
     PlanOptions {
+        has_store: config.has_common_store(),
         publish_segments: config.snapshot.segments,
         publish_age: config.snapshot.age_max,
         publish_metadata_age: defaults.publish_metadata_age.min(config.snapshot.age_max),

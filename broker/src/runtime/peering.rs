@@ -19,16 +19,20 @@ use std::{
 };
 
 use bytes::Bytes;
-use varve_common::{Clock, ClusterId, Disk, Incarnation, NodeId, ReplicaId, clock::BoxFuture};
+use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId, clock::BoxFuture};
 use varve_consensus::{
     Envelope, NodeConfig, Pulse,
     formation::{Answer, Founder, Probe},
 };
-use varve_replica::{PeerInput, metadata::Image};
+use varve_replica::{
+    PeerInput,
+    metadata::{Broker, Image},
+};
 
 use super::{
     backend::NodeBackend,
-    formation::{Formed, FormationError, Ground, Seat, Seeds},
+    formation::{Formed, Ground, Seat, Seeds},
+    guard::FoundError,
     identity::Identity,
     mailbox::{Mail, Mailbox},
     process::RunError,
@@ -39,7 +43,6 @@ use super::{
 use crate::{
     config::Config,
     controller::{self, Controller, Unanswered},
-    net::BindError,
     peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers, Plain},
 };
 
@@ -138,7 +141,7 @@ impl PeerHandler for Desk {
         let backend = self.backend.get().cloned();
         Box::pin(async move {
             match backend {
-                Some(backend) => backend.changes().answer(body).await,
+                Some(backend) => controller::answer(&backend, body).await,
                 None => controller::encode_reply(&controller::Outcome::NotLeader { leader: None }),
             }
         })
@@ -164,32 +167,24 @@ impl Outbox for Way {
     }
 }
 
+fn unanswered(error: CallError) -> Unanswered {
+    if error.may_be_done() { Unanswered::Lost } else { Unanswered::NotSent }
+}
+
 impl Controller for Way {
     fn forward(&self, to: NodeId, request: Bytes) -> BoxFuture<'static, Result<Bytes, Unanswered>> {
         let peers = self.0.clone();
-        Box::pin(async move { peers.call(to, request, FORWARD_LIMIT).await.map_err(|error| unanswered(&error)) })
+        Box::pin(async move { peers.call(to, request, FORWARD_LIMIT).await.map_err(unanswered) })
     }
-}
-
-/// Whether a request that was not answered may have arrived.
-const fn unanswered(error: &CallError) -> Unanswered {
-    match error {
-        CallError::NotFormed | CallError::Busy(_) | CallError::Unreachable(_) => Unanswered::NotSent,
-        _ => Unanswered::Lost,
-    }
-}
-
-/// What a node with seeds begins with.
-pub(super) struct Beginning<'a> {
-    pub(super) config: &'a Config,
-    pub(super) ground: Ground,
-    pub(super) known: Option<Identity>,
-    pub(super) entropy: Arc<dyn varve_common::Entropy>,
 }
 
 /// Finds this node's cluster, or takes part in founding it; gives its identity, which is durable then.
-pub(super) async fn take_place(beginning: Beginning<'_>) -> Result<(Identity, Place), RunError> {
-    let Beginning { config, ground, known, entropy } = beginning;
+pub(super) async fn take_place(
+    config: &Config,
+    ground: Ground,
+    known: Option<Identity>,
+    entropy: Arc<dyn Entropy>,
+) -> Result<(Identity, Place), RunError> {
     let process = entropy.next_u64();
     let founder = Founder {
         node: config.node,
@@ -214,8 +209,9 @@ pub(super) async fn take_place(beginning: Beginning<'_>) -> Result<(Identity, Pl
     };
     let (peers, server) = Peers::start(peers, Arc::clone(&desk) as Arc<dyn PeerHandler>).await?;
     let seeds: Arc<dyn Seeds> = Arc::new(Way(peers.clone()));
-    let Formed::Founder { cluster, voters } = desk.seat.form(&ground, &seeds).await? else {
-        return Err(RunError::Newcomer);
+    let (cluster, voters) = match desk.seat.form(&ground, &seeds).await? {
+        Formed::Founder { cluster, voters } => (cluster, voters),
+        Formed::Newcomer { cluster } => return Err(RunError::Newcomer(cluster)),
     };
     let identity = match known {
         Some(identity) if identity.cluster == cluster => identity,
@@ -223,7 +219,7 @@ pub(super) async fn take_place(beginning: Beginning<'_>) -> Result<(Identity, Pl
         None => Identity { cluster, incarnation: Incarnation::FIRST, node: config.node },
     };
     if known.is_none() {
-        identity.store(&*ground.disk, &ground.directory)?;
+        identity.store(&*ground.disk, &ground.directory).map_err(FoundError::from)?;
     }
     let life = next_life(&*ground.disk, &ground.directory, &*ground.clock)?;
     Ok((identity, Place { peers, server, desk, voters, life }))
@@ -261,7 +257,7 @@ impl Place {
 pub(super) async fn follow_addresses(peers: Peers, views: Views) {
     let mut images = views.watch_image();
     loop {
-        let addresses = addresses(images.borrow_and_update().as_ref());
+        let addresses = addresses(&images.borrow_and_update().clone());
         peers.set_addresses(addresses);
         if images.changed().await.is_err() {
             return;
@@ -270,7 +266,7 @@ pub(super) async fn follow_addresses(peers: Peers, views: Views) {
 }
 
 fn addresses(image: &Image) -> BTreeMap<NodeId, String> {
-    let peer = |(node, broker): (&NodeId, &varve_replica::metadata::Broker)| Some((*node, broker.peer.clone()?));
+    let peer = |(node, broker): (&NodeId, &Broker)| Some((*node, broker.peer.clone()?));
     image.brokers.iter().filter_map(peer).collect()
 }
 

@@ -12,7 +12,8 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::oneshot,
 };
-use varve_common::{Clock, Disk, Entropy, ReplicaId};
+use varve_common::{Clock, ClusterId, Disk, Entropy, ReplicaId};
+use varve_consensus::GroupConfig;
 use varve_formats::{
     command::{BrokerRegistration, MetadataCommand},
     compression::Codec,
@@ -31,18 +32,23 @@ use super::{
     cold,
     cold_reads::ColdReads,
     data::{Layout, Lock, LockError},
-    descriptors, gauges,
+    descriptors,
+    formation::{self, FormationError, Ground},
+    gauges,
     guard::{self, FoundError},
     identity::Identity,
     mailbox::{Mail, Mailbox, mailbox},
-    options, orphans, pressure, rot, scrub,
+    options, orphans,
+    peering::{self, Place},
+    pressure, rot, scrub,
     shard::ShardThread,
+    small_file::SmallFileError,
     store::{self, Tier, TierError},
     views::Views,
     watches,
 };
 use crate::{
-    config::Config,
+    config::{Config, Listener},
     controller::Link,
     driver::{Driver, Groups, OpenError, Placement},
     handlers::Handlers,
@@ -113,6 +119,28 @@ pub enum RunError {
     /// The prefix is not ours any more.
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    /// No cluster was formed.
+    #[error(transparent)]
+    Formation(#[from] FormationError),
+    /// A small file of the data directory.
+    #[error(transparent)]
+    SmallFile(#[from] SmallFileError),
+    /// This disk is not one of the founders'.
+    #[error(
+        "the seeds have formed cluster {0} without this disk: it is new, or it was wiped, and this version cannot add it"
+    )]
+    Newcomer(ClusterId),
+    /// The seeds are another cluster.
+    #[error("the data directory is of cluster {mine}, the seeds are cluster {theirs}")]
+    OtherCluster {
+        /// Whose data this is.
+        mine: ClusterId,
+        /// Whose seeds these are.
+        theirs: ClusterId,
+    },
+    /// A node of several was started as if it were alone.
+    #[error("the data directory is of a node of a cluster: name its seeds")]
+    NeedsSeeds,
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
@@ -146,6 +174,8 @@ pub(super) struct Base {
     pub(super) identity: Identity,
     pub(super) metrics: Arc<Metrics>,
     pub(super) cold: tokio::runtime::Handle,
+    /// Its place among several nodes; `None` where it is alone.
+    pub(super) place: Option<Place>,
     _lock: Lock,
 }
 
@@ -162,22 +192,19 @@ pub(super) struct Core {
 }
 
 async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunError> {
-    let base = prepare(config, cold).await?;
+    let mut base = prepare(config, cold).await?;
     let mut core = start_core(&base)?;
-    let advertised = base.config.listeners.iter().filter_map(|listener| {
-        listener.advertised.as_ref().map(|(host, port)| format!("{}={host}:{port}", listener.name))
+    let bound = bind(&base.config)?;
+    let registration = registration(&base, &bound);
+    let addresses = base.place.as_ref().map(|place| {
+        place.open(&base.identity, &core.backend);
+        tokio::spawn(peering::follow_addresses(place.peers.clone(), core.backend.views.clone()))
     });
-    let registration = BrokerRegistration {
-        node: base.identity.node.get(),
-        advertised: advertised.collect(),
-        rack: None,
-        peer: None,
-    };
     // Before the first entry: in a log that is full it waits for what this frees.
     let pressure = tokio::spawn(pressure::watch(watches::pressure_sources(&base, &core)?));
-    register(&core.backend, registration).await?;
+    register(&base, &core.backend, registration).await?;
 
-    let server = listen(&base, &core)?;
+    let server = listen(&base, &core, bound);
     let control = Arc::new(scrub::Control::default());
     let storage = watches::storage_surface(&core, &control);
     let admin = Admin::start(
@@ -216,7 +243,13 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         drain(&core, &*base.clock).await;
     }
     admin.shutdown().await;
-    stop_core(core, ended)
+    let ended = stop_core(core, ended);
+    // To the last: what is drained is committed by a quorum.
+    if let (Some(place), Some(addresses)) = (base.place.take(), addresses) {
+        addresses.abort();
+        place.server.shutdown().await;
+    }
+    ended
 }
 
 /// Lets what is open be rolled, uploaded and published. A store that is away costs [`DRAIN_LIMIT`], a second signal ends
@@ -231,12 +264,39 @@ async fn drain(core: &Core, clock: &dyn Clock) {
     }
 }
 
-/// Registers this broker as soon as the metadata group leads, which takes an fsync or two.
-async fn register(backend: &NodeBackend, registration: BrokerRegistration) -> Result<(), RunError> {
+/// What the others, and clients of the others, are told of this node.
+fn registration(base: &Base, bound: &[Bound]) -> BrokerRegistration {
+    let is_clustered = base.place.is_some();
+    let address = |(listener, bound): (&Listener, &Bound)| match &listener.advertised {
+        Some((host, port)) => Some(format!("{}={host}:{port}", listener.name)),
+        // Alone, a node is reached where its client reached it.
+        None => is_clustered.then(|| format!("{}={}", listener.name, bound.address)),
+    };
+    BrokerRegistration {
+        node: base.identity.node.get(),
+        advertised: base.config.listeners.iter().zip(bound).filter_map(address).collect(),
+        rack: None,
+        peer: base.config.peer_address().filter(|_| is_clustered),
+    }
+}
+
+/// Registers this broker as soon as the metadata group has a leader: alone that takes an fsync or two, among others as many
+/// of them as it takes.
+async fn register(
+    base: &Base,
+    backend: &NodeBackend,
+    registration: BrokerRegistration,
+) -> Result<(), RunError> {
     let deadline = backend.clock.monotonic().plus(LEAD_LIMIT);
     loop {
         match backend.change(MetadataCommand::RegisterBroker(registration.clone())).await {
             Ok(_) => return Ok(()),
+            Err(refusal @ (MetadataRefusal::NotController | MetadataRefusal::TimedOut))
+                if base.place.is_some() =>
+            {
+                tracing::info!(%refusal, "waiting for the cluster");
+                backend.clock.sleep(LEAD_PAUSE).await;
+            }
             Err(MetadataRefusal::NotController) if backend.clock.monotonic() < deadline => {
                 backend.clock.sleep(LEAD_PAUSE).await;
             }
@@ -254,10 +314,27 @@ async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, R
     let lock = Lock::take(&layout.root)
         .map_err(|source| RunError::Lock { path: layout.root.display().to_string(), source })?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
-    let identity =
-        guard::found(&config, &layout, &*disk, &*tier.store(), &tier.prefix, &*clock, &*entropy).await?;
+    let (identity, place) = if config.is_clustered() {
+        let ground = Ground {
+            disk: Arc::clone(&disk),
+            directory: layout.root.clone(),
+            store: tier.store(),
+            prefix: tier.prefix.clone(),
+            node: config.node,
+            clock: Arc::clone(&clock),
+        };
+        let known = guard::known(&config, &layout, &*disk)?;
+        let (identity, place) = peering::take_place(&config, ground, known, Arc::clone(&entropy)).await?;
+        (identity, Some(place))
+    } else if formation::has_formed(&*disk, &layout.root)? {
+        return Err(RunError::NeedsSeeds);
+    } else {
+        let store = tier.store();
+        let found = guard::found(&config, &layout, &*disk, &*store, &tier.prefix, &*clock, &*entropy);
+        (found.await?, None)
+    };
     let metrics = Arc::new(Metrics::new());
-    Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, _lock: lock })
+    Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, place, _lock: lock })
 }
 
 pub(super) fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
@@ -288,16 +365,13 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         options_of: options::options_of(&base.config),
     };
     let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement);
-    // The metadata group of a new cluster is founded by this node's first replica.
+    // The metadata group of a new cluster is founded by each founder's first replica.
     let founder = ReplicaId::new(base.identity.node, 1).expect("1 is a counter");
-    let first = groups.metadata(founder, vec![founder])?;
-    let driver = Driver::new(
-        Shard::new(base.entropy.next_u64()),
-        groups,
-        options::plan_options(&base.config),
-        Arc::clone(&base.entropy),
-    )
-    .with_hot_bytes_max(sealed_bytes_max(base, bytes_max)?);
+    let founders = base.place.as_ref().map_or_else(|| vec![founder], |place| place.voters.clone());
+    let first = groups.metadata(founder, founders)?;
+    let driver =
+        Driver::new(shard(base), groups, options::plan_options(&base.config), Arc::clone(&base.entropy))
+            .with_hot_bytes_max(sealed_bytes_max(base, bytes_max)?);
     let wal = varve_wal::spawn(writer).map_err(system("start threads"))?;
     let (post, inbox) = mailbox();
     let tail = TailCache::new(TAIL_BYTES_MAX);
@@ -316,7 +390,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         tail,
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
-        outbox: None,
+        outbox: base.place.as_ref().map(Place::outbox),
         failed: failed_sender,
     };
     let thread = thread.spawn().map_err(system("start threads"))?;
@@ -336,6 +410,17 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         link: Link::default(),
     };
     Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
+}
+
+fn shard(base: &Base) -> Shard {
+    let seed = base.entropy.next_u64();
+    match &base.place {
+        None => Shard::new(seed),
+        Some(place) => {
+            let config = GroupConfig { seed, ..GroupConfig::default() };
+            Shard::with_peers(config, place.node_config(&base.identity))
+        }
+    }
 }
 
 fn job_runner(
@@ -368,7 +453,11 @@ fn job_runner(
     }
 }
 
-fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
+fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
+    config.listeners.iter().map(|listener| Bound::bind(&listener.name, listener.address)).collect()
+}
+
+fn listen(base: &Base, core: &Core, bound: Vec<Bound>) -> Server {
     let node = Node {
         id: base.identity.node,
         backend: Arc::new(core.backend.clone()),
@@ -382,14 +471,10 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
         metrics: Arc::clone(&base.metrics),
         alteration: Default::default(),
     };
-    let listeners = base.config.listeners.iter();
-    let bound = listeners
-        .map(|listener| Bound::bind(&listener.name, listener.address))
-        .collect::<Result<Vec<_>, _>>()?;
     let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));
     let mut limits = Limits::from_config(&base.config.connections);
     limits.total_max = limits.total_max.min(descriptors::connections_max());
-    Ok(Server::start(bound, Arc::new(Handlers::new(node)), observer, limits))
+    Server::start(bound, Arc::new(Handlers::new(node)), observer, limits)
 }
 
 /// Removes sealed files without a mark. Those of a damaged group stay: they are evidence.

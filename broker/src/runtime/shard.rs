@@ -78,7 +78,8 @@ impl<J: StartJob> ShardThread<J> {
     }
 
     fn run(self) {
-        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, metrics, outbox, failed } = self;
+        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, metrics, outbox, failed } =
+            self;
         let clock_of_ports = Arc::clone(&clock);
         let mut ports = ThreadPorts {
             mailbox,
@@ -112,7 +113,7 @@ impl<J: StartJob> ShardThread<J> {
                     }
                     Mail::Input(input) => events.push(Event::Core(*input)),
                     Mail::Event(event) => events.push(*event),
-                    Mail::Peer(input) => events.push(Event::Peer(input)),
+                    Mail::Peer(input, _held) => events.push(Event::Peer(input)),
                     Mail::Confirm(group, answer) => events.push(ports.confirm(group, answer)),
                     Mail::Written(acks) => events.extend(acks.into_iter().map(|ack| Event::Core(ack.into()))),
                     Mail::WriteFailed(why) => {
@@ -141,6 +142,9 @@ impl<J: StartJob> ShardThread<J> {
                 events.push(Event::Tick { late_by: late_by(since_last) });
             }
             driver.turn(now, events, &mut ports);
+            if since_last >= TICK {
+                ports.tell_alive(&driver);
+            }
             ports.answer();
             if drained.is_some() && driver.is_drained() {
                 // Whoever waited may have lost patience.
@@ -178,6 +182,15 @@ impl<J> ThreadPorts<J> {
         self.confirmed += 1;
         self.confirming.insert(self.confirmed, answer);
         Event::Peer(PeerInput::Read { ticket: self.confirmed, group })
+    }
+
+    /// Tells readers which brokers are heard of.
+    fn tell_alive(&self, driver: &Driver) {
+        if driver.shard().has_peers() {
+            let image = self.views.image();
+            let brokers = image.brokers.keys().copied();
+            self.views.set_alive(brokers.filter(|node| driver.shard().is_alive(*node)).collect());
+        }
     }
 
     fn answer(&mut self) {

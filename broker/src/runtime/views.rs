@@ -219,6 +219,12 @@ impl Views {
         drop(self.image.subscribe().wait_for(reached).await);
     }
 
+    /// Follows the metadata.
+    #[must_use]
+    pub fn watch_image(&self) -> watch::Receiver<Arc<Image>> {
+        self.image.subscribe()
+    }
+
     /// The metadata.
     #[must_use]
     pub fn image(&self) -> Arc<Image> {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use varve_common::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 use varve_consensus::{
-    Change, Entry, EntryKind, Fetch, Group, Host, LeaderBoard, LeaderReport, Membership, ProposeError, ReadError, Role,
+    Change, Entry, EntryKind, Fetch, Group, Host, LeaderBoard, LeaderReport, Membership, ProposeError,
+    ReadError, Role,
 };
 
 use super::{Hosted, Shard, produce};
@@ -167,6 +168,12 @@ impl Shard {
     #[must_use]
     pub fn leaders(&self) -> Option<&LeaderBoard> {
         self.groups.leaders()
+    }
+
+    /// Whether a node is heard of; nobody but this one without peers.
+    #[must_use]
+    pub fn is_alive(&self, node: NodeId) -> bool {
+        self.groups.peers().is_some_and(|peers| peers.is_alive(node))
     }
 
     /// Whether this is a node of a cluster.

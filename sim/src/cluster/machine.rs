@@ -84,7 +84,9 @@ impl Machine {
         let log = match open_log(&self.disk, &start) {
             Ok(log) => log,
             Err(_) if self.disk.is_dead() => return Ok(false),
-            Err(error) => return Err(violation("W2", format!("{}: the log does not open: {error}", self.id))),
+            Err(error) => {
+                return Err(violation("W2", format!("{}: the log does not open: {error}", self.id)));
+            }
         };
         self.model.recovered(&log.recovery, &log.reader, false)?;
         match Node::start(&self.disk, log, &start) {

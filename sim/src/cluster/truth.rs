@@ -52,7 +52,8 @@ impl Truth {
             if replica.role == Role::Leader {
                 let leads = *self.leaders.entry((group, replica.term)).or_insert(replica.replica);
                 if leads != replica.replica {
-                    let detail = format!("{group}: {leads:?} and {:?} lead {}", replica.replica, replica.term);
+                    let detail =
+                        format!("{group}: {leads:?} and {:?} lead {}", replica.replica, replica.term);
                     return Err(violation("R1", detail));
                 }
             }

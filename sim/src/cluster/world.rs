@@ -278,8 +278,12 @@ impl World {
 
     /// Some running node; mostly the leader of the group.
     fn somebody(&mut self, group: GroupId) -> Option<NodeId> {
-        let alive: Vec<NodeId> =
-            self.machines.values().filter(|machine| machine.node.is_some()).map(|machine| machine.id).collect();
+        let alive: Vec<NodeId> = self
+            .machines
+            .values()
+            .filter(|machine| machine.node.is_some())
+            .map(|machine| machine.id)
+            .collect();
         if alive.is_empty() {
             return None;
         }
@@ -290,9 +294,7 @@ impl World {
 
     /// A producer sends a batch; whether there was anything to send.
     pub fn ask(&mut self) -> Checked<bool> {
-        let crowded = |machine: &Machine| {
-            machine.node.as_ref().is_some_and(crate::node::Node::is_crowded)
-        };
+        let crowded = |machine: &Machine| machine.node.as_ref().is_some_and(crate::node::Node::is_crowded);
         let runs = self.machines.values().any(|machine| machine.node.is_some());
         if !runs || self.machines.values().any(crowded) {
             return Ok(false);
@@ -363,9 +365,11 @@ impl World {
                     check_unsealed(group, *base..*end, state)?;
                 }
                 Record::Snapshot(mark) => {
-                    let entry = truth.committed.0.get(&group).and_then(|group| group.entries.get(&mark.index));
+                    let entry =
+                        truth.committed.0.get(&group).and_then(|group| group.entries.get(&mark.index));
                     if entry.is_none_or(|entry| entry.term != mark.term) {
-                        let detail = format!("{id}: {group}: a checkpoint at {} of {:?}", mark.index, mark.term);
+                        let detail =
+                            format!("{id}: {group}: a checkpoint at {} of {:?}", mark.index, mark.term);
                         return Err(violation("R8", detail));
                     }
                 }
@@ -427,7 +431,8 @@ impl World {
                 let newest = self.machines[&id].views.get(&group);
                 let stale = !newest.is_some_and(|newest| Arc::ptr_eq(newest, &view));
                 let cold = matches!(error, varve_tiering::ReadError::Cold(_));
-                if stale || cold || self.machines[&id].disk.is_dead() || self.clients.deleted.contains(&group) {
+                if stale || cold || self.machines[&id].disk.is_dead() || self.clients.deleted.contains(&group)
+                {
                     return Ok(());
                 }
                 Err(violation("B7", format!("{id}: {group}: {error}")))
@@ -545,7 +550,7 @@ impl World {
         }
         let all = running.len();
         states.values().all(|states| states.len() == all && states.windows(2).all(|pair| pair[0] == pair[1]))
-             && self.clients.is_content(&Default::default())
+            && self.clients.is_content(&Default::default())
     }
 
     /// How the replicas stand, for a run that goes nowhere.
