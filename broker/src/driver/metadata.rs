@@ -40,8 +40,10 @@ impl Driver {
         for change in self.groups.reconcile(image) {
             match change {
                 // First of all: nothing of a group is shown once it is gone.
-                Change::Feed(close @ Event::Core(Input::Close { .. })) => queue.push_front(close),
-                Change::Feed(event) => queue.push_back(event),
+                Change::Feed(event) if matches!(*event, Event::Core(Input::Close { .. })) => {
+                    queue.push_front(*event);
+                }
+                Change::Feed(event) => queue.push_back(*event),
                 Change::Offline(error, left) => ports.offline(error.group(), &error.to_string(), left),
                 Change::Gone(group) => ports.gone(group),
             }

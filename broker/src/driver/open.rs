@@ -93,11 +93,17 @@ pub struct Groups {
 /// What follows from a change of the metadata.
 pub enum Change {
     /// A group is opened or configured.
-    Feed(Event),
+    Feed(Box<Event>),
     /// A group cannot be opened; what is left of it to read.
     Offline(OpenError, Option<Arc<PartitionView>>),
     /// A group leaves this node.
     Gone(GroupId),
+}
+
+impl Change {
+    fn feed(event: impl Into<Event>) -> Self {
+        Self::Feed(Box::new(event.into()))
+    }
 }
 
 impl Groups {
@@ -134,7 +140,7 @@ impl Groups {
             self.open.keys().filter(|group| !image.groups.contains_key(group)).copied().collect();
         for group in gone {
             self.open.remove(&group);
-            changes.push(Change::Feed(Input::Close { group }.into()));
+            changes.push(Change::feed(Input::Close { group }));
             changes.push(Change::Gone(group));
         }
         for group in image.groups.keys() {
@@ -162,7 +168,7 @@ impl Groups {
             let changed = known.configs != topic.configs;
             self.open.insert(group, (replica, Arc::clone(topic)));
             let options = (self.placement.options_of)(topic);
-            return changed.then_some(Change::Feed(Input::Configure { group, options }.into()));
+            return changed.then(|| Change::feed(Input::Configure { group, options }));
         }
         self.open.insert(group, (replica, Arc::clone(topic)));
         let identity = PartitionIdentity {
@@ -175,7 +181,7 @@ impl Groups {
         let kind = GroupKind::Partition { identity, options: (self.placement.options_of)(topic) };
         let found = self.recovered.get(&group).filter(|found| found.damage.is_some()).cloned();
         Some(match self.open(group, replica, voters.to_vec(), kind.clone()) {
-            Ok(opening) => Change::Feed(opening),
+            Ok(opening) => Change::feed(opening),
             Err(error) => Change::Offline(error, found.and_then(|found| self.left(group, &found, &kind))),
         })
     }

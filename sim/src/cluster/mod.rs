@@ -14,6 +14,7 @@
 
 pub mod machine;
 pub mod network;
+mod peace;
 pub mod run;
 pub mod truth;
 pub mod world;
