@@ -20,6 +20,7 @@ pub mod jobs;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod peers;
 pub mod runtime;
 pub mod scrub;
 pub mod storage;

@@ -4,7 +4,7 @@
 //! carries what changed behind the number that the peer has heard, so a lost pulse costs a repetition and an idle
 //! cluster says nothing. A peer that starts anew has heard nothing of anybody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use varve_common::{
     GroupId, ReplicaId, Term,
@@ -54,6 +54,8 @@ impl LeaderReport {
 #[derive(Debug, Default)]
 pub struct LeaderBoard {
     reports: BTreeMap<GroupId, LeaderReport>,
+    /// Groups with news since somebody last asked.
+    changed: BTreeSet<GroupId>,
 }
 
 impl LeaderBoard {
@@ -64,7 +66,14 @@ impl LeaderBoard {
             return false;
         }
         self.reports.insert(report.group, report.clone());
+        self.changed.insert(report.group);
         true
+    }
+
+    /// What is news since this was last asked.
+    pub(crate) fn take_changed(&mut self) -> Vec<LeaderReport> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.iter().filter_map(|group| self.reports.get(group)).cloned().collect()
     }
 
     /// Who leads a group, as far as this node knows.

@@ -10,8 +10,8 @@ use raft::eraftpb::MessageType;
 use varve_common::{GroupId, NodeId};
 
 use crate::{
-    Envelope, Gate, Group, LeaderBoard, Message, NodeConfig, Peers, Pulse, PulseError, Ready, Role,
-    StepError, gate::Sender, peers, pulse::Beat,
+    Envelope, Gate, Group, LeaderBoard, LeaderReport, Message, NodeConfig, Peers, Pulse, PulseError, Ready,
+    Role, StepError, gate::Sender, peers, pulse::Beat,
 };
 
 /// What holds a group: the group alone, or with the state that its entries make.
@@ -89,6 +89,12 @@ impl<H: Host> MultiRaft<H> {
     #[must_use]
     pub fn leaders(&self) -> Option<&LeaderBoard> {
         self.peers().map(Peers::leaders)
+    }
+
+    /// What this node learned of leaders since this was last asked.
+    #[must_use]
+    pub fn take_leader_reports(&mut self) -> Vec<LeaderReport> {
+        self.peers.as_mut().map(|peers| peers.board.take_changed()).unwrap_or_default()
     }
 
     /// Adds a group; gives back the one that had this id.

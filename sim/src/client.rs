@@ -6,7 +6,7 @@ use bytes::Bytes;
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use varve_broker::runtime::backend;
-use varve_common::{GroupId, Offset, TopicId};
+use varve_common::{GroupId, NodeId, Offset, ReplicaId, TopicId};
 use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
 use varve_protocol::batch::{BatchBuilder, Codec, Limits, validate};
 use varve_replica::{
@@ -67,6 +67,8 @@ pub struct Clients {
     pub quiet: bool,
     /// Whether values are of kilobytes.
     pub large: bool,
+    /// The nodes that host new topics; only one where there are none.
+    pub nodes: Vec<NodeId>,
     producers: BTreeMap<u64, Producer>,
     waiting: BTreeMap<Ticket, Asked>,
     next_ticket: u64,
@@ -76,6 +78,12 @@ pub struct Clients {
 }
 
 impl Clients {
+    /// Whose topics are hosted by these nodes.
+    #[must_use]
+    pub fn of(nodes: Vec<NodeId>) -> Self {
+        Self { nodes, ..Self::default() }
+    }
+
     fn ticket(&mut self, asked: Asked) -> Ticket {
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
@@ -159,13 +167,18 @@ impl Clients {
         send
     }
 
+    fn replicas(&self, counter: u64) -> Vec<ReplicaId> {
+        let of = |node: &NodeId| ReplicaId::new(*node, counter).expect("counters begin at 1");
+        if self.nodes.is_empty() { vec![replica(counter)] } else { self.nodes.iter().map(of).collect() }
+    }
+
     /// Makes a topic, which tiers or not, and then keeps everything; where that is left open it may as well not.
     pub fn create_topic(&mut self, random: &mut ChaCha8Rng, tiered: Option<bool>) -> Input {
         self.next_name += 1;
         let partitions = (0..random.random_range(1..3))
             .map(|_| {
                 self.next_replica += 1;
-                PartitionAssignment { group: 0, replicas: vec![replica(self.next_replica)] }
+                PartitionAssignment { group: 0, replicas: self.replicas(self.next_replica) }
             })
             .collect();
         let segment_bytes = [3 << 10, 6 << 10, 16 << 10][random.random_range(0..3)];

@@ -35,6 +35,7 @@ pub mod bugs;
 pub mod checkers;
 pub mod client;
 pub mod clock;
+pub mod cluster;
 pub mod crashes;
 pub mod cut;
 pub mod executor;

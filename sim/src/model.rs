@@ -114,6 +114,22 @@ pub fn batch_of(data: &Bytes) -> Option<Bytes> {
 pub struct Groups(pub BTreeMap<GroupId, GroupModel>);
 
 impl Groups {
+    /// Some replica has applied an entry: R3, it is the same on all of them.
+    pub fn commit(&mut self, group: GroupId, replica: ReplicaId, entry: &Entry) -> Checked {
+        let known = self.0.entry(group).or_insert_with(|| GroupModel::new(replica));
+        match known.entries.get(&entry.index) {
+            Some(other) if other != entry => {
+                let detail = format!("{group}: {replica:?} applies another {} than others", entry.index);
+                Err(violation("R3", detail))
+            }
+            Some(_) => Ok(()),
+            None => {
+                known.entries.insert(entry.index, entry.clone());
+                Ok(())
+            }
+        }
+    }
+
     fn apply(&mut self, batch: &[GroupRecord]) {
         for record in batch {
             let group = self.0.entry(record.group).or_insert_with(|| GroupModel::new(record.replica));
@@ -145,15 +161,23 @@ pub struct Model {
     settled: usize,
     /// Groups that lost something to injected damage, and were reported so.
     pub damaged: BTreeSet<GroupId>,
+    /// The node has peers: what is durable here alone is not committed.
+    pub has_peers: bool,
 }
 
 impl Model {
+    /// Of a node with peers.
+    #[must_use]
+    pub fn with_peers() -> Self {
+        Self { has_peers: true, ..Self::default() }
+    }
+
     /// A batch is about to be written.
     pub fn writing(&mut self, batch: Vec<GroupRecord>) {
         self.pending.push(batch);
     }
 
-    /// R6: with one voter what is durable is committed, and nothing replaces it. R5: terms and votes only move on.
+    /// R6: with one voter what is durable is committed, and nothing replaces what is. R5: terms and votes only move on.
     pub fn check_writes(&self, batch: &[GroupRecord]) -> Checked {
         for GroupRecord { group, record, .. } in batch {
             let Some(known) = self.durable.0.get(group).filter(|_| !self.damaged.contains(group)) else {
@@ -161,10 +185,11 @@ impl Model {
             };
             match record {
                 Record::Entries(entries)
-                    if entries.first().is_some_and(|entry| entry.index <= known.last().0) =>
+                    if entries.first().is_some_and(|entry| entry.index <= self.committed(known)) =>
                 {
+                    let committed = self.committed(known);
                     let detail =
-                        format!("{group}: entry {} where {:?} is committed", entries[0].index, known.last());
+                        format!("{group}: entry {} where {committed} is committed", entries[0].index);
                     return Err(violation("R6", detail));
                 }
                 Record::HardState(new) => {
@@ -178,6 +203,14 @@ impl Model {
             }
         }
         Ok(())
+    }
+
+    fn committed(&self, known: &GroupModel) -> LogIndex {
+        if self.has_peers {
+            known.truncated.0.max(known.hard_state.unwrap_or_default().commit)
+        } else {
+            known.last().0
+        }
     }
 
     /// What was written and is not known to be durable.

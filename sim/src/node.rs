@@ -15,9 +15,10 @@ use std::{
     time::Duration,
 };
 
-use varve_broker::driver::{Ack, Driver, Groups, Placement, RoomWatch, Writes};
+use varve_broker::driver::{self, Ack, Driver, Event, Groups, Placement, RoomWatch, Writes};
 use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
 use varve_compactor::{Merge, PlanOptions, bytes_to_come, crowded_bytes};
+use varve_consensus::{GroupConfig, NodeConfig};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
@@ -96,6 +97,8 @@ pub struct Node {
     crowded_bytes: u64,
     /// The log failed: the core was told.
     pub failed: bool,
+    /// Readers under way, where their number is kept for each node.
+    pub reading: usize,
 }
 
 /// What a start needs beside the disk.
@@ -110,6 +113,26 @@ pub struct Start<'a> {
     pub bug: Option<Bug>,
     /// The bucket that outlives nodes.
     pub remote: &'a Arc<RemoteStore>,
+    /// Its place in a cluster; `None` for a node alone.
+    pub seat: Option<Seat>,
+}
+
+/// A node's place in a cluster.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// Which node.
+    pub node: NodeId,
+    /// Which of its lives.
+    pub life: u64,
+    /// Who founded the metadata group.
+    pub founders: Vec<NodeId>,
+}
+
+impl Seat {
+    /// The only one of a node that is alone.
+    fn alone() -> Self {
+        Self { node: node_id(), life: 1, founders: vec![node_id()] }
+    }
 }
 
 /// The log's options.
@@ -183,8 +206,9 @@ impl Node {
         let cold = Cold::open(start.plan.store, start.remote, disk, &reader, start.clock, start.seed);
         let cold = cold.map_err(|error| error.to_string())?;
         let upload_age = start.plan.upload_age;
+        let seat = start.seat.clone().unwrap_or_else(Seat::alone);
         let placement = Placement {
-            node: node_id(),
+            node: seat.node,
             cluster: CLUSTER,
             incarnation: INCARNATION,
             data: PathBuf::from("/data"),
@@ -192,9 +216,18 @@ impl Node {
         };
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
-        let metadata = groups.metadata(replica(FOUNDER_COUNTER)).map_err(|error| error.to_string())?;
+        let founder = |node: NodeId| ReplicaId::new(node, FOUNDER_COUNTER).expect("1 is a counter");
+        let founders = seat.founders.iter().map(|node| founder(*node)).collect();
+        let metadata = groups.metadata(founder(seat.node), founders).map_err(|error| error.to_string())?;
+        let shard = match &start.seat {
+            None => Shard::new(start.seed),
+            Some(seat) => {
+                let config = GroupConfig { seed: start.seed, ..GroupConfig::default() };
+                Shard::with_peers(config, NodeConfig::new(CLUSTER, seat.node, seat.life))
+            }
+        };
         let entropy: Arc<dyn Entropy> = Arc::new(SeededEntropy::new(start.seed));
-        let driver = Driver::new(Shard::new(start.seed), groups, plan_options(start.plan), entropy);
+        let driver = Driver::new(shard, groups, plan_options(start.plan), entropy);
         let mut node = Self {
             disk: disk.clone(),
             driver,
@@ -211,6 +244,7 @@ impl Node {
             room: RoomWatch::new(start.plan.wal_bytes_max),
             crowded_bytes: crowded_bytes(start.plan.wal_bytes_max),
             failed: false,
+            reading: 0,
         };
         node.ports.tail = Some(node.cold.tail.clone());
         node.turn([metadata]);
@@ -218,9 +252,20 @@ impl Node {
     }
 
     /// One turn of the driver.
-    pub fn turn(&mut self, inputs: impl IntoIterator<Item = Input>) {
+    pub fn turn<E: Into<Event>>(&mut self, events: impl IntoIterator<Item = E>) {
         let now = Now { monotonic: self.clock.monotonic(), wall_ms: self.clock.wall_ms() };
-        self.driver.turn(now, inputs, &mut self.ports);
+        self.driver.turn(now, events, &mut self.ports);
+    }
+
+    /// Reads the log for peers that lag; whether there was anything to read.
+    pub fn fetch(&mut self) -> bool {
+        let fetches = std::mem::take(&mut self.ports.fetches);
+        let fetched = fetches.iter().map(|(group, fetch)| driver::fetched(&self.reader, *group, *fetch));
+        let fetched: Vec<_> = fetched.collect();
+        if !fetched.is_empty() {
+            self.turn(fetched);
+        }
+        !fetches.is_empty()
     }
 
     /// Whether nothing waits for the log.

@@ -1,10 +1,17 @@
 //! The driver's surroundings in a simulation: queues that the scheduler empties when it likes.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
-use varve_broker::driver::{Ports, Writes};
-use varve_common::{GroupId, Offset};
+use varve_broker::{
+    driver::{Ports, Writes},
+    peers::Outgoing,
+};
+use varve_common::{GroupId, LogIndex, NodeId, Offset};
+use varve_consensus::{Fetch, LeaderReport, ReadError};
 use varve_replica::{Job, PartitionView, Reply, Ticket, metadata::Image};
 use varve_tiering::TailCache;
 
@@ -34,6 +41,14 @@ pub struct SimPorts {
     pub image: Option<Arc<Image>>,
     /// The newest batches.
     pub tail: Option<TailCache>,
+    /// What goes to other nodes.
+    pub frames: Vec<(NodeId, Outgoing)>,
+    /// Reads of the log on behalf of other nodes.
+    pub fetches: Vec<(GroupId, Fetch)>,
+    /// The newest of what leaders say.
+    pub leaders: BTreeMap<GroupId, LeaderReport>,
+    /// Reads that ended.
+    pub reads: Vec<(u64, Result<LogIndex, ReadError>)>,
 }
 
 impl Ports for SimPorts {
@@ -79,5 +94,21 @@ impl Ports for SimPorts {
             tail.remove(group);
         }
         self.seen.push(Seen::Gone(group));
+    }
+
+    fn send(&mut self, to: NodeId, frame: Outgoing) {
+        self.frames.push((to, frame));
+    }
+
+    fn fetch(&mut self, group: GroupId, fetch: Fetch) {
+        self.fetches.push((group, fetch));
+    }
+
+    fn leaders(&mut self, reports: Vec<LeaderReport>) {
+        self.leaders.extend(reports.into_iter().map(|report| (report.group, report)));
+    }
+
+    fn read_done(&mut self, ticket: u64, outcome: Result<LogIndex, ReadError>) {
+        self.reads.push((ticket, outcome));
     }
 }

@@ -60,7 +60,7 @@ pub fn run(seed: u64, length: Length, bug: Option<Bug>, trace: Trace) -> Outcome
     Outcome { seed, hash: world.trace.hash(), counts: world.counts, crashes: world.crashes, violation, lines }
 }
 
-fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
+pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())

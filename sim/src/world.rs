@@ -170,7 +170,7 @@ impl World {
         let seed = self.random.random();
         let (plan, clock) = (self.plan.clone(), self.clock.clone());
         let remote = Arc::clone(&self.remote.1);
-        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote };
+        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote, seat: None };
         let log = match open_log(&self.disk, &start) {
             Ok(log) => log,
             Err(error) if self.disk.is_dead() || self.rotten || self.is_unreadable() => {

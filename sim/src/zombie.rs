@@ -53,7 +53,7 @@ impl World {
         assert!(self.node.is_none(), "a zombie writes where nobody else does");
         let seed = self.random.random();
         let (plan, clock, remote) = (self.plan.clone(), self.clock.clone(), Arc::clone(&self.remote.1));
-        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote };
+        let start = Start { clock: &clock, seed, plan: &plan, bug: self.bug, remote: &remote, seat: None };
         let mut log = open_log(&self.disk, &start).map_err(|error| violation("W2", error.to_string()))?;
         self.check_recovered(&log)?;
         let record = self.stale_record(group, command)?.expect("the partition's manifest has changed before");

@@ -217,6 +217,21 @@ impl Reader {
         self.shared.read().index.groups.get(&group)?.term(index)
     }
 
+    /// Where in a group's log each term begins, from the first entry that was not cut.
+    #[must_use]
+    pub fn terms(&self, group: GroupId) -> Vec<(LogIndex, Term)> {
+        let state = self.shared.read();
+        let Some(known) = state.index.groups.get(&group) else { return Vec::new() };
+        let first = known.first_index();
+        let mut terms: Vec<(LogIndex, Term)> = Vec::new();
+        for run in known.runs.iter().filter(|run| run.end_index() > first) {
+            if terms.last().is_none_or(|(_, term)| *term != run.term) {
+                terms.push((run.first_index.max(first), run.term));
+            }
+        }
+        terms
+    }
+
     /// Where a group's log begins and ends.
     #[must_use]
     pub fn bounds(&self, group: GroupId) -> Option<Bounds> {

@@ -1,10 +1,10 @@
 //! The driver: feeds the pure core and carries out what it asks, one arm per effect.
 //!
 //! ```text
-//! inputs -> Shard::step -> effects -> Ports        (write-ahead log, jobs, replies, readers' views)
+//! events -> Shard::step -> effects -> Ports        (write-ahead log, jobs, replies, readers' views, peers)
 //!    ^                        |
-//!    |        plan, open ─────┘ follow-up inputs, in the same turn
-//!    └── Persisted, Marked, JobDone                 answers of the ports, in later turns
+//!    |        plan, open ─────┘ follow-up events, in the same turn
+//!    └── Persisted, Marked, JobDone, Fetched        answers of the ports, in later turns
 //! ```
 //! The driver owns no thread and no clock: a thread in [`crate::runtime`] calls [`Driver::turn`] in production, the
 //! simulator calls it in a simulation. All writes of one turn go to the log as one batch, so one fsync serves every
@@ -14,8 +14,11 @@
 //! published, and both before the reply that tells of it.
 
 pub mod bugs;
+mod event;
 pub mod loss;
+mod metadata;
 mod open;
+mod peering;
 mod ports;
 mod remains;
 mod room;
@@ -26,15 +29,17 @@ use std::{
     sync::Arc,
 };
 
-use varve_common::{Entropy, GroupId, LogIndex, Monotonic};
+use varve_common::{Entropy, GroupId, LogIndex, Monotonic, NodeId};
 use varve_compactor::{HotGauge, MergeGauge, Plan, PlanOptions, Pressure, is_drained, plan};
 use varve_replica::{
-    Effect, GroupStatus, Input, Job, JobOutcome, Mark, Now, Reply, Rot, Shard, Ticket, metadata::Image,
+    Effect, GroupStatus, Input, Job, JobOutcome, Now, Reply, Rot, Shard, Ticket, metadata::Image,
 };
 
 pub(crate) use self::open::{local_checkpoint, seal_mark};
 pub use self::{
+    event::{Event, Opening},
     open::{Change, Groups, OpenError, OptionsOf, Placement},
+    peering::fetched,
     ports::Ports,
     room::RoomWatch,
     writes::{Ack, Writes},
@@ -62,10 +67,12 @@ pub struct Driver {
     /// What may be spent on merging.
     merge: MergeGauge,
     failed: bool,
-    /// The metadata leads with all that it ever committed applied: from then on its changes are acted on at once.
+    /// The metadata is as new here as it ever was: from then on its changes are acted on at once.
     metadata_complete: bool,
     /// The newest metadata of the replay before that.
     replayed: Option<Arc<Image>>,
+    /// The nodes that the core knows.
+    nodes: BTreeSet<NodeId>,
 }
 
 impl Driver {
@@ -89,11 +96,17 @@ impl Driver {
             failed: false,
             metadata_complete: false,
             replayed: None,
+            nodes: BTreeSet::new(),
         }
     }
 
     /// Takes in what happened, carries out what follows, and leaves one batch of writes with the ports.
-    pub fn turn<P: Ports>(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>, ports: &mut P) {
+    pub fn turn<P: Ports, E: Into<Event>>(
+        &mut self,
+        now: Now,
+        events: impl IntoIterator<Item = E>,
+        ports: &mut P,
+    ) {
         // Also what no view showed in the turn before: a checkpoint that was published, an intent that was announced. Once
         // a turn: a plan that changes nothing must not be made for ever.
         self.touched.extend(self.shard.take_changed());
@@ -101,12 +114,12 @@ impl Driver {
         // Whose oldest file is to go need not have had anything to say. Here, not behind a plan: what one proposes shows
         // only turns later, and it would be proposed again until then.
         self.touched.extend(self.hot.oldest());
-        let mut queue: VecDeque<Input> = inputs.into_iter().collect();
-        while let Some(mut input) = queue.pop_front() {
-            self.note(&mut input);
-            self.shard.step(now, input, &mut self.effects);
+        let mut queue: VecDeque<Event> = events.into_iter().map(Into::into).collect();
+        while let Some(event) = queue.pop_front() {
+            self.step(now, event);
             let effects = std::mem::take(&mut self.effects);
             effects.into_iter().for_each(|effect| self.perform(effect, &mut queue, ports));
+            self.perform_for_peers(ports);
             self.complete_metadata(&mut queue, ports);
             if queue.is_empty() {
                 self.plan(now, &mut queue);
@@ -118,12 +131,27 @@ impl Driver {
         }
     }
 
+    fn step(&mut self, now: Now, event: Event) {
+        match event {
+            Event::Core(mut input) => {
+                self.note(&mut input);
+                self.shard.step(now, input, &mut self.effects);
+            }
+            Event::Open(opening) => {
+                let Opening { group, membership, runs } = *opening;
+                self.shard.open_member(now, group, membership, runs, &mut self.effects);
+            }
+            Event::Peer(input) => self.shard.peer_step(now, input, &mut self.effects),
+            Event::Tick { late_by } => self.shard.tick_late(now, late_by, &mut self.effects),
+        }
+    }
+
     /// Carries out one effect.
-    fn perform<P: Ports>(&mut self, effect: Effect, queue: &mut VecDeque<Input>, ports: &mut P) {
+    fn perform<P: Ports>(&mut self, effect: Effect, queue: &mut VecDeque<Event>, ports: &mut P) {
         match effect {
             Effect::Persist { group, replica, ready, hard_state, entries, must_sync } => {
                 let written = self.writes.persist(group, replica, ready, hard_state, entries, must_sync);
-                queue.extend(written);
+                queue.extend(written.map(Event::Core));
             }
             Effect::Mark { group, replica, number, mark } => self.writes.mark(group, replica, number, mark),
             Effect::Reply { ticket, reply } => self.replies.push((ticket, reply)),
@@ -136,15 +164,8 @@ impl Driver {
                 self.merge.merging(merged_bytes(&job), &self.plan_options.merge);
                 ports.start(job);
             }
-            Effect::MetadataChanged(image) if !self.metadata_complete => self.replayed = Some(image),
-            Effect::MetadataChanged(image) => {
-                self.reconcile(&image, queue, ports);
-                self.touched.insert(GroupId::METADATA);
-                ports.metadata(image);
-            }
-            Effect::Send { .. } => {
-                unreachable!("every group of this node has one voter, who writes to nobody")
-            }
+            Effect::MetadataChanged(image) => self.metadata_changed(image, queue, ports),
+            Effect::Send { group, message } => self.send(group, message, ports),
             Effect::Stopped { group, why } => ports.stopped(group, &why.to_string()),
         }
     }
@@ -168,38 +189,8 @@ impl Driver {
         }
     }
 
-    /// Opens, configures and closes groups so that they are those which the metadata places on this node.
-    fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Input>, ports: &mut P) {
-        for change in self.groups.reconcile(image) {
-            match change {
-                // First of all: nothing of a group is shown once it is gone.
-                Change::Feed(close @ Input::Close { .. }) => queue.push_front(close),
-                Change::Feed(input) => queue.push_back(input),
-                Change::Offline(error, left) => ports.offline(error.group(), &error.to_string(), left),
-                Change::Gone(group) => ports.gone(group),
-            }
-        }
-    }
-
-    /// Until the metadata is complete its replay shows topics that were deleted since: nothing is opened for them, and
-    /// nothing closed. Once it is, replicas that it does not know are those of deleted topics: the log lets them go.
-    fn complete_metadata<P: Ports>(&mut self, queue: &mut VecDeque<Input>, ports: &mut P) {
-        if self.metadata_complete || !self.shard.status(GroupId::METADATA).is_some_and(|status| status.ready)
-        {
-            return;
-        }
-        self.metadata_complete = true;
-        if let Some(image) = self.replayed.take() {
-            self.perform(Effect::MetadataChanged(image), queue, ports);
-        }
-        for (group, replica) in self.groups.take_orphans() {
-            self.writes.mark(group, replica, 0, Mark::Destroyed);
-            ports.gone(group);
-        }
-    }
-
     /// Asks the planner about groups that changed or whose time has come.
-    fn plan(&mut self, now: Now, queue: &mut VecDeque<Input>) {
+    fn plan(&mut self, now: Now, queue: &mut VecDeque<Event>) {
         if self.failed {
             return;
         }
@@ -222,7 +213,7 @@ impl Driver {
             self.merge.passed(now.monotonic, &self.plan_options.merge);
             self.plan_options.merge.room = self.merge.room(&self.plan_options.merge);
             let plan = self.plan_one(&status, now);
-            queue.extend(plan.actions.into_iter().map(|action| Input::Act { group, action }));
+            queue.extend(plan.actions.into_iter().map(|action| Event::Core(Input::Act { group, action })));
             if let Some(after) = plan.look_again_after {
                 self.look_at(group, now.monotonic.plus(after));
             }

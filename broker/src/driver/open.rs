@@ -10,11 +10,14 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 use varve_common::{
     ClusterId, Disk, GroupId, Incarnation, LogIndex, NodeId, Offset, PartitionIndex, ReplicaId, Term,
 };
+use varve_consensus::{Membership, TermRun};
+use varve_formats::checkpoint::CheckpointHeader;
 use varve_replica::{
     GroupKind, GroupOptions, GroupState, Input, LocalCheckpoint, LogEntry, OpenGroup, PartitionIdentity,
     PartitionView, PersistedHardState, SealMark,
     checkpoint::{self, Decoded},
     metadata::{Image, Topic},
+    seeding::Seed,
 };
 use varve_snapshot::{
     local::{self, LoadError},
@@ -22,7 +25,7 @@ use varve_snapshot::{
 };
 use varve_wal::{self as wal, RecoveredGroup};
 
-use super::{loss::Stopped, remains};
+use super::{Event, Opening, loss::Stopped, remains};
 
 /// How many bytes of entries one read of the log asks for.
 pub(super) const READ_BYTES: u64 = 8 << 20;
@@ -83,16 +86,24 @@ pub struct Groups {
     recovered: BTreeMap<GroupId, RecoveredGroup>,
     log_bytes: BTreeMap<GroupId, u64>,
     open: BTreeMap<GroupId, (ReplicaId, Arc<Topic>)>,
+    /// The last entry of the metadata that the log held: its term, and its index.
+    metadata_end: (Term, LogIndex),
 }
 
 /// What follows from a change of the metadata.
 pub enum Change {
     /// A group is opened or configured.
-    Feed(Input),
+    Feed(Box<Event>),
     /// A group cannot be opened; what is left of it to read.
     Offline(OpenError, Option<Arc<PartitionView>>),
     /// A group leaves this node.
     Gone(GroupId),
+}
+
+impl Change {
+    fn feed(event: impl Into<Event>) -> Self {
+        Self::Feed(Box::new(event.into()))
+    }
 }
 
 impl Groups {
@@ -100,14 +111,26 @@ impl Groups {
     #[must_use]
     pub fn new(disk: Arc<dyn Disk>, wal: wal::Reader, recovery: wal::Recovery, placement: Placement) -> Self {
         let log_bytes = wal.usage().groups;
-        Self { disk, wal, placement, recovered: recovery.groups, log_bytes, open: BTreeMap::new() }
+        let metadata_end = (Term::ZERO, LogIndex::ZERO);
+        let recovered = recovery.groups;
+        Self { disk, wal, placement, recovered, log_bytes, open: BTreeMap::new(), metadata_end }
     }
 
-    /// The metadata group, which `founder` founds where the log does not hold it.
-    pub fn metadata(&mut self, founder: ReplicaId) -> Result<Input, OpenError> {
+    pub(super) const fn cluster(&self) -> ClusterId {
+        self.placement.cluster
+    }
+
+    pub(super) const fn metadata_end(&self) -> (Term, LogIndex) {
+        self.metadata_end
+    }
+
+    /// The metadata group, of which this node has a replica; `voters` found it where nothing on this node says who is in it.
+    pub fn metadata(&mut self, replica: ReplicaId, voters: Vec<ReplicaId>) -> Result<Event, OpenError> {
         let kind =
             GroupKind::Metadata { cluster: self.placement.cluster, incarnation: self.placement.incarnation };
-        self.open(GroupId::METADATA, founder, vec![founder], kind)
+        let found = self.recovered.get(&GroupId::METADATA).filter(|found| found.replica == replica);
+        self.metadata_end = found.map_or(self.metadata_end, |found| (found.last_term, found.last_index));
+        self.open(GroupId::METADATA, replica, voters, kind)
     }
 
     /// Makes the open groups those that the metadata places on this node.
@@ -117,7 +140,7 @@ impl Groups {
             self.open.keys().filter(|group| !image.groups.contains_key(group)).copied().collect();
         for group in gone {
             self.open.remove(&group);
-            changes.push(Change::Feed(Input::Close { group }));
+            changes.push(Change::feed(Input::Close { group }));
             changes.push(Change::Gone(group));
         }
         for group in image.groups.keys() {
@@ -145,7 +168,7 @@ impl Groups {
             let changed = known.configs != topic.configs;
             self.open.insert(group, (replica, Arc::clone(topic)));
             let options = (self.placement.options_of)(topic);
-            return changed.then_some(Change::Feed(Input::Configure { group, options }));
+            return changed.then(|| Change::feed(Input::Configure { group, options }));
         }
         self.open.insert(group, (replica, Arc::clone(topic)));
         let identity = PartitionIdentity {
@@ -158,7 +181,7 @@ impl Groups {
         let kind = GroupKind::Partition { identity, options: (self.placement.options_of)(topic) };
         let found = self.recovered.get(&group).filter(|found| found.damage.is_some()).cloned();
         Some(match self.open(group, replica, voters.to_vec(), kind.clone()) {
-            Ok(input) => Change::Feed(input),
+            Ok(opening) => Change::feed(opening),
             Err(error) => Change::Offline(error, found.and_then(|found| self.left(group, &found, &kind))),
         })
     }
@@ -179,20 +202,20 @@ impl Groups {
         replica: ReplicaId,
         voters: Vec<ReplicaId>,
         kind: GroupKind,
-    ) -> Result<Input, OpenError> {
+    ) -> Result<Event, OpenError> {
         let failed = |why| OpenError { group, why };
         let Some(found) = self.recovered.remove(&group).filter(|found| found.replica == replica) else {
-            return Ok(Input::Open(Box::new(new_group(group, replica, voters, kind))));
+            return Ok(new_group(group, replica, voters, kind));
         };
         if let Some(damage) = &found.damage {
             return Err(failed(Why::Damaged(damage.last_index)));
         }
         let mut local_checkpoints: Vec<LocalCheckpoint> =
             found.snapshots.iter().map(local_checkpoint).collect();
-        let (state, applied) = self.newest_state(group, &kind, &found.snapshots);
+        let Start { state, applied, membership } = self.newest_state(group, &kind, &found.snapshots);
         let newest = local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
         if super::bugs::damaged_is_empty() && applied < newest {
-            return Ok(Input::Open(Box::new(new_group(group, replica, voters, kind))));
+            return Ok(new_group(group, replica, voters, kind));
         }
         // One that is damaged lets nothing be cut.
         local_checkpoints.retain(|checkpoint| checkpoint.index <= applied);
@@ -202,7 +225,9 @@ impl Groups {
         let entries =
             self.entries_above(group, applied, found.last_index).map_err(|error| failed(error.into()))?;
         let hard_state = found.hard_state.unwrap_or_default();
-        Ok(Input::Open(Box::new(OpenGroup {
+        let membership = membership.unwrap_or_else(|| Membership::from(voters.clone()));
+        let runs = self.runs_to(group, applied);
+        let group = OpenGroup {
             group,
             replica,
             voters,
@@ -219,35 +244,41 @@ impl Groups {
             seals: found.seals.into_values().map(seal_mark).collect(),
             local_checkpoints,
             entries,
-        })))
+        };
+        Ok(Event::Open(Box::new(Opening { group, membership, runs })))
     }
 
-    /// The newest local checkpoint that reads back whole, and the index that it holds.
-    fn newest_state(
-        &self,
-        group: GroupId,
-        kind: &GroupKind,
-        marks: &[wal::SnapshotMark],
-    ) -> (GroupState, LogIndex) {
+    /// The terms of the log up to `applied`: whoever leads sends entries from there, too.
+    fn runs_to(&self, group: GroupId, applied: LogIndex) -> Vec<TermRun> {
+        let terms = self.wal.terms(group).into_iter().take_while(|(start, _)| *start <= applied);
+        terms.map(|(start, term)| TermRun { start, term }).collect()
+    }
+
+    /// The newest local checkpoint that reads back whole.
+    fn newest_state(&self, group: GroupId, kind: &GroupKind, marks: &[wal::SnapshotMark]) -> Start {
         let marks: Vec<local::Mark> = marks.iter().map(local_mark).collect();
         let expected = expected(group, kind);
         let loaded = match local::load(&*self.disk, &self.placement.data, group, &expected, &marks) {
             Ok(loaded) => loaded,
-            Err(LoadError::NeverWritten) => return (GroupState::New, LogIndex::ZERO),
+            Err(LoadError::NeverWritten) => return Start::new(),
             Err(error @ LoadError::AllUnusable(_)) => {
                 tracing::error!(%group, %error, "no local checkpoint can be used");
-                return (GroupState::New, LogIndex::ZERO);
+                return Start::new();
             }
         };
         for passed in &loaded.passed_over {
             tracing::error!(%group, file = passed.mark.file, why = %passed.why, "local checkpoint is damaged; the one before it is used");
         }
         match checkpoint::restore(loaded.checkpoint) {
-            Ok(Decoded::Partition { state, .. }) => (GroupState::Partition(state), loaded.mark.index),
-            Ok(Decoded::Metadata { state, .. }) => (GroupState::Metadata(state), loaded.mark.index),
+            Ok(Decoded::Partition { header, state, .. }) => {
+                Start::of(&header, GroupState::Partition(state), loaded.mark.index)
+            }
+            Ok(Decoded::Metadata { header, state }) => {
+                Start::of(&header, GroupState::Metadata(state), loaded.mark.index)
+            }
             Err(error) => {
                 tracing::error!(%group, file = loaded.mark.file, %error, "local checkpoint does not restore");
-                (GroupState::New, LogIndex::ZERO)
+                Start::new()
             }
         }
     }
@@ -280,8 +311,27 @@ impl Groups {
     }
 }
 
-fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: GroupKind) -> OpenGroup {
-    OpenGroup {
+/// A state to start from.
+struct Start {
+    state: GroupState,
+    applied: LogIndex,
+    /// As of it; `None` where only the founders are known.
+    membership: Option<Membership>,
+}
+
+impl Start {
+    const fn new() -> Self {
+        Self { state: GroupState::New, applied: LogIndex::ZERO, membership: None }
+    }
+
+    fn of(header: &CheckpointHeader, state: GroupState, applied: LogIndex) -> Self {
+        Self { state, applied, membership: Some(Seed::of(header).membership) }
+    }
+}
+
+fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: GroupKind) -> Event {
+    let membership = Membership::from(voters.clone());
+    let group = OpenGroup {
         group,
         replica,
         voters,
@@ -294,7 +344,8 @@ fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: G
         local_start: Offset::ZERO,
         log_bytes: 0,
         entries: Vec::new(),
-    }
+    };
+    Event::Open(Box::new(Opening { group, membership, runs: Vec::new() }))
 }
 
 pub(super) fn expected(group: GroupId, kind: &GroupKind) -> Expected {

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use varve_common::{GroupId, Offset};
+use varve_common::{GroupId, LogIndex, NodeId, Offset};
+use varve_consensus::{Fetch, LeaderReport, ReadError};
 use varve_replica::{Job, PartitionView, Reply, Ticket, metadata::Image};
 
 use super::Writes;
+use crate::peers::Outgoing;
 
 /// The surroundings of a [`super::Driver`]: threads in production, the scheduler in a simulation. No call blocks.
 pub trait Ports {
@@ -37,4 +39,16 @@ pub trait Ports {
 
     /// A group has left this node for good: its files may go.
     fn gone(&mut self, group: GroupId);
+
+    /// Says something to another node; lost where that cannot be reached.
+    fn send(&mut self, to: NodeId, frame: Outgoing);
+
+    /// Reads the log for a peer that lags: [`super::fetched`], in the background; its answer comes back as an event.
+    fn fetch(&mut self, group: GroupId, fetch: Fetch);
+
+    /// Groups have other leaders than before, or their leaders other followers that keep up.
+    fn leaders(&mut self, reports: Vec<LeaderReport>);
+
+    /// A read ended that `PeerInput::Read` began.
+    fn read_done(&mut self, ticket: u64, outcome: Result<LogIndex, ReadError>);
 }

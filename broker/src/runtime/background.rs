@@ -8,6 +8,7 @@ use tokio::{
     time::Instant,
 };
 use varve_common::{GroupId, clock::BoxFuture};
+use varve_consensus::Fetch;
 use varve_replica::{Job, JobKind, JobOutcome, ReapPass};
 use varve_tiering::Spawn;
 
@@ -16,6 +17,7 @@ use super::{
     shard::StartJob,
 };
 use crate::{
+    driver,
     jobs::{self, Surroundings},
     metrics::{Handles, Metrics},
 };
@@ -68,6 +70,13 @@ impl StartJob for JobRunner {
             log(group, &outcome);
             count(&metrics.handles, &outcome, began.elapsed());
             mailbox.send(Mail::JobDone(group, outcome));
+        });
+    }
+
+    fn fetch(&self, group: GroupId, fetch: Fetch) {
+        let (surroundings, mailbox) = (Arc::clone(&self.surroundings), self.mailbox.clone());
+        self.runtime.spawn(async move {
+            mailbox.send(Mail::Peer(driver::fetched(&surroundings.wal, group, fetch)));
         });
     }
 

@@ -11,11 +11,12 @@ use std::sync::{
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use varve_common::GroupId;
+use varve_common::{GroupId, LogIndex};
 use varve_compactor::Pressure;
-use varve_replica::{GroupStatus, Input, JobOutcome, Reply, Ticket};
+use varve_consensus::ReadError;
+use varve_replica::{GroupStatus, Input, JobOutcome, PeerInput, Reply, Ticket};
 
-use crate::driver::Ack;
+use crate::driver::{Ack, Event};
 
 /// Inputs that one turn takes in at the most, so that replies of early ones do not wait for late ones.
 const TURN_INPUTS_MAX: usize = 1_024;
@@ -33,6 +34,12 @@ pub enum Mail {
     },
     /// An input that nobody waits for.
     Input(Box<Input>),
+    /// An event of any kind that nobody waits for.
+    Event(Box<Event>),
+    /// Something from, or about, the other nodes.
+    Peer(PeerInput),
+    /// Somebody wants to know that this node leads a group now, and which entry holds all that was acknowledged before.
+    Confirm(GroupId, oneshot::Sender<Result<LogIndex, ReadError>>),
     /// A batch is fsynced.
     Written(Vec<Ack>),
     /// A batch could not be written: nothing will be.
@@ -77,6 +84,13 @@ impl Mailbox {
     /// Sends a request and waits for its answer.
     pub async fn request(&self, input: impl FnOnce(Ticket) -> Input) -> Result<Reply, Stopped> {
         self.ask(input).await.map_err(|_| Stopped)
+    }
+
+    /// Waits until a quorum says that this node leads a group, and until all that was acknowledged before is applied here.
+    pub async fn confirm(&self, group: GroupId) -> Result<Result<LogIndex, ReadError>, Stopped> {
+        let (answer, waiter) = oneshot::channel();
+        self.send(Mail::Confirm(group, answer));
+        waiter.await.map_err(|_| Stopped)
     }
 
     /// Sends a request now; the answer comes through the receiver.

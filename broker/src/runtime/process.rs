@@ -285,7 +285,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement);
     // The metadata group of a new cluster is founded by this node's first replica.
     let founder = ReplicaId::new(base.identity.node, 1).expect("1 is a counter");
-    let first = groups.metadata(founder)?;
+    let first = groups.metadata(founder, vec![founder])?;
     let driver = Driver::new(
         Shard::new(base.entropy.next_u64()),
         groups,
@@ -311,10 +311,11 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         tail,
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
+        outbox: None,
         failed: failed_sender,
     };
     let thread = thread.spawn().map_err(system("start threads"))?;
-    post.send(Mail::Input(Box::new(first)));
+    post.send(Mail::Event(Box::new(first)));
     let backend = NodeBackend {
         node: base.identity.node,
         mailbox: post,

@@ -9,9 +9,9 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use varve_common::Monotonic;
-use varve_common::{Clock, GroupId, Offset};
-use varve_replica::{Input, Job, Now, PartitionView, Reply, Ticket, metadata::Image};
+use varve_common::{Clock, GroupId, LogIndex, Monotonic, NodeId, Offset};
+use varve_consensus::{Fetch, LeaderReport, ReadError};
+use varve_replica::{Input, Job, Now, PartitionView, PeerInput, Reply, Ticket, metadata::Image};
 use varve_tiering::tail::TailCache;
 
 use super::{
@@ -19,8 +19,9 @@ use super::{
     views::Views,
 };
 use crate::{
-    driver::{Driver, Ports, Writes},
+    driver::{Driver, Event, Ports, Writes},
     metrics::Metrics,
+    peers::Outgoing,
 };
 
 /// How often time is told to the core when nothing else happens.
@@ -31,8 +32,17 @@ pub trait StartJob: Send + 'static {
     /// Runs the job in the background; `Mail::JobDone` follows.
     fn start(&self, job: Job);
 
+    /// Reads the log for a peer; `Mail::Peer` follows.
+    fn fetch(&self, group: GroupId, fetch: Fetch);
+
     /// Removes the files of a group that has left this node, in the background.
     fn remove(&self, group: GroupId);
+}
+
+/// Where frames to peers go.
+pub trait Outbox: Send + Sync {
+    /// Sends a frame, or drops it; never waits.
+    fn send(&self, to: NodeId, frame: Outgoing);
 }
 
 /// What the thread is made of.
@@ -55,6 +65,8 @@ pub struct ShardThread<J> {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// The way to the other nodes; `None` where there are none.
+    pub outbox: Option<Arc<dyn Outbox>>,
     /// Told once when the log has failed: the process must end.
     pub failed: oneshot::Sender<String>,
 }
@@ -66,7 +78,8 @@ impl<J: StartJob> ShardThread<J> {
     }
 
     fn run(self) {
-        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, metrics, failed } = self;
+        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, metrics, outbox, failed } =
+            self;
         let clock_of_ports = Arc::clone(&clock);
         let mut ports = ThreadPorts {
             mailbox,
@@ -76,33 +89,41 @@ impl<J: StartJob> ShardThread<J> {
             tail,
             clock: clock_of_ports,
             metrics,
+            outbox,
             waiting: HashMap::new(),
+            confirming: HashMap::new(),
+            confirmed: 0,
             replies: Vec::new(),
         };
         let mut failed = Some(failed);
         let mut stopping = false;
         let mut drained: Option<oneshot::Sender<()>> = None;
-        let mut ticked = Monotonic::default();
+        let mut ticked: Option<Monotonic> = None;
         while !stopping {
             let now = Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() };
             let patience = driver.next_look().map_or(TICK, |due| due.since(now.monotonic).min(TICK));
             let Some(letters) = inbox.take(patience) else { break };
             let now = Now { monotonic: clock.monotonic(), wall_ms: clock.wall_ms() };
-            let mut inputs = Vec::with_capacity(letters.len() + 1);
+            let mut events = Vec::with_capacity(letters.len() + 1);
             for letter in letters {
                 match letter {
                     Mail::Request { ticket, input, answer } => {
                         ports.waiting.insert(ticket, answer);
-                        inputs.push(*input);
+                        events.push(Event::Core(*input));
                     }
-                    Mail::Input(input) => inputs.push(*input),
-                    Mail::Written(acks) => inputs.extend(acks.into_iter().map(Input::from)),
+                    Mail::Input(input) => events.push(Event::Core(*input)),
+                    Mail::Event(event) => events.push(*event),
+                    Mail::Peer(input) => events.push(Event::Peer(input)),
+                    Mail::Confirm(group, answer) => events.push(ports.confirm(group, answer)),
+                    Mail::Written(acks) => events.extend(acks.into_iter().map(|ack| Event::Core(ack.into()))),
                     Mail::WriteFailed(why) => {
-                        inputs.push(Input::PersistFailed);
+                        events.push(Event::Core(Input::PersistFailed));
                         // The receiver is gone only when the process is ending already.
                         failed.take().map(|failed| failed.send(why));
                     }
-                    Mail::JobDone(group, outcome) => inputs.push(Input::JobDone { group, outcome }),
+                    Mail::JobDone(group, outcome) => {
+                        events.push(Event::Core(Input::JobDone { group, outcome }));
+                    }
                     Mail::Pressure(pressure) => driver.press(pressure),
                     Mail::Status(group, answer) => {
                         // Whoever asked may have gone.
@@ -115,11 +136,12 @@ impl<J: StartJob> ShardThread<J> {
                     Mail::Stop => stopping = true,
                 }
             }
-            if now.monotonic.since(ticked) >= TICK {
-                ticked = now.monotonic;
-                inputs.push(Input::Tick);
+            let since_last = ticked.map_or(TICK, |ticked| now.monotonic.since(ticked));
+            if since_last >= TICK {
+                ticked = Some(now.monotonic);
+                events.push(Event::Tick { late_by: late_by(since_last) });
             }
-            driver.turn(now, inputs, &mut ports);
+            driver.turn(now, events, &mut ports);
             ports.answer();
             if drained.is_some() && driver.is_drained() {
                 // Whoever waited may have lost patience.
@@ -127,6 +149,11 @@ impl<J: StartJob> ShardThread<J> {
             }
         }
     }
+}
+
+/// How many ticks were missed before this one.
+const fn late_by(since_last: Duration) -> usize {
+    (since_last.as_millis() / TICK.as_millis()) as usize - 1
 }
 
 struct ThreadPorts<J> {
@@ -137,13 +164,23 @@ struct ThreadPorts<J> {
     tail: TailCache,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
+    outbox: Option<Arc<dyn Outbox>>,
     waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
+    /// Who waits for a quorum, by ticket.
+    confirming: HashMap<u64, oneshot::Sender<Result<LogIndex, ReadError>>>,
+    confirmed: u64,
     /// Answers of this turn. They leave when it is done: the log has its next batch by then, and who is told of a new
     /// topic finds its partitions open.
     replies: Vec<(Ticket, Reply)>,
 }
 
 impl<J> ThreadPorts<J> {
+    fn confirm(&mut self, group: GroupId, answer: oneshot::Sender<Result<LogIndex, ReadError>>) -> Event {
+        self.confirmed += 1;
+        self.confirming.insert(self.confirmed, answer);
+        Event::Peer(PeerInput::Read { ticket: self.confirmed, group })
+    }
+
     fn answer(&mut self) {
         for (ticket, reply) in self.replies.drain(..) {
             if let Some(answer) = self.waiting.remove(&ticket) {
@@ -212,5 +249,26 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
         self.views.remove(group);
         self.tail.remove(group);
         self.jobs.remove(group);
+    }
+
+    fn send(&mut self, to: NodeId, frame: Outgoing) {
+        if let Some(outbox) = &self.outbox {
+            outbox.send(to, frame);
+        }
+    }
+
+    fn fetch(&mut self, group: GroupId, fetch: Fetch) {
+        self.jobs.fetch(group, fetch);
+    }
+
+    fn leaders(&mut self, reports: Vec<LeaderReport>) {
+        self.views.set_leaders(reports);
+    }
+
+    fn read_done(&mut self, ticket: u64, outcome: Result<LogIndex, ReadError>) {
+        if let Some(answer) = self.confirming.remove(&ticket) {
+            // Whoever asked may have gone.
+            let _ = answer.send(outcome);
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use tokio::sync::watch;
 use varve_common::{GroupId, TopicId};
+use varve_consensus::LeaderReport;
 use varve_replica::{PartitionView, metadata};
 
 use crate::node::Image;
@@ -22,6 +23,8 @@ pub struct Views {
     added: watch::Sender<()>,
     /// Partitions that take no more records, and why.
     damaged: Arc<RwLock<BTreeMap<GroupId, Arc<str>>>>,
+    /// Who leads, as far as this node has heard; nothing without peers.
+    leaders: Arc<RwLock<BTreeMap<GroupId, LeaderReport>>>,
 }
 
 impl Views {
@@ -33,6 +36,7 @@ impl Views {
             image: watch::Sender::new(Arc::new(Image::new(metadata))),
             added: watch::Sender::new(()),
             damaged: Arc::default(),
+            leaders: Arc::default(),
         }
     }
 
@@ -42,6 +46,18 @@ impl Views {
 
     fn write(&self) -> RwLockWriteGuard<'_, Partitions> {
         self.partitions.write().expect("no holder of this lock panics")
+    }
+
+    /// Takes in what the leaders of some groups say.
+    pub fn set_leaders(&self, reports: Vec<LeaderReport>) {
+        let mut leaders = self.leaders.write().expect("no holder of this lock panics");
+        leaders.extend(reports.into_iter().map(|report| (report.group, report)));
+    }
+
+    /// What the leader of a group says, as far as this node has heard.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<LeaderReport> {
+        self.leaders.read().expect("no holder of this lock panics").get(&group).cloned()
     }
 
     /// Says that a group has stopped. What was published of it stays to be read.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use varve_common::{GroupId, LogIndex, NodeId, ReplicaId, Term};
 use varve_consensus::{
-    Change, Entry, EntryKind, Fetch, Group, Host, LeaderBoard, Membership, ProposeError, ReadError, Role,
+    Change, Entry, EntryKind, Fetch, Group, Host, LeaderBoard, LeaderReport, Membership, ProposeError,
+    ReadError, Role,
 };
 
 use super::{Hosted, Shard, produce};
@@ -167,6 +168,18 @@ impl Shard {
     #[must_use]
     pub fn leaders(&self) -> Option<&LeaderBoard> {
         self.groups.leaders()
+    }
+
+    /// Whether this is a node of a cluster.
+    #[must_use]
+    pub fn has_peers(&self) -> bool {
+        self.groups.peers().is_some()
+    }
+
+    /// What this node learned of leaders since this was last asked.
+    #[must_use]
+    pub fn take_leader_reports(&mut self) -> Vec<LeaderReport> {
+        self.groups.take_leader_reports()
     }
 
     /// A replica as it stands, stopped or not.

@@ -1,0 +1,43 @@
+//! What a turn of the driver takes in.
+
+use varve_consensus::{Membership, TermRun};
+use varve_replica::{Input, OpenGroup, PeerInput};
+
+/// What happened.
+#[derive(Debug)]
+pub enum Event {
+    /// Something for one group, or for all.
+    Core(Input),
+    /// A group of this node begins.
+    Open(Box<Opening>),
+    /// Something from, or about, the other nodes.
+    Peer(PeerInput),
+    /// Time passed.
+    Tick {
+        /// How many ticks ago this one was due.
+        late_by: usize,
+    },
+}
+
+impl From<Input> for Event {
+    fn from(input: Input) -> Self {
+        Self::Core(input)
+    }
+}
+
+impl From<PeerInput> for Event {
+    fn from(input: PeerInput) -> Self {
+        Self::Peer(input)
+    }
+}
+
+/// What a group begins with.
+#[derive(Debug)]
+pub struct Opening {
+    /// What it holds.
+    pub group: OpenGroup,
+    /// Its members as of the state that it starts from.
+    pub membership: Membership,
+    /// The terms of its log between the last cut and that state.
+    pub runs: Vec<TermRun>,
+}

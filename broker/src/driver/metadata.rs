@@ -1,0 +1,82 @@
+//! When the metadata is acted on: not before it is as new as it ever was on this node.
+//!
+//! ```text
+//!  replay:  an old image ─> a newer one ─> ... ─> the newest that this node acted on, in any life ─> later ones
+//!           nothing opens, closes or goes          complete ──────────────────────────────────────> acted on at once
+//! ```
+//! An old image lacks groups that exist, and shows groups that are gone. What this node applied in an earlier life was in
+//! its log, and terms grow along it: so a state as of an entry that is not older than the log's last one, in the order of
+//! (term, index), knows all of that. A leader's own entry always is such a one. A follower waits besides until it hears
+//! of a leader. Whatever comes later is committed history, applied in order: a follower that lags opens what the others
+//! have closed, and closes it when it gets there; group numbers are never used twice.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use varve_common::GroupId;
+use varve_consensus::Role;
+use varve_replica::{Input, Mark, metadata::Image};
+
+use super::{Change, Driver, Event, Ports};
+
+impl Driver {
+    pub(super) fn metadata_changed<P: Ports>(
+        &mut self,
+        image: Arc<Image>,
+        queue: &mut VecDeque<Event>,
+        ports: &mut P,
+    ) {
+        if !self.metadata_complete {
+            self.replayed = Some(image);
+            return;
+        }
+        self.reconcile(&image, queue, ports);
+        queue.extend(self.meet(Some(&image)));
+        self.touched.insert(GroupId::METADATA);
+        ports.metadata(image);
+    }
+
+    /// Opens, configures and closes groups so that they are those which the metadata places on this node.
+    fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Event>, ports: &mut P) {
+        for change in self.groups.reconcile(image) {
+            match change {
+                // First of all: nothing of a group is shown once it is gone.
+                Change::Feed(event) if matches!(*event, Event::Core(Input::Close { .. })) => {
+                    queue.push_front(*event);
+                }
+                Change::Feed(event) => queue.push_back(*event),
+                Change::Offline(error, left) => ports.offline(error.group(), &error.to_string(), left),
+                Change::Gone(group) => ports.gone(group),
+            }
+        }
+    }
+
+    /// Until the metadata is complete its replay shows topics that were deleted since: nothing is opened for them, and
+    /// nothing closed. Once it is, replicas that it does not know are those of deleted topics: the log lets them go.
+    pub(super) fn complete_metadata<P: Ports>(&mut self, queue: &mut VecDeque<Event>, ports: &mut P) {
+        if self.metadata_complete {
+            return;
+        }
+        queue.extend(self.meet(None));
+        if !self.is_metadata_complete() {
+            return;
+        }
+        self.metadata_complete = true;
+        if let Some(image) = self.replayed.take() {
+            self.metadata_changed(image, queue, ports);
+        }
+        for (group, replica) in self.groups.take_orphans() {
+            self.writes.mark(group, replica, 0, Mark::Destroyed);
+            ports.gone(group);
+        }
+    }
+
+    fn is_metadata_complete(&self) -> bool {
+        let Some(status) = self.shard.status(GroupId::METADATA) else { return false };
+        let is_follower = || {
+            let replica = self.shard.replica(GroupId::METADATA);
+            replica.is_some_and(|replica| replica.role == Role::Follower && replica.leader.is_some())
+        };
+        let (index, term) = status.applied;
+        status.ready || ((term, index) >= self.groups.metadata_end() && is_follower())
+    }
+}

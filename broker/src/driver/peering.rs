@@ -1,0 +1,68 @@
+//! What several nodes need of the driver: frames to peers, log reads on their behalf, who leads.
+
+use std::collections::BTreeSet;
+
+use varve_common::{GroupId, NodeId};
+use varve_consensus::{Envelope, Fetch, Message};
+use varve_replica::{PeerEffect, PeerInput, metadata::Image};
+use varve_wal as wal;
+
+use super::{Driver, Event, Ports, open::log_entry};
+use crate::peers::Outgoing;
+
+impl Driver {
+    pub(super) fn send<P: Ports>(&self, group: GroupId, message: Message, ports: &mut P) {
+        let Some(to) = message.to() else { return };
+        let envelope = Envelope { cluster: self.groups.cluster(), group, message };
+        ports.send(to.node(), Outgoing::Message(envelope));
+    }
+
+    /// Carries out what the step before asks of, or tells, the other nodes.
+    pub(super) fn perform_for_peers<P: Ports>(&mut self, ports: &mut P) {
+        for effect in self.shard.take_peer_effects() {
+            match effect {
+                PeerEffect::Pulse { to, pulse } => ports.send(to, Outgoing::Pulse(pulse)),
+                PeerEffect::Fetch { group, fetch } => ports.fetch(group, fetch),
+                PeerEffect::Read { ticket, outcome } => ports.read_done(ticket, outcome),
+                PeerEffect::SnapshotWanted { group, replica } => {
+                    tracing::warn!(%group, %replica, "the log no longer reaches a member of this group");
+                }
+                PeerEffect::SnapshotPointer { group, pointer } => {
+                    tracing::warn!(%group, state = %pointer.offer.index, "a leader sends this replica to a checkpoint");
+                }
+            }
+        }
+        let reports = self.shard.take_leader_reports();
+        if !reports.is_empty() {
+            ports.leaders(reports);
+        }
+    }
+
+    /// The core pulses to whoever is a broker, or hosts a member of some group here.
+    pub(super) fn meet(&mut self, image: Option<&Image>) -> Option<Event> {
+        if !self.shard.has_peers() {
+            return None;
+        }
+        let brokers = image.into_iter().flat_map(|image| image.brokers.keys().copied());
+        let nodes: BTreeSet<NodeId> = brokers.chain(self.shard.peer_nodes()).collect();
+        if nodes == self.nodes {
+            return None;
+        }
+        self.nodes.clone_from(&nodes);
+        Some(Event::Peer(PeerInput::Nodes(nodes)))
+    }
+}
+
+/// Reads what a fetch asks for. What cannot be read now is asked for again.
+#[must_use]
+pub fn fetched(log: &wal::Reader, group: GroupId, fetch: Fetch) -> PeerInput {
+    let mut entries = match log.entries(group, fetch.from, fetch.bytes_max) {
+        Ok(entries) => entries,
+        Err(error) => {
+            tracing::warn!(%group, from = %fetch.from, %error, "the log does not read back for a peer");
+            Vec::new()
+        }
+    };
+    entries.retain(|entry| entry.index < fetch.end);
+    PeerInput::Fetched { group, fetch, entries: entries.into_iter().map(log_entry).collect() }
+}

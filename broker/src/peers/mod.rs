@@ -1,0 +1,5 @@
+//! The other nodes of the cluster.
+
+mod outgoing;
+
+pub use outgoing::Outgoing;

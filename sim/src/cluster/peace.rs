@@ -1,0 +1,172 @@
+//! How everything comes together: rounds of ticks in which all happens that can, and the peace at the end of a run.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use varve_broker::driver::Event;
+use varve_common::{Clock, Digest, GroupId, LogIndex, Offset};
+
+use super::world::World;
+use crate::violation::{Checked, violation};
+
+/// A tick of production's.
+pub const TICK: Duration = Duration::from_millis(100);
+/// In how many rounds a healthy cluster must have come to what is asked of it.
+const PATIENCE: usize = 600;
+
+impl World {
+    /// Time goes on by one tick, for all that run.
+    pub fn tick(&mut self) -> Checked {
+        let until = self.clock.monotonic().plus(TICK);
+        while let Some(timer) = self.clock.next_timer().filter(|timer| *timer < until) {
+            self.clock.advance(timer);
+        }
+        self.clock.advance(until);
+        for id in self.ids() {
+            let machine = self.machine(id);
+            if machine.stalled > 0 {
+                machine.stalled -= 1;
+                machine.missed += 1;
+                continue;
+            }
+            let late_by = std::mem::take(&mut machine.missed);
+            self.turn(id, Event::Tick { late_by })?;
+        }
+        Ok(())
+    }
+
+    /// Everything that can happen without time passing happens.
+    pub fn settle(&mut self) -> Checked {
+        for _ in 0..20_000 {
+            let mut happened = false;
+            while let Some(arrival) = self.network.oldest() {
+                self.arrive(arrival)?;
+                happened = true;
+            }
+            for id in self.ids() {
+                let Some(node) = &self.machines[&id].node else { continue };
+                if !node.log_is_quiet() && !node.failed {
+                    self.append(id, usize::MAX)?;
+                    self.sync(id)?;
+                    let node = self.machines[&id].node.as_ref();
+                    happened |= !node.is_some_and(crate::node::Node::is_parked);
+                }
+                happened |= self.work(id)?;
+            }
+            if !happened {
+                return Ok(());
+            }
+        }
+        Err(violation("L", "the cluster never comes to rest"))
+    }
+
+    /// A tick, and all that follows from it.
+    pub fn round(&mut self) -> Checked {
+        self.tick()?;
+        self.settle()?;
+        for id in self.ids() {
+            let machine = self.machine(id);
+            if let Some(node) = &mut machine.node {
+                node.maintain();
+                node.press();
+            }
+            self.absorb(id)?;
+        }
+        self.compare()
+    }
+
+    /// R9 on every node.
+    pub fn compare(&mut self) -> Checked {
+        let Self { machines, truth, .. } = self;
+        machines.values().try_for_each(|machine| truth.compare(machine))
+    }
+
+    /// Rounds until something holds.
+    pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Checked {
+        for _ in 0..PATIENCE {
+            if holds(self) {
+                return Ok(());
+            }
+            self.round()?;
+        }
+        Err(violation("L", format!("not in {PATIENCE} ticks: {what}; {}", self.describe())))
+    }
+
+    /// Rounds until every partition has a leader.
+    pub fn elect(&mut self) -> Checked {
+        self.until("every group has a leader", |world| {
+            world.leader(GroupId::METADATA).is_some_and(|leader| {
+                let image = world.machines[&leader].image.clone();
+                image.is_some_and(|image| image.groups.keys().all(|group| world.leader(*group).is_some()))
+            })
+        })
+    }
+
+    /// Whether all running nodes have applied the same, and nobody waits.
+    #[must_use]
+    pub fn is_together(&self) -> bool {
+        let mut states: BTreeMap<GroupId, Vec<Option<(LogIndex, Digest)>>> = BTreeMap::new();
+        let running: Vec<_> = self.machines.values().filter_map(|machine| machine.node.as_ref()).collect();
+        for node in &running {
+            for group in node.driver.shard().groups() {
+                states.entry(group).or_default().push(node.driver.shard().state_hash(group));
+            }
+        }
+        let all = running.len();
+        states.values().all(|states| states.len() == all && states.windows(2).all(|pair| pair[0] == pair[1]))
+            && self.clients.is_content(&Default::default())
+    }
+
+    /// How the replicas stand, for a run that goes nowhere.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut lines = Vec::new();
+        for machine in self.machines.values() {
+            let Some(node) = &machine.node else {
+                lines.push(format!("{} is down", machine.id));
+                continue;
+            };
+            for group in node.driver.shard().groups() {
+                let replica = node.driver.shard().replica(group);
+                lines.push(format!("{} {group}: parked {} {replica:?}", machine.id, node.is_parked()));
+            }
+        }
+        lines.join("\n")
+    }
+
+    /// Everything heals: all come together, nothing is lost, and every replica serves all that it shows.
+    pub fn make_peace(&mut self) -> Checked {
+        self.network.cut.clear();
+        self.clients.quiet = true;
+        self.remote.1.set_rates(crate::jobs::rates(0));
+        for id in self.ids() {
+            self.machine(id).stalled = 0;
+            let failed = self.machines[&id].node.as_ref().is_some_and(|node| node.failed);
+            if failed || self.machines[&id].disk.is_dead() {
+                self.crash(id, false)?;
+            }
+            self.machine(id).disk.forget_faults();
+            if self.machines[&id].node.is_none() {
+                self.start(id)?;
+            }
+        }
+        self.elect()?;
+        for _ in 0..PATIENCE {
+            (0..20).try_for_each(|_| self.ask().map(|_| ()))?;
+            self.round()?;
+            if self.is_together() {
+                break;
+            }
+        }
+        if !self.is_together() {
+            return Err(violation("L", format!("never together: {}", self.describe())));
+        }
+        self.truth.check_logs(&self.clients.history, &self.clients.deleted)?;
+        for id in self.ids() {
+            let groups: Vec<_> = self.machines[&id].views.keys().copied().collect();
+            groups.into_iter().for_each(|group| self.read(id, group, Offset::ZERO));
+        }
+        self.until("every reader ends", |world| world.reading == 0)?;
+        self.counts.leaders = self.truth.leaders();
+        Ok(())
+    }
+}

@@ -1,0 +1,448 @@
+//! The cluster, its clients, and what may be done to them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use varve_broker::driver::Event;
+use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset};
+use varve_objects::testing::MemoryStore;
+use varve_replica::{Input, PartitionView, Refusal, Reply, Ticket};
+use varve_wal::Record;
+
+use super::{
+    machine::{Machine, Surroundings},
+    network::{Arrival, Network},
+    truth::Truth,
+};
+use crate::{
+    checkers::{check_read, check_view},
+    client::Clients,
+    clock::SimClock,
+    cut::{check_cut, check_unsealed},
+    jobs::{Done, RemoteStore, is_failure, remote_store},
+    plan::{Length, Plan, StoreKind},
+    ports::Seen,
+    trace::Trace,
+    violation::{Checked, violation},
+};
+
+/// What a run did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Steps of the scheduler.
+    pub steps: u64,
+    /// Batches acknowledged.
+    pub acknowledged: u64,
+    /// Lives that ended.
+    pub crashes: u64,
+    /// Leaders, over all groups and terms.
+    pub leaders: usize,
+    /// Frames that arrived.
+    pub delivered: u64,
+    /// Log reads for nodes that lag.
+    pub fetches: u64,
+    /// Jobs that ended well.
+    pub jobs: u64,
+    /// Cuts of logs.
+    pub cuts: u64,
+    /// Reads that were checked.
+    pub reads: u64,
+}
+
+/// A run under way.
+pub struct World {
+    /// Chance.
+    pub random: ChaCha8Rng,
+    /// Time.
+    pub clock: SimClock,
+    /// How the nodes are run.
+    pub plan: Plan,
+    /// The machines.
+    pub machines: BTreeMap<NodeId, Machine>,
+    /// What lies between them.
+    pub network: Network,
+    /// Who asks.
+    pub clients: Clients,
+    /// What is committed.
+    pub truth: Truth,
+    /// The bucket of all.
+    pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
+    /// All that happened.
+    pub trace: Trace,
+    /// For the summary.
+    pub counts: Counts,
+    /// Whom each request was sent to.
+    asked: BTreeMap<Ticket, NodeId>,
+    /// Up to where each partition was acknowledged.
+    acked: BTreeMap<GroupId, Offset>,
+    /// The newest epoch in which each partition was served.
+    epochs: BTreeMap<GroupId, LeaderEpoch>,
+    /// Readers under way.
+    pub(super) reading: usize,
+}
+
+impl World {
+    /// So many machines, none of them switched on.
+    #[must_use]
+    pub fn new(seed: u64, nodes: u32, trace: Trace) -> Self {
+        let clock = SimClock::default();
+        let ids: Vec<NodeId> = (1..=nodes).filter_map(NodeId::new).collect();
+        let plan = Plan { store: StoreKind::Remote, zombies: 0, ..Plan::of(seed, Length::Short) };
+        Self {
+            random: ChaCha8Rng::seed_from_u64(seed ^ 0x636c_7573),
+            remote: remote_store(seed, &clock),
+            clock,
+            plan,
+            machines: ids.iter().map(|id| (*id, Machine::new(*id))).collect(),
+            network: Network::default(),
+            clients: Clients::of(ids),
+            truth: Truth::default(),
+            trace,
+            counts: Counts::default(),
+            asked: BTreeMap::new(),
+            acked: BTreeMap::new(),
+            epochs: BTreeMap::new(),
+            reading: 0,
+        }
+    }
+
+    /// No log is cut: whoever lags is served from it.
+    #[must_use]
+    pub fn keeping_logs(mut self) -> Self {
+        self.plan.tiered = Some(false);
+        self.plan.wal_bytes_max = 512 * self.plan.wal_file_bytes;
+        self
+    }
+
+    /// All machines.
+    #[must_use]
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.machines.keys().copied().collect()
+    }
+
+    /// The machine.
+    pub fn machine(&mut self, id: NodeId) -> &mut Machine {
+        self.machines.get_mut(&id).expect("machines are never taken away")
+    }
+
+    /// Starts a node; whether it runs.
+    pub fn start(&mut self, id: NodeId) -> Checked<bool> {
+        let seed = self.random.random();
+        let founders = self.ids();
+        let (clock, plan, remote) = (self.clock.clone(), self.plan.clone(), Arc::clone(&self.remote.1));
+        let surroundings = Surroundings { clock: &clock, plan: &plan, remote: &remote, founders: &founders };
+        let runs = self.machine(id).start(seed, &surroundings)?;
+        self.trace.note(format_args!("{id} starts: {runs}"));
+        self.absorb(id)?;
+        Ok(runs)
+    }
+
+    /// A node ends.
+    pub fn crash(&mut self, id: NodeId, power: bool) -> Checked {
+        self.trace.note(format_args!("{id} crashes, power {power}"));
+        self.counts.crashes += 1;
+        let reading = self.machines[&id].node.as_ref().map_or(0, |node| node.reading);
+        self.reading -= reading;
+        let Self { machines, random, network, .. } = self;
+        machines.get_mut(&id).expect("machines are never taken away").crash(power, random);
+        network.forget_some(random, id);
+        let lost: Vec<Ticket> =
+            self.asked.iter().filter(|(_, asked)| **asked == id).map(|(ticket, _)| *ticket).collect();
+        for ticket in lost {
+            self.answer(id, ticket, &Reply::Refused(Refusal::Unknown))?;
+        }
+        Ok(())
+    }
+
+    /// Something happens to a node, and all that follows from it at once is looked at.
+    pub fn turn(&mut self, id: NodeId, event: impl Into<Event>) -> Checked {
+        if let Some(node) = &mut self.machine(id).node {
+            node.turn([event.into()]);
+        }
+        self.absorb(id)
+    }
+
+    /// Looks at everything that a node showed or said.
+    pub fn absorb(&mut self, id: NodeId) -> Checked {
+        let Some(node) = &mut self.machines.get_mut(&id).expect("machines are never taken away").node else {
+            return Ok(());
+        };
+        let (seen, failed) = (std::mem::take(&mut node.ports.seen), node.failed);
+        for (to, frame) in node.ports.frames.drain(..) {
+            self.network.send(id, to, &frame);
+        }
+        if let Some(image) = node.ports.image.take() {
+            self.trace.note(format_args!("{id}: image {} of {} topics", image.index, image.topics.len()));
+            self.clients.adopt(&image);
+            self.machine(id).image = Some(image);
+        }
+        let Self { machines, truth, .. } = self;
+        truth.observe(machines.get_mut(&id).expect("machines are never taken away"))?;
+        seen.into_iter().try_for_each(|seen| self.look_at(id, seen, failed))
+    }
+
+    fn look_at(&mut self, id: NodeId, seen: Seen, failed: bool) -> Checked {
+        match seen {
+            Seen::Reply(ticket, reply) => {
+                let acknowledged = matches!(reply, Reply::Produced { .. } | Reply::Duplicate { .. });
+                if acknowledged && failed {
+                    let detail = format!("{ticket:?} is acknowledged by a log that failed");
+                    return Err(violation("W4", detail));
+                }
+                self.counts.acknowledged += u64::from(acknowledged);
+                self.answer(id, ticket, &reply)
+            }
+            Seen::View(group, view) => self.look_at_view(id, group, view),
+            Seen::Stopped(group, why) => {
+                let detail = format!("{id}: {group} stops and nothing was damaged: {why}");
+                Err(violation("S4", detail))
+            }
+            Seen::Gone(group) => {
+                self.trace.note(format_args!("{id}: {group} is gone"));
+                let machine = self.machine(id);
+                machine.views.remove(&group);
+                if let Some(node) = &mut machine.node {
+                    let removal = node.cold.remove(group);
+                    node.executor.spawn(removal);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(&mut self, id: NodeId, ticket: Ticket, reply: &Reply) -> Checked {
+        self.trace.note(format_args!("{id}: {ticket:?}: {reply:?}"));
+        self.asked.remove(&ticket);
+        let acked = self.clients.answered(ticket, reply, self.trace.events())?;
+        let Some((group, end)) = acked.filter(|(group, _)| !self.clients.deleted.contains(group)) else {
+            return Ok(());
+        };
+        let shown = self.machines[&id].views.get(&group);
+        if shown.is_none_or(|view| view.high_watermark < end) {
+            return Err(violation("H10", format!("{id}: {group} is acknowledged up to {end} and not shown")));
+        }
+        let known = self.acked.entry(group).or_default();
+        *known = end.max(*known);
+        Ok(())
+    }
+
+    fn look_at_view(&mut self, id: NodeId, group: GroupId, view: Arc<PartitionView>) -> Checked {
+        self.trace.note(format_args!(
+            "{id}: {group}: ready {} epoch {:?} start {} local {} tiered {} watermark {}",
+            view.ready,
+            view.leader_epoch,
+            view.log_start,
+            view.local_start,
+            view.tiered_end,
+            view.high_watermark
+        ));
+        check_view(group, self.machines[&id].promised.get(&group), &view)?;
+        let newest = self.epochs.get(&group).copied();
+        if view.ready && newest.is_none_or(|newest| view.leader_epoch > newest) {
+            self.epochs.insert(group, view.leader_epoch);
+            let acked = self.acked.get(&group).copied().unwrap_or_default();
+            if view.high_watermark < acked && !self.clients.deleted.contains(&group) {
+                let (epoch, shown) = (view.leader_epoch, view.high_watermark);
+                let detail =
+                    format!("{id}: {group} is led in {epoch:?} up to {shown}, {acked} was acknowledged");
+                return Err(violation("H10", detail));
+            }
+        }
+        let machine = self.machine(id);
+        if view.ready {
+            machine.promised.insert(group, view.clone());
+        }
+        machine.views.insert(group, view);
+        Ok(())
+    }
+
+    /// Who leads a group and serves, in the newest term.
+    #[must_use]
+    pub fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let leads = |machine: &&Machine| {
+            let status = machine.node.as_ref().and_then(|node| node.driver.shard().status(group));
+            status.is_some_and(|status| status.ready)
+        };
+        let term = |machine: &&Machine| {
+            let shard = machine.node.as_ref().map(|node| node.driver.shard());
+            shard.and_then(|shard| shard.replica(group)).map(|replica| replica.term)
+        };
+        self.machines.values().filter(leads).max_by_key(term).map(|machine| machine.id)
+    }
+
+    /// Some running node; mostly the leader of the group.
+    fn somebody(&mut self, group: GroupId) -> Option<NodeId> {
+        let alive: Vec<NodeId> = self
+            .machines
+            .values()
+            .filter(|machine| machine.node.is_some())
+            .map(|machine| machine.id)
+            .collect();
+        if alive.is_empty() {
+            return None;
+        }
+        let other = alive[self.random.random_range(0..alive.len())];
+        let strays = self.random.random_range(0..8) == 0;
+        self.leader(group).filter(|_| !strays).or(Some(other))
+    }
+
+    /// A producer sends a batch; whether there was anything to send.
+    pub fn ask(&mut self) -> Checked<bool> {
+        let crowded = |machine: &Machine| machine.node.as_ref().is_some_and(crate::node::Node::is_crowded);
+        let runs = self.machines.values().any(|machine| machine.node.is_some());
+        if !runs || self.machines.values().any(crowded) {
+            return Ok(false);
+        }
+        let (now, time_ms) = (self.trace.events(), self.clock.wall_ms());
+        let Some(input) = self.clients.produce(&mut self.random, time_ms, now) else { return Ok(false) };
+        let Input::Produce { ticket, group, meta, .. } = &input else { return Ok(false) };
+        let (ticket, group) = (*ticket, *group);
+        let Some(to) = self.somebody(group) else { return Ok(false) };
+        self.trace.note(format_args!("{ticket:?} to {to}: {group} crc {:08x}", meta.crc));
+        self.asked.insert(ticket, to);
+        self.turn(to, input)?;
+        Ok(true)
+    }
+
+    /// The operator asks the leader of the metadata for something.
+    pub fn operate(&mut self, input: Input) -> Checked {
+        let Input::Propose { ticket: Some(ticket), .. } = &input else { return Ok(()) };
+        let ticket = *ticket;
+        let Some(to) = self.leader(GroupId::METADATA) else { return Ok(()) };
+        self.trace.note(format_args!("{ticket:?} to {to}: {input:?}"));
+        self.asked.insert(ticket, to);
+        self.turn(to, input)
+    }
+
+    /// A frame arrives somewhere.
+    pub fn arrive(&mut self, arrival: Arrival) -> Checked {
+        let Arrival { to, input, .. } = arrival;
+        self.counts.delivered += 1;
+        self.turn(to, input)
+    }
+
+    /// A node's log thread writes what waits for it, without a sync.
+    pub fn append(&mut self, id: NodeId, count: usize) -> Checked {
+        self.check_writes(id)?;
+        let machine = self.machine(id);
+        if let Some(node) = &mut machine.node {
+            node.append(&mut machine.model, count)?;
+        }
+        self.absorb(id)
+    }
+
+    /// A node's log thread syncs.
+    pub fn sync(&mut self, id: NodeId) -> Checked {
+        let machine = self.machine(id);
+        if let Some(node) = &mut machine.node {
+            node.sync(&mut machine.model);
+        }
+        self.absorb(id)
+    }
+
+    /// What a node is about to write, held against what is committed: B4, R8.
+    fn check_writes(&mut self, id: NodeId) -> Checked {
+        let Self { machines, truth, counts, .. } = self;
+        let machine = &machines[&id];
+        let Some(node) = &machine.node else { return Ok(()) };
+        for record in node.ports.writes.iter().flat_map(|writes| &writes.records) {
+            let group = record.group;
+            let durable = machine.model.durable.0.get(&group);
+            match &record.record {
+                Record::Truncated { index, .. } => {
+                    counts.cuts += 1;
+                    let state = truth.shadow.partition(&truth.committed, group)?;
+                    check_cut(group, *index, durable, state)?;
+                }
+                Record::Unsealed { base, end } => {
+                    let state = truth.shadow.partition(&truth.committed, group)?;
+                    check_unsealed(group, *base..*end, state)?;
+                }
+                Record::Snapshot(mark) => {
+                    let entry =
+                        truth.committed.0.get(&group).and_then(|group| group.entries.get(&mark.index));
+                    if entry.is_none_or(|entry| entry.term != mark.term) {
+                        let detail =
+                            format!("{id}: {group}: a checkpoint at {} of {:?}", mark.index, mark.term);
+                        return Err(violation("R8", detail));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// A background task of a node goes one step further; whether one could.
+    pub fn work(&mut self, id: NodeId) -> Checked<bool> {
+        let Some(node) = &mut self.machines.get_mut(&id).expect("machines are never taken away").node else {
+            return Ok(false);
+        };
+        for job in std::mem::take(&mut node.ports.jobs) {
+            self.trace.note(format_args!("{id}: job {:?} of {}", job.kind(), job.group()));
+            let task = node.cold.job(job);
+            node.executor.spawn(task);
+        }
+        for task in node.cold.spawned.take() {
+            node.executor.spawn(Box::pin(async move {
+                task.await;
+                Done::Nothing
+            }));
+        }
+        let fetched = node.fetch();
+        self.counts.fetches += u64::from(fetched);
+        let stepped = node.executor.step();
+        let ran = stepped.is_some();
+        match stepped {
+            Some(Some(Done::Job(_, group, outcome))) => {
+                self.counts.jobs += u64::from(!is_failure(&outcome));
+                self.trace.note(format_args!("{id}: {group}: {outcome:?}"));
+                self.turn(id, Input::JobDone { group, outcome })?;
+            }
+            Some(Some(Done::Read(read))) => {
+                self.reading -= 1;
+                node.reading -= 1;
+                self.check_reader(id, *read)?;
+            }
+            _ => self.absorb(id)?,
+        }
+        Ok(ran || fetched)
+    }
+
+    /// H3, B7: what a replica shows it serves, as it was committed.
+    fn check_reader(&mut self, id: NodeId, read: crate::jobs::ReadDone) -> Checked {
+        let crate::jobs::ReadDone { group, from, view, result } = read;
+        let Some(model) = self.truth.committed.0.get(&group) else { return Ok(()) };
+        match result {
+            Ok((chunks, next)) if next == view.high_watermark => {
+                self.counts.reads += 1;
+                check_read(group, from, next, &chunks, model)
+            }
+            Ok((_, next)) => {
+                Err(violation("B7", format!("{id}: {group}: read {from}..{next} of {}", view.high_watermark)))
+            }
+            Err(error) => {
+                let newest = self.machines[&id].views.get(&group);
+                let stale = !newest.is_some_and(|newest| Arc::ptr_eq(newest, &view));
+                let cold = matches!(error, varve_tiering::ReadError::Cold(_));
+                if stale || cold || self.machines[&id].disk.is_dead() || self.clients.deleted.contains(&group)
+                {
+                    return Ok(());
+                }
+                Err(violation("B7", format!("{id}: {group}: {error}")))
+            }
+        }
+    }
+
+    /// Somebody reads all of a partition that a node shows.
+    pub fn read(&mut self, id: NodeId, group: GroupId, from: Offset) {
+        let Some(machine) = self.machines.get_mut(&id) else { return };
+        let Some(view) = machine.views.get(&group).cloned() else { return };
+        let Some(node) = &mut machine.node else { return };
+        let task = node.cold.read(group, from.max(view.log_start), view);
+        node.executor.spawn(task);
+        node.reading += 1;
+        self.reading += 1;
+    }
+}
