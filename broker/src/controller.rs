@@ -234,6 +234,10 @@ fn encode_rejected(frame: &mut Encoder, rejected: &MetadataRejected) {
             frame.u8(6);
             frame.u32(*node);
         }
+        MetadataRejected::PartitionsChanged { count } => {
+            frame.u8(9);
+            frame.u32(*count);
+        }
         MetadataRejected::InvalidCount => frame.u8(7),
         MetadataRejected::FeatureDowngrade { current } => {
             frame.u8(8);
@@ -252,6 +256,7 @@ fn decode_rejected(frame: &mut Decoder) -> Result<MetadataRejected, DecodeError>
         6 => MetadataRejected::InvalidNode(frame.u32()?),
         7 => MetadataRejected::InvalidCount,
         8 => MetadataRejected::FeatureDowngrade { current: frame.u16()? },
+        9 => MetadataRejected::PartitionsChanged { count: frame.u32()? },
         _ => return Err(frame.error("unknown reason of a rejection")),
     })
 }
@@ -284,6 +289,7 @@ mod tests {
             MetadataRejected::InvalidNode(9),
             MetadataRejected::InvalidCount,
             MetadataRejected::FeatureDowngrade { current: 4 },
+            MetadataRejected::PartitionsChanged { count: 5 },
         ];
         let gifts = [
             Done::Changed,

@@ -220,6 +220,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Deletes a topic; on success the next [`Backend::image`] lacks it.
     fn delete_topic(&self, id: TopicId) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
 
+    /// Adds partitions behind the first `count` that a topic has; on success the next [`Backend::image`] holds them.
+    fn create_partitions(
+        &self,
+        id: TopicId,
+        count: usize,
+        replicas: Vec<Vec<NodeId>>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
+
     /// Sets a topic's own configuration values, and removes those without a value; on success the next
     /// [`Backend::image`] holds the change.
     fn configure_topic(

@@ -8,6 +8,7 @@ pub mod access;
 mod alter_configs;
 mod api_versions;
 mod brokers;
+mod create_partitions;
 mod create_topics;
 mod delete_records;
 mod delete_topics;
@@ -169,6 +170,9 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::IncrementalAlterConfigs(request) => {
             Response::IncrementalAlterConfigs(alter_configs::change(node, context, request).await)
+        }
+        Request::CreatePartitions(request) => {
+            Response::CreatePartitions(create_partitions::answer(node, context, request).await)
         }
         Request::DescribeCluster(request) => {
             Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))

@@ -162,6 +162,11 @@ impl Changes<'_> {
             {
                 Ok(Done::Changed)
             }
+            Err(MetadataRejected::PartitionsChanged { count })
+                if is_uncertain && partitions_after(command) == Some(count) =>
+            {
+                Ok(Done::Changed)
+            }
             outcome => Ok(outcome?),
         }
     }
@@ -172,5 +177,15 @@ impl Changes<'_> {
             () = self.views.reach(version) => {}
             () = self.clock.sleep(CATCH_UP_LIMIT) => tracing::warn!("metadata of this node is seconds behind its leader's"),
         }
+    }
+}
+
+/// How many partitions a topic has once a change has added some.
+fn partitions_after(command: &MetadataCommand) -> Option<u32> {
+    match command {
+        MetadataCommand::CreatePartitions { first, partitions, .. } => {
+            first.checked_add(u32::try_from(partitions.len()).ok()?)
+        }
+        _ => None,
     }
 }
