@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     ops::Deref,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -253,6 +254,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Who leads a group, this node or another; the metadata group's leader is the controller. `None`: nobody who takes
     /// requests now, as far as this node knows.
     fn leadership(&self, group: GroupId) -> Option<Leadership>;
+
+    /// Lets another replica of a group lead. Whether it came to lead within the time.
+    fn elect(&self, group: GroupId, leader: ReplicaId, within: Duration) -> BoxFuture<'static, bool>;
 
     /// Whether a node is heard of.
     fn is_alive(&self, node: NodeId) -> bool;

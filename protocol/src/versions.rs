@@ -36,6 +36,8 @@ pub enum ApiKey {
     AlterConfigs = 33,
     /// Adds partitions to topics.
     CreatePartitions = 37,
+    /// Lets preferred replicas lead.
+    ElectLeaders = 43,
     /// Changes single values of it.
     IncrementalAlterConfigs = 44,
     /// Cluster id and brokers.
@@ -103,6 +105,8 @@ pub const TABLE: &[Api] = &[
     api(ApiKey::AlterConfigs, 0, 2, 2),
     // 3 throttles by the number of mutations.
     api(ApiKey::CreatePartitions, 0, 3, 2),
+    // 1 brings unclean elections.
+    api(ApiKey::ElectLeaders, 0, 2, 2),
     api(ApiKey::IncrementalAlterConfigs, 0, 1, 1),
     // 2 tells fenced brokers.
     api(ApiKey::DescribeCluster, 0, 2, 0),

@@ -107,6 +107,7 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::InitProducerId => "InitProducerId",
         ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
         ApiKey::CreatePartitions => "CreatePartitions",
+        ApiKey::ElectLeaders => "ElectLeaders",
         ApiKey::DescribeConfigs => "DescribeConfigs",
         ApiKey::AlterConfigs => "AlterConfigs",
         ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
@@ -137,6 +138,13 @@ pub fn count(response: &Response, each: impl FnMut(&'static str)) {
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
         }
         Response::CreatePartitions(r) => r.results.iter().for_each(|t| one(t.error_code)),
+        Response::ElectLeaders(r) => {
+            one(r.error_code);
+            r.replica_election_results
+                .iter()
+                .flat_map(|t| &t.partition_result)
+                .for_each(|p| one(p.error_code));
+        }
         Response::DescribeConfigs(r) => r.results.iter().for_each(|r| one(r.error_code)),
         Response::AlterConfigs(r) => r.responses.iter().for_each(|r| one(r.error_code)),
         Response::IncrementalAlterConfigs(r) => r.responses.iter().for_each(|r| one(r.error_code)),

@@ -326,6 +326,13 @@ impl Backend for Fake {
         Some(Leadership { leader, epoch: view.leader_epoch, in_sync: vec![leader] })
     }
 
+    fn elect(&self, group: GroupId, leader: ReplicaId, _: Duration) -> BoxFuture<'static, bool> {
+        let mut state = self.0.lock().unwrap();
+        let in_sync = state.leaders.get(&group).map_or(vec![leader], |known| known.in_sync.clone());
+        state.leaders.insert(group, Leadership { leader, epoch: LeaderEpoch(4), in_sync });
+        ready(true)
+    }
+
     fn is_alive(&self, node: NodeId) -> bool {
         !self.0.lock().unwrap().dead.contains(&node)
     }

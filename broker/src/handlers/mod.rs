@@ -14,6 +14,7 @@ mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod elect_leaders;
 mod errors;
 mod fetch;
 mod init_producer_id;
@@ -173,6 +174,9 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::CreatePartitions(request) => {
             Response::CreatePartitions(create_partitions::answer(node, context, request).await)
+        }
+        Request::ElectLeaders(request) => {
+            Response::ElectLeaders(elect_leaders::answer(node, context, version, request).await)
         }
         Request::DescribeCluster(request) => {
             Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))

@@ -369,6 +369,11 @@ impl Backend for NodeBackend {
         self.views.leadership(group)
     }
 
+    fn elect(&self, group: GroupId, leader: ReplicaId, within: Duration) -> BoxFuture<'static, bool> {
+        let node = self.clone();
+        Box::pin(async move { node.changes().elect(group, leader, within).await })
+    }
+
     fn is_alive(&self, node: NodeId) -> bool {
         node == self.node || self.views.is_alive(node)
     }

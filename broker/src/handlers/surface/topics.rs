@@ -235,6 +235,43 @@ pub async fn create_partitions(peer: &mut impl Peer, version: i16) {
     assert!(grown.partitions.len() == 3 && grown.partitions.iter().all(|at| at.leader_id == 1), "{grown:?}");
 }
 
+pub async fn elect_leaders(peer: &mut impl Peer, version: i16) {
+    let name = format!("elect-{version}");
+    create(peer, &name).await;
+    let asked = |topic: &str, partitions: Vec<i32>| {
+        message!(elect_leaders_request::TopicPartitions { topic: topic.into(), partitions: partitions })
+    };
+    let request = message!(ElectLeadersRequest {
+        topic_partitions: Some(vec![asked(&name, vec![0, 1]), asked("no-such", vec![0])]),
+        timeout_ms: 1_000,
+    });
+    let response = ask!(peer, version, ElectLeaders, request.clone());
+    let told: Vec<(&str, Vec<i16>)> = response
+        .replica_election_results
+        .iter()
+        .map(|topic| {
+            let codes = topic.partition_result.iter().map(|partition| partition.error_code).collect();
+            (topic.topic.as_str(), codes)
+        })
+        .collect();
+    let (unneeded, unknown) = (code(ErrorCode::ElectionNotNeeded), code(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(told, [(name.as_str(), vec![unneeded, unknown]), ("no-such", vec![unknown])]);
+    // Of all, only those that need it are told.
+    let all = message!(ElectLeadersRequest { topic_partitions: None, timeout_ms: 1_000 });
+    let response = ask!(peer, version, ElectLeaders, all);
+    assert_eq!((response.error_code, response.replica_election_results.len()), (OK, 0));
+    if version >= 1 {
+        let mut other = request;
+        for (kind, top, each) in [(1, OK, Some(unneeded)), (2, code(ErrorCode::InvalidRequest), None)] {
+            other.election_type = kind;
+            let response = ask!(peer, version, ElectLeaders, other.clone());
+            let first =
+                response.replica_election_results.first().map(|topic| topic.partition_result[0].error_code);
+            assert_eq!((response.error_code, first), (top, each));
+        }
+    }
+}
+
 pub async fn describe_configs(peer: &mut impl Peer, version: i16) {
     let name = format!("configs-{version}");
     create(peer, &name).await;
