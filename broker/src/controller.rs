@@ -1,4 +1,5 @@
-//! What one node asks of the node that leads the metadata group: a change of the metadata, and its outcome.
+//! What one node asks of the node that leads the metadata group: a change of the metadata, and its outcome. And what it asks
+//! of the leader of any group: to let another replica lead.
 //!
 //! ```text
 //! node that was asked                                       leader of group 0
@@ -14,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use varve_common::{
-    LogIndex, NodeId, Term, TopicId,
+    GroupId, LogIndex, NodeId, ReplicaId, Term, TopicId,
     clock::BoxFuture,
     codec::{DecodeError, Decoder, Encoder},
 };
@@ -23,8 +24,10 @@ use varve_replica::metadata::{MetadataDone, MetadataRejected};
 
 use crate::runtime::backend::NodeBackend;
 
-/// The first byte of a request and of its reply. A later form takes another.
+/// The first byte of a reply, and of a request for a change. A later form takes another.
 const VERSION: u8 = 1;
+/// The first byte of a request to hand over.
+const TRANSFER: u8 = 2;
 
 /// Carries requests to another node.
 pub trait Controller: Send + Sync + 'static {
@@ -115,6 +118,32 @@ pub enum Outcome {
     Storage,
 }
 
+/// What a node is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// To change the metadata.
+    Change(MetadataCommand),
+    /// To let another replica lead a group that it leads. The reply says that it will try.
+    Transfer {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        to: ReplicaId,
+    },
+}
+
+/// Asks to hand over.
+#[must_use]
+pub fn encode_transfer(group: GroupId, to: ReplicaId) -> Bytes {
+    let mut encoder = Encoder::new();
+    encoder.u8(TRANSFER);
+    encoder.frame(|frame| {
+        frame.u64(group.0);
+        frame.u64(to.get());
+    });
+    encoder.finish()
+}
+
 /// A change as it travels.
 #[must_use]
 pub fn encode_request(command: &MetadataCommand) -> Bytes {
@@ -124,15 +153,29 @@ pub fn encode_request(command: &MetadataCommand) -> Bytes {
     encoder.finish()
 }
 
-/// Reads what [`encode_request`] wrote.
-pub fn decode_request(request: Bytes) -> Result<MetadataCommand, DecodeError> {
+/// Reads what [`encode_request`] or [`encode_transfer`] wrote.
+pub fn decode_request(request: Bytes) -> Result<Request, DecodeError> {
+    if request.first() == Some(&TRANSFER) {
+        return decode_transfer(request.slice(1..));
+    }
     let mut decoder = versioned(request)?;
     let rest = decoder.remaining();
     let (_, command) = Command::decode(decoder.raw(rest)?)?;
     match command {
-        Command::Metadata(command) => Ok(command),
+        Command::Metadata(command) => Ok(Request::Change(command)),
         _ => Err(decoder.error("a command of another group")),
     }
+}
+
+fn decode_transfer(request: Bytes) -> Result<Request, DecodeError> {
+    let mut decoder = Decoder::new(request);
+    let asked = decoder.frame(|frame| {
+        let group = GroupId(frame.u64()?);
+        let to = ReplicaId::from_raw(frame.u64()?).ok_or_else(|| frame.error("replica id out of range"))?;
+        Ok(Request::Transfer { group, to })
+    })?;
+    decoder.finish()?;
+    Ok(asked)
 }
 
 fn versioned(bytes: Bytes) -> Result<Decoder, DecodeError> {
@@ -234,6 +277,10 @@ fn encode_rejected(frame: &mut Encoder, rejected: &MetadataRejected) {
             frame.u8(6);
             frame.u32(*node);
         }
+        MetadataRejected::PartitionsChanged { count } => {
+            frame.u8(9);
+            frame.u32(*count);
+        }
         MetadataRejected::InvalidCount => frame.u8(7),
         MetadataRejected::FeatureDowngrade { current } => {
             frame.u8(8);
@@ -252,6 +299,7 @@ fn decode_rejected(frame: &mut Decoder) -> Result<MetadataRejected, DecodeError>
         6 => MetadataRejected::InvalidNode(frame.u32()?),
         7 => MetadataRejected::InvalidCount,
         8 => MetadataRejected::FeatureDowngrade { current: frame.u16()? },
+        9 => MetadataRejected::PartitionsChanged { count: frame.u32()? },
         _ => return Err(frame.error("unknown reason of a rejection")),
     })
 }
@@ -274,7 +322,9 @@ mod tests {
     #[test]
     fn requests_and_replies_round_trip_and_others_are_refused() {
         let command = MetadataCommand::AllocateReplicaIds { node: 3, count: 7 };
-        assert_eq!(decode_request(encode_request(&command)), Ok(command));
+        assert_eq!(decode_request(encode_request(&command)), Ok(Request::Change(command)));
+        let (group, to) = (GroupId(7), ReplicaId::new(NodeId::new(2).unwrap(), 3).unwrap());
+        assert_eq!(decode_request(encode_transfer(group, to)), Ok(Request::Transfer { group, to }));
         let rejections = [
             MetadataRejected::TopicExists { id: TopicId::from_random(5) },
             MetadataRejected::TopicIdTaken,
@@ -284,6 +334,7 @@ mod tests {
             MetadataRejected::InvalidNode(9),
             MetadataRejected::InvalidCount,
             MetadataRejected::FeatureDowngrade { current: 4 },
+            MetadataRejected::PartitionsChanged { count: 5 },
         ];
         let gifts = [
             Done::Changed,
@@ -307,7 +358,7 @@ mod tests {
             }
         }
         let records = varve_formats::command::encode_records(b"batch", Term(1), 2);
-        for garbage in [&b""[..], b"\x02", b"\x01", &[&[VERSION], &records[..]].concat()] {
+        for garbage in [&b""[..], b"\x02", b"\x03", b"\x01", &[&[VERSION], &records[..]].concat()] {
             assert!(decode_request(Bytes::copy_from_slice(garbage)).is_err());
         }
     }

@@ -7,6 +7,7 @@ use std::{
     collections::BTreeMap,
     ops::Deref,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -220,6 +221,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Deletes a topic; on success the next [`Backend::image`] lacks it.
     fn delete_topic(&self, id: TopicId) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
 
+    /// Adds partitions behind the first `count` that a topic has; on success the next [`Backend::image`] holds them.
+    fn create_partitions(
+        &self,
+        id: TopicId,
+        count: usize,
+        replicas: Vec<Vec<NodeId>>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
+
     /// Sets a topic's own configuration values, and removes those without a value; on success the next
     /// [`Backend::image`] holds the change.
     fn configure_topic(
@@ -245,6 +254,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Who leads a group, this node or another; the metadata group's leader is the controller. `None`: nobody who takes
     /// requests now, as far as this node knows.
     fn leadership(&self, group: GroupId) -> Option<Leadership>;
+
+    /// Lets another replica of a group lead. Whether it came to lead within the time.
+    fn elect(&self, group: GroupId, leader: ReplicaId, within: Duration) -> BoxFuture<'static, bool>;
 
     /// Whether a node is heard of.
     fn is_alive(&self, node: NodeId) -> bool;

@@ -167,6 +167,10 @@ error_codes! {
     PreferredLeaderNotAvailable = 80, "PREFERRED_LEADER_NOT_AVAILABLE", retry;
     /// Another member has this instance id.
     FencedInstanceId = 82, "FENCED_INSTANCE_ID", give_up;
+    /// No replica that may lead is there.
+    EligibleLeadersNotAvailable = 83, "ELIGIBLE_LEADERS_NOT_AVAILABLE", retry;
+    /// The partition has the leader that it is to have.
+    ElectionNotNeeded = 84, "ELECTION_NOT_NEEDED", retry;
     /// A record or batch breaks a rule.
     InvalidRecord = 87, "INVALID_RECORD", give_up;
     /// A transaction holds the offset.

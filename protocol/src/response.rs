@@ -163,6 +163,8 @@ responses! {
     OffsetForLeaderEpoch(OffsetForLeaderEpochResponse),
     DescribeConfigs(DescribeConfigsResponse),
     AlterConfigs(AlterConfigsResponse),
+    CreatePartitions(CreatePartitionsResponse),
+    ElectLeaders(ElectLeadersResponse),
     IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
     DescribeCluster(DescribeClusterResponse),
 }

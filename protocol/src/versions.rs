@@ -34,6 +34,10 @@ pub enum ApiKey {
     DescribeConfigs = 32,
     /// Replaces a topic's own configuration.
     AlterConfigs = 33,
+    /// Adds partitions to topics.
+    CreatePartitions = 37,
+    /// Lets preferred replicas lead.
+    ElectLeaders = 43,
     /// Changes single values of it.
     IncrementalAlterConfigs = 44,
     /// Cluster id and brokers.
@@ -99,6 +103,10 @@ pub const TABLE: &[Api] = &[
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
     api(ApiKey::DescribeConfigs, 1, 4, 4),
     api(ApiKey::AlterConfigs, 0, 2, 2),
+    // 3 throttles by the number of mutations.
+    api(ApiKey::CreatePartitions, 0, 3, 2),
+    // 1 brings unclean elections.
+    api(ApiKey::ElectLeaders, 0, 2, 2),
     api(ApiKey::IncrementalAlterConfigs, 0, 1, 1),
     // 2 tells fenced brokers.
     api(ApiKey::DescribeCluster, 0, 2, 0),

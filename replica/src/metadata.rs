@@ -16,7 +16,7 @@ use varve_common::{
 };
 use varve_consensus::EntryKind;
 use varve_formats::command::{
-    BrokerRegistration, Command, CreateTopic, MetadataCommand, PublishedCheckpoint,
+    BrokerRegistration, Command, CreateTopic, MetadataCommand, PartitionAssignment, PublishedCheckpoint,
 };
 
 pub use image::{Broker, Deletion, Image, Partition, Topic};
@@ -40,6 +40,8 @@ pub enum MetadataDone {
     },
     /// The topic exists, with its groups.
     TopicCreated(Arc<Topic>),
+    /// The topic has more partitions, with their groups.
+    PartitionsCreated(Arc<Topic>),
     /// The topic is gone; its deletion is journaled.
     TopicDeleted(Arc<Topic>),
     /// The deletion's journal entry ended.
@@ -90,6 +92,12 @@ pub enum MetadataRejected {
     /// No partitions, too many, or one without replicas. INVALID_PARTITIONS.
     #[error("invalid partitions")]
     InvalidPartitions,
+    /// The topic has another number of partitions than the command builds on. INVALID_PARTITIONS.
+    #[error("the topic has {count} partitions")]
+    PartitionsChanged {
+        /// How many it has.
+        count: u32,
+    },
     /// Not a node id.
     #[error("invalid node id {0}")]
     InvalidNode(u32),
@@ -189,6 +197,9 @@ impl MetadataState {
                 Ok(MetadataDone::TopicReaped)
             }
             MetadataCommand::SetTopicConfigs { id, configs } => self.configure(id, configs),
+            MetadataCommand::CreatePartitions { id, first, partitions } => {
+                self.create_partitions(id, first, partitions)
+            }
             MetadataCommand::AllocateProducerIds { count } => self.allocate_producer_ids(count),
             MetadataCommand::AllocateReplicaIds { node, count } => self.allocate_replica_ids(node, count),
             MetadataCommand::SetFeature { name, level } => self.set_feature(name, level),
@@ -206,14 +217,7 @@ impl MetadataState {
 
     fn create(&mut self, command: CreateTopic) -> Result<MetadataDone, MetadataRejected> {
         self.check_new(&command)?;
-        let mut partitions = Vec::with_capacity(command.partitions.len());
-        for (number, assignment) in command.partitions.into_iter().enumerate() {
-            let partition = PartitionIndex(i32::try_from(number).expect("checked against PARTITIONS_MAX"));
-            let group = GroupId(self.image.next_group);
-            self.image.next_group += 1;
-            Arc::make_mut(&mut self.image.groups).insert(group, (command.id, partition));
-            partitions.push(Partition { group, replicas: assignment.replicas });
-        }
+        let partitions = self.found(command.id, 0, command.partitions);
         let topic = Arc::new(Topic {
             id: command.id,
             name: command.name.as_str().into(),
@@ -224,6 +228,43 @@ impl MetadataState {
         Arc::make_mut(&mut self.image.names).insert(Arc::clone(&topic.name), command.id);
         Arc::make_mut(&mut self.image.topics).insert(command.id, Arc::clone(&topic));
         Ok(MetadataDone::TopicCreated(topic))
+    }
+
+    /// Gives new partitions of a topic their groups.
+    fn found(&mut self, id: TopicId, first: usize, assignments: Vec<PartitionAssignment>) -> Vec<Partition> {
+        let mut partitions = Vec::with_capacity(assignments.len());
+        for (number, assignment) in (first..).zip(assignments) {
+            let partition = PartitionIndex(i32::try_from(number).expect("checked against PARTITIONS_MAX"));
+            let group = GroupId(self.image.next_group);
+            self.image.next_group += 1;
+            Arc::make_mut(&mut self.image.groups).insert(group, (id, partition));
+            partitions.push(Partition { group, replicas: assignment.replicas });
+        }
+        partitions
+    }
+
+    fn create_partitions(
+        &mut self,
+        id: TopicId,
+        first: u32,
+        assignments: Vec<PartitionAssignment>,
+    ) -> Result<MetadataDone, MetadataRejected> {
+        let mut topic = self.image.topics.get(&id).ok_or(MetadataRejected::UnknownTopic)?.as_ref().clone();
+        let count = topic.partitions.len();
+        if usize::try_from(first) != Ok(count) {
+            let count = u32::try_from(count).expect("checked against PARTITIONS_MAX");
+            return Err(MetadataRejected::PartitionsChanged { count });
+        }
+        if count + assignments.len() > PARTITIONS_MAX
+            || assignments.is_empty()
+            || assignments.iter().any(|each| each.replicas.is_empty())
+        {
+            return Err(MetadataRejected::InvalidPartitions);
+        }
+        topic.partitions.extend(self.found(id, count, assignments));
+        let topic = Arc::new(topic);
+        Arc::make_mut(&mut self.image.topics).insert(id, Arc::clone(&topic));
+        Ok(MetadataDone::PartitionsCreated(topic))
     }
 
     fn check_new(&self, command: &CreateTopic) -> Result<(), MetadataRejected> {

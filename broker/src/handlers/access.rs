@@ -12,6 +12,7 @@ pub enum Operation {
     Write,
     Create,
     Delete,
+    Alter,
     Describe,
     DescribeConfigs,
     AlterConfigs,

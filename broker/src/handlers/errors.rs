@@ -63,7 +63,7 @@ impl Coded for MetadataRejected {
             Self::TopicExists { .. } | Self::TopicIdTaken => ErrorCode::TopicAlreadyExists,
             Self::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
             Self::InvalidName => ErrorCode::InvalidTopicException,
-            Self::InvalidPartitions => ErrorCode::InvalidPartitions,
+            Self::InvalidPartitions | Self::PartitionsChanged { .. } => ErrorCode::InvalidPartitions,
             Self::InvalidNode(_) | Self::InvalidCount | Self::FeatureDowngrade { .. } => {
                 ErrorCode::PolicyViolation
             }
@@ -106,6 +106,8 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::DeleteRecords => "DeleteRecords",
         ApiKey::InitProducerId => "InitProducerId",
         ApiKey::OffsetForLeaderEpoch => "OffsetForLeaderEpoch",
+        ApiKey::CreatePartitions => "CreatePartitions",
+        ApiKey::ElectLeaders => "ElectLeaders",
         ApiKey::DescribeConfigs => "DescribeConfigs",
         ApiKey::AlterConfigs => "AlterConfigs",
         ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
@@ -134,6 +136,14 @@ pub fn count(response: &Response, each: impl FnMut(&'static str)) {
         Response::InitProducerId(r) => one(r.error_code),
         Response::OffsetForLeaderEpoch(r) => {
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::CreatePartitions(r) => r.results.iter().for_each(|t| one(t.error_code)),
+        Response::ElectLeaders(r) => {
+            one(r.error_code);
+            r.replica_election_results
+                .iter()
+                .flat_map(|t| &t.partition_result)
+                .for_each(|p| one(p.error_code));
         }
         Response::DescribeConfigs(r) => r.results.iter().for_each(|r| one(r.error_code)),
         Response::AlterConfigs(r) => r.responses.iter().for_each(|r| one(r.error_code)),

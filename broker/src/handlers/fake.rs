@@ -44,6 +44,26 @@ struct State {
     replicas: u64,
 }
 
+impl State {
+    fn found(&mut self, metadata: &mut metadata::Image, replicas: Vec<Vec<NodeId>>) -> Vec<Partition> {
+        let mut partitions = Vec::new();
+        for nodes in replicas {
+            let group = GroupId(metadata.next_group);
+            metadata.next_group += 1;
+            if nodes.contains(&node_id()) {
+                let log = Log { batches: Vec::new(), view: watch::Sender::new(Arc::new(empty_view())) };
+                self.logs.insert(group, log);
+            }
+            let mut incarnate = |node: NodeId| {
+                self.replicas += 1;
+                ReplicaId::new(node, self.replicas).unwrap()
+            };
+            partitions.push(Partition { group, replicas: nodes.into_iter().map(&mut incarnate).collect() });
+        }
+        partitions
+    }
+}
+
 /// A partition whose records are in the object store.
 struct Cold {
     batch: Bytes,
@@ -184,20 +204,7 @@ impl Backend for Fake {
         let mut state = self.0.lock().unwrap();
         let mut metadata = metadata::Image::clone(&state.image);
         let name: Arc<str> = topic.name.into();
-        let mut partitions = Vec::new();
-        for nodes in topic.replicas {
-            let group = GroupId(metadata.next_group);
-            metadata.next_group += 1;
-            if nodes.contains(&node_id()) {
-                let log = Log { batches: Vec::new(), view: watch::Sender::new(Arc::new(empty_view())) };
-                state.logs.insert(group, log);
-            }
-            let mut incarnate = |node: NodeId| {
-                state.replicas += 1;
-                ReplicaId::new(node, state.replicas).unwrap()
-            };
-            partitions.push(Partition { group, replicas: nodes.into_iter().map(&mut incarnate).collect() });
-        }
+        let partitions = state.found(&mut metadata, topic.replicas);
         let made = Topic {
             id: topic.id,
             name: Arc::clone(&name),
@@ -218,6 +225,22 @@ impl Backend for Fake {
             return ready(Err(MetadataRejected::UnknownTopic.into()));
         };
         Arc::make_mut(&mut metadata.names).remove(&topic.name);
+        state.image = Arc::new(state.image.advance(metadata));
+        ready(Ok(()))
+    }
+
+    fn create_partitions(
+        &self,
+        id: TopicId,
+        count: usize,
+        replicas: Vec<Vec<NodeId>>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let mut topic = Topic::clone(&metadata.topics[&id]);
+        assert_eq!(topic.partitions.len(), count);
+        topic.partitions.extend(state.found(&mut metadata, replicas));
+        Arc::make_mut(&mut metadata.topics).insert(id, Arc::new(topic));
         state.image = Arc::new(state.image.advance(metadata));
         ready(Ok(()))
     }
@@ -301,6 +324,13 @@ impl Backend for Fake {
         let view = state.logs.get(&group)?.view.borrow();
         let leader = view.leader.filter(|leader| *leader != view.replica || view.ready)?;
         Some(Leadership { leader, epoch: view.leader_epoch, in_sync: vec![leader] })
+    }
+
+    fn elect(&self, group: GroupId, leader: ReplicaId, _: Duration) -> BoxFuture<'static, bool> {
+        let mut state = self.0.lock().unwrap();
+        let in_sync = state.leaders.get(&group).map_or(vec![leader], |known| known.in_sync.clone());
+        state.leaders.insert(group, Leadership { leader, epoch: LeaderEpoch(4), in_sync });
+        ready(true)
     }
 
     fn is_alive(&self, node: NodeId) -> bool {

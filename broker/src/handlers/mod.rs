@@ -8,11 +8,13 @@ pub mod access;
 mod alter_configs;
 mod api_versions;
 mod brokers;
+mod create_partitions;
 mod create_topics;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod elect_leaders;
 mod errors;
 mod fetch;
 mod init_producer_id;
@@ -169,6 +171,12 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::IncrementalAlterConfigs(request) => {
             Response::IncrementalAlterConfigs(alter_configs::change(node, context, request).await)
+        }
+        Request::CreatePartitions(request) => {
+            Response::CreatePartitions(create_partitions::answer(node, context, request).await)
+        }
+        Request::ElectLeaders(request) => {
+            Response::ElectLeaders(elect_leaders::answer(node, context, version, request).await)
         }
         Request::DescribeCluster(request) => {
             Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))

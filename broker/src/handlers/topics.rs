@@ -149,13 +149,18 @@ fn placed(node: &Node, wish: &Wish<'_>) -> Result<Vec<Vec<NodeId>>, TopicRefusal
         asked if asked < 1 => return Err(TopicRefusal::ReplicationFactorZero),
         asked => asked,
     };
+    place(node, partitions, usize::try_from(asked).expect("it is above 0"))
+}
+
+/// Chooses brokers for `partitions` new partitions, of `factor` replicas each.
+pub fn place(node: &Node, partitions: i32, factor: usize) -> Result<Vec<Vec<NodeId>>, TopicRefusal> {
     let candidates =
         placement::candidates(&node.backend.image(), node.id, |broker| node.backend.is_alive(broker));
-    let factor = usize::try_from(asked).expect("it is above 0");
     if factor > candidates.len() {
+        let asked = i16::try_from(factor).unwrap_or(i16::MAX);
         return Err(TopicRefusal::ReplicationFactor { asked, brokers: candidates.len() });
     }
-    let count = usize::try_from(partitions).expect("it is above 0");
+    let count = usize::try_from(partitions).expect("it was checked to be above 0");
     Ok(placement::place(candidates, count, factor, node.entropy.next_u64()))
 }
 

@@ -121,10 +121,27 @@ impl NodeBackend {
         let id = topic.id;
         let command = CreateTopic { id, name: topic.name, partitions, configs: topic.configs };
         self.change(MetadataCommand::CreateTopic(command)).await?;
-        // Clients that create a topic use it at once: give its partitions a moment to lead.
-        let limit = self.clock.sleep(LEAD_LIMIT);
-        tokio::select! { () = self.views.led(id) => {}, () = limit => {} }
+        self.led(id).await;
         Ok(())
+    }
+
+    async fn extend(
+        self,
+        id: TopicId,
+        count: usize,
+        replicas: Vec<Vec<NodeId>>,
+    ) -> Result<(), MetadataRefusal> {
+        let partitions = self.incarnate(&replicas).await?;
+        let first = u32::try_from(count).map_err(|_| MetadataRejected::InvalidPartitions)?;
+        self.change(MetadataCommand::CreatePartitions { id, first, partitions }).await?;
+        self.led(id).await;
+        Ok(())
+    }
+
+    /// Clients that create partitions use them at once: gives them a moment to lead.
+    async fn led(&self, topic: TopicId) {
+        let limit = self.clock.sleep(LEAD_LIMIT);
+        tokio::select! { () = self.views.led(topic) => {}, () = limit => {} }
     }
 
     /// What the bucket did not give is told apart from what it has lost.
@@ -273,6 +290,15 @@ impl Backend for NodeBackend {
         Box::pin(async move { node.change(MetadataCommand::DeleteTopic { id }).await.map(drop) })
     }
 
+    fn create_partitions(
+        &self,
+        id: TopicId,
+        count: usize,
+        replicas: Vec<Vec<NodeId>>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        Box::pin(self.clone().extend(id, count, replicas))
+    }
+
     fn configure_topic(
         &self,
         id: TopicId,
@@ -341,6 +367,11 @@ impl Backend for NodeBackend {
             return Some(Leadership { leader, epoch: LeaderEpoch(0), in_sync: vec![leader] });
         }
         self.views.leadership(group)
+    }
+
+    fn elect(&self, group: GroupId, leader: ReplicaId, within: Duration) -> BoxFuture<'static, bool> {
+        let node = self.clone();
+        Box::pin(async move { node.changes().elect(group, leader, within).await })
     }
 
     fn is_alive(&self, node: NodeId) -> bool {

@@ -10,16 +10,17 @@ mod tests;
 use std::time::Duration;
 
 use bytes::Bytes;
-use varve_common::{Clock, GroupId, LogIndex, NodeId};
+use varve_common::{Clock, GroupId, LogIndex, NodeId, ReplicaId};
 use varve_formats::command::MetadataCommand;
-use varve_replica::{Input, Refusal, Reply, metadata::MetadataRejected};
+use varve_replica::{Input, PeerInput, Refusal, Reply, metadata::MetadataRejected};
 
 use super::{
-    mailbox::{Mailbox, Stopped},
+    mailbox::{Mail, Mailbox, Stopped},
     views::Views,
 };
 use crate::{
-    controller::{self, Done, Link, Outcome, Unanswered},
+    controller::{self, Done, Link, Outcome, Request, Unanswered},
+    driver::Event,
     node::MetadataRefusal,
 };
 
@@ -132,13 +133,43 @@ impl Changes<'_> {
     /// Answers another node's request.
     pub async fn answer(&self, request: Bytes) -> Bytes {
         let outcome = match controller::decode_request(request) {
-            Ok(command) => self.propose(command).await,
+            Ok(Request::Change(command)) => self.propose(command).await,
+            Ok(Request::Transfer { group, to }) => self.hand_over(group, to),
             Err(error) => {
                 tracing::warn!(%error, "another node's request cannot be read");
                 Outcome::Busy
             }
         };
         controller::encode_reply(&outcome)
+    }
+
+    /// Lets another replica lead a group, wherever it is led now; whether it came to lead within the time.
+    pub async fn elect(&self, group: GroupId, to: ReplicaId, within: Duration) -> bool {
+        let Some(known) = self.views.leadership(group) else { return false };
+        let elected = async {
+            let leader = known.leader.node();
+            let asked = if leader == self.node {
+                self.hand_over(group, to)
+            } else {
+                self.forward(leader, controller::encode_transfer(group, to)).await
+            };
+            // An answer that was lost may have been a yes.
+            let may_be = matches!(asked, Outcome::Applied { .. } | Outcome::Unknown);
+            if may_be {
+                self.views.led_by(group, to.node()).await;
+            }
+            may_be
+        };
+        tokio::select! { elected = elected => elected, () = self.clock.sleep(within) => false }
+    }
+
+    fn hand_over(&self, group: GroupId, to: ReplicaId) -> Outcome {
+        let transfer = Event::Peer(PeerInput::Transfer { group, to });
+        if self.mailbox.send(Mail::Event(Box::new(transfer))) {
+            Outcome::Applied { version: self.views.image().index, outcome: Ok(Done::Changed) }
+        } else {
+            Outcome::Storage
+        }
     }
 
     /// What whoever asked is told.
@@ -162,6 +193,11 @@ impl Changes<'_> {
             {
                 Ok(Done::Changed)
             }
+            Err(MetadataRejected::PartitionsChanged { count })
+                if is_uncertain && partitions_after(command) == Some(count) =>
+            {
+                Ok(Done::Changed)
+            }
             outcome => Ok(outcome?),
         }
     }
@@ -172,5 +208,15 @@ impl Changes<'_> {
             () = self.views.reach(version) => {}
             () = self.clock.sleep(CATCH_UP_LIMIT) => tracing::warn!("metadata of this node is seconds behind its leader's"),
         }
+    }
+}
+
+/// How many partitions a topic has once a change has added some.
+fn partitions_after(command: &MetadataCommand) -> Option<u32> {
+    match command {
+        MetadataCommand::CreatePartitions { first, partitions, .. } => {
+            first.checked_add(u32::try_from(partitions.len()).ok()?)
+        }
+        _ => None,
     }
 }

@@ -163,6 +163,24 @@ impl Views {
         }
     }
 
+    /// Until a node leads a group. A leader that is elected says so itself, or the replica here knows it.
+    pub async fn led_by(&self, group: GroupId, node: NodeId) {
+        let mut told = self.told.subscribe();
+        loop {
+            let view = self.watch(group);
+            if self.leadership(group).is_some_and(|known| known.leader.node() == node) {
+                return;
+            }
+            let here = async {
+                match view {
+                    Some(mut view) => drop(view.changed().await),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! { () = here => {}, _ = told.changed() => {} }
+        }
+    }
+
     async fn led_one(&self, topic: TopicId, group: GroupId) {
         let (mut added, mut told) = (self.added.subscribe(), self.told.subscribe());
         loop {

@@ -32,6 +32,15 @@ pub enum MetadataCommand {
         /// Name and value.
         configs: Vec<(String, Option<String>)>,
     },
+    /// Adds partitions behind those that a topic has.
+    CreatePartitions {
+        /// Which topic.
+        id: TopicId,
+        /// How many it has: with another number than this nothing is added.
+        first: u32,
+        /// The new ones.
+        partitions: Vec<PartitionAssignment>,
+    },
     /// Hands out the next `count` producer ids.
     AllocateProducerIds {
         /// How many.
@@ -97,6 +106,7 @@ impl MetadataCommand {
     const ALLOCATE_PRODUCER_IDS: u8 = 6;
     const ALLOCATE_REPLICA_IDS: u8 = 7;
     const SET_FEATURE: u8 = 8;
+    const CREATE_PARTITIONS: u8 = 9;
 
     pub(super) fn encode(&self, frame: &mut Encoder) {
         match self {
@@ -123,6 +133,12 @@ impl MetadataCommand {
                     frame.string(name);
                     encode_option(frame, value.as_deref(), Encoder::string);
                 });
+            }
+            Self::CreatePartitions { id, first, partitions } => {
+                frame.u8(Self::CREATE_PARTITIONS);
+                frame.topic_id(*id);
+                frame.u32(*first);
+                encode_list(frame, partitions);
             }
             Self::AllocateProducerIds { count } => {
                 frame.u8(Self::ALLOCATE_PRODUCER_IDS);
@@ -153,6 +169,11 @@ impl MetadataCommand {
                     frame.list(5, |frame| Ok((frame.string()?, decode_option(frame, Decoder::string)?)))?;
                 Self::SetTopicConfigs { id, configs }
             }
+            Self::CREATE_PARTITIONS => Self::CreatePartitions {
+                id: frame.topic_id()?,
+                first: frame.u32()?,
+                partitions: decode_list(frame)?,
+            },
             Self::ALLOCATE_PRODUCER_IDS => Self::AllocateProducerIds { count: frame.u32()? },
             Self::ALLOCATE_REPLICA_IDS => {
                 Self::AllocateReplicaIds { node: frame.u32()?, count: frame.u32()? }

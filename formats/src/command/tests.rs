@@ -109,9 +109,13 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
             metadata(MetadataCommand::CreateTopic(CreateTopic {
                 id: topic,
                 name: "orders".into(),
-                partitions: vec![assignment],
+                partitions: vec![assignment.clone()],
                 configs: vec![("retention.ms".into(), "1".into())],
             })),
+        ),
+        (
+            "create_partitions",
+            metadata(MetadataCommand::CreatePartitions { id: topic, first: 3, partitions: vec![assignment] }),
         ),
         ("delete_topic", metadata(MetadataCommand::DeleteTopic { id: topic })),
         ("topic_reaped", metadata(MetadataCommand::TopicReaped { id: topic })),

@@ -42,6 +42,13 @@ pub enum PeerInput {
         /// Which group.
         group: GroupId,
     },
+    /// Hands leadership to another voter, where this node leads; nothing comes back.
+    Transfer {
+        /// Of which group.
+        group: GroupId,
+        /// To whom.
+        to: ReplicaId,
+    },
     /// The connection to a node broke, or its queue was full and something was thrown away.
     Unreachable(NodeId),
 }

@@ -1,7 +1,6 @@
 //! The metadata's answers, and its stored form.
 
 use varve_common::ReplicaId;
-use varve_formats::command::PartitionAssignment;
 
 use super::*;
 
@@ -49,6 +48,28 @@ fn topics_get_groups_in_order_and_names_are_unique() {
     assert_eq!(outcomes[1], Err(MetadataRejected::TopicExists { id: TopicId::from_random(1) }));
     assert_eq!(outcomes[2], Err(MetadataRejected::TopicIdTaken));
     assert_eq!(state.image().partition_of(GroupId(2)).unwrap().1, PartitionIndex(1));
+}
+
+#[test]
+fn partitions_are_added_behind_those_that_are_there_and_only_where_the_number_is_as_believed() {
+    let id = TopicId::from_random(1);
+    let more = |first: u32, count: usize| {
+        let replica = ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap();
+        let partitions = vec![PartitionAssignment { group: 0, replicas: vec![replica] }; count];
+        MetadataCommand::CreatePartitions { id, first, partitions }
+    };
+    let commands = vec![create(1, "a", 2), create(2, "b", 1), more(2, 2), more(2, 2), more(4, 0)];
+    let (state, outcomes) = state_after(commands);
+    let topic = state.image().topic_by_name("a").unwrap();
+    let groups: Vec<u64> = topic.partitions.iter().map(|partition| partition.group.0).collect();
+    assert_eq!(groups, [1, 2, 4, 5]);
+    assert_eq!(state.image().partition_of(GroupId(5)).unwrap().1, PartitionIndex(3));
+    assert_eq!(outcomes[2], Ok(MetadataDone::PartitionsCreated(Arc::clone(topic))));
+    assert_eq!(outcomes[3], Err(MetadataRejected::PartitionsChanged { count: 4 }));
+    assert_eq!(outcomes[4], Err(MetadataRejected::InvalidPartitions));
+    let (_, outcomes) = state_after(vec![more(0, 1)]);
+    assert_eq!(outcomes, [Err(MetadataRejected::UnknownTopic)]);
+    assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
 }
 
 #[test]

@@ -73,6 +73,9 @@ impl Shard {
             PeerInput::Pulse { from, pulse } => drop(self.groups.receive_pulse(from, pulse)),
             PeerInput::Fetched { group, fetch, entries } => self.fetched(group, &fetch, &entries),
             PeerInput::Read { ticket, group } => self.read(ticket, group),
+            PeerInput::Transfer { group, to } => {
+                self.groups.update(group, |hosted| hosted.raft.transfer(to));
+            }
             PeerInput::Unreachable(node) => self.unreachable(node),
         }
         for id in self.groups.take_touched() {

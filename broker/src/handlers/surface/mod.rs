@@ -34,6 +34,8 @@ async fn one(peer: &mut impl Peer, key: ApiKey, version: i16) {
         ApiKey::DeleteRecords => records::delete_records(peer, version).await,
         ApiKey::DescribeConfigs => topics::describe_configs(peer, version).await,
         ApiKey::AlterConfigs => configs::replace(peer, version).await,
+        ApiKey::CreatePartitions => topics::create_partitions(peer, version).await,
+        ApiKey::ElectLeaders => topics::elect_leaders(peer, version).await,
         ApiKey::IncrementalAlterConfigs => configs::change(peer, version).await,
         ApiKey::DescribeCluster => topics::describe_cluster(peer, version).await,
         ApiKey::ApiVersions => topics::api_versions(peer, version).await,

@@ -183,6 +183,95 @@ pub async fn delete_topics(peer: &mut impl Peer, version: i16) {
     assert_eq!(response.responses[2].name.as_ref().unwrap().as_str(), name);
 }
 
+pub async fn create_partitions(peer: &mut impl Peer, version: i16) {
+    let names = ["more", "same", "less", "none", "hand", "hands", "uneven", "elsewhere", "gap"];
+    let name = |kind: &str| format!("partitions-{version}-{kind}");
+    for kind in names {
+        create(peer, &name(kind)).await;
+    }
+    let asked = |kind: &str, count: i32, assignments: Option<&[&[i32]]>| {
+        let assignment = |brokers: &&[i32]| {
+            message!(create_partitions_request::CreatePartitionsAssignment { broker_ids: brokers.to_vec() })
+        };
+        message!(create_partitions_request::CreatePartitionsTopic {
+            name: name(kind).into(),
+            count: count,
+            assignments: assignments.map(|given| given.iter().map(assignment).collect()),
+        })
+    };
+    let (invalid, assignment) =
+        (code(ErrorCode::InvalidPartitions), code(ErrorCode::InvalidReplicaAssignment));
+    let topics = vec![
+        (asked("more", 3, None), OK),
+        (asked("same", 1, None), invalid),
+        (asked("less", 0, None), invalid),
+        (asked("hand", 2, Some(&[&[1]])), OK),
+        (asked("hands", 2, Some(&[&[1], &[1]])), assignment),
+        (asked("uneven", 2, Some(&[&[1, 1]])), assignment),
+        (asked("elsewhere", 2, Some(&[&[9]])), assignment),
+        (asked("unknown", 2, None), code(ErrorCode::UnknownTopicOrPartition)),
+        (asked("gap", 200_000, None), invalid),
+        (asked("twice", 2, None), code(ErrorCode::InvalidRequest)),
+    ];
+    let mut expected: Vec<(String, i16)> =
+        topics.iter().map(|(topic, code)| (topic.name.to_string(), *code)).collect();
+    expected.sort();
+    let mut topics: Vec<_> = topics.into_iter().map(|(topic, _)| topic).collect();
+    topics.push(asked("twice", 2, None));
+    for validate_only in [true, false] {
+        let request = message!(CreatePartitionsRequest {
+            topics: topics.clone(),
+            validate_only: validate_only,
+            timeout_ms: 10_000
+        });
+        let response = ask!(peer, version, CreatePartitions, request);
+        let mut told: Vec<(String, i16)> =
+            response.results.iter().map(|result| (result.name.to_string(), result.error_code)).collect();
+        told.sort();
+        assert_eq!(told, expected, "version {version}: {response:?}");
+    }
+    let request = message!(MetadataRequest { topics: Some(vec![wanted(Some(&name("more")), Uuid::ZERO)]) });
+    let grown = &ask!(peer, 9, Metadata, request).topics[0];
+    assert!(grown.partitions.len() == 3 && grown.partitions.iter().all(|at| at.leader_id == 1), "{grown:?}");
+}
+
+pub async fn elect_leaders(peer: &mut impl Peer, version: i16) {
+    let name = format!("elect-{version}");
+    create(peer, &name).await;
+    let asked = |topic: &str, partitions: Vec<i32>| {
+        message!(elect_leaders_request::TopicPartitions { topic: topic.into(), partitions: partitions })
+    };
+    let request = message!(ElectLeadersRequest {
+        topic_partitions: Some(vec![asked(&name, vec![0, 1]), asked("no-such", vec![0])]),
+        timeout_ms: 1_000,
+    });
+    let response = ask!(peer, version, ElectLeaders, request.clone());
+    let told: Vec<(&str, Vec<i16>)> = response
+        .replica_election_results
+        .iter()
+        .map(|topic| {
+            let codes = topic.partition_result.iter().map(|partition| partition.error_code).collect();
+            (topic.topic.as_str(), codes)
+        })
+        .collect();
+    let (unneeded, unknown) = (code(ErrorCode::ElectionNotNeeded), code(ErrorCode::UnknownTopicOrPartition));
+    assert_eq!(told, [(name.as_str(), vec![unneeded, unknown]), ("no-such", vec![unknown])]);
+    // Of all, only those that need it are told.
+    let all = message!(ElectLeadersRequest { topic_partitions: None, timeout_ms: 1_000 });
+    let response = ask!(peer, version, ElectLeaders, all);
+    assert_eq!((response.error_code, response.replica_election_results.len()), (OK, 0));
+    if version >= 1 {
+        let mut other = request;
+        for (kind, top, each) in [(1, OK, Some(unneeded)), (2, code(ErrorCode::InvalidRequest), None)] {
+            other.election_type = kind;
+            let response = ask!(peer, version, ElectLeaders, other.clone());
+            let first =
+                response.replica_election_results.first().map(|topic| topic.partition_result[0].error_code);
+            assert_eq!((response.error_code, first), (top, each));
+        }
+    }
+}
+
 pub async fn describe_configs(peer: &mut impl Peer, version: i16) {
     let name = format!("configs-{version}");
     create(peer, &name).await;

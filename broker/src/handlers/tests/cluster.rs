@@ -274,3 +274,26 @@ async fn what_depends_on_the_brokers_is_described_as_it_is() {
     assert_eq!(value(4, "1", min_in_sync).await, "2");
     assert_eq!(value(4, "1", "default.replication.factor").await, "3");
 }
+
+#[tokio::test]
+async fn the_preferred_replica_leads_again_where_it_is_in_sync() {
+    let fixture = three().await;
+    create_topic(&fixture, "back", (-1, -1), &[&[2, 1], &[3, 1], &[1, 2], &[2, 3]]).await;
+    let group = |index: u64| GroupId(2 + index);
+    fixture.fake.leads(group(0), 1, &[1, 2]);
+    fixture.fake.leads(group(1), 1, &[1]);
+    fixture.fake.leads(group(2), 1, &[1, 2]);
+    let mut topic = elect_leaders_request::TopicPartitions::default();
+    (topic.topic, topic.partitions) = ("back".into(), vec![0, 1, 2, 3]);
+    let mut request = ElectLeadersRequest::default();
+    (request.topic_partitions, request.timeout_ms) = (Some(vec![topic]), 1_000);
+    let Response::ElectLeaders(response) = fixture.ask(2, Request::ElectLeaders(request)).await else {
+        panic!()
+    };
+    let results = &response.replica_election_results[0].partition_result;
+    let codes: Vec<i16> = results.iter().map(|result| result.error_code).collect();
+    let away = code(ErrorCode::PreferredLeaderNotAvailable);
+    assert_eq!(codes, [0, away, code(ErrorCode::ElectionNotNeeded), away]);
+    let partitions = fixture.metadata(12, "back").await.topics[0].partitions.clone();
+    assert_eq!((partitions[0].leader_id, partitions[1].leader_id), (2, 1));
+}

@@ -62,6 +62,7 @@ struct Peer {
     link: Link,
     clock: Steps,
     says: Mutex<VecDeque<Reply>>,
+    handed: Mutex<Vec<(GroupId, ReplicaId)>>,
 }
 
 impl Peer {
@@ -75,6 +76,7 @@ impl Peer {
             link: Link::default(),
             clock: Steps::default(),
             says: Mutex::new(says.into_iter().collect()),
+            handed: Mutex::default(),
         })
     }
 
@@ -91,14 +93,26 @@ impl Peer {
     /// The shard's side: answers what is asked, in order; the last answer for ever.
     async fn serve(&self) -> ! {
         loop {
-            let letters = self.inbox.lock().unwrap().take(Duration::ZERO).unwrap();
-            for letter in letters {
-                let Mail::Request { answer, .. } = letter else { panic!("only requests come") };
-                let mut says = self.says.lock().unwrap();
-                let reply = if says.len() > 1 { says.pop_front() } else { says.front().cloned() };
-                drop(answer.send(reply.unwrap()));
-            }
+            self.read();
             tokio::task::yield_now().await;
+        }
+    }
+
+    fn read(&self) {
+        let letters = self.inbox.lock().unwrap().take(Duration::ZERO).unwrap();
+        for letter in letters {
+            let answer = match letter {
+                Mail::Request { answer, .. } => answer,
+                Mail::Event(event) => {
+                    let Event::Peer(PeerInput::Transfer { group, to }) = *event else { panic!() };
+                    self.handed.lock().unwrap().push((group, to));
+                    continue;
+                }
+                _ => panic!("nothing else comes"),
+            };
+            let mut says = self.says.lock().unwrap();
+            let reply = if says.len() > 1 { says.pop_front() } else { says.front().cloned() };
+            drop(answer.send(reply.unwrap()));
         }
     }
 
@@ -221,4 +235,38 @@ async fn what_a_lost_reply_had_done_counts_as_done_and_else_is_unknown() {
     let certain = Peer::new(1, [unknown()]);
     connect(&certain, []);
     assert_eq!(certain.change(delete).await, Err(MetadataRejected::UnknownTopic.into()));
+}
+
+#[tokio::test]
+async fn the_leader_of_a_group_is_asked_to_hand_over_and_the_new_one_is_waited_for() {
+    let (here, there) = (Peer::new(1, []), Peer::new(2, []));
+    connect(&here, [(2, Some(Arc::clone(&there)))]);
+    let group = GroupId(5);
+    let report = |term, leader| LeaderReport {
+        group,
+        term: Term(term),
+        version: 1,
+        leader: replica(leader),
+        in_sync: vec![replica(leader)],
+    };
+    let within = Duration::from_secs(5);
+    assert!(!here.changes().elect(group, replica(1), within).await, "nobody leads");
+    here.views.learn(&[report(1, 2)]);
+    let changes = here.changes();
+    let mut elected = Box::pin(changes.elect(group, replica(1), within));
+    for _ in 0..10 {
+        assert!(futures_util::poll!(&mut elected).is_pending());
+        tokio::task::yield_now().await;
+    }
+    there.read();
+    assert_eq!(*there.handed.lock().unwrap(), [(group, replica(1))]);
+    here.views.learn(&[report(2, 1)]);
+    assert!(elected.await);
+    // Now it leads itself.
+    let mut elected = Box::pin(changes.elect(group, replica(2), within));
+    assert!(futures_util::poll!(&mut elected).is_pending());
+    here.views.learn(&[report(3, 2)]);
+    assert!(elected.await);
+    here.read();
+    assert_eq!(*here.handed.lock().unwrap(), [(group, replica(2))]);
 }

@@ -1,0 +1,148 @@
+//! ElectLeaders: lets the preferred replica of a partition lead. What is refused is told as Kafka tells it.
+//!
+//! There are no unclean elections: a replica that lacks committed records never leads.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use futures_util::future::join_all;
+use varve_protocol::{
+    ErrorCode,
+    messages::{
+        ElectLeadersRequest, ElectLeadersResponse, StrBytes,
+        elect_leaders_response::{PartitionResult, ReplicaElectionResult},
+    },
+};
+use varve_replica::metadata::Partition;
+
+use super::access::{Operation, Resource, authorize};
+use crate::{net::Context, node::Node};
+
+const PREFERRED: i8 = 0;
+const UNCLEAN: i8 = 1;
+/// Before this version every election is one of the preferred replica, and the answer has no error of its own.
+const TYPES_FROM: i16 = 1;
+/// The longest wait, whatever the client asks.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Whom an election is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Election {
+    Preferred,
+    Unclean,
+}
+
+/// Which partitions of which topics are asked about.
+type Asked = BTreeMap<String, Vec<i32>>;
+
+type Refused = (ErrorCode, Option<String>);
+
+pub async fn answer(
+    node: &Node,
+    context: &Context,
+    version: i16,
+    request: ElectLeadersRequest,
+) -> ElectLeadersResponse {
+    let mut response = ElectLeadersResponse::default();
+    let election = match request.election_type {
+        _ if version < TYPES_FROM => Ok(Election::Preferred),
+        PREFERRED => Ok(Election::Preferred),
+        UNCLEAN => Ok(Election::Unclean),
+        _ => Err(ErrorCode::InvalidRequest),
+    };
+    let allowed = authorize(context, Operation::Alter, Resource::Cluster);
+    let election = match allowed.and(election) {
+        Ok(election) => election,
+        Err(code) => {
+            if version >= TYPES_FROM {
+                response.error_code = code.number();
+            }
+            return response;
+        }
+    };
+    let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(WAIT_MAX);
+    let is_all = request.topic_partitions.is_none();
+    let asked: Asked = match request.topic_partitions {
+        Some(topics) => topics.into_iter().map(|one| (one.topic.into_string(), one.partitions)).collect(),
+        None => everything(node),
+    };
+    let topics = asked.iter().map(async |(topic, partitions)| {
+        let each = partitions.iter().map(|index| one(node, topic, *index, election, within));
+        let results = partitions.iter().copied().zip(join_all(each).await);
+        (topic.as_str(), results.collect::<Vec<_>>())
+    });
+    for (topic, results) in join_all(topics).await {
+        // Of all, only those are told that had another leader.
+        let unneeded =
+            |result: &Result<(), Refused>| is_all && matches!(result, Err((ErrorCode::ElectionNotNeeded, _)));
+        let told = results.into_iter().filter(|(_, result)| !unneeded(result));
+        let mut result = ReplicaElectionResult::default();
+        result.topic = topic.into();
+        result.partition_result = told.map(|(index, outcome)| partition(index, outcome)).collect();
+        if !result.partition_result.is_empty() {
+            response.replica_election_results.push(result);
+        }
+    }
+    response
+}
+
+fn everything(node: &Node) -> Asked {
+    let image = node.backend.image();
+    let topics = image.topics.values();
+    topics
+        .map(|topic| (topic.name.to_string(), (0..).zip(&topic.partitions).map(|(at, _)| at).collect()))
+        .collect()
+}
+
+fn partition(index: i32, outcome: Result<(), Refused>) -> PartitionResult {
+    let mut result = PartitionResult::default();
+    result.partition_id = index;
+    if let Err((code, message)) = outcome {
+        (result.error_code, result.error_message) = (code.number(), message.map(StrBytes::from));
+    }
+    result
+}
+
+async fn one(
+    node: &Node,
+    topic: &str,
+    index: i32,
+    election: Election,
+    within: Duration,
+) -> Result<(), Refused> {
+    let image = node.backend.image();
+    let unknown = |what: String| (ErrorCode::UnknownTopicOrPartition, Some(what));
+    let found = image.topic_by_name(topic).ok_or_else(|| unknown(format!("No such topic as {topic}")))?;
+    let partition = usize::try_from(index).ok().and_then(|index| found.partitions.get(index));
+    let partition = partition.ok_or_else(|| unknown(format!("No such partition as {topic}-{index}")))?;
+    match election {
+        Election::Preferred => elect_preferred(node, partition, within).await,
+        Election::Unclean if node.backend.leadership(partition.group).is_some() => Err(unneeded()),
+        Election::Unclean => Err(told(
+            ErrorCode::EligibleLeadersNotAvailable,
+            "Eligible topic partition leaders are not available.",
+        )),
+    }
+}
+
+fn told(code: ErrorCode, message: &str) -> Refused {
+    (code, Some(message.to_owned()))
+}
+
+fn unneeded() -> Refused {
+    told(ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition.")
+}
+
+async fn elect_preferred(node: &Node, partition: &Partition, within: Duration) -> Result<(), Refused> {
+    let away = || told(ErrorCode::PreferredLeaderNotAvailable, "The preferred leader was not available.");
+    let preferred = partition.replicas.first().copied().ok_or_else(away)?;
+    let known = node.backend.leadership(partition.group).ok_or_else(away)?;
+    if known.leader.node() == preferred.node() {
+        return Err(unneeded());
+    }
+    let keeps_up = known.in_sync.iter().any(|replica| replica.node() == preferred.node());
+    if !keeps_up || !node.backend.is_alive(preferred.node()) {
+        return Err(away());
+    }
+    let elected = node.backend.elect(partition.group, preferred, within).await;
+    if elected { Ok(()) } else { Err(away()) }
+}
