@@ -38,6 +38,7 @@ mod seeds;
 mod serve;
 mod status;
 mod talk;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -63,8 +64,9 @@ pub use self::{
     calls::CallError,
     limits::Limits,
     outgoing::Outgoing,
-    security::{Plain, Secured, Security},
+    security::{Plain, Proof, Secured, Security},
     status::{LinkState, LinkStatus},
+    tls::Tls,
 };
 use self::{
     calls::Caller,
