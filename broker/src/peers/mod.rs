@@ -244,6 +244,17 @@ impl Peers {
         self.0.spawn(figures::watch(Arc::clone(&self.0), metrics));
     }
 
+    /// Runs `task` until it ends or the node stops.
+    pub fn accompany(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.0.stopping.clone();
+        self.0.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = stopping.cancelled() => {}
+            }
+        });
+    }
+
     /// What was not accepted from others, by what the log calls it, since the start.
     #[must_use]
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
