@@ -1,6 +1,6 @@
 //! Several nodes: who the others are, and where this one is reached.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use super::{Config, ConfigError, ObjectStore, Reader, value};
 
@@ -49,6 +49,22 @@ impl Config {
             return Some(format_address(host, port));
         }
         (!self.peer_listen.ip().is_unspecified()).then(|| self.peer_listen.to_string())
+    }
+
+    pub(super) fn refuse_unreachable_addresses(&self) -> Result<(), ConfigError> {
+        let unspecified = |host: &str| host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
+        let bad = self
+            .listeners
+            .iter()
+            .filter_map(|listener| listener.advertised.as_ref())
+            .find(|(host, _)| unspecified(host));
+        match bad {
+            None => Ok(()),
+            Some((host, _)) => Err(self.invalid(
+                "advertise",
+                format!("nobody can connect to {host}: advertise a name or address of this machine, or leave it empty"),
+            )),
+        }
     }
 
     pub(super) fn refuse_lonely_clusters(&self) -> Result<(), ConfigError> {

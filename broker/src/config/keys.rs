@@ -78,7 +78,7 @@ pub const KEYS: &[Key] = &[
         "peer.listen",
         Kind::Text,
         "127.0.0.1:9093",
-        "Address for other nodes of the cluster. A node without seeds does not listen there.",
+        "Address for other nodes of the cluster. A node without seeds does not listen there. Beyond loopback needs `peer.tls.ca` or `insecure`.",
     ),
     key(
         "peer.advertise",
@@ -86,6 +86,19 @@ pub const KEYS: &[Key] = &[
         "",
         "What other nodes are told to connect to, `host:port`. Empty: the advertised host, else the address of `peer.listen`.",
     ),
+    key(
+        "peer.tls.ca",
+        Kind::Text,
+        "",
+        "File with the certificate, or certificates, of the cluster's authority (PEM). With it nodes speak TLS 1.3 and let nobody in whom it has not signed; several while it is replaced. Empty: whoever reaches `peer.listen` is believed.",
+    ),
+    key(
+        "peer.tls.certificate",
+        Kind::Text,
+        "",
+        "File with this node's certificate (PEM), for the names `peer.varve` and `node-<id>.peer.varve`, as server and as client. The three files are read again within a minute after they change.",
+    ),
+    key("peer.tls.key", Kind::Text, "", "File with its private key (PEM)."),
     flag("admin.listen", Kind::Text, "127.0.0.1:9094", "Address of /metrics, /livez and /readyz."),
     flag(
         "advertise",

@@ -17,17 +17,14 @@ mod cluster;
 pub mod keys;
 pub mod layers;
 mod orphans;
+mod peer_tls;
 pub mod print;
 mod profile;
 mod secret;
 pub mod topic;
 pub mod value;
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use varve_common::NodeId;
 use varve_objects::s3::Credentials;
@@ -37,6 +34,7 @@ pub use self::{
     cluster::Seeds,
     layers::{LayerError, Layers, Origin, Sources},
     orphans::{Orphans, OrphansMode},
+    peer_tls::{PeerPem, PeerTls, PeerTlsError},
     secret::{REDACTED, Secret},
     value::Share,
 };
@@ -153,6 +151,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// What other nodes are told to connect to, where that is said.
     pub peer_advertise: Option<(String, u16)>,
+    /// What this node proves itself by among them; `None` where whoever reaches `peer_listen` is believed.
+    pub peer_tls: Option<PeerTls>,
     /// The nodes that form the cluster; empty for a cluster of one.
     pub seeds: Seeds,
     /// Where the tier lives.
@@ -230,6 +230,7 @@ impl Config {
             listeners: read.listeners()?,
             peer_listen: read.socket("peer.listen")?,
             peer_advertise: read.peer_advertise()?,
+            peer_tls: read.peer_tls()?,
             admin_listen: read.socket("admin.listen")?,
             seeds: read.seeds()?,
             object_store: read.object_store()?,
@@ -310,29 +311,14 @@ impl Config {
             return Ok(());
         }
         let open = |address: &SocketAddr| !address.ip().is_loopback();
-        let named = [("peer.listen", self.peer_listen), ("admin.listen", self.admin_listen)];
+        let peers = self.peer_tls.is_none().then_some(("peer.listen", self.peer_listen));
+        let named = peers.into_iter().chain([("admin.listen", self.admin_listen)]);
         let kafka = self.listeners.iter().map(|listener| ("listen", listener.address));
         match kafka.chain(named).find(|(_, address)| open(address)) {
             None => Ok(()),
             Some((name, address)) => Err(self.invalid(
                 name,
                 format!("{address} is reachable from other machines and clients are not authenticated: say --insecure if that is meant"),
-            )),
-        }
-    }
-
-    fn refuse_unreachable_addresses(&self) -> Result<(), ConfigError> {
-        let unspecified = |host: &str| host.parse::<IpAddr>().is_ok_and(|ip| ip.is_unspecified());
-        let bad = self
-            .listeners
-            .iter()
-            .filter_map(|listener| listener.advertised.as_ref())
-            .find(|(host, _)| unspecified(host));
-        match bad {
-            None => Ok(()),
-            Some((host, _)) => Err(self.invalid(
-                "advertise",
-                format!("nobody can connect to {host}: advertise a name or address of this machine, or leave it empty"),
             )),
         }
     }

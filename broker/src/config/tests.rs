@@ -171,6 +171,21 @@ fn seeds_make_a_cluster_that_knows_where_its_nodes_are() {
 }
 
 #[test]
+fn nodes_prove_who_they_are_by_three_files_or_by_none() {
+    let files =
+        [("peer.tls.ca", "ca.pem"), ("peer.tls.certificate", "node.pem"), ("peer.tls.key", "node.key")];
+    let config = Config::load(&sources(&files)).unwrap();
+    let named =
+        PeerTls { authority: "ca.pem".into(), certificate: "node.pem".into(), key: "node.key".into() };
+    assert_eq!(config.peer_tls, Some(named));
+    assert_eq!(Config::load(&sources(&[])).unwrap().peer_tls, None);
+    assert!(refused(&files[..2]).contains("all or none"));
+    let open = ("peer.listen", "10.0.0.1:9093");
+    assert!(refused(&[open]).contains("is reachable from other machines"));
+    assert!(Config::load(&sources(&[&files[..], &[open]].concat())).is_ok());
+}
+
+#[test]
 fn secrets_are_never_shown() {
     let secret = Secret::new("canary".into());
     assert_eq!(format!("{secret:?}"), REDACTED);

@@ -65,7 +65,7 @@ pub async fn dial(
 ) -> Result<Dialled, DialError> {
     let mut last = DialError::Name(io::ErrorKind::NotFound);
     for address in resolve(shared, name).await?.iter() {
-        match dial_address(shared, name, *address, to, purpose).await {
+        match dial_address(shared, *address, to, purpose).await {
             Ok(dialled) => return Ok(dialled),
             Err(error) => last = error,
         }
@@ -82,24 +82,22 @@ pub async fn resolve(shared: &Shared, name: &str) -> Result<Arc<[SocketAddr]>, D
 /// Connects to the node at one address.
 pub async fn dial_address(
     shared: &Shared,
-    name: &str,
     address: SocketAddr,
     to: Option<NodeId>,
     purpose: Purpose,
 ) -> Result<Dialled, DialError> {
     let greeted = async {
-        let secured = connect(shared, name, address).await?;
+        let secured = connect(shared, address).await?;
         greet(shared, secured, to, purpose).await
     };
     within(&*shared.clock, shared.limits.dial_max, greeted).await.ok_or(DialError::Late)?
 }
 
-async fn connect(shared: &Shared, name: &str, address: SocketAddr) -> Result<Secured, DialError> {
+async fn connect(shared: &Shared, address: SocketAddr) -> Result<Secured, DialError> {
     let socket = TcpStream::connect(address).await.map_err(|error| DialError::Connect(error.kind()))?;
     // Fails only on a socket that is gone already; the first write says so.
     let _ = socket.set_nodelay(true);
-    let host = name.rsplit_once(':').map_or(name, |(host, _)| host);
-    let secured = shared.security.connect(socket, host.trim_matches(['[', ']'])).await;
+    let secured = shared.security.connect(socket).await;
     secured.map_err(|error| DialError::Secure(error.kind()))
 }
 
@@ -118,7 +116,7 @@ async fn greet(
     if welcome.cluster != cluster {
         return Err(DialError::OtherCluster(welcome.cluster));
     }
-    if secured.node.is_some_and(|proven| proven != welcome.node) {
+    if !secured.proof.shows(welcome.node) {
         return Err(DialError::Refused(Refusal::Certificate));
     }
     if to.is_some_and(|to| to != welcome.node) {
@@ -145,7 +143,7 @@ fn welcome(frame: Frame) -> Result<Welcome, DialError> {
 pub async fn probe(shared: &Shared, name: &str, probe: Probe) -> Result<Answer, DialError> {
     let mut last = DialError::Name(io::ErrorKind::NotFound);
     for address in resolve(shared, name).await?.iter() {
-        let asked = ask(shared, name, *address, probe);
+        let asked = ask(shared, *address, probe);
         match within(&*shared.clock, shared.limits.dial_max, asked).await {
             Some(Ok(answer)) => return Ok(answer),
             Some(Err(error)) => last = error,
@@ -155,8 +153,8 @@ pub async fn probe(shared: &Shared, name: &str, probe: Probe) -> Result<Answer, 
     Err(last)
 }
 
-async fn ask(shared: &Shared, name: &str, address: SocketAddr, probe: Probe) -> Result<Answer, DialError> {
-    let secured = connect(shared, name, address).await?;
+async fn ask(shared: &Shared, address: SocketAddr, probe: Probe) -> Result<Answer, DialError> {
+    let secured = connect(shared, address).await?;
     let (mut input, mut output) = split(secured.stream);
     say(&mut output, Kind::Probe, &probe.encode()).await?;
     let frame = input.frames.whole(&mut input.half, &[Kind::Answer, Kind::Refused]).await?;

@@ -16,6 +16,7 @@ use super::{
     handshake::{Hello, Purpose, Refusal, SPOKEN, SPOKEN_MIN, Welcome},
     limits::{ACCEPT_PAUSE, BACKLOG},
     link::Link,
+    security::Proof,
     serve,
     talk::{Heard, Input, Output, Signs, say, split, within},
 };
@@ -156,7 +157,7 @@ async fn greet(shared: &Arc<Shared>, socket: TcpStream) -> Result<Greeted, End> 
         return Ok(None);
     }
     let hello = Hello::decode(first.body).map_err(FrameError::malformed(Kind::Hello))?;
-    match judge(shared, &hello, secured.node) {
+    match judge(shared, &hello, &secured.proof) {
         Ok(welcome) => say(&mut output, Kind::Welcome, &welcome.encode()).await?,
         Err(refusal) => {
             say(&mut output, Kind::Refused, &refusal.encode()).await?;
@@ -177,13 +178,13 @@ async fn answer(shared: &Shared, frame: Frame, output: &mut Output) -> Result<()
     }
 }
 
-/// Whether this node speaks with whoever says this of itself, and has proven to be `proven`.
-fn judge(shared: &Arc<Shared>, hello: &Hello, proven: Option<NodeId>) -> Result<Welcome, Refusal> {
+/// Whether this node speaks with whoever says and proves this of itself.
+fn judge(shared: &Arc<Shared>, hello: &Hello, proof: &Proof) -> Result<Welcome, Refusal> {
     let spoken = hello.spoken.min(SPOKEN);
     if spoken < SPOKEN_MIN {
         return Err(Refusal::Version(SPOKEN));
     }
-    if proven.is_some_and(|proven| proven != hello.from) {
+    if !proof.shows(hello.from) {
         return Err(Refusal::Certificate);
     }
     let cluster = shared.cluster().ok_or(Refusal::NotFormed)?;

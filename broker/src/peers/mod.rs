@@ -38,6 +38,7 @@ mod seeds;
 mod serve;
 mod status;
 mod talk;
+pub mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -63,8 +64,9 @@ pub use self::{
     calls::CallError,
     limits::Limits,
     outgoing::Outgoing,
-    security::{Plain, Secured, Security},
+    security::{Plain, Proof, Secured, Security},
     status::{LinkState, LinkStatus},
+    tls::Tls,
 };
 use self::{
     calls::Caller,
@@ -240,6 +242,17 @@ impl Peers {
     /// Keeps the metrics of links until the node stops.
     pub fn report_to(&self, metrics: Arc<Metrics>) {
         self.0.spawn(figures::watch(Arc::clone(&self.0), metrics));
+    }
+
+    /// Runs `task` until it ends or the node stops.
+    pub fn accompany(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stopping = self.0.stopping.clone();
+        self.0.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = stopping.cancelled() => {}
+            }
+        });
     }
 
     /// What was not accepted from others, by what the log calls it, since the start.

@@ -69,7 +69,7 @@ async fn ask(shared: &Shared, name: &str) -> BTreeMap<String, NodeId> {
     let Ok(addresses) = resolve(shared, name).await else { return BTreeMap::new() };
     let mut found = BTreeMap::new();
     for address in addresses.iter() {
-        if let Ok(dialled) = dial_address(shared, name, *address, None, Purpose::Name).await {
+        if let Ok(dialled) = dial_address(shared, *address, None, Purpose::Name).await {
             found.insert(address.to_string(), dialled.welcome.node);
         }
     }

@@ -90,15 +90,16 @@ impl Heard {
         now
     }
 
-    /// Ends when nothing came for `span`.
+    /// Ends when nothing came for `span`, or up to a quarter more. The quarters are counted, not the time: a process that stood still
+    /// itself finds what came meanwhile, and blames nobody.
     pub async fn silence(&self, span: Duration) {
-        loop {
-            let heard = Monotonic(Duration::from_nanos(self.nanos.load(Ordering::Relaxed)));
-            let silent = self.clock.monotonic().since(heard);
-            if silent >= span {
-                return;
-            }
-            self.clock.sleep(span - silent).await;
+        const STEPS: u32 = 4;
+        let (mut heard, mut silent) = (self.nanos.load(Ordering::Relaxed), 0);
+        while silent < STEPS {
+            self.clock.sleep(span / STEPS).await;
+            let now = self.nanos.load(Ordering::Relaxed);
+            silent = if now == heard { silent + 1 } else { 0 };
+            heard = now;
         }
     }
 }
@@ -122,5 +123,60 @@ impl Signs {
         }
         self.shown = Some(now);
         say(output, Kind::Alive, &[]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::FutureExt as _;
+    use tokio::sync::Notify;
+    use varve_common::clock::BoxFuture;
+
+    use super::*;
+
+    /// Time that passes when it is told to: each sleep ends at a jump, however far that was.
+    #[derive(Default)]
+    struct Jumps(Mutex<Duration>, Arc<Notify>);
+
+    impl Jumps {
+        fn jump(&self, span: Duration) {
+            *self.0.lock().unwrap() += span;
+            self.1.notify_waiters();
+        }
+    }
+
+    impl Clock for Jumps {
+        fn monotonic(&self) -> Monotonic {
+            Monotonic(*self.0.lock().unwrap())
+        }
+
+        fn wall_ms(&self) -> i64 {
+            0
+        }
+
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            let jumped = Arc::clone(&self.1);
+            Box::pin(async move { jumped.notified().await })
+        }
+    }
+
+    #[test]
+    fn a_process_that_stood_still_blames_nobody_at_once() {
+        let clock = Arc::new(Jumps::default());
+        let heard = Heard::new(Arc::clone(&clock) as _);
+        let mut silence = Box::pin(heard.silence(Duration::from_secs(4)));
+        let mut over = || silence.as_mut().now_or_never().is_some();
+        assert!(!over());
+        clock.jump(Duration::from_secs(3_600));
+        assert!(!over(), "an hour later, what came was not read yet");
+        heard.mark();
+        for _ in 0..4 {
+            clock.jump(Duration::from_secs(1));
+            assert!(!over());
+        }
+        clock.jump(Duration::from_secs(1));
+        assert!(over());
     }
 }

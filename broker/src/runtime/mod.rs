@@ -4,6 +4,7 @@ pub mod backend;
 pub mod background;
 mod banner;
 pub mod blocks;
+pub mod certificates;
 pub mod changes;
 pub mod clock;
 mod cold;

@@ -31,6 +31,7 @@ use varve_replica::{
 
 use super::{
     backend::NodeBackend,
+    certificates::Certificates,
     formation::{Formed, Ground, Seat, Seeds},
     guard::FoundError,
     identity::Identity,
@@ -43,7 +44,8 @@ use super::{
 use crate::{
     config::Config,
     controller::{self, Controller, Unanswered},
-    peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers, Plain},
+    metrics::Metrics,
+    peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers},
 };
 
 const LIFE_FILE: &str = "life";
@@ -197,6 +199,10 @@ pub(super) async fn take_place(
     let seat = Seat::open(&ground, founder, known.map(|identity| identity.cluster))?;
     let desk =
         Arc::new(Desk { seat, mailbox: OnceLock::new(), backend: OnceLock::new(), waiting: Arc::default() });
+    let certificates = match config.peer_tls.clone() {
+        Some(files) => Some(Certificates::read(files, config.node, Arc::clone(&ground.clock))?),
+        None => None,
+    };
     let peers = PeerConfig {
         node: config.node,
         process,
@@ -204,10 +210,13 @@ pub(super) async fn take_place(
         seeds: config.seeds.iter().cloned().collect(),
         clock: Arc::clone(&ground.clock),
         entropy,
-        security: Arc::new(Plain),
+        security: Certificates::security(certificates.as_ref()),
         limits: Limits::default(),
     };
     let (peers, server) = Peers::start(peers, Arc::clone(&desk) as Arc<dyn PeerHandler>).await?;
+    if let Some(certificates) = certificates {
+        peers.accompany(certificates.follow());
+    }
     let seeds: Arc<dyn Seeds> = Arc::new(Way(peers.clone()));
     let (cluster, voters) = match desk.seat.form(&ground, &seeds).await? {
         Formed::Founder { cluster, voters } => (cluster, voters),
@@ -246,7 +255,8 @@ impl Place {
     }
 
     /// The node is up: it speaks with the others from here on.
-    pub(super) fn open(&self, identity: &Identity, backend: &NodeBackend) {
+    pub(super) fn open(&self, identity: &Identity, backend: &NodeBackend, metrics: &Arc<Metrics>) {
+        self.peers.report_to(Arc::clone(metrics));
         backend.link.connect(Arc::new(Way(self.peers.clone())));
         self.desk.open(backend.clone());
         self.peers.set_cluster(identity.cluster);

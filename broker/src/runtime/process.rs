@@ -28,6 +28,7 @@ use super::{
     backend::NodeBackend,
     background::{self, JobRunner},
     banner,
+    certificates::CertificatesError,
     clock::{SystemClock, SystemEntropy},
     cold,
     cold_reads::ColdReads,
@@ -113,6 +114,9 @@ pub enum RunError {
     /// A listener is taken.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// This node cannot prove itself among the others.
+    #[error(transparent)]
+    Certificates(#[from] CertificatesError),
     /// The log has failed: nothing was acknowledged after that. A restart recovers.
     #[error("the write-ahead log failed: {0}")]
     LogFailed(String),
@@ -197,7 +201,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     let bound = bind(&base.config)?;
     let registration = registration(&base, &bound);
     let addresses = base.place.as_ref().map(|place| {
-        place.open(&base.identity, &core.backend);
+        place.open(&base.identity, &core.backend, &base.metrics);
         tokio::spawn(peering::follow_addresses(place.peers.clone(), core.backend.views.clone()))
     });
     // Before the first entry: in a log that is full it waits for what this frees.

@@ -178,6 +178,68 @@ async fn fault_38_a_flipped_bit_closes_the_connection_and_the_link_comes_back() 
     proxy.await.unwrap();
 }
 
+/// Passes bytes on to `at`, and cuts each of the first connections after a number of bytes that differs with each; flips a bit
+/// before every second cut.
+async fn cut_often(listener: TcpListener, at: SocketAddr, cuts: usize, over: Arc<Semaphore>) {
+    for cut in 0.. {
+        let (mut inner, _) = listener.accept().await.unwrap();
+        let mut outer = TcpStream::connect(at).await.unwrap();
+        if cut >= cuts {
+            over.add_permits(1);
+            let _ = tokio::io::copy_bidirectional(&mut inner, &mut outer).await;
+            return;
+        }
+        let (mut from, mut back) = inner.split();
+        let (mut replies, mut to) = outer.split();
+        let forward = async {
+            let mut left = 40 + cut * 397 % 5_000;
+            let mut buffer = [0; 512];
+            while left > 0 {
+                let room = left.min(buffer.len());
+                let read = from.read(&mut buffer[..room]).await.unwrap_or(0);
+                left = if read == 0 { 0 } else { left - read };
+                buffer[0] ^= u8::from(left == 0 && cut % 2 == 1);
+                if to.write_all(&buffer[..read]).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = forward => {}
+            _ = tokio::io::copy(&mut replies, &mut back) => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_anywhere_lose_frames_but_never_repeat_or_reorder_them() {
+    let listener = TcpListener::bind(reserve()).await.unwrap();
+    let between = listener.local_addr().unwrap();
+    let mut two = Node::member(config(2, reserve(), &[]), &[]).await;
+    let over = Arc::new(Semaphore::new(0));
+    let proxy = tokio::spawn(cut_often(listener, two.server.address(), 20, Arc::clone(&over)));
+    let mut one = Node::member(config(1, reserve(), &[]), &[(2, between)]).await;
+    let (mut sent, began) = (0, Instant::now());
+    while over.available_permits() == 0 {
+        assert!(began.elapsed() < PATIENCE);
+        (0..10).for_each(|more| one.send(2, sent + more));
+        sent += 10;
+        sleep(Duration::from_millis(1)).await;
+    }
+    one.connected(2).await;
+    one.send(2, sent);
+    let mut heard = Vec::new();
+    while heard.last() != Some(&sent) {
+        let Heard::Pulse(1, number) = two.next().await else { panic!("a pulse of node 1") };
+        heard.push(number);
+    }
+    assert!(heard.len() > 20 && heard.is_sorted_by(|one, next| one < next), "{heard:?}");
+    let told = one.rest().len();
+    assert!((1..=21).contains(&told), "{told} words of 20 breaks");
+    one.server.shutdown().await;
+    proxy.await.unwrap();
+}
+
 #[tokio::test]
 async fn fault_39_a_half_open_connection_is_noticed_and_made_anew() {
     let listener = TcpListener::bind(reserve()).await.unwrap();

@@ -3,6 +3,7 @@
 mod calls;
 mod links;
 mod strangers;
+mod tls;
 
 use std::{
     collections::VecDeque,
