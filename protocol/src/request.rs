@@ -131,7 +131,11 @@ fn decode_checked(frame: Bytes, api: &Api, version: i16) -> Result<(Header, Requ
     let header_version = ApiVersion::new(api.request_header_version(version));
     let header = RequestHeader::decode(&mut decoder, header_version)?;
     let request = Request::decode(api.key, version, &mut decoder)?;
-    decoder.finish()?;
+    // librdkafka asks for all topics with four bytes for the length of no array where flexible versions have one (its issue
+    // 5049, up to 2.16 at least), and Kafka never looks at what is left. Whoever asks so means what the first byte says.
+    if api.key != ApiKey::Metadata || version < api.flexible_first {
+        decoder.finish()?;
+    }
     let header =
         Header { key: api.key, version, correlation_id: header.correlation_id, client_id: header.client_id };
     Ok((header, request))

@@ -71,6 +71,16 @@ fn bytes_left_over_are_refused() {
 }
 
 #[test]
+fn all_topics_as_librdkafka_asks_for_them_are_understood() {
+    // As confluent-kafka 2.16 lists topics: the length of no array takes four bytes, and what follows is left over.
+    let (_, request) = decode_request(hex("0003 000d 00000003 0001 61 00  00000000 01 00 00")).unwrap();
+    let Request::Metadata(request) = request else { panic!("{request:?}") };
+    assert_eq!(request.topics, None);
+    let named = decode_request(hex("0003 0008 00000003 0001 61  00000000 00 00 00 00"));
+    assert!(matches!(named, Err(RequestError::Malformed { .. })), "{named:?}");
+}
+
+#[test]
 fn only_produce_may_be_large() {
     let mut frame = hex("0003 0001 00000001 0001 61 00000000").to_vec();
     frame.resize(limits::FRAME_BYTES_MAX + 1, 0);
