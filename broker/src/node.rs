@@ -264,6 +264,12 @@ pub trait Backend: Send + Sync + 'static {
     /// What is published of a partition; the receiver wakes with each change. `None`: not on this node.
     fn watch(&self, group: GroupId) -> Option<watch::Receiver<Arc<PartitionView>>>;
 
+    /// Whether this node still leads a partition, as a quorum says. What was acknowledged before shows in what is published
+    /// then.
+    fn confirm(&self, _group: GroupId) -> BoxFuture<'static, bool> {
+        Box::pin(std::future::ready(true))
+    }
+
     /// Why a partition of this node takes no more records, if it does not.
     fn damage(&self, _group: GroupId) -> Option<Arc<str>> {
         None

@@ -130,7 +130,7 @@ impl Publisher {
 
     /// What changed behind `after`, and up to which number that is all.
     pub(crate) fn since(&self, after: u64) -> (u64, Vec<LeaderReport>) {
-        let changed = self.by_number.range(after + 1..).take(REPORTS_MAX);
+        let changed = self.by_number.range(after.saturating_add(1)..).take(REPORTS_MAX);
         let changed: Vec<(u64, GroupId)> = changed.map(|(number, group)| (*number, *group)).collect();
         let through = if changed.len() < REPORTS_MAX { self.number } else { changed[REPORTS_MAX - 1].0 };
         let reports =

@@ -96,6 +96,13 @@ pub fn try_varve(node: &Node, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
+/// What `varve` printed, if it ended well.
+#[must_use]
+pub fn varve_output(node: &Node, arguments: &[&str]) -> Option<String> {
+    let output = varve_command(node, arguments).output().unwrap();
+    String::from_utf8(output.stdout).ok().filter(|_| output.status.success())
+}
+
 fn varve_command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(tool::varve());
     command.args(arguments).args(["--bootstrap-server", &node.bootstrap()]).stdin(Stdio::null());

@@ -15,7 +15,7 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    clients::varve,
+    clients::{varve, varve_output},
     node::{Node, Options, free_address},
     wait_for,
 };
@@ -83,7 +83,8 @@ impl Cluster {
     }
 
     fn partition(&self, asked: usize, topic: &str, partition: u64) -> Option<Value> {
-        let described = varve(&self.nodes[asked], &["topic", "describe", topic, "-o", "json"]);
+        // It asks leaders for their offsets: one that died is no failure of the test.
+        let described = varve_output(&self.nodes[asked], &["topic", "describe", topic, "-o", "json"])?;
         let described: Value = serde_json::from_str(&described).ok()?;
         let topic = described.as_array().map_or(&described, |topics| &topics[0]);
         let mut partitions = topic["partitions"].as_array()?.iter();
@@ -110,6 +111,20 @@ impl Cluster {
         let mut places: Vec<usize> = nodes.into_iter().flatten().filter_map(place).collect();
         places.sort_unstable();
         places
+    }
+
+    /// Whether a record that is given a few seconds is acknowledged, through a client that knows one node.
+    #[must_use]
+    pub fn acknowledges(&self, asked: usize, topic: &str, line: &str) -> bool {
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-b", &self.nodes[asked].bootstrap(), "-P", "-t", topic, "-p", "0"]);
+        kcat.args(["-X", "message.timeout.ms=4000", "-X", "acks=all"]);
+        let mut kcat =
+            kcat.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut stdin = kcat.stdin.take().expect("it is piped");
+        writeln!(stdin, "{line}").unwrap();
+        drop(stdin);
+        kcat.wait().unwrap().success()
     }
 
     /// Lines that go on until they are told to end, from one idempotent producer that knows all nodes.

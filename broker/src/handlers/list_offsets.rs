@@ -1,6 +1,6 @@
 //! ListOffsets: an offset by timestamp, or by one of the names that stand for one.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use varve_common::Offset;
 use varve_protocol::{
@@ -111,7 +111,11 @@ impl Question<'_> {
         authorize(self.context, Operation::Describe, Resource::Topic(topic))?;
         let image = self.node.backend.image();
         let topic = TopicRef::Name(topic.to_owned()).find(&image)?;
-        let served = partitions::find(self.node, topic, asked.partition_index)?;
+        let mut served = partitions::find(self.node, topic, asked.partition_index)?;
+        let ends = asked.timestamp == LATEST || asked.timestamp == MAX_TIMESTAMP.0;
+        if ends && !served.is_damaged {
+            self.confirm(&mut served).await?;
+        }
         partitions::check_epoch(&served.view, asked.current_leader_epoch)?;
         let view = &served.view;
         let since =
@@ -145,6 +149,15 @@ impl Question<'_> {
 
     fn end(&self, view: &PartitionView) -> Offset {
         if self.read_committed { view.last_stable_offset } else { view.high_watermark }
+    }
+
+    /// Who was deposed and has not heard of it must not say where the log ends (RAFT.md 6).
+    async fn confirm(&self, served: &mut Served) -> Result<(), ErrorCode> {
+        if !self.node.backend.confirm(served.group).await {
+            return Err(ErrorCode::NotLeaderOrFollower);
+        }
+        served.view = Arc::clone(&served.changes.borrow());
+        Ok(())
     }
 
     async fn max_timestamp(&self, served: &Served) -> Result<Place, ErrorCode> {

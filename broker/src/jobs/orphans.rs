@@ -50,6 +50,8 @@ pub enum OrphansError {
 pub trait Knowledge: Send + Sync {
     /// The metadata.
     fn image(&self) -> metadata::Image;
+    /// Whether that was the newest metadata of the cluster when this look began: an older one does not know new topics.
+    fn is_newest(&self) -> bool;
     /// A partition's newest view.
     fn view(&self, group: GroupId) -> Option<Arc<PartitionView>>;
 }
@@ -123,11 +125,11 @@ impl<'a> Judge<'a> {
         let image = self.knowledge.image();
         let Some(topic) = image.topic(named.at.topic_id) else {
             // A deletion that is under way finds it by itself.
-            return Ok(!image.deletions.contains_key(&named.at.topic_id));
+            return Ok(self.knowledge.is_newest() && !image.deletions.contains_key(&named.at.topic_id));
         };
         let number = usize::try_from(named.at.partition.0).ok();
         let Some(partition) = number.and_then(|number| topic.partitions.get(number)) else {
-            return Ok(true);
+            return Ok(self.knowledge.is_newest());
         };
         let Some(view) = self.knowledge.view(partition.group).filter(|view| view.ready) else {
             return Ok(false);
@@ -200,6 +202,10 @@ mod tests {
     impl Knowledge for Fixed {
         fn image(&self) -> metadata::Image {
             self.0.clone()
+        }
+
+        fn is_newest(&self) -> bool {
+            true
         }
 
         fn view(&self, _: GroupId) -> Option<Arc<PartitionView>> {

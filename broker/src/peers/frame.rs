@@ -272,7 +272,9 @@ impl FrameReader {
 
     fn split(&mut self, kind: Kind, length: usize) -> Result<Frame, FrameError> {
         let mut header = self.buffer.split_to(HEADER_BYTES);
-        let body = self.buffer.split_to(length).freeze();
+        let body = self.buffer.split_to(length);
+        // What is kept for long must not keep a whole buffer.
+        let body = if length < READ_BYTES / 2 { Bytes::copy_from_slice(&body) } else { body.freeze() };
         let told = header.split_off(CHECKED_BYTES);
         let crc = crc32c_append(crc32c(&header), &body);
         if told == crc.to_le_bytes().as_slice() {

@@ -32,6 +32,8 @@ use crate::{
 
 /// Ids that are allocated at once: what a crash leaves unused is never missed.
 const ID_BLOCK: u32 = 1_000;
+/// How long a quorum is given to say that this node still leads.
+const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
 /// How long a new topic is given until its partitions lead.
 const LEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a producer is kept waiting before it is told that there is no room: the client's own retries follow.
@@ -356,6 +358,20 @@ impl Backend for NodeBackend {
                 Reply::Trimmed { log_start } => Ok(log_start),
                 Reply::Refused(refusal) => Err(refusal),
                 _ => Err(Refusal::Unknown),
+            }
+        })
+    }
+
+    fn confirm(&self, group: GroupId) -> BoxFuture<'static, bool> {
+        if self.link.get().is_none() {
+            // Nobody else could have been elected.
+            return Box::pin(std::future::ready(true));
+        }
+        let node = self.clone();
+        Box::pin(async move {
+            tokio::select! {
+                confirmed = node.mailbox.confirm(group) => matches!(confirmed, Ok(Ok(_))),
+                () = node.clock.sleep(CONFIRM_LIMIT) => false,
             }
         })
     }

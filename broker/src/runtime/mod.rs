@@ -14,6 +14,7 @@ mod descriptors;
 pub mod formation;
 mod gauges;
 pub mod guard;
+mod hand_over;
 pub mod identity;
 pub mod mailbox;
 pub mod options;

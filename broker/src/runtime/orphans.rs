@@ -7,7 +7,7 @@ use varve_formats::keys::Keys;
 use varve_objects::Store;
 use varve_replica::{PartitionView, metadata};
 
-use super::views::Views;
+use super::{mailbox::Mailbox, views::Views};
 use crate::{
     config::{Orphans, OrphansMode},
     jobs::{
@@ -34,6 +34,8 @@ pub struct Sources {
     pub incarnation: Incarnation,
     /// What partitions know.
     pub views: Views,
+    /// The shard's thread, which is asked whether that is the newest.
+    pub mailbox: Mailbox,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// What is counted.
@@ -53,14 +55,32 @@ enum RoundError {
     Delete(#[from] ReapError),
 }
 
-impl Knowledge for Views {
+/// What this node knows when a look begins.
+struct Known<'a> {
+    views: &'a Views,
+    is_newest: bool,
+}
+
+impl<'a> Known<'a> {
+    async fn now(sources: &'a Sources) -> Self {
+        // Who leads the metadata, and has that confirmed, has all that was ever committed to it.
+        let confirmed = sources.mailbox.confirm(GroupId::METADATA).await;
+        Self { views: &sources.views, is_newest: matches!(confirmed, Ok(Ok(_))) }
+    }
+}
+
+impl Knowledge for Known<'_> {
     fn image(&self) -> metadata::Image {
-        metadata::Image::clone(&Self::image(self))
+        metadata::Image::clone(&self.views.image())
+    }
+
+    fn is_newest(&self) -> bool {
+        self.is_newest
     }
 
     fn view(&self, group: GroupId) -> Option<Arc<PartitionView>> {
         // What is left of a damaged one may be older than what its lost log named.
-        if self.damage(group).is_some() { None } else { self.partition(group) }
+        if self.views.damage(group).is_some() { None } else { self.views.partition(group) }
     }
 }
 
@@ -80,13 +100,14 @@ pub async fn watch(sources: Sources) {
 
 async fn round(sources: &Sources) -> Result<(), RoundError> {
     let reaper = Reaper { store: &*sources.store, keys: &sources.keys, claimed: Some(sources.incarnation) };
-    let judge = || Judge::new(reaper, sources.incarnation, &sources.views);
-    let suspects = judge().suspects().await?;
+    let known = Known::now(sources).await;
+    let suspects = Judge::new(reaper, sources.incarnation, &known).suspects().await?;
     let orphans = if suspects.is_empty() {
         Vec::new()
     } else {
         sources.clock.sleep(sources.grace).await;
-        judge().orphans(suspects).await?
+        let known = Known::now(sources).await;
+        Judge::new(reaper, sources.incarnation, &known).orphans(suspects).await?
     };
     report(sources, &orphans);
     if sources.options.mode == OrphansMode::Delete {

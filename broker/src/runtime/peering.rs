@@ -51,8 +51,12 @@ use crate::{
 const LIFE_FILE: &str = "life";
 /// How long a forwarded request may take.
 const FORWARD_LIMIT: Duration = Duration::from_secs(5);
-/// Bytes of messages from peers that wait for the shard's thread.
+/// Bytes of messages from peers that wait for the shard's thread. Heartbeats pass beyond it: a busy peer is not a dead one.
 const INBOUND_BYTES_MAX: usize = 64 << 20;
+/// Bytes that wait for the log beyond which peers' entries are dropped: the shard's thread must never wait for room in
+/// the log's queue, for what makes room comes through it, too.
+const LOG_QUEUE_BYTES_MAX: u64 = 32 << 20;
+const _: () = assert!(LOG_QUEUE_BYTES_MAX < varve_wal::limits::QUEUE_BYTES_MAX);
 /// What a message weighs beside its entries.
 const MESSAGE_BYTES: usize = 256;
 
@@ -92,11 +96,15 @@ impl Desk {
     }
 
     /// Hands over something that takes memory while it waits, or drops it: consensus makes up for what is lost.
-    fn deliver(&self, bytes: usize, input: PeerInput) {
+    fn deliver(&self, bytes: usize, bytes_max: usize, input: PeerInput) {
         let Some(mailbox) = self.mailbox.get() else { return };
-        if self.waiting.load(Ordering::Relaxed) < INBOUND_BYTES_MAX {
+        if self.waiting.load(Ordering::Relaxed) < bytes_max {
             mailbox.send(Mail::Peer(input, Some(Held::new(&self.waiting, bytes))));
         }
+    }
+
+    fn log_is_slow(&self) -> bool {
+        self.backend.get().is_some_and(|backend| backend.room.queued_bytes() > LOG_QUEUE_BYTES_MAX)
     }
 }
 
@@ -122,13 +130,15 @@ impl Drop for Held {
 
 impl PeerHandler for Desk {
     fn message(&self, from: NodeId, envelope: Envelope) {
-        let bytes = MESSAGE_BYTES + envelope.message.payload_bytes();
-        self.deliver(bytes, PeerInput::Message { from, envelope });
+        let payload = envelope.message.payload_bytes();
+        if payload == 0 || !self.log_is_slow() {
+            self.deliver(MESSAGE_BYTES + payload, INBOUND_BYTES_MAX, PeerInput::Message { from, envelope });
+        }
     }
 
     fn pulse(&self, from: NodeId, pulse: Pulse) {
         let bytes = MESSAGE_BYTES * (1 + pulse.beats.len() + pulse.answers.len() + pulse.reports.len());
-        self.deliver(bytes, PeerInput::Pulse { from, pulse });
+        self.deliver(bytes, 2 * INBOUND_BYTES_MAX, PeerInput::Pulse { from, pulse });
     }
 
     fn unreachable(&self, node: NodeId) {

@@ -47,6 +47,12 @@ impl Room {
         Self { wal, reader, bytes_max: Arc::new(AtomicU64::new(bytes_max)) }
     }
 
+    /// Bytes that wait to be durable.
+    #[must_use]
+    pub fn queued_bytes(&self) -> u64 {
+        self.wal.queued_bytes()
+    }
+
     /// Whether producers must wait: the log is full, or so full that what frees it needs the rest.
     #[must_use]
     pub fn is_crowded(&self) -> bool {

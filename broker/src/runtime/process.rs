@@ -37,6 +37,7 @@ use super::{
     formation::{self, FormationError, Ground},
     gauges,
     guard::{self, FoundError},
+    hand_over,
     identity::Identity,
     mailbox::{Mail, Mailbox, mailbox},
     options, orphans,
@@ -117,7 +118,7 @@ pub enum RunError {
     /// This node cannot prove itself among the others.
     #[error(transparent)]
     Certificates(#[from] CertificatesError),
-    /// The log has failed: nothing was acknowledged after that. A restart recovers.
+    /// The log, or the metadata's replica, has failed: nothing was acknowledged after that. A restart recovers.
     #[error("the write-ahead log failed: {0}")]
     LogFailed(String),
     /// The prefix is not ours any more.
@@ -242,8 +243,14 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     rot.abort();
     orphans.abort();
     scrub.abort();
+    let is_clustered = base.place.is_some();
+    if ended.is_ok() && is_clustered {
+        let backend = &core.backend;
+        hand_over::hand_over(backend.node, &backend.views, &backend.mailbox, &*base.clock).await;
+    }
     server.shutdown().await;
-    if ended.is_ok() {
+    // Others go on with what is for the bucket.
+    if ended.is_ok() && !is_clustered {
         drain(&core, &*base.clock).await;
     }
     admin.shutdown().await;
@@ -293,7 +300,12 @@ async fn register(
 ) -> Result<(), RunError> {
     let deadline = backend.clock.monotonic().plus(LEAD_LIMIT);
     loop {
-        match backend.change(MetadataCommand::RegisterBroker(registration.clone())).await {
+        let change = MetadataCommand::RegisterBroker(registration.clone());
+        match backend.change(change).await {
+            // Who has not heard of its own registration does not know the cluster's topics either.
+            Ok(_) if !backend.views.image().brokers.contains_key(&base.identity.node) => {
+                tracing::info!("waiting for this node's metadata to catch up");
+            }
             Ok(_) => return Ok(()),
             Err(refusal @ (MetadataRefusal::NotController | MetadataRefusal::TimedOut))
                 if base.place.is_some() =>

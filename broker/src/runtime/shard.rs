@@ -94,8 +94,8 @@ impl<J: StartJob> ShardThread<J> {
             confirming: HashMap::new(),
             confirmed: 0,
             replies: Vec::new(),
+            failed: Some(failed),
         };
-        let mut failed = Some(failed);
         let mut stopping = false;
         let mut drained: Option<oneshot::Sender<()>> = None;
         let mut ticked: Option<Monotonic> = None;
@@ -118,8 +118,7 @@ impl<J: StartJob> ShardThread<J> {
                     Mail::Written(acks) => events.extend(acks.into_iter().map(|ack| Event::Core(ack.into()))),
                     Mail::WriteFailed(why) => {
                         events.push(Event::Core(Input::PersistFailed));
-                        // The receiver is gone only when the process is ending already.
-                        failed.take().map(|failed| failed.send(why));
+                        ports.fail(why);
                     }
                     Mail::JobDone(group, outcome) => {
                         events.push(Event::Core(Input::JobDone { group, outcome }));
@@ -175,6 +174,8 @@ struct ThreadPorts<J> {
     /// Answers of this turn. They leave when it is done: the log has its next batch by then, and who is told of a new
     /// topic finds its partitions open.
     replies: Vec<(Ticket, Reply)>,
+    /// Told once why the process must end.
+    failed: Option<oneshot::Sender<String>>,
 }
 
 impl<J> ThreadPorts<J> {
@@ -182,6 +183,11 @@ impl<J> ThreadPorts<J> {
         self.confirmed += 1;
         self.confirming.insert(self.confirmed, answer);
         Event::Peer(PeerInput::Read { ticket: self.confirmed, group })
+    }
+
+    fn fail(&mut self, why: String) {
+        // The receiver is gone only when the process is ending already.
+        self.failed.take().map(|failed| failed.send(why));
     }
 
     /// Tells readers which brokers are heard of.
@@ -247,6 +253,10 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
         self.views.set_damaged(group, why);
         let name = self.views.name(group);
         tracing::error!(%group, name, why, "group stopped; the others go on");
+        if group == GroupId::METADATA && self.outbox.is_some() {
+            // Without its metadata a node would serve what the others have changed long ago; alone, it is all there is.
+            self.fail(format!("the metadata's replica stopped: {why}"));
+        }
     }
 
     fn offline(&mut self, group: GroupId, why: &str, left: Option<Arc<PartitionView>>) {

@@ -104,6 +104,7 @@ impl Views {
     /// Takes a partition away: those who wait for it learn that it is gone.
     pub fn remove(&self, group: GroupId) {
         self.damaged.write().expect("no holder of this lock panics").remove(&group);
+        self.leaders.write().expect("no holder of this lock panics").remove(&group);
         self.write().remove(&group);
     }
 

@@ -99,6 +99,20 @@ impl Client {
         Ok(offsets)
     }
 
+    /// Offsets of the partitions whose leaders can be asked now.
+    pub fn offsets_within_reach(&mut self, topic: &Topic, place: Place) -> BTreeMap<i32, i64> {
+        let mut led: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for (index, partition) in topic.partitions.iter().filter(|(_, partition)| partition.leader >= 0) {
+            led.entry(partition.leader).or_default().push(*index);
+        }
+        let mut offsets = BTreeMap::new();
+        for (leader, partitions) in led {
+            let answers = self.offsets_on(leader, &topic.name, &partitions, place).unwrap_or_default();
+            offsets.extend(answers.into_iter().filter_map(|(index, answer)| Some((index, answer.ok()?))));
+        }
+        offsets
+    }
+
     fn offsets_on(
         &mut self,
         leader: i32,

@@ -190,8 +190,9 @@ fn describe(flags: &TopicDescribe, sources: &Sources) -> Result<(), Failure> {
 
 fn gather(client: &mut Client, name: &str) -> Result<Described, Failure> {
     let topic = client.topic(name, Missing::Report)?;
-    let start = client.offsets(&topic, &[], Place::Earliest)?;
-    let end = client.offsets(&topic, &[], Place::Latest)?;
+    // Who leads is worth telling also while a leader cannot be asked.
+    let start = client.offsets_within_reach(&topic, Place::Earliest);
+    let end = client.offsets_within_reach(&topic, Place::Latest);
     Ok(Described { topic, start, end, configs: None })
 }
 
