@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use varve_common::{LogIndex, Monotonic, NodeId, Offset, ReplicaId, Term};
 use varve_formats::{
     command::{PublishedCheckpoint, TrimCause},
-    manifest::{Entry, EntryKind, NodeReference, Root},
+    manifest::{Entry, EntryKind, FoldPlan, NodeReference, Root},
     state::{Intent, NAMED_EVER, RollEntry, Tombstone},
 };
 use varve_replica::{
@@ -462,6 +462,30 @@ fn retention_passes_whole_ranges_from_the_oldest_on() {
     assert!(actions.contains(&Action::Trim { log_start: Offset(10), cause: TrimCause::Retention }));
 }
 
+#[test]
+fn retention_counts_the_logs_bytes_however_small_they_are_in_the_bucket() {
+    // Ranges of a hundred bytes of batches, which take ten in the bucket: four in a leaf, four in the root, one not tiered.
+    let small = |base: u64| Entry { length: 10, ..entry(base, base + 10) };
+    let leaf = FoldPlan::Leaf((0..4).map(|n| small(n * 10)).collect());
+    let root = Root {
+        nodes: vec![leaf.reference(1, 500, (1, Default::default()))],
+        entries: (4..8).map(|n| small(n * 10)).collect(),
+        ..Root::default()
+    };
+    let held = GroupStatus { root: Arc::new(root), rolls: Arc::new(vec![roll(80, 90)]), ..idle() };
+    let trimmed_to = |retention_bytes: u64| {
+        let options =
+            GroupOptions { retention_ms: None, retention_bytes: Some(retention_bytes), ..held.options };
+        let status = GroupStatus { options, open: open(50, 0), ..held.clone() };
+        planned(&status).actions.into_iter().find_map(|action| match action {
+            Action::Trim { log_start, cause: TrimCause::Retention } => Some(log_start.0),
+            _ => None,
+        })
+    };
+    assert_eq!((trimmed_to(950), trimmed_to(551)), (None, None), "a leaf goes as a whole");
+    assert_eq!((trimmed_to(550), trimmed_to(351), trimmed_to(350)), (Some(40), Some(50), Some(60)));
+}
+
 /// The first ten offsets' segment, which a trim left behind.
 fn trimmed_since(since_ms: i64) -> Tombstone {
     Tombstone {
@@ -594,6 +618,7 @@ fn a_leaf_of_small_segments_becomes_one_when_the_root_has_none_to_merge() {
         max_timestamp: 0,
         length: 100,
         sha256: Default::default(),
+        batch_bytes: None,
     };
     let announced = |nodes: Vec<NodeReference>, entries: Vec<Entry>, log_start| {
         let root = Root { nodes, entries, ..Root::default() };
