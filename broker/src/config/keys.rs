@@ -161,7 +161,7 @@ pub const KEYS: &[Key] = &[
         "32MiB",
         "The most that this reads per second.",
     ),
-    key("varve.snapshot.segments", COUNT, "8", "A partition is snapshotted after this many tiered segments."),
+    key("varve.snapshot.segments", COUNT, "8", "A partition is snapshotted after this many tiered segments, at most once a second."),
     key(
         "varve.snapshot.max.age.ms",
         MILLIS,
