@@ -194,10 +194,10 @@ impl Hosted {
         merged.filter_map(of).next()
     }
 
-    /// The done uploads that follow the tiered end without a gap.
+    /// The done uploads that follow what is tiered, or trimmed, without a gap.
     pub(super) fn appendable(&self) -> Vec<manifest::Entry> {
         let Some(state) = self.partition() else { return Vec::new() };
-        let mut next = state.bucket().tiered_end;
+        let mut next = state.bucket().next_upload(state.records());
         let mut entries = Vec::new();
         while let Some(entry) = self.uploaded.values().find(|entry| entry.base == next) {
             entries.push(entry.clone());
