@@ -53,10 +53,6 @@ use crate::{
     telemetry,
 };
 
-/// Bytes of newest batches that are kept in memory for consumers at the tail.
-const TAIL_BYTES_MAX: usize = 64 << 20;
-/// Memory that uploads hold together, and merges and repairs beside them: one of the largest, or several small ones.
-const UPLOAD_MEMORY: UploadMemory = UploadMemory { uploads: 256 << 20, background: 80 << 20 };
 /// Threads for connections and handlers.
 const NET_THREADS: usize = 2;
 
@@ -295,7 +291,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     .with_hot_bytes_max(sealed_bytes_max(base, bytes_max)?);
     let wal = varve_wal::spawn(writer).map_err(system("start threads"))?;
     let (post, inbox) = mailbox();
-    let tail = TailCache::new(TAIL_BYTES_MAX);
+    let tail = TailCache::new(base.config.memory.tail as usize);
     let keys = base.tier.prefix.cluster(base.identity.cluster);
     let cold_reader = cold::reader(base, keys.clone()).map_err(system("measure the disk"))?;
     let log = LogView::new(tail.clone(), reader.clone(), local.clone(), cold_reader.clone());
@@ -339,9 +335,11 @@ fn job_runner(
     mailbox: Mailbox,
 ) -> JobRunner {
     let stores = &base.tier.stores;
+    let memory = base.config.memory;
+    let memory = UploadMemory { uploads: memory.uploads, background: memory.merges };
     let surroundings = Surroundings {
         disk: Arc::clone(&base.disk),
-        uploaders: Uploaders::new(stores, &keys, UPLOAD_MEMORY),
+        uploaders: Uploaders::new(stores, &keys, memory),
         store: base.tier.store(),
         stores: stores.clone(),
         keys,
@@ -380,9 +378,14 @@ fn listen(base: &Base, core: &Core) -> Result<Server, RunError> {
         .map(|listener| Bound::bind(&listener.name, listener.address))
         .collect::<Result<Vec<_>, _>>()?;
     let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));
-    let mut limits = Limits::from_config(&base.config.connections);
+    let mut limits = Limits::from_config(&base.config.connections, &base.config.memory);
     limits.total_max = limits.total_max.min(descriptors::connections_max());
-    Ok(Server::start(bound, Arc::new(Handlers::new(node)), observer, limits))
+    Ok(Server::start(
+        bound,
+        Arc::new(Handlers::new(node, base.config.memory.answers as usize)),
+        observer,
+        limits,
+    ))
 }
 
 /// Removes sealed files without a mark. Those of a damaged group stay: they are evidence.
