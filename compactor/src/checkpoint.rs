@@ -64,10 +64,17 @@ impl Planner<'_> {
                     .is_some_and(|since| self.has_aged(since, self.options.publish_age))
                 || self.wanted_to_delete()
         };
-        if due && self.may_try(JobKind::Publish) {
+        if due && self.is_spaced() && self.may_try(JobKind::Publish) {
             let uid = self.uid();
             self.act(Action::PublishCheckpoint { uid });
         }
+    }
+
+    /// Whether the last publication is long enough ago. A clock that was set back does not hold the next one up.
+    fn is_spaced(&mut self) -> bool {
+        let last = self.status.published.last().map(|last| last.published_ms);
+        let last = last.filter(|last| *last <= self.now.wall_ms && !self.options.draining);
+        last.is_none_or(|last| self.has_aged(last, self.options.publish_interval))
     }
 
     /// What was trimmed or deleted goes when the two newest checkpoints carry that: nothing else may bring them about.

@@ -13,6 +13,9 @@ pub struct PlanOptions {
     pub publish_segments: u32,
     /// And when the first of them is this old.
     pub publish_age: Duration,
+    /// Two publications of a partition lie at least so far apart, however many segments an outage has left to upload. The
+    /// log's bound does not suffer: under pressure it is cut as far as is safe, whatever is published.
+    pub publish_interval: Duration,
     /// The metadata's checkpoint is published at most this long after a change.
     pub publish_metadata_age: Duration,
     /// A local checkpoint is taken after so many applied bytes: it bounds what a restart replays.
@@ -40,12 +43,16 @@ pub struct PlanOptions {
     pub draining: bool,
 }
 
+/// Beside the time that a publication takes, a second is short for whoever restores, and long for who pays for requests.
+const PUBLISH_INTERVAL: Duration = Duration::from_secs(1);
+
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {
             has_store: true,
             publish_segments: 8,
             publish_age: Duration::from_secs(3_600),
+            publish_interval: PUBLISH_INTERVAL,
             publish_metadata_age: Duration::from_secs(60),
             checkpoint_bytes: 64 << 20,
             checkpoint_changes: 20_000,

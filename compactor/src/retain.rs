@@ -45,17 +45,18 @@ impl Planner<'_> {
         self.expire_producers();
     }
 
-    /// Closed ranges from the oldest on: folded nodes as a whole, then entries, then what is rolled and not tiered.
+    /// Closed ranges from the oldest on: folded nodes as a whole, then entries, then what is rolled and not tiered. Their
+    /// bytes are the log's, as Kafka counts them: blocks may be smaller in the bucket.
     fn closed(&self) -> impl Iterator<Item = Closed> {
         let root = &self.status.root;
         let nodes = root.nodes.iter().map(|node| Closed {
             end: node.last.next(),
-            bytes: node.segment_bytes,
+            bytes: node.log_bytes(),
             max_timestamp: node.max_timestamp,
         });
         let entries = root.entries.iter().map(|entry| Closed {
             end: entry.end(),
-            bytes: entry.length,
+            bytes: entry.batch_bytes,
             max_timestamp: entry.max_timestamp,
         });
         let rolls = self.status.rolls.iter().map(|roll| Closed {
@@ -86,7 +87,8 @@ impl Planner<'_> {
         {
             return;
         }
-        let held: u64 = self.closed().map(|range| range.bytes).sum::<u64>() + self.status.open.bytes;
+        let held: u64 =
+            self.closed().map(|range| range.bytes).fold(self.status.open.bytes, u64::saturating_add);
         let mut excess = options.retention_bytes.map_or(0, |most| held.saturating_sub(most));
         let oldest_ms = options.retention_ms.map(|ms| self.now.wall_ms.saturating_sub_unsigned(ms));
         let mut log_start = self.status.log_start;

@@ -2,12 +2,14 @@
 
 mod algebra;
 mod codec;
+mod sums;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 pub(crate) mod tests_support;
 
-pub use algebra::{AppendError, FoldError, FoldPlan, LeafError, Place, ReplaceError, Sums, Trimmed};
+pub use algebra::{AppendError, FoldError, FoldPlan, LeafError, Place, ReplaceError, Trimmed};
+pub use sums::Sums;
 
 use varve_common::{Digest, LogIndex, Offset, Term};
 
@@ -101,6 +103,8 @@ pub struct NodeReference {
     pub length: u64,
     /// Its SHA-256.
     pub sha256: Digest,
+    /// Bytes of the record batches below it; `None` where it was written before references knew.
+    pub batch_bytes: Option<u64>,
 }
 
 /// How many entries a root holds inline, and how many references, before they are folded into a node.

@@ -173,6 +173,7 @@ fn plan_options(plan: &Plan) -> PlanOptions {
     PlanOptions {
         publish_segments: 3,
         publish_age: Duration::from_secs(5),
+        publish_interval: Duration::from_millis(50),
         publish_metadata_age: Duration::from_secs(2),
         checkpoint_bytes,
         checkpoint_changes,

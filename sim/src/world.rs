@@ -461,8 +461,8 @@ impl World {
 
 /// What retention counts of a partition: whole ranges in the bucket and on the node, and what is not rolled yet.
 fn held_bytes(view: &PartitionView) -> u64 {
-    let nodes = view.root.nodes.iter().map(|node| node.segment_bytes);
-    let entries = view.root.entries.iter().map(|entry| entry.length);
+    let nodes = view.root.nodes.iter().map(|node| node.log_bytes());
+    let entries = view.root.entries.iter().map(|entry| entry.batch_bytes);
     let rolls = view.rolls.iter().map(|roll| roll.bytes);
     nodes.chain(entries).chain(rolls).sum::<u64>() + view.open.bytes
 }

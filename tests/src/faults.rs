@@ -149,9 +149,11 @@ impl LittleMemory {
         None
     }
 
-    /// Takes a process in.
-    pub fn take(&self, process: u32) {
-        fs::write(self.folder.join("cgroup.procs"), process.to_string()).unwrap();
+    /// What starts another command in it: a process sees the limit from its first moment, as in a container.
+    #[must_use]
+    pub fn enter(&self) -> [String; 4] {
+        let enter = format!("echo $$ > {}/cgroup.procs && exec \"$@\"", self.folder.display());
+        ["sh".into(), "-c".into(), enter, "sh".into()]
     }
 }
 

@@ -185,7 +185,12 @@ pub const KEYS: &[Key] = &[
         "32MiB",
         "The most that this reads per second.",
     ),
-    key("varve.snapshot.segments", COUNT, "8", "A partition is snapshotted after this many tiered segments."),
+    key(
+        "varve.snapshot.segments",
+        COUNT,
+        "8",
+        "A partition is snapshotted after this many tiered segments, at most once a second.",
+    ),
     key(
         "varve.snapshot.max.age.ms",
         MILLIS,
@@ -248,9 +253,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "varve.cold.cache.bytes",
-        Kind::Bytes { min: 1 << 20 },
-        "64MiB",
-        "Memory for chunks read from the object store.",
+        Kind::MemoryShare,
+        "auto",
+        "Memory for chunks read from the object store. auto: a sixteenth of the memory, at most 64 MiB.",
     ),
     key(
         "varve.cold.cache.disk.bytes",
@@ -266,10 +271,16 @@ pub const KEYS: &[Key] = &[
     ),
     key("varve.connections.per.ip.max", COUNT, "2000", "The most connections from one address."),
     key(
+        "varve.memory.bytes.max",
+        Kind::MemoryShare,
+        "auto",
+        "Memory that all budgets of the process are shares of where it is little; about half of it is given to them. auto: what the machine has, or the limit of its control group where that is less. `varve config print` shows what follows from it.",
+    ),
+    key(
         "varve.requests.bytes.max",
-        Kind::Bytes { min: 1 << 20 },
-        "512MiB",
-        "Memory for requests in flight over all connections; beyond it sockets are not read.",
+        Kind::MemoryShare,
+        "auto",
+        "Memory for requests in flight over all connections; beyond it sockets are not read, but for one request at a time that is larger than all of it. auto: an eighth of the memory, at most 512 MiB.",
     ),
     key("connections.max.idle.ms", MILLIS, "10min", "A connection without a request for so long is closed."),
     key("socket.request.max.bytes", Kind::Bytes { min: 1024 }, "100MiB", "The largest request."),

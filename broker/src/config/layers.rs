@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt, path::Path, path::PathBuf};
 
 use super::{
     keys::{self, KEYS, Key},
+    memory,
     value::Kind,
 };
 
@@ -90,15 +91,18 @@ pub struct Sources {
     pub environment: BTreeMap<String, String>,
     /// Key and value of each flag.
     pub flags: Vec<(String, String)>,
+    /// Memory that the process may take; `None` where nobody could say.
+    pub memory: Option<u64>,
 }
 
 impl Sources {
-    /// The environment of this process, no file and no flags. The only reader of the environment in Varve, but for
+    /// The environment of this process and the memory that it may take, no file and no flags. The only reader of the environment in Varve, but for
     /// the credentials chain in `objects`.
     #[must_use]
     #[allow(clippy::disallowed_methods)]
     pub fn of_process() -> Self {
-        Self { environment: std::env::vars().collect(), ..Self::default() }
+        let memory = memory::available(Path::new("/"));
+        Self { environment: std::env::vars().collect(), memory, ..Self::default() }
     }
 }
 

@@ -16,6 +16,7 @@ mod bucket;
 mod cluster;
 pub mod keys;
 pub mod layers;
+pub mod memory;
 mod orphans;
 mod peer_tls;
 pub mod print;
@@ -33,6 +34,7 @@ pub use self::{
     bucket::S3,
     cluster::Seeds,
     layers::{LayerError, Layers, Origin, Sources},
+    memory::Budgets,
     orphans::{Orphans, OrphansMode},
     peer_tls::{PeerPem, PeerTls, PeerTlsError},
     secret::{REDACTED, Secret},
@@ -121,8 +123,6 @@ pub struct Connections {
     pub per_address_max: usize,
     /// Without a request for so long: closed.
     pub idle_max: Duration,
-    /// Memory for requests in flight.
-    pub request_bytes_budget: usize,
     /// The largest request.
     pub frame_bytes_max: usize,
 }
@@ -181,8 +181,8 @@ pub struct Config {
     pub orphans: Orphans,
     /// Entries in a manifest root before they are folded.
     pub manifest_fan_out: u32,
-    /// Memory for chunks of cold objects.
-    pub cold_cache_bytes: u64,
+    /// Memory, and who may hold how much of it.
+    pub memory: Budgets,
     /// Disk for them; [`Config::cold_cache_disk_bytes`] resolves it.
     pub cold_cache_disk: Share,
     /// How topics come to be.
@@ -216,13 +216,13 @@ impl Config {
         if matches!(Reader(&layers).object_store()?, ObjectStore::S3 { .. }) {
             credentials = profile::lay(&mut layers, &sources.environment)?;
         }
-        let mut config = Self::build(layers)?;
+        let mut config = Self::build(layers, sources.memory)?;
         config.s3.credentials = credentials;
         Ok(config)
     }
 
-    /// Turns texts into values.
-    pub fn build(layers: Layers) -> Result<Self, ConfigError> {
+    /// Turns texts into values, on a machine with so much memory.
+    pub fn build(layers: Layers, memory: Option<u64>) -> Result<Self, ConfigError> {
         let read = Reader(&layers);
         let config = Self {
             data_directory: read.non_empty("data.dir")?.into(),
@@ -246,7 +246,7 @@ impl Config {
             delete_grace: read.span("varve.delete.grace.ms"),
             orphans: read.orphans(),
             manifest_fan_out: read.number("varve.manifest.fan.out"),
-            cold_cache_bytes: read.bytes("varve.cold.cache.bytes"),
+            memory: Budgets::configured(|name| read.share(name), memory),
             cold_cache_disk: value::share_or_none(read.text("varve.cold.cache.disk.bytes"))
                 .expect("the table checked that this is a share"),
             topics: TopicCreation {
@@ -468,7 +468,6 @@ impl Reader<'_> {
             total_max: self.number("varve.connections.max") as usize,
             per_address_max: self.number("varve.connections.per.ip.max") as usize,
             idle_max: self.span("connections.max.idle.ms"),
-            request_bytes_budget: self.bytes("varve.requests.bytes.max") as usize,
             frame_bytes_max: self.bytes("socket.request.max.bytes").min(i32::MAX as u64) as usize,
         }
     }

@@ -3,8 +3,9 @@
 use std::fmt::Write as _;
 
 use super::{
-    Layers, REDACTED,
+    Config, REDACTED,
     keys::KEYS,
+    memory,
     topic::{Effect, TOPIC_KEYS},
     value::Kind,
 };
@@ -18,42 +19,60 @@ pub struct Shown {
     pub value: String,
     /// Where it came from.
     pub origin: String,
+    /// What follows from it on this machine, where it is a share of its memory.
+    pub effective: Option<String>,
 }
 
 /// Every key with its value and origin.
 #[must_use]
-pub fn shown(layers: &Layers) -> Vec<Shown> {
+pub fn shown(config: &Config) -> Vec<Shown> {
     let hide =
         |kind: Kind, text: &str| if kind == Kind::Secret { REDACTED.to_owned() } else { text.to_owned() };
+    let layers = config.layers.iter();
     layers
-        .iter()
         .map(|(key, layered)| Shown {
             name: key.name,
             value: hide(key.kind, &layered.text),
             origin: layered.origin.to_string(),
+            effective: effective(config, key.name),
         })
         .collect()
 }
 
-/// One line per key: name, value, origin.
+fn effective(config: &Config, name: &str) -> Option<String> {
+    match name {
+        "varve.memory.bytes.max" => Some(config.memory.to_string()),
+        "varve.requests.bytes.max" => Some(memory::shown(config.memory.requests)),
+        "varve.cold.cache.bytes" => Some(memory::shown(config.memory.chunks)),
+        _ => None,
+    }
+}
+
+/// One line per key: name, value, origin, and what follows from it.
 #[must_use]
-pub fn text(layers: &Layers) -> String {
-    let rows = shown(layers);
+pub fn text(config: &Config) -> String {
+    let rows = shown(config);
     let names = rows.iter().map(|row| row.name.len()).max().unwrap_or(0);
     let values = rows.iter().map(|row| row.value.len()).max().unwrap_or(0);
     rows.iter().fold(String::new(), |mut text, row| {
         let value = if row.value.is_empty() { "-" } else { &row.value };
-        let _ = writeln!(text, "{:names$}  {value:values$}  {}", row.name, row.origin);
+        let effective = row.effective.as_ref().map_or_else(String::new, |bytes| format!("  = {bytes}"));
+        let _ = writeln!(text, "{:names$}  {value:values$}  {}{effective}", row.name, row.origin);
         text
     })
 }
 
-/// One JSON object: per key its value and origin.
+/// One JSON object: per key its value and origin, and what follows from it.
 #[must_use]
-pub fn json(layers: &Layers) -> serde_json::Value {
-    let row =
-        |row: Shown| (row.name.to_owned(), serde_json::json!({"value": row.value, "origin": row.origin}));
-    serde_json::Value::Object(shown(layers).into_iter().map(row).collect())
+pub fn json(config: &Config) -> serde_json::Value {
+    let row = |row: Shown| {
+        let mut shown = serde_json::json!({"value": row.value, "origin": row.origin});
+        if let Some(effective) = row.effective {
+            shown["effective"] = effective.into();
+        }
+        (row.name.to_owned(), shown)
+    };
+    serde_json::Value::Object(shown(config).into_iter().map(row).collect())
 }
 
 /// `docs/config.md`: every key and every topic configuration.
@@ -119,15 +138,28 @@ pub fn commented_file() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Sources};
+    use crate::config::Sources;
 
     #[test]
     fn every_key_is_printed_with_its_origin() {
-        let layers = Config::load(&Sources::default()).unwrap().layers;
-        let printed = text(&layers);
+        let config = Config::load(&Sources::default()).unwrap();
+        let printed = text(&config);
         assert_eq!(printed.lines().count(), KEYS.len());
-        assert!(printed.lines().all(|line| line.ends_with("  default")), "{printed}");
-        assert_eq!(json(&layers)["node.id"], serde_json::json!({"value": "1", "origin": "default"}));
+        let origin = |line: &str| line.split("  = ").next().unwrap().ends_with("  default");
+        assert!(printed.lines().all(origin), "{printed}");
+        assert_eq!(json(&config)["node.id"], serde_json::json!({"value": "1", "origin": "default"}));
+    }
+
+    #[test]
+    fn what_follows_from_little_memory_is_printed() {
+        let config = Config::load(&Sources { memory: Some(256 << 20), ..Sources::default() }).unwrap();
+        let printed = text(&config);
+        let line = |name: &str| printed.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
+        assert!(line("varve.memory.bytes.max").ends_with(&format!("  = {}", config.memory)));
+        let requests = line("varve.requests.bytes.max");
+        let words: Vec<&str> = requests.split_whitespace().skip(1).collect();
+        assert_eq!(words, ["auto", "default", "=", "32MiB"]);
+        assert_eq!(json(&config)["varve.cold.cache.bytes"]["effective"], "16MiB");
     }
 
     #[test]

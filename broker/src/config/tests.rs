@@ -22,6 +22,23 @@ fn nothing_has_to_be_said() {
 }
 
 #[test]
+fn budgets_follow_the_memory_and_what_is_said_wins() {
+    let with =
+        |flags: &[(&str, &str)], memory| Config::load(&Sources { memory, ..sources(flags) }).unwrap().memory;
+    assert_eq!(with(&[], None), Budgets::within(None));
+    let small = Some(256 << 20);
+    assert_eq!(with(&[], small), Budgets::within(small));
+    let said = with(&[("varve.requests.bytes.max", "300MiB"), ("varve.cold.cache.bytes", "10%")], small);
+    let chunks = (256 << 20) / 100 * 10;
+    assert_eq!(said, Budgets { requests: 300 << 20, chunks, ..Budgets::within(small) });
+    assert_eq!(with(&[("varve.memory.bytes.max", "1GiB")], small), Budgets::within(Some(1 << 30)));
+    assert_eq!(with(&[("varve.memory.bytes.max", "1GiB")], None), Budgets::within(Some(1 << 30)));
+    let half = with(&[("varve.memory.bytes.max", "50%")], small);
+    assert_eq!(half.requests, (256 << 20) / 100 * 50 / 8);
+    assert_eq!(with(&[("varve.cold.cache.bytes", "10%")], None), Budgets::within(None));
+}
+
+#[test]
 fn flags_win_over_the_environment_which_wins_over_the_file() {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(

@@ -23,6 +23,8 @@ pub enum Kind {
     Share,
     /// The same, or `0` for none.
     ShareOrNone,
+    /// Bytes, or a share of the memory: `10%`, or `auto`.
+    MemoryShare,
     /// Milliseconds: `600000` or `10min`.
     Millis {
         /// The least that is allowed.
@@ -45,6 +47,7 @@ impl fmt::Display for Kind {
             Self::Integer { .. } => f.write_str("integer"),
             Self::Bytes { .. } => f.write_str("bytes"),
             Self::Share => f.write_str("bytes, share of the disk or auto"),
+            Self::MemoryShare => f.write_str("bytes, share of the memory or auto"),
             Self::ShareOrNone => f.write_str("bytes, share of the disk, auto or 0"),
             Self::Millis { .. } => f.write_str("milliseconds"),
             Self::Switch => f.write_str("true or false"),
@@ -64,7 +67,9 @@ impl Kind {
                 .ok_or_else(|| format!("an integer from {min} to {max}")),
             Self::Bytes { min } => within(bytes(text), min, i64::MAX)
                 .ok_or_else(|| format!("bytes, as 1048576 or 1MiB, at least {min}")),
-            Self::Share => share(text).map(drop).ok_or_else(|| "bytes, a share such as 10%, or auto".into()),
+            Self::Share | Self::MemoryShare => {
+                share(text).map(drop).ok_or_else(|| "bytes, a share such as 10%, or auto".into())
+            }
             Self::ShareOrNone => share_or_none(text)
                 .map(drop)
                 .ok_or_else(|| "bytes, a share such as 10%, auto, or 0 for none".into()),
@@ -83,25 +88,25 @@ fn within(value: Option<i64>, min: i64, max: i64) -> Option<()> {
     value.filter(|value| (min..=max).contains(value)).map(drop)
 }
 
-/// A size limit that may follow the disk.
+/// A size limit that may follow the disk, or the memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Share {
     /// The key's own rule.
     Auto,
     /// This many bytes.
     Bytes(u64),
-    /// This many hundredths of the disk, 1 to 100.
+    /// This many hundredths of it, 1 to 100.
     Percent(u8),
 }
 
 impl Share {
-    /// The limit in bytes on a disk of `disk_bytes`; `auto` is the key's own rule.
+    /// The limit in bytes where there are `all`; `auto` is the key's own rule.
     #[must_use]
-    pub fn resolve(self, disk_bytes: u64, auto: impl FnOnce(u64) -> u64) -> u64 {
+    pub fn resolve(self, all: u64, auto: impl FnOnce(u64) -> u64) -> u64 {
         match self {
-            Self::Auto => auto(disk_bytes),
+            Self::Auto => auto(all),
             Self::Bytes(bytes) => bytes,
-            Self::Percent(percent) => disk_bytes / 100 * u64::from(percent),
+            Self::Percent(percent) => all / 100 * u64::from(percent),
         }
     }
 }

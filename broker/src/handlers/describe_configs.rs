@@ -197,6 +197,7 @@ const fn broker_type(kind: Kind) -> Type {
         Kind::Text
         | Kind::Share
         | Kind::ShareOrNone
+        | Kind::MemoryShare
         | Kind::SwitchOrAuto
         | Kind::Choice(_)
         | Kind::Secret => Type::String,

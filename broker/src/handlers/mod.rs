@@ -64,11 +64,11 @@ struct Shared {
 }
 
 impl Handlers {
-    /// Handlers in front of a node.
+    /// Handlers in front of a node, whose answers with records hold so many bytes together.
     #[must_use]
-    pub fn new(node: Node) -> Self {
+    pub fn new(node: Node, answer_bytes_max: usize) -> Self {
         let sessions = fetch::Sessions::new(node.fetch.sessions_max);
-        let answers = Budget::new(fetch::ANSWERS_BYTES_MAX);
+        let answers = Budget::new(answer_bytes_max);
         Self { shared: Arc::new(Shared { node, sessions, answers }) }
     }
 }

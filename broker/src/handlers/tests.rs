@@ -33,7 +33,7 @@ fn fixture() -> Fixture {
         local: "127.0.0.1:19092".parse().unwrap(),
         connection: 0,
     };
-    Fixture { handlers: Handlers::new(node), fake, context: Arc::new(context) }
+    Fixture { handlers: Handlers::new(node, 256 << 20), fake, context: Arc::new(context) }
 }
 
 impl Fixture {

@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     budget::{Budget, Share},
-    limits::{READ_BYTES, READ_BYTES_MIN},
+    limits::{BEYOND_WAIT, READ_BYTES, READ_BYTES_MIN},
 };
 
 const SIZE_BYTES: usize = 4;
@@ -132,11 +132,12 @@ impl FrameReader {
 
     /// Sees to it that the frame that arrives holds at least this much of the budget.
     async fn hold(&mut self, bytes: usize) {
-        let held = self.share.as_ref().map_or(0, Share::bytes);
-        if held >= bytes {
+        if self.share.as_ref().is_some_and(|share| share.covers(bytes)) {
             return;
         }
-        let more = self.budget.take(bytes - held).await;
+        let held = self.share.as_ref().map_or(0, Share::bytes);
+        let all = self.size().ok().flatten().map_or(bytes, |size| SIZE_BYTES + size);
+        let more = self.budget.grow(bytes - held, all.max(bytes), BEYOND_WAIT).await;
         match &mut self.share {
             Some(share) => share.merge(more),
             None => self.share = Some(more),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Connections;
+use crate::config::{Budgets, Connections};
 
 /// The least that a connection's buffer has room for.
 pub const READ_BYTES_MIN: usize = 4 << 10;
@@ -26,6 +26,9 @@ pub const BACKLOG: u32 = 1024;
 /// How long accepting pauses when there are no file descriptors left.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long a frame waits for the budget before it may be the one that goes beyond it.
+pub const BEYOND_WAIT: Duration = Duration::from_secs(1);
+
 /// How often one kind of complaint about strangers is logged.
 pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -42,7 +45,7 @@ pub struct Limits {
     pub per_address_max: usize,
     /// The largest frame.
     pub frame_bytes_max: usize,
-    /// Memory for frames that arrive or are in flight, over all connections.
+    /// Memory for frames that arrive or are in flight, over all connections; a frame that is larger than all of it comes alone.
     pub budget_bytes: usize,
     /// Until a connection's first request is there.
     pub first_request_max: Duration,
@@ -78,12 +81,12 @@ impl Default for Limits {
 impl Limits {
     /// The configured limits; deadlines that nobody needs to change stay as they are.
     #[must_use]
-    pub fn from_config(connections: &Connections) -> Self {
+    pub fn from_config(connections: &Connections, memory: &Budgets) -> Self {
         Self {
             total_max: connections.total_max,
             per_address_max: connections.per_address_max,
             frame_bytes_max: connections.frame_bytes_max,
-            budget_bytes: connections.request_bytes_budget.max(connections.frame_bytes_max),
+            budget_bytes: memory.requests as usize,
             idle_max: connections.idle_max,
             ..Self::default()
         }

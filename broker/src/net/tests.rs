@@ -141,6 +141,12 @@ impl Fixture {
     }
 }
 
+/// Time in which what must not happen would have happened: there is nothing to wait for. A slow machine makes such a test
+/// blind, never red.
+async fn nothing_happens() {
+    tokio::time::sleep(SHORT).await;
+}
+
 struct Client(TcpStream);
 
 impl Client {
@@ -260,6 +266,7 @@ async fn slowloris_that_trickles_is_below_the_minimum_rate() {
     let mut client = fixture.connect().await;
     client.raw(&(1_i32 << 20).to_be_bytes()).await;
     let began = Instant::now();
+    // The pace of the attack: slower than the least rate, and it is over when the other side has closed.
     while client.0.write_all(b"a").await.is_ok() && began.elapsed() < PATIENCE {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -281,7 +288,7 @@ async fn a_waiting_fetch_is_not_idle() {
     let fixture = Fixture::new(Limits { idle_max: Duration::from_millis(20), ..Limits::default() });
     let mut client = fixture.connect().await;
     client.send("A1").await;
-    tokio::time::sleep(SHORT).await;
+    nothing_happens().await;
     fixture.echo.gate(b'1').add_permits(1);
     assert_eq!(client.receive().await, "A1");
 }
@@ -384,7 +391,7 @@ async fn the_budget_holds_back_readers_and_returns() {
         second.receive().await.len()
     });
     fixture.echo.gate(b'2').add_permits(1);
-    tokio::time::sleep(SHORT).await;
+    nothing_happens().await;
     assert_eq!(fixture.echo.started(), "1");
     fixture.echo.gate(b'1').add_permits(1);
     assert_eq!(timeout(PATIENCE, sent).await.unwrap().unwrap(), 2 + (800 << 10));
@@ -399,7 +406,7 @@ async fn an_answer_holds_its_memory_until_its_last_piece_has_left() {
     client.send(&large).await;
     let free = || fixture.echo.memory.0.free();
     fixture.until(|| (free() < Memory::BYTES).then_some(())).await;
-    tokio::time::sleep(SHORT).await;
+    nothing_happens().await;
     assert!(free() <= Memory::BYTES - large.len(), "memory is free while nobody has read");
     assert!(client.receive().await == large, "the answer is another");
     fixture.until(|| (free() == Memory::BYTES).then_some(())).await;

@@ -31,19 +31,22 @@ pub fn print(config: &Config, store: &str, identity: &Identity, admin: SocketAdd
     let bootstrap =
         config.listeners.first().map_or_else(String::new, |listener| listener.address.to_string());
     let data = config.data_directory.display();
+    // Of a topic as it is made where nobody says how many replicas.
+    let replicas = config.seeds.len().clamp(1, config.topics.replication_factor.max(1) as usize);
+    let quorum = format!("{} of {replicas}", replicas / 2 + 1);
     println!("varve {} · node {} of cluster {}", env!("CARGO_PKG_VERSION"), identity.node, identity.cluster);
     println!("  listener      {}", listeners.join(", "));
     println!("  admin         http://{admin} (metrics, livez, readyz)");
     println!("  data          {data}");
     println!("  object store  {store}");
     println!(
-        "  durability    acknowledged = fsynced by a quorum (1 of 1 voters); acks=1 waits like acks=all"
+        "  durability    acknowledged = fsynced by a quorum ({quorum} voters); acks=1 waits like acks=all"
     );
     println!("  try           echo hello | kcat -P -b {bootstrap} -t greetings");
     println!("                kcat -C -b {bootstrap} -t greetings -e");
     tracing::info!(
         listeners = listeners.join(","), %admin, %data, store, cluster = %identity.cluster, node = %identity.node,
         groups = recovered.groups, torn_bytes = recovered.torn_bytes, damaged_groups = recovered.damaged,
-        durability = "fsync before acknowledgement, quorum 1 of 1", "broker is up"
+        durability = format!("fsync before acknowledgement, quorum {quorum}"), "broker is up"
     );
 }

@@ -20,11 +20,12 @@ const FREE_SHARE_MIN: u64 = 20;
 
 /// The reader of the bucket, with its caches.
 pub(super) fn reader(base: &Base, keys: Keys) -> io::Result<ColdReader> {
-    let options =
-        chunks::Options { chunk_bytes: CHUNK_BYTES, bytes_max: base.config.cold_cache_bytes as usize };
+    let memory = base.config.memory;
+    let options = chunks::Options { chunk_bytes: CHUNK_BYTES, bytes_max: memory.chunks as usize };
+    let cold = ColdOptions { index_bytes_max: memory.indices as usize, ..ColdOptions::default() };
     let store = base.tier.stores.of(Class::ClientRead);
     let chunks = ChunkCache::new(Arc::clone(&store), Arc::new(Background(base.cold.clone())), options);
-    Ok(ColdReader::new(store, keys, chunks.with_slab(slab(base)?), ColdOptions::default()))
+    Ok(ColdReader::new(store, keys, chunks.with_slab(slab(base)?), cold))
 }
 
 fn slab(base: &Base) -> io::Result<Option<Slab>> {

@@ -21,6 +21,7 @@ pub mod options;
 mod orphans;
 pub mod peering;
 pub mod pressure;
+mod registration;
 pub mod rot;
 
 pub mod process;

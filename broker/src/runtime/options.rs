@@ -58,6 +58,7 @@ pub fn plan_options(config: &Config) -> PlanOptions {
         has_store: config.has_common_store(),
         publish_segments: config.snapshot.segments,
         publish_age: config.snapshot.age_max,
+        publish_interval: defaults.publish_interval.min(config.snapshot.age_max),
         publish_metadata_age: defaults.publish_metadata_age.min(config.snapshot.age_max),
         delete_grace: config.delete_grace,
         producer_expiration: config.producer_expiration,

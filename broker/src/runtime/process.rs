@@ -14,11 +14,7 @@ use tokio::{
 };
 use varve_common::{Clock, ClusterId, Disk, Entropy, ReplicaId};
 use varve_consensus::GroupConfig;
-use varve_formats::{
-    command::{BrokerRegistration, MetadataCommand},
-    compression::Codec,
-    keys::Keys,
-};
+use varve_formats::{compression::Codec, keys::Keys};
 use varve_replica::{Shard, metadata};
 use varve_snapshot::claim::ClaimError;
 use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadMemory, Uploaders};
@@ -42,7 +38,9 @@ use super::{
     mailbox::{Mail, Mailbox, mailbox},
     options, orphans,
     peering::{self, Place},
-    pressure, rot, scrub,
+    pressure,
+    registration::{register, registration},
+    rot, scrub,
     shard::ShardThread,
     small_file::SmallFileError,
     store::{self, Tier, TierError},
@@ -50,7 +48,7 @@ use super::{
     watches,
 };
 use crate::{
-    config::{Config, Listener},
+    config::Config,
     controller::Link,
     driver::{Driver, Groups, OpenError, Placement},
     handlers::Handlers,
@@ -62,18 +60,11 @@ use crate::{
     telemetry,
 };
 
-/// Bytes of newest batches that are kept in memory for consumers at the tail.
-const TAIL_BYTES_MAX: usize = 64 << 20;
-/// Memory that uploads hold together, and merges and repairs beside them: one of the largest, or several small ones.
-const UPLOAD_MEMORY: UploadMemory = UploadMemory { uploads: 256 << 20, background: 80 << 20 };
 /// Threads for connections and handlers.
 const NET_THREADS: usize = 2;
 
-/// How long the metadata group is given to lead at the start, and how often it is asked.
-const LEAD_LIMIT: Duration = Duration::from_secs(30);
 /// How long a stopping node waits for its uploads.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-const LEAD_PAUSE: Duration = Duration::from_millis(2);
 
 /// Why the broker does not run, or not any more.
 #[derive(Debug, thiserror::Error)]
@@ -275,52 +266,6 @@ async fn drain(core: &Core, clock: &dyn Clock) {
     }
 }
 
-/// What the others, and clients of the others, are told of this node.
-fn registration(base: &Base, bound: &[Bound]) -> BrokerRegistration {
-    let is_clustered = base.place.is_some();
-    let address = |(listener, bound): (&Listener, &Bound)| match &listener.advertised {
-        Some((host, port)) => Some(format!("{}={host}:{port}", listener.name)),
-        // Alone, a node is reached where its client reached it.
-        None => is_clustered.then(|| format!("{}={}", listener.name, bound.address)),
-    };
-    BrokerRegistration {
-        node: base.identity.node.get(),
-        advertised: base.config.listeners.iter().zip(bound).filter_map(address).collect(),
-        rack: None,
-        peer: base.config.peer_address().filter(|_| is_clustered),
-    }
-}
-
-/// Registers this broker as soon as the metadata group has a leader: alone that takes an fsync or two, among others as many
-/// of them as it takes.
-async fn register(
-    base: &Base,
-    backend: &NodeBackend,
-    registration: BrokerRegistration,
-) -> Result<(), RunError> {
-    let deadline = backend.clock.monotonic().plus(LEAD_LIMIT);
-    loop {
-        let change = MetadataCommand::RegisterBroker(registration.clone());
-        match backend.change(change).await {
-            // Who has not heard of its own registration does not know the cluster's topics either.
-            Ok(_) if !backend.views.image().brokers.contains_key(&base.identity.node) => {
-                tracing::info!("waiting for this node's metadata to catch up");
-            }
-            Ok(_) => return Ok(()),
-            Err(refusal @ (MetadataRefusal::NotController | MetadataRefusal::TimedOut))
-                if base.place.is_some() =>
-            {
-                tracing::info!(%refusal, "waiting for the cluster");
-                backend.clock.sleep(LEAD_PAUSE).await;
-            }
-            Err(MetadataRefusal::NotController) if backend.clock.monotonic() < deadline => {
-                backend.clock.sleep(LEAD_PAUSE).await;
-            }
-            Err(refusal) => return Err(RunError::Register(refusal)),
-        }
-    }
-}
-
 async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, RunError> {
     let disk: Arc<dyn Disk> = Arc::new(NativeDisk);
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
@@ -390,7 +335,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
             .with_hot_bytes_max(sealed_bytes_max(base, bytes_max)?);
     let wal = varve_wal::spawn(writer).map_err(system("start threads"))?;
     let (post, inbox) = mailbox();
-    let tail = TailCache::new(TAIL_BYTES_MAX);
+    let tail = TailCache::new(base.config.memory.tail as usize);
     let keys = base.tier.prefix.cluster(base.identity.cluster);
     let cold_reader = cold::reader(base, keys.clone()).map_err(system("measure the disk"))?;
     let log = LogView::new(tail.clone(), reader.clone(), local.clone(), cold_reader.clone());
@@ -447,9 +392,11 @@ fn job_runner(
     mailbox: Mailbox,
 ) -> JobRunner {
     let stores = &base.tier.stores;
+    let memory = base.config.memory;
+    let memory = UploadMemory { uploads: memory.uploads, background: memory.merges };
     let surroundings = Surroundings {
         disk: Arc::clone(&base.disk),
-        uploaders: Uploaders::new(stores, &keys, UPLOAD_MEMORY),
+        uploaders: Uploaders::new(stores, &keys, memory),
         store: base.tier.store(),
         stores: stores.clone(),
         keys,
@@ -488,9 +435,10 @@ fn listen(base: &Base, core: &Core, bound: Vec<Bound>) -> Server {
         alteration: Default::default(),
     };
     let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));
-    let mut limits = Limits::from_config(&base.config.connections);
+    let mut limits = Limits::from_config(&base.config.connections, &base.config.memory);
     limits.total_max = limits.total_max.min(descriptors::connections_max());
-    Server::start(bound, Arc::new(Handlers::new(node)), observer, limits)
+    let handlers = Handlers::new(node, base.config.memory.answers as usize);
+    Server::start(bound, Arc::new(handlers), observer, limits)
 }
 
 /// Removes sealed files without a mark. Those of a damaged group stay: they are evidence.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     metrics::Metrics,
-    scrub::{Outcome, Pace, Pass, Places, Progress, Repairs, Target},
+    scrub::{Outcome, Pace, Pass, Places, Progress, PutAgain, Repairs, Target},
 };
 
 /// After a start the disk has better things to do.
@@ -311,31 +311,10 @@ impl Repairs for Sources {
     fn object<'a>(&'a self, target: &'a Target, entry: &'a Entry) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
             let (group, uid) = (target.group, self.entropy.next_u64().max(1));
-            let before = target.root.leaf_over(entry.base, entry.end()).map(|leaf| leaf.uid);
+            let put = PutAgain::of(uid, entry, &target.root);
             let announce = Action::Announce { uid, base: entry.base, end: entry.end() };
             self.ask(Input::Act { group, action: announce });
-            let replaced = |status: &GroupStatus| {
-                let leaf = status.root.leaf_over(entry.base, entry.end()).map(|leaf| leaf.uid);
-                let settled = !status.intents.iter().any(|intent| intent.uid == uid)
-                    && !status.tombstones.iter().any(|gone| gone.uid == uid);
-                let in_leaf = before.is_some() && leaf.is_some() && leaf != before && settled;
-                if in_leaf || status.root.entries.iter().any(|known| known.uid == uid) {
-                    return Some(Outcome::Repaired(
-                        "put there once more from this node's copy, under a new key",
-                    ));
-                }
-                // Given up within a turn or two: what stays of it is its tombstone.
-                let failed = status.upload_failed.contains(&uid)
-                    || status.tombstones.iter().any(|gone| gone.uid == uid);
-                let why = || {
-                    Outcome::Unrepaired(
-                        "this node has no copy of it: its records are lost unless the object comes back"
-                            .to_owned(),
-                    )
-                };
-                failed.then(why)
-            };
-            in_time(self.until(group, REPAIR_LIMIT, replaced).await)
+            in_time(self.until(group, REPAIR_LIMIT, |status| put.outcome(status)).await)
         })
     }
 

@@ -22,6 +22,7 @@
 mod bucket;
 mod local;
 mod pace;
+mod put;
 mod report;
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
@@ -39,6 +40,7 @@ use varve_tiering::LocalSegments;
 use varve_wal::Reader;
 
 pub use pace::Pace;
+pub use put::PutAgain;
 pub use report::{Found, Outcome, Place, Progress};
 
 /// Where bytes are.

@@ -8,7 +8,7 @@ pub fn run(command: ConfigCommand, sources: Sources) -> Result<(), Failure> {
     match command {
         ConfigCommand::Print { server, output } => {
             let config = server.load(sources)?;
-            output::print(output.format(), || print::text(&config.layers), || print::json(&config.layers))?;
+            output::print(output.format(), || print::text(&config), || print::json(&config))?;
         }
         ConfigCommand::Reference => output::text(&print::commented_file())?,
         ConfigCommand::Validate { server } => {

@@ -1,8 +1,8 @@
 //! What may happen to a manifest, as pure functions on its root.
 
-use varve_common::{Digest, Offset};
+use varve_common::Offset;
 
-use super::{Entry, FanOut, NodeReference, Root};
+use super::{Entry, FanOut, NodeReference, Root, sums::check_sums};
 use crate::limits::NODE_LEVEL_MAX;
 
 /// Where the root says that an offset or a time is.
@@ -159,6 +159,13 @@ impl NodeReference {
     #[must_use]
     pub const fn end(&self) -> Offset {
         self.last.next()
+    }
+
+    /// Bytes of the log below it, as far as it is known: a reference from before it was said counts what its segments take in
+    /// the bucket.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        self.batch_bytes.unwrap_or(self.segment_bytes)
     }
 }
 
@@ -371,7 +378,12 @@ impl Root {
             old.entries.checked_add(added.len() as u64) == node.entries.checked_add(gone.len() as u64);
         let lengths =
             old.segment_bytes.checked_add(bytes(added)) == node.segment_bytes.checked_add(bytes(gone));
-        if !counts || !lengths || old.max_timestamp != node.max_timestamp {
+        let log_bytes = |entries: &[Entry]| entries.iter().map(|entry| entry.batch_bytes).sum::<u64>();
+        let batches = old
+            .batch_bytes
+            .zip(node.batch_bytes)
+            .is_none_or(|(old, new)| old.checked_add(log_bytes(added)) == new.checked_add(log_bytes(gone)));
+        if !counts || !lengths || !batches || old.max_timestamp != node.max_timestamp {
             return Err(LeafError::Sums { base, last });
         }
         Ok(std::mem::replace(old, node.clone()))
@@ -403,86 +415,4 @@ fn within(entries: &[Entry], leaf: &NodeReference) -> bool {
         Some(Err(())) => false,
         Some(Ok((base, end))) => leaf.base <= base && end <= leaf.end(),
     }
-}
-
-impl FoldPlan {
-    /// The level of the node to write.
-    #[must_use]
-    pub const fn level(&self) -> u8 {
-        match self {
-            Self::Leaf(_) => 0,
-            Self::Inner { level, .. } => *level,
-        }
-    }
-
-    /// The reference to the node that was written under `uid` in this life, with its length in bytes and its digest.
-    #[must_use]
-    pub fn reference(&self, incarnation: u32, uid: u64, (length, sha256): (u64, Digest)) -> NodeReference {
-        let Sums { base, last, entries, segment_bytes, max_timestamp } = self.sums();
-        let level = self.level();
-        NodeReference {
-            level,
-            incarnation,
-            uid,
-            base,
-            last,
-            entries,
-            segment_bytes,
-            max_timestamp,
-            length,
-            sha256,
-        }
-    }
-
-    /// What a reference to the written node says beside its identity: base, last, entries, segment bytes, largest
-    /// timestamp.
-    #[must_use]
-    pub fn sums(&self) -> Sums {
-        let mut sums =
-            Sums { base: Offset(u64::MAX), last: Offset(0), entries: 0, segment_bytes: 0, max_timestamp: -1 };
-        let mut add = |base: Offset, last: Offset, entries, bytes, timestamp| {
-            sums.base = sums.base.min(base);
-            sums.last = sums.last.max(last);
-            sums.entries = sums.entries.saturating_add(entries);
-            sums.segment_bytes = sums.segment_bytes.saturating_add(bytes);
-            sums.max_timestamp = sums.max_timestamp.max(timestamp);
-        };
-        match self {
-            Self::Leaf(entries) => {
-                entries
-                    .iter()
-                    .for_each(|entry| add(entry.base, entry.last, 1, entry.length, entry.max_timestamp));
-            }
-            Self::Inner { references, .. } => references.iter().for_each(|node| {
-                add(node.base, node.last, node.entries, node.segment_bytes, node.max_timestamp);
-            }),
-        }
-        sums
-    }
-}
-
-/// What a node's reference says of what lies below it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sums {
-    /// The first offset.
-    pub base: Offset,
-    /// The last offset.
-    pub last: Offset,
-    /// Segments, all levels.
-    pub entries: u64,
-    /// Their bytes.
-    pub segment_bytes: u64,
-    /// The largest record timestamp, -1 where there is none.
-    pub max_timestamp: i64,
-}
-
-fn check_sums(node: &NodeReference, plan: &FoldPlan) -> Result<(), FoldError> {
-    let said = Sums {
-        base: node.base,
-        last: node.last,
-        entries: node.entries,
-        segment_bytes: node.segment_bytes,
-        max_timestamp: node.max_timestamp,
-    };
-    if said == plan.sums() { Ok(()) } else { Err(FoldError::Sums { base: node.base, last: node.last }) }
 }

@@ -97,6 +97,9 @@ impl Stored for NodeReference {
             frame.i64(self.max_timestamp);
             frame.u64(self.length);
             frame.digest(self.sha256);
+            if let Some(batch_bytes) = self.batch_bytes {
+                frame.u64(batch_bytes);
+            }
         });
     }
 
@@ -113,6 +116,7 @@ impl Stored for NodeReference {
                 max_timestamp: frame.i64()?,
                 length: frame.u64()?,
                 sha256: frame.digest()?,
+                batch_bytes: if frame.is_empty() { None } else { Some(frame.u64()?) },
             };
             checked_range(frame, node.base, node.last)?;
             Ok(node)

@@ -203,6 +203,29 @@ fn a_root_round_trips_and_matches_its_fixture() {
     assert_eq!(Root::from_bytes(bytes), Ok(root));
 }
 
+#[test]
+fn a_reference_that_counts_the_logs_bytes_round_trips_and_matches_its_fixture() {
+    let node = NodeReference { batch_bytes: Some(600), ..tests_support::node(1, 0, 99) };
+    let bytes = fixtures::check("manifest_reference", Form::Exact, &node.to_bytes());
+    assert_eq!(NodeReference::from_bytes(bytes), Ok(node));
+}
+
+#[test]
+fn a_reference_from_before_it_counted_the_logs_bytes_folds_and_counts_the_buckets() {
+    let mut root = Root::default();
+    let entries: Vec<Entry> = (0..3).map(|place| entry(place * 10, place * 10 + 9)).collect();
+    root.append(entries.clone(), Offset(0)).unwrap();
+    let old = NodeReference { batch_bytes: None, ..leaf(&entries[0..1], 70) };
+    let lies = NodeReference { batch_bytes: Some(599), ..leaf(&entries[1..3], 71) };
+    root.fold(&old).unwrap();
+    assert!(matches!(root.fold(&lies), Err(FoldError::Sums { .. })));
+    root.fold(&leaf(&entries[1..3], 71)).unwrap();
+    assert_eq!(root.nodes.iter().map(NodeReference::log_bytes).collect::<Vec<_>>(), [500, 2 * 600]);
+    let plan = FoldPlan::Inner { level: 1, references: root.nodes.clone() };
+    root.fold(&plan.reference(1, 72, (300, Digest([4; 32])))).unwrap();
+    assert_eq!(root.nodes[0].log_bytes(), 500 + 2 * 600);
+}
+
 /// A root with a leaf of three entries before another leaf and an entry, and that leaf's reference after `change`.
 fn with_leaves() -> (Root, Vec<Entry>) {
     let entries: Vec<Entry> = (0..6).map(|place| entry(place * 10, place * 10 + 9)).collect();
@@ -216,9 +239,11 @@ fn with_leaves() -> (Root, Vec<Entry>) {
 }
 
 fn leaf(entries: &[Entry], uid: u64) -> NodeReference {
-    let Sums { base, last, entries, segment_bytes, max_timestamp } = FoldPlan::Leaf(entries.to_vec()).sums();
+    let sums = FoldPlan::Leaf(entries.to_vec()).sums();
+    let Sums { base, last, entries, segment_bytes, batch_bytes, max_timestamp } = sums;
     let reference = tests_support::node(0, base.0, last.0);
-    NodeReference { uid, base, last, entries, segment_bytes, max_timestamp, ..reference }
+    let batch_bytes = Some(batch_bytes);
+    NodeReference { uid, base, last, entries, segment_bytes, batch_bytes, max_timestamp, ..reference }
 }
 
 #[test]
@@ -229,7 +254,7 @@ fn a_leaf_gives_way_to_one_over_the_same_range() {
     assert_eq!(mended.replace_leaf(70, &same, &[], &[]).map(|old| old.uid), Ok(70));
     assert_eq!((mended.nodes[0].uid, &mended.nodes[1], &mended.entries), (9, &root.nodes[1], &root.entries));
 
-    let merged = Entry { uid: 5, kind: EntryKind::Merged, length: 700, ..entry(10, 29) };
+    let merged = Entry { uid: 5, kind: EntryKind::Merged, length: 700, batch_bytes: 1200, ..entry(10, 29) };
     let other = leaf(&[entries[0].clone(), merged.clone()], 9);
     let mut exchanged = root;
     assert_eq!(exchanged.replace_leaf(70, &other, &entries[1..3], &[merged]).map(|old| old.uid), Ok(70));
@@ -254,6 +279,9 @@ fn a_leaf_that_is_not_what_it_replaces_is_refused_and_changes_nothing() {
     let mut heavier = same.clone();
     heavier.segment_bytes += 1;
     assert!(matches!(refused(70, &heavier, &[], &[]), LeafError::Sums { .. }));
+    let mut wider = same.clone();
+    wider.batch_bytes = Some(1);
+    assert!(matches!(refused(70, &wider, &[], &[]), LeafError::Sums { .. }));
     let merged = Entry { uid: 5, ..entry(10, 29) };
     assert!(matches!(
         refused(70, &same, &entries[1..3], std::slice::from_ref(&merged)),

@@ -43,5 +43,6 @@ pub(crate) fn node(level: u8, base: u64, last: u64) -> NodeReference {
         max_timestamp: 20,
         length: 300,
         sha256: Digest([4; 32]),
+        batch_bytes: None,
     }
 }

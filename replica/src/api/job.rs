@@ -327,3 +327,13 @@ pub enum JobOutcome {
         why: String,
     },
 }
+
+/// The uid of the leaf that is put beside a segment: another one, because tombstones are told apart by theirs, and as good
+/// a random number, because no two uids give the same.
+#[must_use]
+pub const fn uid_of_leaf(segment: u64) -> u64 {
+    match segment.rotate_left(29) ^ 0x9e37_79b9_7f4a_7c15 {
+        0 => 1,
+        uid => uid,
+    }
+}

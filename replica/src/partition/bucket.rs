@@ -222,6 +222,16 @@ impl BucketState {
         Arc::make_mut(&mut self.root).start = self.tiered_end;
     }
 
+    /// Where the next upload begins: at the tiered end. Older binaries left that at the base of a range which was trimmed while
+    /// it was open (see [`Self::skip_trimmed`]); there nothing begins any more, and the range that holds the log start is next.
+    /// Its append moves the tiered end past the gap, in every binary alike.
+    pub(crate) fn next_upload(&self, records: &RecordState) -> Offset {
+        match records.rolls.first() {
+            Some(roll) if self.log_start > self.tiered_end => roll.base.max(self.tiered_end),
+            _ => self.tiered_end,
+        }
+    }
+
     fn folded(&mut self, place: Place, folded: &NodeFolded) -> bool {
         if !self.passes(place, folded.fence) || Arc::make_mut(&mut self.root).fold(&folded.node).is_err() {
             return false;

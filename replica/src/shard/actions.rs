@@ -14,7 +14,7 @@ use varve_formats::{
 
 use super::hosted::{Hosted, Machine, Progress};
 use crate::{
-    api::{Action, Effect, Job, JobKind, Mark, Mended, Now, ReapPass, SealMark},
+    api::{Action, Effect, Job, JobKind, Mark, Mended, Now, ReapPass, SealMark, uid_of_leaf},
     checkpoint::Captured,
     limits::{DELETE_BATCH_MAX, UPLOADS_MAX},
     partition::PartitionState,
@@ -194,10 +194,10 @@ impl Hosted {
         merged.filter_map(of).next()
     }
 
-    /// The done uploads that follow the tiered end without a gap.
+    /// The done uploads that follow what is tiered, or trimmed, without a gap.
     pub(super) fn appendable(&self) -> Vec<manifest::Entry> {
         let Some(state) = self.partition() else { return Vec::new() };
-        let mut next = state.bucket().tiered_end;
+        let mut next = state.bucket().next_upload(state.records());
         let mut entries = Vec::new();
         while let Some(entry) = self.uploaded.values().find(|entry| entry.base == next) {
             entries.push(entry.clone());
@@ -411,14 +411,5 @@ impl Hosted {
         self.wal_start = self.wal_start.max(self.offset_after_cut(index));
         self.log_bytes = self.log_bytes_after_cut();
         self.mark(Mark::Truncated { index, term }, effects);
-    }
-}
-
-/// The uid of the leaf that is put beside a segment: another one, because tombstones are told apart by theirs, and as good
-/// a random number, because no two uids give the same.
-const fn uid_of_leaf(segment: u64) -> u64 {
-    match segment.rotate_left(29) ^ 0x9e37_79b9_7f4a_7c15 {
-        0 => 1,
-        uid => uid,
     }
 }

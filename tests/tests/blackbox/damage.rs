@@ -2,7 +2,7 @@
 //! memory. What is damaged is never served, what is acknowledged stays where any good copy is, and who is not hit goes on. Rows 16 and
 //! 17 are in `disk_pressure`.
 
-use std::{fs, net::TcpStream, path::PathBuf, time::Duration};
+use std::{fs, net::TcpStream, path::PathBuf, process::Command, time::Duration};
 
 use varve_tests::{
     batch::{Batch, produce_code},
@@ -11,7 +11,7 @@ use varve_tests::{
     ledger::{Ledger, Repeats, Seen},
     node::{Node, Options},
     raw::{fetch, list_offset},
-    tool::Tool,
+    tool::{self, Tool},
     wait_for,
 };
 
@@ -152,13 +152,19 @@ fn write(node: &Node, topic: &str, name: &str, records: u64) -> Ledger {
 
 #[test]
 fn fault_19_little_memory_slows_producers_down_and_loses_nothing() {
-    const MEMORY: u64 = 400 << 20;
+    const MEMORY: u64 = 256 << 20;
     if !Tool::need(&[Tool::Python]) {
         return;
     }
     let Some(group) = LittleMemory::of(MEMORY) else { return };
-    let mut node = Node::start(Options::default().env("VARVE_WAL_BYTES_MAX", "256MiB"));
-    group.take(node.pid());
+    let enter = group.enter();
+    let enter: Vec<&str> = enter.iter().map(String::as_str).collect();
+    let mut print = Command::new(enter[0]);
+    print.args(&enter[1..]).arg(tool::varve()).args(["config", "print"]);
+    let printed = tool::without_our_variables(&mut print).output().unwrap();
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    assert!(printed.contains("= 256MiB (requests 32MiB, "), "{printed}");
+    let mut node = Node::start(Options::default().env("VARVE_WAL_BYTES_MAX", "256MiB").under(&enter));
     create_topic(&node, "t", 4, &["segment.bytes=16777216"]);
     // Several times the memory, from several producers at once, in batches as large as they come.
     let ledgers: Vec<_> = std::thread::scope(|scope| {
@@ -177,6 +183,8 @@ fn fault_19_little_memory_slows_producers_down_and_loses_nothing() {
             .collect();
         writers.into_iter().map(|writer| writer.join().unwrap()).collect()
     });
+    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap_or_default();
+    println!("{:?}", status.lines().find(|line| line.starts_with("VmHWM")));
     assert_eq!(node.exited(), None, "the kernel ended the process: {MEMORY} bytes were not enough");
     let mut ledger = Ledger::default();
     ledgers.iter().for_each(|(name, path)| ledger.add(name, path));

@@ -26,7 +26,6 @@ use varve_protocol::{
     },
 };
 
-pub use room::ANSWERS_BYTES_MAX;
 pub use session::Sessions;
 
 use self::{

@@ -7,17 +7,12 @@ use tokio::time::Instant;
 
 use crate::net::{Budget, Share};
 
-/// What all answers with records may keep until they are read.
-pub const ANSWERS_BYTES_MAX: usize = 256 << 20;
-
 /// The least that a fetch begins to read with. A batch that is larger comes all the same: so many answers at most are
-/// larger than their share as this goes into the whole.
+/// larger than their share as this goes into the whole, a thousand where all may keep 256 MiB.
 const BYTES_MIN: usize = 256 << 10;
 
 /// How long a fetch waits for room, at least, before it is answered without records. Its client comes again.
 const WAIT_MIN: Duration = Duration::from_millis(500);
-
-const _: () = assert!(ANSWERS_BYTES_MAX / BYTES_MIN >= 1024, "many slow readers leave room for others");
 
 /// The room of one pass, taken when there is something to read.
 pub struct Room<'a> {

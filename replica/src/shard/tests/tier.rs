@@ -72,6 +72,41 @@ fn t39_a_trim_past_the_tiered_end_does_not_wedge_uploads() {
     assert!(node.status().rolls.is_empty());
 }
 
+/// What a binary left behind that did not follow a range which was trimmed while it was open: nothing begins any more where
+/// the next upload was expected. The range that holds the log start is committed, and what follows goes on as ever.
+#[test]
+fn t39_a_partition_that_an_older_binary_wedged_uploads_again() {
+    let mut node = Node::ready();
+    let first = node.roll((9, 0, 0), 5);
+    node.tier(1, first);
+    node.send((9, 0, 5), 3);
+    node.settle();
+    let before = node.status();
+    node.act(Action::Trim { log_start: Offset(8), cause: TrimCause::DeleteRecords });
+    node.act(Action::Roll { cause: RollCause::Bytes });
+    let GroupState::Partition(mut state) = node.checkpoint() else { panic!() };
+    assert_eq!((state.bucket.tiered_end, state.bucket.root.start), (Offset(8), Offset(8)));
+    state.bucket.tiered_end = before.tiered_end;
+    state.bucket.tiered_roll = (before.root.entries[0].roll_index, before.root.entries[0].roll_term);
+    std::sync::Arc::make_mut(&mut state.bucket.root).start = before.tiered_end;
+    let above = state.applied().0;
+    let mut node = node.restart(GroupState::Partition(state), above);
+    assert_eq!((node.status().log_start, node.status().tiered_end), (Offset(8), Offset(5)), "wedged");
+
+    let range = node.roll((9, 0, 8), 5);
+    let entry = node.announce(2, range);
+    node.done(JobOutcome::Uploaded { uid: 2, entry });
+    assert!(node.status().appendable);
+    node.act(Action::Append);
+    assert_eq!((node.status().tiered_end, node.status().rolls.len()), (Offset(13), 0));
+    let next = node.roll((9, 0, 13), 2);
+    node.tier(3, next);
+    node.checkpoint();
+    let status = node.reopen().status();
+    assert_eq!((status.tiered_end, status.root.entries.len()), (Offset(15), 2));
+    assert_eq!(status.root.find(status.log_start).map(|place| place.base()), Some(Offset(8)));
+}
+
 #[test]
 fn b2_b3_only_one_change_of_the_manifest_is_in_flight() {
     let mut node = Node::ready();

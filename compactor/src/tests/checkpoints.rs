@@ -1,0 +1,86 @@
+//! When checkpoints are published, and how far the log is cut.
+
+use super::*;
+
+fn local(index: u64) -> LocalCheckpoint {
+    LocalCheckpoint { index: LogIndex(index), term: Term(3), file: String::new(), sha256: Default::default() }
+}
+
+#[test]
+fn a_checkpoint_is_published_by_segments_or_by_age() {
+    let dirty = GroupStatus { publish_dirty: true, ..idle() };
+    let publish = Action::PublishCheckpoint { uid: 77 };
+    assert_eq!(planned(&dirty).actions, []);
+    let many = GroupStatus { unpublished_segments: 8, ..dirty.clone() };
+    assert!(planned(&many).actions.contains(&publish));
+    let old =
+        GroupStatus { unpublished_segments: 1, first_unpublished_ms: Some(NOW_MS - 60 * MINUTE), ..dirty };
+    assert!(planned(&old).actions.contains(&publish));
+}
+
+/// Uploads of an outage come in at a hundred a second; each publication takes forty milliseconds.
+#[test]
+fn after_an_outage_checkpoints_are_published_no_faster_than_their_interval() {
+    let options = PlanOptions { publish_segments: 1, ..PlanOptions::default() };
+    let mut status = GroupStatus { publish_dirty: true, first_unpublished_ms: Some(NOW_MS), ..idle() };
+    let (mut published_at, mut running_until) = (Vec::new(), 0);
+    let mut looks_again = None;
+    for ms in (NOW_MS..NOW_MS + 10_000).step_by(10) {
+        status.unpublished_segments += 1;
+        if ms < running_until {
+            continue;
+        }
+        let now = Now { wall_ms: ms, ..now() };
+        let plan = plan(&status, &options, now, &Counter);
+        looks_again = plan.look_again_after;
+        if plan.actions.contains(&Action::PublishCheckpoint { uid: 77 }) {
+            published_at.push(ms);
+            running_until = ms + 40;
+            status.published = vec![published(1, 0, ms)];
+            status.unpublished_segments = 0;
+        }
+    }
+    assert!((8..=11).contains(&published_at.len()), "{published_at:?}");
+    assert!(
+        looks_again.is_some_and(|after| after <= options.publish_interval),
+        "what is left is not forgotten"
+    );
+    let pressure = Pressure { groups: [status.group].into(), urgent: true, disk: false };
+    let pressed = PlanOptions { pressure, ..options.clone() };
+    let due = |options: &PlanOptions, wall_ms| {
+        let now = Now { wall_ms, ..now() };
+        plan(&status, options, now, &Counter).actions.contains(&Action::PublishCheckpoint { uid: 77 })
+    };
+    let last = published_at[published_at.len() - 1];
+    // Under pressure the log is cut as far as is safe, whatever is published: no reason to hurry.
+    assert!(!due(&pressed, last + 999) && due(&pressed, last + 1_000));
+    let draining = PlanOptions { draining: true, ..options.clone() };
+    assert!(due(&draining, last + 1), "who stops does not wait");
+    assert!(due(&options, last - 60_000), "nor does who has set the clock back");
+}
+
+#[test]
+fn the_log_is_cut_behind_the_second_newest_checkpoint_and_under_pressure_as_far_as_is_safe() {
+    let status = GroupStatus {
+        cut_limit: (LogIndex(90), Term(3)),
+        published: vec![published(40, 0, 0), published(80, 0, 0)],
+        ..idle()
+    };
+    assert_eq!(planned(&status).actions, [Action::Cut { index: LogIndex(40), term: Term(3) }]);
+    assert!(pressed(&status).contains(&Action::Cut { index: LogIndex(90), term: Term(3) }));
+    let unpublished = GroupStatus { published: Vec::new(), ..status };
+    assert_eq!(planned(&unpublished).actions, []);
+}
+
+#[test]
+fn a_pressed_group_at_rest_moves_on_so_that_its_older_checkpoint_lets_go() {
+    let status =
+        GroupStatus { releasable: LogIndex(90), local_checkpoints: vec![local(50), local(100)], ..idle() };
+    assert_eq!(pressed(&status), [Action::Advance]);
+    let first = GroupStatus { local_checkpoints: vec![local(100)], ..status.clone() };
+    assert_eq!(pressed(&first), [Action::Advance]);
+    let free = GroupStatus { local_checkpoints: vec![local(90), local(100)], ..status.clone() };
+    assert_eq!(pressed(&free), []);
+    let nothing_to_gain = GroupStatus { truncated: (LogIndex(90), Term(3)), ..status };
+    assert_eq!(pressed(&nothing_to_gain), []);
+}
