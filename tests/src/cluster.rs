@@ -33,7 +33,13 @@ impl Cluster {
     /// Starts so many nodes at once and waits until all are ready.
     #[must_use]
     pub fn start(count: usize, options: &Options) -> Self {
-        let mut cluster = Self::stopped(count, options);
+        Self::start_each(count, |_| options.clone())
+    }
+
+    /// The same, with options of its own for each node, by its id.
+    #[must_use]
+    pub fn start_each(count: usize, options: impl Fn(usize) -> Options) -> Self {
+        let mut cluster = Self::stopped_each(count, options);
         cluster.nodes.iter_mut().for_each(Node::launch);
         cluster.nodes.iter_mut().for_each(Node::wait_ready);
         cluster
@@ -42,10 +48,15 @@ impl Cluster {
     /// Nodes that are not started yet.
     #[must_use]
     pub fn stopped(count: usize, options: &Options) -> Self {
+        Self::stopped_each(count, |_| options.clone())
+    }
+
+    fn stopped_each(count: usize, options: impl Fn(usize) -> Options) -> Self {
         let bucket = tempfile::Builder::new().prefix("varve-bucket-").tempdir().unwrap();
         let mut cluster =
             Self { nodes: Vec::new(), peers: (0..count).map(|_| free_address()).collect(), bucket };
-        cluster.nodes = (0..count).map(|number| Node::stopped(cluster.options(number, options))).collect();
+        let stopped = |number| Node::stopped(cluster.options(number, &options(number + 1)));
+        cluster.nodes = (0..count).map(stopped).collect();
         cluster
     }
 
@@ -59,6 +70,12 @@ impl Cluster {
             "--object-store",
             &bucket,
         ])
+    }
+
+    /// Where a node listens for the others.
+    #[must_use]
+    pub fn peer_address(&self, number: usize) -> SocketAddr {
+        self.peers[number]
     }
 
     /// Addresses of all nodes, for clients.

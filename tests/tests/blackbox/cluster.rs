@@ -1,5 +1,12 @@
 //! Three nodes, their real processes, stock clients: leaders die, all die, disks stay.
 
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpStream,
+    path::Path,
+    process::Command,
+};
+
 use varve_tests::{
     clients::kcat,
     cluster::Cluster,
@@ -104,4 +111,46 @@ fn without_a_quorum_nothing_is_acknowledged_and_with_one_it_goes_on() {
         "what was acknowledged is there"
     );
     assert_eq!(kept.len() as u64, written);
+}
+
+/// A node's certificate, in a folder that `make.sh` filled.
+fn proves(folder: &Path, id: usize) -> Options {
+    let file = |name: &str| folder.join(name).display().to_string();
+    let own = file(&format!("node-{id}.pem"));
+    Options::small()
+        .env("VARVE_PEER_TLS_CA", file("authority.pem"))
+        .env("VARVE_PEER_TLS_CERTIFICATE", &own)
+        .env("VARVE_PEER_TLS_KEY", own)
+}
+
+#[test]
+fn nodes_that_prove_who_they_are_make_a_cluster_and_let_nobody_else_in() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../broker/src/peers/tests/certificates/make.sh");
+    let made = Command::new("sh").arg(script).arg(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut cluster = Cluster::start_each(3, |id| proves(folder.path(), id));
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    let load = cluster.start_load(TOPIC, value);
+    wait_end(&cluster, 0, 500);
+    let first = cluster.wait_leader(0, TOPIC, 0, None);
+    let asked = (first + 1) % 3;
+    cluster.nodes[first].kill();
+    let _ = cluster.wait_leader(asked, TOPIC, 0, Some(first));
+    let before = end_of(&cluster, asked);
+    wait_end(&cluster, asked, before + 500);
+    // What is no TLS does not get as far as a word.
+    let mut stranger = TcpStream::connect(cluster.peer_address(asked)).unwrap();
+    stranger.write_all(b"\0\0\0\0\x01\x01 is this a hello?").unwrap();
+    let mut heard = Vec::new();
+    let _ = stranger.read_to_end(&mut heard);
+    assert!(!heard.windows(4).any(|bytes| bytes == b"node"), "{heard:?}");
+    wait_for("the stranger to be counted", 30, || {
+        cluster.nodes[asked].metric_of("varve_peer_refused_total", "no secure connection") > 0.0
+    });
+    let written = load.finish();
+    check_all(&cluster.nodes[asked], written);
 }

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Makes the certificates of the transport's tests anew: two authorities, two nodes of the first, one of the second. They are good for
-# a hundred years and for nothing else.
+# Makes the certificates of tests, here or in the directory that is named: two authorities, three nodes of the first, one of the
+# second. They are good for a hundred years and for nothing else.
 set -eu
-cd "$(dirname "$0")"
+cd "${1:-$(dirname "$0")}"
 work=$(mktemp -d)
 trap 'rm -r "$work"' EXIT
 
@@ -24,4 +24,5 @@ authority authority
 authority stranger
 node authority 1 node-1
 node authority 2 node-2
+node authority 3 node-3
 node stranger 2 strange-node-2
