@@ -7,7 +7,7 @@ use varve_formats::keys::Keys;
 use varve_objects::Store;
 use varve_replica::{PartitionView, metadata};
 
-use super::views::Views;
+use super::{mailbox::Mailbox, views::Views};
 use crate::{
     config::{Orphans, OrphansMode},
     jobs::{
@@ -34,6 +34,8 @@ pub struct Sources {
     pub incarnation: Incarnation,
     /// What partitions know.
     pub views: Views,
+    /// Who leads the metadata is asked there.
+    pub mailbox: Mailbox,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// What is counted.
@@ -78,7 +80,15 @@ pub async fn watch(sources: Sources) {
     }
 }
 
+/// Whether the metadata here is the newest there is. A node that hears of topics late would take their objects for orphans.
+async fn knows_all(sources: &Sources) -> bool {
+    matches!(sources.mailbox.confirm(GroupId::METADATA).await, Ok(Ok(_)))
+}
+
 async fn round(sources: &Sources) -> Result<(), RoundError> {
+    if !knows_all(sources).await {
+        return Ok(());
+    }
     let reaper = Reaper { store: &*sources.store, keys: &sources.keys, claimed: Some(sources.incarnation) };
     let judge = || Judge::new(reaper, sources.incarnation, &sources.views);
     let suspects = judge().suspects().await?;
@@ -86,10 +96,13 @@ async fn round(sources: &Sources) -> Result<(), RoundError> {
         Vec::new()
     } else {
         sources.clock.sleep(sources.grace).await;
+        if !knows_all(sources).await {
+            return Ok(());
+        }
         judge().orphans(suspects).await?
     };
     report(sources, &orphans);
-    if sources.options.mode == OrphansMode::Delete {
+    if sources.options.mode == OrphansMode::Delete && knows_all(sources).await {
         for batch in orphans.chunks(DELETE_BATCH_MAX) {
             let keys: Vec<_> = batch.iter().map(|orphan| &orphan.key).collect();
             reaper.remove(&keys).await?;

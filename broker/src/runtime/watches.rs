@@ -85,6 +85,7 @@ pub(super) fn orphan_sources(base: &Base, core: &Core) -> orphans::Sources {
         keys: base.tier.prefix.cluster(base.identity.cluster),
         incarnation: base.identity.incarnation,
         views: core.backend.views.clone(),
+        mailbox: core.backend.mailbox.clone(),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
         options: base.config.orphans,

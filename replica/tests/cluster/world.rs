@@ -12,6 +12,7 @@ use varve_formats::{
     command::{PublishedCheckpoint, TrimCause},
     compression::Codec,
     manifest::{Entry, EntryKind},
+    state::{Intent, RollEntry},
 };
 use varve_replica::{
     Action, Effect, Input, Job, JobOutcome, LocalCheckpoint, Now, PeerEffect, PeerInput, Refusal, Reply,
@@ -52,6 +53,7 @@ pub struct Seen {
     pub truncated_tails: usize,
     pub seeded_between_clocks: usize,
     pub reads_confirmed: usize,
+    pub jumps: usize,
 }
 
 impl Seen {
@@ -60,6 +62,7 @@ impl Seen {
         self.stood_in += other.stood_in;
         self.leaders += other.leaders;
         self.truncated_tails += other.truncated_tails;
+        self.jumps += other.jumps;
         self.seeded_between_clocks += other.seeded_between_clocks;
         self.reads_confirmed += other.reads_confirmed;
     }
@@ -233,8 +236,9 @@ impl World {
     fn execute(&mut self, id: NodeId, effect: Effect) {
         let node = self.nodes.get_mut(&id).unwrap();
         match effect {
-            Effect::Persist { ready, hard_state, entries, .. } => {
-                node.writing.push_back(Write::Persist { ready, hard_state, entries });
+            Effect::Persist { ready, hard_state, installed, entries, .. } => {
+                self.seen.jumps += usize::from(installed.is_some());
+                node.writing.push_back(Write::Persist { ready, hard_state, installed, entries });
             }
             Effect::Mark { number, mark, .. } => node.writing.push_back(Write::Mark { number, mark }),
             Effect::Send { group, message } => {
@@ -269,7 +273,7 @@ impl World {
                     self.checker.on_read(floor, view.high_watermark);
                 }
             }
-            PeerEffect::SnapshotWanted { .. } | PeerEffect::SnapshotPointer { .. } => {}
+            PeerEffect::SnapshotWanted { .. } => {}
         }
     }
 
@@ -454,29 +458,7 @@ impl World {
         let job = node.jobs.remove(0);
         let outcome = match job {
             Job::Upload { intent, roll, .. } => {
-                let entry = Entry {
-                    store_id: 0,
-                    kind: EntryKind::Raw,
-                    incarnation: 1,
-                    term: intent.term,
-                    uid: intent.uid,
-                    position: 0,
-                    length: 10,
-                    base: roll.base,
-                    last: Offset(roll.end.0 - 1),
-                    count: roll.end.since(roll.base),
-                    min_timestamp: -1,
-                    max_timestamp: roll.max_timestamp,
-                    first_index: roll.first_index,
-                    roll_index: roll.roll_index,
-                    roll_term: roll.roll_term,
-                    terms: (intent.term, intent.term),
-                    txn_index_empty: true,
-                    delete_horizon_ms: 0,
-                    batch_bytes: roll.bytes,
-                    sha256: Digest::default(),
-                };
-                JobOutcome::Uploaded { uid: intent.uid, entry }
+                JobOutcome::Uploaded { uid: intent.uid, entry: uploaded(&intent, &roll) }
             }
             Job::CheckpointLocal { index, term, captured, .. } => {
                 let encoded = captured.encode(Codec::Zstd);
@@ -506,6 +488,10 @@ impl World {
                 self.bucket.push(Checkpoint { applied, state, bytes: encoded.bytes });
                 let kept = Some(self.bucket.iter().map(|kept| kept.applied).collect());
                 JobOutcome::CheckpointPublished { checkpoint, kept }
+            }
+            Job::Install { checkpoint, .. } => {
+                let is_named = |kept: &&Checkpoint| kept.applied == checkpoint.applied_index;
+                node.install(&self.bucket.iter().find(is_named).expect("nothing goes").bytes)
             }
             Job::Delete { tombstones, .. } => {
                 JobOutcome::Deleted { uids: tombstones.iter().map(|tombstone| tombstone.uid).collect() }
@@ -798,5 +784,31 @@ impl World {
         assert_eq!(states.len(), 1, "R9, H3 the replicas differ in peace: {states:?}");
         self.seen.leaders = self.checker.leaders();
         self.checker.at_the_end();
+    }
+}
+
+/// What an upload would say of a range.
+fn uploaded(intent: &Intent, roll: &RollEntry) -> Entry {
+    Entry {
+        store_id: 0,
+        kind: EntryKind::Raw,
+        incarnation: 1,
+        term: intent.term,
+        uid: intent.uid,
+        position: 0,
+        length: 10,
+        base: roll.base,
+        last: Offset(roll.end.0 - 1),
+        count: roll.end.since(roll.base),
+        min_timestamp: -1,
+        max_timestamp: roll.max_timestamp,
+        first_index: roll.first_index,
+        roll_index: roll.roll_index,
+        roll_term: roll.roll_term,
+        terms: (intent.term, intent.term),
+        txn_index_empty: true,
+        delete_horizon_ms: 0,
+        batch_bytes: roll.bytes,
+        sha256: Digest::default(),
     }
 }
