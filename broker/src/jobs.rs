@@ -4,6 +4,7 @@
 //! It decides nothing. A failure is told as such and the planner tries again, under a new uid where an object may have
 //! been made.
 
+mod install;
 mod mend;
 pub mod orphans;
 mod reap;
@@ -11,7 +12,7 @@ mod retention;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use varve_common::{Clock, Disk, GroupId, Incarnation, LogIndex, Term};
+use varve_common::{Clock, Disk, GroupId, Incarnation, LogIndex, ObjectKey, Term};
 use varve_formats::{
     PartitionIdentity,
     command::PublishedCheckpoint,
@@ -88,10 +89,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
         }
         Job::Merge { identity, intent, entries, .. } => {
             let key = UploadKey { term: intent.term, uid: intent.uid };
-            match at.uploaders.merges.merge(&identity, &entries, key).await {
-                Ok(entry) => JobOutcome::Merged { entry, segments: entries.len() },
-                Err(error) => JobOutcome::MergeFailed { uid: intent.uid, why: error.to_string() },
-            }
+            merged(entries.len(), intent.uid, at.uploaders.merges.merge(&identity, &entries, key).await)
         }
         Job::Seal { identity, roll, frozen, .. } => {
             let (base, segment) = (roll.base, rolled(identity, frozen.as_deref()));
@@ -124,6 +122,10 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let announced = range.as_ref().map(|(intent, _)| intent.uid);
             mended(announced, at.mend(group, &identity, uid, &leaf, range).await)
         }
+        Job::Install { identity, checkpoint, membership, .. } => {
+            let done = at.install(group, &identity, &checkpoint, &membership).await;
+            outcome(kind, done, |installable| JobOutcome::Installable(Box::new(installable)))
+        }
         Job::Delete { identity, tombstones, .. } => {
             outcome(kind, at.delete(&identity, &tombstones).await, |uids| JobOutcome::Deleted { uids })
         }
@@ -140,6 +142,13 @@ fn uploaded(uid: u64, done: Result<Entry, UploadError>) -> JobOutcome {
     match done {
         Ok(entry) => JobOutcome::Uploaded { uid, entry },
         Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
+    }
+}
+
+fn merged(segments: usize, uid: u64, done: Result<Entry, impl ToString>) -> JobOutcome {
+    match done {
+        Ok(entry) => JobOutcome::Merged { entry, segments },
+        Err(error) => JobOutcome::MergeFailed { uid, why: error.to_string() },
     }
 }
 
@@ -234,6 +243,21 @@ impl Surroundings {
         fine_if_absent(self.disk.remove(&local::directory(&self.data, group).join(name)))
     }
 
+    fn checkpoint_key(
+        &self,
+        incarnation: Incarnation,
+        partition: Option<&PartitionIdentity>,
+        name: CheckpointName,
+    ) -> ObjectKey {
+        self.keys.build(&match partition {
+            None => Key::MetadataCheckpoint(incarnation, name),
+            Some(PartitionIdentity { topic_id, partition, incarnation, .. }) => {
+                let (topic_id, partition, incarnation) = (*topic_id, *partition, *incarnation);
+                Key::Checkpoint(PartitionKeys { topic_id, partition, incarnation }, name)
+            }
+        })
+    }
+
     /// Puts a checkpoint and reads it back whole by GET before it counts (S2); then older ones may go. Gives also the
     /// applied indexes of those that are left, where they are known.
     async fn publish(
@@ -243,17 +267,7 @@ impl Surroundings {
         captured: &Captured,
     ) -> Result<(PublishedCheckpoint, Option<Vec<LogIndex>>), PublishError> {
         let header = captured.header();
-        let key = self.keys.build(&match identity {
-            None => Key::MetadataCheckpoint(header.identity.incarnation, name),
-            Some(identity) => Key::Checkpoint(
-                PartitionKeys {
-                    topic_id: identity.topic_id,
-                    partition: identity.partition,
-                    incarnation: identity.incarnation,
-                },
-                name,
-            ),
-        });
+        let key = self.checkpoint_key(header.identity.incarnation, identity, name);
         let encoded = captured.encode(self.codec);
         let done = publish(&*self.store, &self.keys, &key, encoded.bytes, encoded.sha256)
             .await

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use varve_common::{GroupId, LogIndex};
+use varve_common::{GroupId, LogIndex, Term};
 use varve_replica::{Action, JobKind};
 
 use crate::Planner;
 
+/// How far apart checkpoints are of which a member that lags needs one.
+const WANTED_WAITS: Duration = Duration::from_secs(2);
 /// How long a deleted topic waits for each of the two checkpoints that let its objects go.
 const DELETION_WAITS: Duration = Duration::from_secs(10);
 
@@ -51,7 +53,9 @@ impl Planner<'_> {
         {
             return;
         }
-        let due = if !status.publish_dirty {
+        let due = if status.checkpoint_wanted && self.is_newest_old() {
+            true
+        } else if !status.publish_dirty {
             self.wanted_to_delete()
         } else if status.group == GroupId::METADATA {
             self.options.draining || self.metadata_is_due()
@@ -77,6 +81,13 @@ impl Planner<'_> {
         last.is_none_or(|last| self.has_aged(last, self.options.publish_interval))
     }
 
+    /// Who waits for a checkpoint may wait for more than one.
+    fn is_newest_old(&mut self) -> bool {
+        let last = self.status.published.last().map_or(0, |checkpoint| checkpoint.published_ms);
+        let nothing_new = if self.status.publish_dirty { 1 } else { 5 };
+        self.has_aged(last, WANTED_WAITS * nothing_new)
+    }
+
     /// What was trimmed or deleted goes when the two newest checkpoints carry that: nothing else may bring them about.
     fn wanted_to_delete(&mut self) -> bool {
         if self.status.group == GroupId::METADATA {
@@ -94,7 +105,8 @@ impl Planner<'_> {
     }
 
     /// Unpressed, the log keeps what a learner or a damaged checkpoint may still want: everything above S of the second
-    /// newest checkpoint in the bucket. Under pressure it is cut as far as is safe (TIERING.md 6).
+    /// newest checkpoint in the bucket, and what a follower that keeps up has not. Under pressure it is cut as far as is safe
+    /// (TIERING.md 6), and whoever lags is sent to a checkpoint.
     pub(crate) fn cut(&mut self) {
         let status = self.status;
         let limit = status.cut_limit;
@@ -108,8 +120,28 @@ impl Planner<'_> {
             Some(_) => limit,
             None => return,
         };
+        if !self.is_pressed() && target.0 > status.needed_above {
+            return;
+        }
+        let target = self.within_reach(target);
         if target.0 > status.truncated.0 {
             self.act(Action::Cut { index: target.0, term: target.1 });
+        }
+    }
+
+    /// Whoever is sent to a checkpoint goes on from there: what follows S of the newest stays. Where there is none to be sent to,
+    /// what some member has not stays. Not where producers are about to wait for the log.
+    fn within_reach(&self, target: (LogIndex, Term)) -> (LogIndex, Term) {
+        let status = self.status;
+        if !status.has_peers || self.options.pressure.urgent {
+            return target;
+        }
+        let sends = self.options.has_store && (status.options.tiered || status.group == GroupId::METADATA);
+        let newest = status.published.last().filter(|_| sends);
+        let newest = newest.map(|newest| (newest.state_index, newest.state_term));
+        match newest.or(status.reached_by_all) {
+            Some(kept) if kept.0 < target.0 => kept,
+            _ => target,
         }
     }
 }

@@ -31,7 +31,7 @@ mod tier;
 use std::time::Duration;
 
 use varve_common::{Entropy, GroupId};
-use varve_replica::{Action, GroupStatus, JobKind, Now};
+use varve_replica::{Action, GroupStatus, JobKind, Now, Role};
 
 pub use hot::{Hot, HotGauge};
 pub use merge::{Merge, MergeGauge};
@@ -80,9 +80,11 @@ pub fn is_drained(status: &GroupStatus) -> bool {
     let is_no_matter =
         |kind: &JobKind| matches!(kind, JobKind::Delete | JobKind::Reap | JobKind::Merge | JobKind::Mend);
     let rests = status.jobs.running.keys().all(is_no_matter);
-    // What is for the bucket is its leader's to bring there.
-    let stays = !status.ready || (tiered && published);
-    stays && status.changes_since_checkpoint == 0 && rests
+    // What is for the bucket is its leader's to bring there, and what that goes on to write comes here until the node stops.
+    if status.role != Role::Leader {
+        return rests;
+    }
+    tiered && published && status.changes_since_checkpoint == 0 && rests
 }
 
 struct Planner<'a> {

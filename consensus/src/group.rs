@@ -32,6 +32,7 @@ use crate::{
     Change, Entry, Fetch, Gate, GroupConfig, Leadership, Membership, Message, OpenError, ProposeError,
     Recovered, Role, StepError, Violation,
     gate::{self, Dropped, Sender},
+    limits::FIRST_ROUNDS,
     storage::TailStorage,
 };
 
@@ -57,6 +58,8 @@ pub struct Group {
     in_sync: InSync,
     preference: Preference,
     snapshots: Snapshots,
+    /// Ticks in which this replica still tries to lead the group's first term.
+    first_rounds: u32,
 }
 
 impl Group {
@@ -84,6 +87,7 @@ impl Group {
             in_sync: InSync::default(),
             preference: Preference::default(),
             snapshots: Snapshots::default(),
+            first_rounds: 0,
         };
         group.led_again();
         group.campaign_alone();
@@ -95,6 +99,21 @@ impl Group {
         if self.fenced.is_none() && self.node.raft.promotable() && !self.alone_with_entries_in_flight() {
             // raft logs what keeps it from campaigning and returns no error.
             let _ = self.node.campaign();
+        }
+    }
+
+    /// Asks to lead a group that nobody ever led, now and with each of the next few ticks: the other members may not have
+    /// opened it yet. Whoever waits for a new group does not wait for an election time-out.
+    pub fn campaign_first(&mut self) {
+        self.first_rounds = FIRST_ROUNDS;
+        self.campaign_for_first_term();
+    }
+
+    fn campaign_for_first_term(&mut self) {
+        let is_new = self.term() == Term::ZERO && self.leader().is_none();
+        self.first_rounds = if is_new { self.first_rounds.saturating_sub(1) } else { 0 };
+        if self.first_rounds > 0 {
+            self.campaign();
         }
     }
 
@@ -117,6 +136,7 @@ impl Group {
         if !self.wants_tick() || (self.role() != Role::Leader && self.alone_with_entries_in_flight()) {
             return;
         }
+        self.campaign_for_first_term();
         let timeout = self.config.election_timeout(self.replica, self.term());
         self.node.raft.set_randomized_election_timeout(timeout);
         let led = self.role() == Role::Leader;

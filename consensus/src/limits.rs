@@ -60,6 +60,9 @@ pub const WAKES_PER_TICK_MAX: usize = 256;
 /// Late ticks in a row that start timers anew instead of elections.
 pub const LATE_TICKS_FORGIVEN: u32 = 2;
 
+/// Ticks in which the replica that is to lead a new group asks for votes.
+pub const FIRST_ROUNDS: u32 = 10;
+
 /// A seed asks the others each so many ticks.
 pub const PROBE_TICKS: u64 = 5;
 

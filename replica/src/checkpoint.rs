@@ -111,11 +111,31 @@ impl Captured {
         } else {
             Arc::new(state.records.clone())
         };
-        let mut header = partition_header(group, state, &records, members);
-        header.records_local = !tiered;
+        let mut captured = Self::of_bucket(group, state, records, members);
+        captured.header.records_local = !tiered;
+        Some(captured)
+    }
+
+    /// The same of a partition with all its records in the bucket: S is its applied index, whatever commands came after its
+    /// last roll. For a member that needs what is cut, where nothing more is written.
+    #[must_use]
+    pub fn at_rest(group: GroupId, state: &PartitionState, members: &Membership) -> Option<Self> {
+        let records = &state.records;
+        let all_tiered = records.open.is_empty() && records.log_end == state.bucket.tiered_end;
+        (state.is_whole() && all_tiered)
+            .then(|| Self::of_bucket(group, state, Arc::new(records.clone()), members))
+    }
+
+    fn of_bucket(
+        group: GroupId,
+        state: &PartitionState,
+        records: Arc<RecordState>,
+        members: &Membership,
+    ) -> Self {
+        let header = partition_header(group, state, &records, members);
         let mut state = Box::new(state.clone());
         state.frozen.clear();
-        Some(Self { header, log_start: state.bucket.log_start, state: State::Bucket { state, records } })
+        Self { header, log_start: state.bucket.log_start, state: State::Bucket { state, records } }
     }
 
     /// The metadata group's checkpoint, local or in the bucket.

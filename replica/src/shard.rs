@@ -3,6 +3,7 @@
 mod actions;
 mod apply;
 mod hosted;
+mod installs;
 mod outcomes;
 mod peers;
 mod pending;
@@ -18,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-use varve_common::{Digest, GroupId, LogIndex, TopicId};
+use varve_common::{Digest, GroupId, LogIndex, Term, TopicId};
 use varve_consensus::{GroupConfig, Membership, MultiRaft, NodeConfig, TermRun};
 
 use crate::api::{
@@ -123,11 +124,16 @@ impl Shard {
         effects: &mut Vec<Effect>,
     ) {
         let id = open.group;
+        let is_new = open.hard_state.term == Term::ZERO && open.entries.is_empty();
+        let leads_first = is_new && open.voters.len() > 1 && open.voters.first() == Some(&open.replica);
         if self.failed || self.groups.get(id).is_some() {
             return;
         }
         match Hosted::open(open, membership, runs, self.config.clone()) {
-            Ok(hosted) => {
+            Ok(mut hosted) => {
+                if leads_first {
+                    hosted.raft.campaign_first();
+                }
                 // What a checkpoint holds is not replayed: it is shown now, or never.
                 effects.extend(hosted.image().map(|image| Effect::MetadataChanged(Arc::new(image))));
                 self.groups.insert(id, hosted);

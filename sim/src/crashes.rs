@@ -204,7 +204,11 @@ pub const fn of_job(kind: JobKind) -> Option<Step> {
         JobKind::Merge | JobKind::Mend => Some(Step::MergeUnderWay),
         JobKind::Delete | JobKind::Reap => Some(Step::DeleteUnderWay),
         // They do not wait for anything: the machine dies in their operations, or not at all.
-        JobKind::Seal | JobKind::Unseal | JobKind::CheckpointLocal | JobKind::RemoveCheckpoint => None,
+        JobKind::Seal
+        | JobKind::Unseal
+        | JobKind::CheckpointLocal
+        | JobKind::RemoveCheckpoint
+        | JobKind::Install => None,
     }
 }
 

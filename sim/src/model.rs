@@ -61,6 +61,10 @@ impl GroupModel {
             Record::HardState(state) => self.hard_state = Some(*state),
             Record::Truncated { index, term } => {
                 if *index > self.truncated.0 {
+                    // Without that entry none of the log counts: a checkpoint takes its place.
+                    if self.entries.get(index).is_none_or(|entry| entry.term != *term) {
+                        self.entries.clear();
+                    }
                     self.truncated = (*index, *term);
                 }
             }

@@ -1,9 +1,14 @@
 //! Three nodes over the driver, the log and the jobs of production.
 
-use varve_common::{GroupId, NodeId};
+use std::time::Duration;
+
+use varve_common::{Clock, GroupId, NodeId};
+use varve_consensus::bugs as consensus;
 use varve_sim::{
-    cluster::{World, run::run},
+    bugs,
+    cluster::{World, bugs::Bug, run::run},
     trace::Trace,
+    violation::Violation,
 };
 
 fn node(id: u32) -> NodeId {
@@ -61,19 +66,133 @@ fn three_nodes_elect_lose_their_leader_and_come_together_again() {
 }
 
 #[test]
-fn clusters_break_no_invariant_whatever_happens_to_them() {
-    let mut leaders = 0;
-    for seed in 0..60 {
-        let outcome = run(seed, 3, Trace::default());
-        assert_eq!(outcome.violation, None, "seed {seed}");
-        leaders += outcome.counts.leaders;
+fn a_node_that_stops_hands_over_what_it_leads() {
+    let mut world = cluster(3);
+    produce(&mut world, 3);
+    let group = partitions(&world)[0];
+    let stops = world.leader(group).unwrap();
+    let began = world.clock.monotonic();
+    world.machine(stops).node.as_mut().unwrap().driver.drain();
+    world.until("another leads", |world| world.leader(group).is_some_and(|leader| leader != stops)).unwrap();
+    assert!(world.clock.monotonic().since(began) < Duration::from_secs(1), "nobody waits for a time-out");
+    world
+        .until("it may stop", |world| world.machines[&stops].node.as_ref().unwrap().driver.is_drained())
+        .unwrap();
+    world.crash(stops, false).unwrap();
+    produce(&mut world, 3);
+    world.make_peace().unwrap();
+}
+
+/// TIERING.md 11b: a voter that lags behind what the others have cut starts over from a checkpoint in the bucket.
+#[test]
+fn a_voter_behind_the_cut_is_sent_to_a_checkpoint() {
+    for seed in 0..5 {
+        let mut world = World::new(seed, 3, Trace::verbose());
+        (1..=3).for_each(|id| assert!(world.start(node(id)).unwrap()));
+        world.elect().unwrap();
+        let topic = world.clients.create_topic(&mut world.random, Some(true));
+        world.operate(topic).unwrap();
+        world.settle().unwrap();
+        world.elect().unwrap();
+        produce(&mut world, 10);
+        let group = partitions(&world)[0];
+        let leader = world.leader(group).unwrap();
+        let lags = world.ids().into_iter().find(|id| *id != leader).unwrap();
+        world.crash(lags, true).unwrap();
+        let end = |world: &World, id| world.machines[&id].model.durable.0[&group].last().0;
+        let before = end(&world, lags);
+        let truncated = |world: &World| {
+            let leads = world.leader(group)?;
+            Some(world.machines[&leads].node.as_ref()?.driver.shard().replica(group)?.truncated.0)
+        };
+        for _ in 0..100 {
+            produce(&mut world, 5);
+            if truncated(&world).is_some_and(|truncated| truncated > before) {
+                break;
+            }
+        }
+        assert!(truncated(&world) > Some(before), "the log is cut beyond what the voter holds");
+        assert!(world.start(lags).unwrap());
+        let caught_up = world.until("it catches up", |world| end(world, lags) >= truncated(world).unwrap());
+        if let Err(why) = caught_up {
+            let lines = world.trace.lines();
+            panic!("{}\n{why}", lines[lines.len().saturating_sub(200)..].join("\n"));
+        }
+        assert!(world.counts.jumps > 0);
+        world.crash(lags, true).unwrap();
+        assert!(world.start(lags).unwrap());
+        produce(&mut world, 5);
+        world.make_peace().unwrap();
     }
-    assert!(leaders > 300, "{leaders}");
+}
+
+#[test]
+fn clusters_break_no_invariant_whatever_happens_to_them() {
+    let (mut leaders, mut jumps, mut cuts) = (0, 0, 0);
+    for seed in 0..60 {
+        let outcome = run(seed, 3, None, Trace::default());
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        let counts = outcome.counts;
+        println!("{seed}: {counts:?}");
+        (leaders, jumps, cuts) = (leaders + counts.leaders, jumps + counts.jumps, cuts + counts.cuts);
+    }
+    assert!(leaders > 300 && jumps > 5 && cuts > 100, "{leaders} leaders, {jumps} jumps, {cuts} cuts");
 }
 
 #[test]
 fn the_same_seed_leaves_the_same_trace() {
-    let hash = |seed| run(seed, 3, Trace::default()).hash;
+    let hash = |seed| run(seed, 3, None, Trace::default()).hash;
     assert_eq!(hash(900), hash(900));
     assert_ne!(hash(900), hash(901));
+}
+
+/// The violation that some seed shows.
+fn found(bug: Bug, checkers: &[&str]) {
+    let seen = (0..60).find_map(|seed| run(seed, 3, Some(bug), Trace::default()).violation);
+    let seen = seen.unwrap_or_else(|| panic!("no seed finds {bug:?}"));
+    assert!(checkers.contains(&seen.checker), "{bug:?} is found by {seen}");
+}
+
+#[test]
+fn replicas_that_speak_before_they_are_durable_are_found() {
+    found(
+        Bug::Consensus(consensus::Bug::SpeaksBeforeDurable),
+        &["R1", "R3", "R4", "R6", "H1", "H3", "H10", "S4", "panic"],
+    );
+}
+
+/// A leader does not run while the others elect another and acknowledge; then it is asked whether it leads.
+fn asks_a_leader_that_was_away(bug: Option<Bug>) -> Result<(), Violation> {
+    let mut world = cluster(7);
+    produce(&mut world, 5);
+    let group = partitions(&world)[0];
+    let away = world.leader(group).unwrap();
+    world.machine(away).stalled = 1_000;
+    let others: Vec<NodeId> = world.ids().into_iter().filter(|id| *id != away).collect();
+    world.network.cut.extend(others.iter().flat_map(|other| [(away, *other), (*other, away)]));
+    world.until("another leads", |world| world.leader(group).is_some_and(|leader| leader != away))?;
+    produce(&mut world, 3);
+    Bug::plant(bug);
+    let asked = world.confirm(away);
+    Bug::plant(None);
+    assert!(asked.is_err() || world.counts.asked > 0, "it believes that it leads");
+    asked?;
+    world.make_peace()
+}
+
+#[test]
+fn a_leader_that_was_away_confirms_nothing() {
+    asks_a_leader_that_was_away(None).unwrap();
+    let found = asks_a_leader_that_was_away(Some(Bug::Consensus(consensus::Bug::ReadsAlone)));
+    assert_eq!(found.expect_err("a read that asks nobody is found").checker, "F3");
+}
+
+#[test]
+fn a_log_that_says_synced_too_early_is_found() {
+    found(Bug::Log(bugs::Bug::AckBeforeFsync), &["W1", "W2", "R5", "R3", "H3"]);
+}
+
+#[test]
+fn metadata_that_is_acted_on_while_it_is_replayed_is_found() {
+    found(Bug::OldMetadataActs, &["W1", "W6", "R3", "R4", "H3", "H10", "S4", "L", "panic"]);
 }

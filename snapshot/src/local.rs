@@ -113,6 +113,22 @@ pub fn write(
     Ok(Mark { index, term, file, sha256: Digest::of(bytes) })
 }
 
+/// The same for a checkpoint from the bucket that takes the place of a log: under a name of its own, because the log may get
+/// there meanwhile, and then its own checkpoint as of the same index may have a mark already.
+pub fn write_installed(
+    disk: &dyn Disk,
+    data: &Path,
+    group: GroupId,
+    (index, term): (LogIndex, Term),
+    bytes: &Bytes,
+) -> Result<Mark, WriteError> {
+    let directory = directory(data, group);
+    let file = format!("{:020}-{:08x}.installed.ckpt", index.0, term.0);
+    let path = directory.join(&file);
+    write_durably(disk, &directory, &path, bytes).map_err(|source| WriteError { path, source })?;
+    Ok(Mark { index, term, file, sha256: Digest::of(bytes) })
+}
+
 fn write_durably(disk: &dyn Disk, directory: &Path, path: &Path, bytes: &Bytes) -> io::Result<()> {
     let temporary = path.with_extension("tmp");
     disk.create_directory(directory)?;

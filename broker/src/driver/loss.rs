@@ -12,13 +12,14 @@
 use std::{path::Path, sync::Arc};
 
 use varve_common::{Disk, GroupId, LogIndex, Offset, Term};
-use varve_consensus::Membership;
+use varve_consensus::EntryKind;
 use varve_formats::{checkpoint::Checkpoint, command::PublishedCheckpoint, manifest::Root, state::SealEntry};
 use varve_replica::{
     GroupKind,
     checkpoint::{self, Captured, Decoded},
     metadata::MetadataState,
     partition::PartitionState,
+    seeding::Seed,
 };
 use varve_snapshot::local;
 use varve_wal::{self as wal, GroupRecord, Record, RecoveredGroup};
@@ -186,12 +187,15 @@ impl Stopped<'_> {
     /// not meet.
     #[must_use]
     pub fn rebuilt(&self, group: GroupId, found: &RecoveredGroup, seed: Checkpoint) -> Option<Captured> {
+        let members = Seed::of(&seed.header).membership;
         let mut state = State::from(checkpoint::restore(seed).ok()?);
         if state.applied().0 < found.truncated.0 || state.applied().0 > found.last_index {
             return None;
         }
+        if self.changes_members(group, state.applied().0, found.last_index)? {
+            return None;
+        }
         self.replay(group, found, &mut state)?;
-        let members = Membership::from(vec![found.replica]);
         match &state {
             State::Metadata(state) => Some(Captured::metadata(state, &members)),
             State::Partition(state) => {
@@ -199,6 +203,18 @@ impl Stopped<'_> {
                 state.is_whole().then(|| Captured::local(group, state, &seals, &members))
             }
         }
+    }
+
+    /// Whether the members change among these entries: what they are then only the running group works out.
+    fn changes_members(&self, group: GroupId, mut from: LogIndex, to: LogIndex) -> Option<bool> {
+        while from < to {
+            let read = self.wal.entries(group, from.next(), READ_BYTES).ok()?;
+            from = read.last()?.index;
+            if read.iter().any(|entry| entry.kind == EntryKind::ConfChange.to_u8()) {
+                return Some(true);
+            }
+        }
+        Some(false)
     }
 
     /// The newest state of a partition: at the last good entry, or of a checkpoint behind the loss, which knows more.

@@ -45,6 +45,8 @@ pub use self::{
     writes::{Ack, Writes},
 };
 
+use self::writes::Persist;
+
 /// The core with its surroundings.
 pub struct Driver {
     shard: Shard,
@@ -142,15 +144,19 @@ impl Driver {
                 self.shard.open_member(now, group, membership, runs, &mut self.effects);
             }
             Event::Peer(input) => self.shard.peer_step(now, input, &mut self.effects),
-            Event::Tick { late_by } => self.shard.tick_late(now, late_by, &mut self.effects),
+            Event::Tick { late_by } => {
+                self.shard.tick_late(now, late_by, &mut self.effects);
+                self.hand_over(now);
+            }
         }
     }
 
     /// Carries out one effect.
     fn perform<P: Ports>(&mut self, effect: Effect, queue: &mut VecDeque<Event>, ports: &mut P) {
         match effect {
-            Effect::Persist { group, replica, ready, hard_state, entries, must_sync } => {
-                let written = self.writes.persist(group, replica, ready, hard_state, entries, must_sync);
+            Effect::Persist { group, replica, ready, hard_state, installed, entries, must_sync } => {
+                let what = Persist { hard_state, installed, entries, must_sync };
+                let written = self.writes.persist(group, replica, ready, what);
                 queue.extend(written.map(Event::Core));
             }
             Effect::Mark { group, replica, number, mark } => self.writes.mark(group, replica, number, mark),

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use varve_common::{GroupId, NodeId};
-use varve_consensus::{Envelope, Fetch, Message};
-use varve_replica::{PeerEffect, PeerInput, metadata::Image};
+use varve_common::{GroupId, NodeId, ReplicaId};
+use varve_consensus::{Envelope, Fetch, Message, Role};
+use varve_replica::{Now, PeerEffect, PeerInput, metadata::Image};
 use varve_wal as wal;
 
 use super::{Driver, Event, Ports, open::log_entry};
@@ -27,14 +27,30 @@ impl Driver {
                 PeerEffect::SnapshotWanted { group, replica } => {
                     tracing::warn!(%group, %replica, "the log no longer reaches a member of this group");
                 }
-                PeerEffect::SnapshotPointer { group, pointer } => {
-                    tracing::warn!(%group, state = %pointer.offer.index, "a leader sends this replica to a checkpoint");
-                }
             }
         }
         let reports = self.shard.take_leader_reports();
         if !reports.is_empty() {
             ports.leaders(reports);
+        }
+    }
+
+    /// A node that is about to stop gives what it leads to whoever keeps up, and goes on where nobody does.
+    pub(super) fn hand_over(&mut self, now: Now) {
+        if !self.plan_options.draining || !self.shard.has_peers() {
+            return;
+        }
+        for group in self.shard.groups() {
+            let Some(led) = self.shard.replica(group).filter(|replica| replica.role == Role::Leader) else {
+                continue;
+            };
+            let takes = |member: &ReplicaId| *member != led.replica && self.shard.is_alive(member.node());
+            let others: Vec<ReplicaId> = led.in_sync.iter().copied().filter(takes).collect();
+            // Not all to the same node.
+            let place = (group.0 as usize).checked_rem(others.len());
+            if let Some(to) = place.map(|place| others[place]) {
+                self.shard.transfer(now, group, to, &mut self.effects);
+            }
         }
     }
 

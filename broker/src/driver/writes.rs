@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use varve_common::{GroupId, ReplicaId};
-use varve_replica::{Input, LogEntry, Mark, PersistedHardState};
+use varve_replica::{Input, LocalCheckpoint, LogEntry, Mark, PersistedHardState};
 use varve_wal::{self as wal, GroupRecord, Record};
 
 /// Who is told.
@@ -32,6 +32,15 @@ impl From<Ack> for Input {
             Ack::Marked { group, number } => Self::Marked { group, number },
         }
     }
+}
+
+/// What a ready writes.
+#[derive(Debug, Default)]
+pub(super) struct Persist {
+    pub(super) hard_state: Option<PersistedHardState>,
+    pub(super) installed: Option<LocalCheckpoint>,
+    pub(super) entries: Vec<LogEntry>,
+    pub(super) must_sync: bool,
 }
 
 /// A batch for the log.
@@ -64,13 +73,11 @@ impl Writes {
         group: GroupId,
         replica: ReplicaId,
         ready: u64,
-        hard_state: Option<PersistedHardState>,
-        entries: Vec<LogEntry>,
-        must_sync: bool,
+        Persist { hard_state, installed, entries, must_sync }: Persist,
     ) -> Option<Input> {
         let record = |record| GroupRecord { group, replica, record };
         let hard_state = hard_state.map(|state| record(Record::HardState(hard_state_record(state))));
-        if !must_sync && entries.is_empty() {
+        if !must_sync && entries.is_empty() && installed.is_none() {
             if let Some(state) = hard_state {
                 self.riders.insert(group, state);
             }
@@ -86,6 +93,12 @@ impl Writes {
         self.riders.remove(&group);
         // Term and vote stand before the entries that were made under them.
         self.records.extend(hard_state);
+        if let Some(checkpoint) = installed {
+            // One batch with the hard state, so that a restart finds all of it or the log as it was.
+            let (index, term) = (checkpoint.index, checkpoint.term);
+            self.records.push(record(mark_record(Mark::Snapshot(checkpoint))));
+            self.records.push(record(Record::Truncated { index, term }));
+        }
         if !entries.is_empty() {
             self.records.push(record(Record::Entries(entries.into_iter().map(entry_record).collect())));
         }
@@ -181,10 +194,32 @@ mod tests {
         PersistedHardState { term: Term(1), vote: 1, commit: LogIndex(commit) }
     }
 
+    fn commit(index: u64) -> Persist {
+        Persist { hard_state: Some(state(index)), ..Persist::default() }
+    }
+
+    fn append(entry: LogEntry) -> Persist {
+        Persist { entries: vec![entry], must_sync: true, ..Persist::default() }
+    }
+
+    #[test]
+    fn what_is_installed_is_one_batch_with_its_hard_state() {
+        let mut writes = Writes::default();
+        let (index, term) = (LogIndex(9), Term(1));
+        let installed = LocalCheckpoint { index, term, file: "9".into(), sha256: Default::default() };
+        let persist = Persist { installed: Some(installed), must_sync: true, ..commit(9) };
+        assert!(writes.persist(GROUP, replica(), 1, persist).is_none());
+        let taken = writes.take().expect("a jump waits");
+        let [hard_state, snapshot, truncated] = &taken.records[..] else { panic!("{:?}", taken.records) };
+        assert!(matches!(hard_state.record, Record::HardState(_)));
+        assert!(matches!(&snapshot.record, Record::Snapshot(mark) if mark.index == index));
+        assert_eq!(truncated.record, Record::Truncated { index, term });
+    }
+
     #[test]
     fn a_commit_index_alone_costs_no_write_and_rides_with_the_next() {
         let mut writes = Writes::default();
-        let answer = writes.persist(GROUP, replica(), 4, Some(state(9)), Vec::new(), false);
+        let answer = writes.persist(GROUP, replica(), 4, commit(9));
         assert!(matches!(answer, Some(Input::Persisted { ready: 4, .. })));
         assert!(writes.take().is_none());
         writes.mark(GroupId(5), replica(), 1, Mark::Destroyed);
@@ -203,12 +238,12 @@ mod tests {
             offset: Default::default(),
             data: Default::default(),
         };
-        assert!(writes.persist(GROUP, replica(), 1, None, vec![entry(1)], true).is_none());
-        assert!(writes.persist(GROUP, replica(), 2, None, vec![entry(2)], true).is_none());
+        assert!(writes.persist(GROUP, replica(), 1, append(entry(1))).is_none());
+        assert!(writes.persist(GROUP, replica(), 2, append(entry(2))).is_none());
         assert_eq!(writes.persisted(GROUP, 1), 1);
-        assert!(writes.persist(GROUP, replica(), 3, Some(state(1)), Vec::new(), false).is_none());
+        assert!(writes.persist(GROUP, replica(), 3, commit(1)).is_none());
         assert_eq!(writes.persisted(GROUP, 2), 3);
-        assert!(writes.persist(GROUP, replica(), 4, Some(state(2)), Vec::new(), false).is_some());
+        assert!(writes.persist(GROUP, replica(), 4, commit(2)).is_some());
     }
 
     #[test]
@@ -221,7 +256,11 @@ mod tests {
             offset: Default::default(),
             data: Default::default(),
         };
-        assert!(writes.persist(GROUP, replica(), 1, Some(state(0)), vec![entry], true).is_none());
+        assert!(
+            writes
+                .persist(GROUP, replica(), 1, Persist { hard_state: Some(state(0)), ..append(entry) })
+                .is_none()
+        );
         let taken = writes.take().expect("entries wait");
         assert!(matches!(taken.records[0].record, Record::HardState(_)));
         assert!(matches!(taken.records[1].record, Record::Entries(_)));

@@ -84,3 +84,50 @@ fn a_pressed_group_at_rest_moves_on_so_that_its_older_checkpoint_lets_go() {
     let nothing_to_gain = GroupStatus { truncated: (LogIndex(90), Term(3)), ..status };
     assert_eq!(pressed(&nothing_to_gain), []);
 }
+
+#[test]
+fn the_log_waits_for_followers_that_keep_up_and_goes_on_behind_the_newest_checkpoint() {
+    let status = GroupStatus {
+        cut_limit: (LogIndex(90), Term(3)),
+        published: vec![published(40, 0, 0), published(80, 0, 0)],
+        has_peers: true,
+        needed_above: LogIndex(30),
+        ..idle()
+    };
+    let cut = |index| Action::Cut { index: LogIndex(index), term: Term(3) };
+    assert_eq!(planned(&status).actions, []);
+    assert_eq!(planned(&GroupStatus { needed_above: LogIndex(40), ..status.clone() }).actions, [cut(40)]);
+    assert!(pressed(&status).contains(&cut(80)));
+    let urgent = Pressure { groups: [status.group].into(), urgent: true, disk: false };
+    let urgent = PlanOptions { pressure: urgent, ..PlanOptions::default() };
+    assert!(plan(&status, &urgent, now(), &Counter).actions.contains(&cut(90)));
+    // Nobody is sent to a checkpoint whose records are on nodes only: what a member has not is kept.
+    let options = GroupOptions { tiered: false, ..GroupOptions::default() };
+    let untiered = GroupStatus { options, ..status };
+    assert!(pressed(&untiered).contains(&cut(90)));
+    let lags = GroupStatus { reached_by_all: Some((LogIndex(60), Term(3))), ..untiered };
+    assert!(pressed(&lags).contains(&cut(60)));
+    assert!(plan(&lags, &urgent, now(), &Counter).actions.contains(&cut(90)));
+}
+
+#[test]
+fn a_member_behind_the_log_gets_a_checkpoint_published_though_nothing_changed() {
+    let published_ago = |ms: i64| {
+        let one = PublishedCheckpoint { published_ms: NOW_MS - ms, ..published(80, 0, 0) };
+        GroupStatus { checkpoint_wanted: true, published: vec![one], ..idle() }
+    };
+    let publishes = |status: &GroupStatus| {
+        planned(status).actions.iter().any(|action| matches!(action, Action::PublishCheckpoint { .. }))
+    };
+    assert!(publishes(&published_ago(11_000)));
+    assert!(!publishes(&published_ago(3_000)));
+    assert!(publishes(&GroupStatus { publish_dirty: true, ..published_ago(3_000) }));
+    assert!(!publishes(&GroupStatus { checkpoint_wanted: false, ..published_ago(11_000) }));
+}
+
+#[test]
+fn a_follower_drains_at_once_and_a_leader_when_all_is_in_the_bucket() {
+    let leads = GroupStatus { changes_since_checkpoint: 1, open: open(10, 0), ..idle() };
+    assert!(!is_drained(&leads));
+    assert!(is_drained(&GroupStatus { role: Role::Follower, ready: false, ..leads }));
+}

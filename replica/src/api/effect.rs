@@ -99,6 +99,8 @@ pub enum Effect {
         ready: u64,
         /// Term, vote and commit where they changed.
         hard_state: Option<PersistedHardState>,
+        /// The log is replaced: it begins behind this checkpoint, whose file is durable. One write with the rest.
+        installed: Option<LocalCheckpoint>,
         /// In order; an index at or below the last one replaces the suffix from there.
         entries: Vec<LogEntry>,
         /// Whether the answer needs an fsync; where false (only the commit index moved) it may come at once, and the

@@ -183,7 +183,7 @@ pub enum GroupKind {
 pub use varve_formats::identity::PartitionIdentity;
 
 /// The state that a group starts from.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum GroupState {
     /// Nothing was ever applied, or everything that was is in `entries`.
     New,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use varve_common::{GroupId, LogIndex, Offset, Term, TopicId};
+use varve_consensus::Membership;
 use varve_formats::{
     command::PublishedCheckpoint,
     manifest::{Entry, FoldPlan, NodeReference},
     state::{Intent, RollEntry, Tombstone},
 };
 
-use super::{LocalCheckpoint, PartitionIdentity, SealMark};
+use super::{GroupState, LocalCheckpoint, PartitionIdentity, SealMark};
 use crate::{checkpoint::Captured, metadata::Topic, partition::RecordState};
 
 /// A future to run outside the core. A job that cannot succeed ends with `Failed`; the planner starts it anew.
@@ -128,6 +129,17 @@ pub enum Job {
         /// The range in it to put there once more, or to merge; announced and committed. With its sealed file, where there is one.
         range: Option<(Intent, Option<SealMark>)>,
     },
+    /// Downloads the checkpoint that the leader sends this replica to, verifies it whole and makes it a local one.
+    Install {
+        /// Which group.
+        group: GroupId,
+        /// What its key is made of, and what it must say of itself; of no topic for the metadata group.
+        identity: PartitionIdentity,
+        /// Where it lies and what it must be.
+        checkpoint: PublishedCheckpoint,
+        /// The members that it must name.
+        membership: Membership,
+    },
     /// Deletes objects. Missing ones are fine.
     Delete {
         /// Which group.
@@ -170,6 +182,7 @@ pub enum JobKind {
     Publish,
     Fold,
     Mend,
+    Install,
     Delete,
     Reap,
 }
@@ -189,6 +202,7 @@ impl Job {
             | Self::Publish { group, .. }
             | Self::Fold { group, .. }
             | Self::Mend { group, .. }
+            | Self::Install { group, .. }
             | Self::Delete { group, .. }
             | Self::Reap { group, .. } => *group,
         }
@@ -207,6 +221,7 @@ impl Job {
             Self::Publish { .. } => JobKind::Publish,
             Self::Fold { .. } => JobKind::Fold,
             Self::Mend { .. } => JobKind::Mend,
+            Self::Install { .. } => JobKind::Install,
             Self::Delete { .. } => JobKind::Delete,
             Self::Reap { .. } => JobKind::Reap,
         }
@@ -234,6 +249,24 @@ impl Mended {
         }
     }
 }
+
+/// A checkpoint that a leader sent this replica to, and the state in it.
+#[derive(Clone, Debug)]
+pub struct Installable {
+    /// The file, as of S. No mark names it yet.
+    pub checkpoint: LocalCheckpoint,
+    /// The state.
+    pub state: GroupState,
+}
+
+impl PartialEq for Installable {
+    /// The state is what its file's digest says.
+    fn eq(&self, other: &Self) -> bool {
+        self.checkpoint == other.checkpoint
+    }
+}
+
+impl Eq for Installable {}
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -303,6 +336,8 @@ pub enum JobOutcome {
         /// For logs and status.
         why: String,
     },
+    /// The checkpoint is here, whole, and its name durable: the log is replaced next.
+    Installable(Box<Installable>),
     /// The objects are gone: `TierReaped` is proposed next.
     Deleted {
         /// Which tombstones.

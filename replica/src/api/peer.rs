@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use varve_common::{GroupId, LogIndex, NodeId, ReplicaId, Term};
-use varve_consensus::{Envelope, Fetch, Membership, Pulse, ReadError, Role, SnapshotPointer};
+use varve_consensus::{Envelope, Fetch, Membership, Pulse, ReadError, Role};
 
 use super::LogEntry;
 
@@ -77,19 +77,12 @@ pub enum PeerEffect {
         /// How.
         outcome: Result<LogIndex, ReadError>,
     },
-    /// The log no longer reaches a member: seed it from a checkpoint.
+    /// The log no longer reaches a member, and no checkpoint in the bucket is offered to it: one is published where it can be.
     SnapshotWanted {
         /// Which group.
         group: GroupId,
         /// Which member.
         replica: ReplicaId,
-    },
-    /// The leader sends this replica to a checkpoint.
-    SnapshotPointer {
-        /// Which group.
-        group: GroupId,
-        /// Which checkpoint.
-        pointer: SnapshotPointer,
     },
 }
 

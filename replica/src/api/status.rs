@@ -211,6 +211,14 @@ pub struct GroupStatus {
     pub publish_dirty: bool,
     /// A checkpoint's publication is proposed and not applied: the next is captured after it.
     pub publication_pending: bool,
+    /// A member lags behind the log, and no checkpoint in the bucket is new enough to send it there.
+    pub checkpoint_wanted: bool,
+    /// The log is needed above this entry by a follower that keeps up; the largest index where nobody needs it.
+    pub needed_above: LogIndex,
+    /// Whether the group has other members.
+    pub has_peers: bool,
+    /// Where this replica leads: the last entry that every member holds, where it is not cut yet.
+    pub reached_by_all: Option<(LogIndex, Term)>,
     /// A roll is proposed and not applied.
     pub roll_pending: bool,
     /// A command that changes the manifest is proposed and not applied: the next would miss its fence.

@@ -266,7 +266,7 @@ impl Hosted {
         let newest = self.local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
         // One that waits for its mark counts: written twice, the older mark's file would go and take the newer's with it.
         let written = index <= newest || self.checkpoint_waits_for_its_mark(index);
-        if written || self.jobs.runs(JobKind::CheckpointLocal) {
+        if written || self.jobs.runs(JobKind::CheckpointLocal) || self.installs.is_under_way() {
             return;
         }
         self.since_checkpoint = Progress::default();
@@ -282,7 +282,11 @@ impl Hosted {
         }
         let members = self.raft.membership();
         let captured = match &self.machine {
-            Machine::Partition(state) => Captured::bucket(self.group, state, self.options.tiered, members),
+            Machine::Partition(state) => {
+                let at_rest = || Captured::at_rest(self.group, state, members);
+                let wanted = (self.installs.is_wanted() && self.options.tiered).then(at_rest).flatten();
+                wanted.or_else(|| Captured::bucket(self.group, state, self.options.tiered, members))
+            }
             Machine::Metadata(state) => Some(Captured::metadata(state, members)),
         };
         let Some(captured) = captured else { return };

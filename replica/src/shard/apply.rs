@@ -21,7 +21,7 @@ impl Hosted {
     pub(super) fn drive(&mut self, now: Now, effects: &mut Vec<Effect>) -> bool {
         while !self.is_stopped() {
             let Some(ready) = self.raft.ready() else { break };
-            self.tell(&ready);
+            self.tell(&ready, effects);
             if let Some(leadership) = ready.leadership {
                 self.on_leadership(leadership, effects);
             }
@@ -50,7 +50,7 @@ impl Hosted {
     }
 
     /// What several nodes need; nothing with a single voter.
-    fn tell(&mut self, ready: &Ready) {
+    fn tell(&mut self, ready: &Ready, effects: &mut Vec<Effect>) {
         let group = self.group;
         let fetches = ready.fetches.iter().map(|&fetch| PeerEffect::Fetch { group, fetch });
         self.told.extend(fetches);
@@ -58,8 +58,12 @@ impl Hosted {
         self.told.extend(reads.map(|read| PeerEffect::Read { ticket: read.ticket, outcome: read.outcome }));
         let wanted = ready.snapshots_wanted.iter();
         self.told.extend(wanted.map(|wanted| PeerEffect::SnapshotWanted { group, replica: wanted.replica }));
-        let pointer = ready.snapshot_pointer.iter().cloned();
-        self.told.extend(pointer.map(|pointer| PeerEffect::SnapshotPointer { group, pointer }));
+        if !ready.snapshots_wanted.is_empty() {
+            self.want_checkpoint();
+        }
+        if let Some(pointer) = &ready.snapshot_pointer {
+            self.follow_pointer(pointer, effects);
+        }
     }
 
     fn on_leadership(&mut self, leadership: Leadership, effects: &mut Vec<Effect>) {
@@ -73,15 +77,13 @@ impl Hosted {
             self.speculation.reset(state);
         }
         self.upload_failed.clear();
+        self.installs.forget_wanted();
         // Another leader may have collected what no manifest named in its time.
         (self.folding, self.folded, self.mended) = (None, None, None);
     }
 
     fn persist(&mut self, ready: u64, persist: Persist, effects: &mut Vec<Effect>) {
-        assert!(
-            persist.installed.is_none(),
-            "nobody offers raft's snapshots here: a pointer is fetched and seeds a learner"
-        );
+        let installed = persist.installed.map(|offer| self.adopt(&offer, ready, effects));
         let hard_state = persist.hard_state.map(|state| PersistedHardState {
             term: state.term,
             vote: state.vote.map_or(0, varve_common::ReplicaId::get),
@@ -94,7 +96,7 @@ impl Hosted {
             entries.push(log_entry(entry, offset));
         }
         let (group, replica, must_sync) = (self.group, self.replica, persist.must_sync);
-        effects.push(Effect::Persist { group, replica, ready, hard_state, entries, must_sync });
+        effects.push(Effect::Persist { group, replica, ready, hard_state, installed, entries, must_sync });
     }
 
     fn apply_all(&mut self, committed: &[Entry], effects: &mut Vec<Effect>) {
@@ -161,7 +163,10 @@ impl Hosted {
     ) {
         match applied {
             MetadataApplied::Nothing | MetadataApplied::Fenced => {}
-            MetadataApplied::Published => self.publish_dirty = self.since_publish_capture(),
+            MetadataApplied::Published => {
+                self.publish_dirty = self.since_publish_capture();
+                self.renew_offer();
+            }
             MetadataApplied::Command(outcome) => {
                 self.since_checkpoint.changes += 1;
                 self.publish_dirty = true;
@@ -251,6 +256,7 @@ impl Hosted {
                 if self.unpublished_segments() == 0 {
                     self.first_unpublished_ms = None;
                 }
+                self.renew_offer();
             }
             _ => {}
         }

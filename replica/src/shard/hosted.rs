@@ -16,6 +16,7 @@ use varve_formats::{
 };
 
 use super::{
+    installs::Installs,
     pending::{Pending, Proposal, Waiter},
     produce::Request,
     speculation::Speculation,
@@ -56,7 +57,7 @@ pub(super) struct Hosted {
     pub(super) queue: VecDeque<Request>,
     pub(super) queued_bytes: u64,
     /// Log ends after the entries that are appended and not applied.
-    tail: VecDeque<(LogIndex, Offset)>,
+    pub(super) tail: VecDeque<(LogIndex, Offset)>,
     marks: BTreeMap<u64, Mark>,
     next_mark: u64,
     pub(super) seals: Arc<Vec<SealMark>>,
@@ -83,6 +84,8 @@ pub(super) struct Hosted {
     pub(super) mended: Option<Mended>,
     /// Deleted topics of which the early pass found nothing any more.
     pub(super) reaped_early: BTreeSet<TopicId>,
+    /// Checkpoints that members are sent to, this one or others.
+    pub(super) installs: Installs,
     pub(super) published_view: Option<PartitionView>,
     /// For the peers' sake: log reads, the ends of reads, snapshots.
     pub(super) told: Vec<PeerEffect>,
@@ -142,6 +145,7 @@ impl Hosted {
             folded: None,
             mended: None,
             reaped_early: BTreeSet::new(),
+            installs: Installs::default(),
             published_view: None,
             told: Vec::new(),
             touched: true,
@@ -155,7 +159,7 @@ impl Hosted {
     }
 
     /// After a restart a checkpoint counts as stale unless nothing but its own publication followed it.
-    fn recover_dirt(&mut self) {
+    pub(super) fn recover_dirt(&mut self) {
         let (applied, published, time) = match &self.machine {
             Machine::Partition(state) => {
                 (state.applied().0, state.bucket().published.last().cloned(), state.records().append_time_ms)
@@ -193,8 +197,9 @@ impl Hosted {
         self.stopped.is_none() && self.raft.wants_tick()
     }
 
-    pub(super) fn persisted(&mut self, ready: u64) {
+    pub(super) fn persisted(&mut self, ready: u64, effects: &mut Vec<Effect>) {
         self.raft.persisted(ready);
+        self.installed(ready, effects);
     }
 
     pub(super) fn configure(&mut self, options: GroupOptions) {

@@ -77,7 +77,11 @@ impl Hosted {
                 self.propose(now, &Command::Metadata(command), None);
             }
             JobOutcome::Unsealed { .. } | JobOutcome::CheckpointRemoved => {}
+            JobOutcome::Installable(installable) => self.install(*installable, effects),
             JobOutcome::Failed { kind, why } => {
+                if kind == JobKind::Install {
+                    self.install_failed(effects);
+                }
                 self.publish_dirty |= kind == JobKind::Publish;
                 self.job_failed(kind, why, now.monotonic);
             }
@@ -211,6 +215,7 @@ const fn kind_of(outcome: &JobOutcome) -> JobKind {
         JobOutcome::CheckpointPublished { .. } => JobKind::Publish,
         JobOutcome::Folded { .. } => JobKind::Fold,
         JobOutcome::Mended(_) | JobOutcome::MendFailed { .. } => JobKind::Mend,
+        JobOutcome::Installable(_) => JobKind::Install,
         JobOutcome::Deleted { .. } => JobKind::Delete,
         JobOutcome::Reaped { .. } => JobKind::Reap,
         JobOutcome::CheckpointRemoved => JobKind::RemoveCheckpoint,

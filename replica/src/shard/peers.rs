@@ -35,7 +35,7 @@ impl Hosted {
             Input::Propose { ticket, command, .. } => self.propose_metadata(now, ticket, command, effects),
             Input::DeleteRecords { ticket, before, .. } => self.delete_records(now, ticket, before, effects),
             Input::Act { action, .. } => self.act(now, action, effects),
-            Input::Persisted { ready, .. } => self.persisted(ready),
+            Input::Persisted { ready, .. } => self.persisted(ready, effects),
             Input::Marked { number, .. } => self.marked(number, effects),
             Input::JobDone { outcome, .. } => self.job_done(now, outcome, effects),
             Input::Configure { options, .. } => self.configure(options),

@@ -10,8 +10,8 @@ use varve_common::{
 use varve_consensus::{Membership, TermRun};
 use varve_formats::manifest::FanOut;
 use varve_replica::{
-    GroupKind, GroupOptions, GroupState, Job, LocalCheckpoint, LogEntry, Mark, OpenGroup, PartitionIdentity,
-    PersistedHardState, Shard,
+    GroupKind, GroupOptions, GroupState, Installable, Job, JobOutcome, LocalCheckpoint, LogEntry, Mark,
+    OpenGroup, PartitionIdentity, PersistedHardState, Shard,
     checkpoint::{self, Decoded},
     partition::PartitionState,
     seeding::{self, Seed},
@@ -36,8 +36,16 @@ pub fn identity() -> PartitionIdentity {
 
 /// One write on its way to the disk.
 pub enum Write {
-    Persist { ready: u64, hard_state: Option<PersistedHardState>, entries: Vec<LogEntry> },
-    Mark { number: u64, mark: Mark },
+    Persist {
+        ready: u64,
+        hard_state: Option<PersistedHardState>,
+        installed: Option<LocalCheckpoint>,
+        entries: Vec<LogEntry>,
+    },
+    Mark {
+        number: u64,
+        mark: Mark,
+    },
 }
 
 /// What a power cut leaves.
@@ -54,8 +62,13 @@ impl Disk {
     /// Writes; whether entries of the log were replaced.
     pub fn write(&mut self, write: &Write) -> bool {
         match write {
-            Write::Persist { hard_state, entries, .. } => {
+            Write::Persist { hard_state, installed, entries, .. } => {
                 self.hard_state = hard_state.unwrap_or(self.hard_state);
+                if let Some(checkpoint) = installed {
+                    self.truncated = (checkpoint.index, checkpoint.term);
+                    self.snapshots.push(checkpoint.clone());
+                    self.log.clear();
+                }
                 let before = self.log.len();
                 let kept = entries.first().map_or(before, |first| {
                     self.log.retain(|entry| entry.index < first.index);
@@ -210,6 +223,17 @@ impl Node {
             log_bytes: log.iter().map(|entry| entry.data.len() as u64).sum(),
             entries: log.into_iter().filter(|entry| entry.index > applied).collect(),
         }
+    }
+
+    /// What a leader sent this node to is durable here.
+    pub fn install(&mut self, bytes: &Bytes) -> JobOutcome {
+        let Start { state, header, .. } = Start::of(bytes);
+        let (index, term) = (header.state.index, header.state.term);
+        let file = format!("{index:020}-{:08x}.installed", term.0);
+        self.disk.files.insert(file.clone(), bytes.clone());
+        let checkpoint = LocalCheckpoint { index, term, file, sha256: Digest::of(bytes) };
+        let state = GroupState::Partition(state);
+        JobOutcome::Installable(Box::new(Installable { checkpoint, state }))
     }
 
     /// A new disk for a new learner: the checkpoint, and the marks that make its log begin behind it.

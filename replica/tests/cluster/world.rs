@@ -37,6 +37,7 @@ pub struct Seen {
     pub truncated_tails: usize,
     pub seeded_between_clocks: usize,
     pub reads_confirmed: usize,
+    pub jumps: usize,
 }
 
 impl Seen {
@@ -45,6 +46,7 @@ impl Seen {
         self.stood_in += other.stood_in;
         self.leaders += other.leaders;
         self.truncated_tails += other.truncated_tails;
+        self.jumps += other.jumps;
         self.seeded_between_clocks += other.seeded_between_clocks;
         self.reads_confirmed += other.reads_confirmed;
     }
@@ -209,8 +211,9 @@ impl World {
     fn execute(&mut self, id: NodeId, effect: Effect) {
         let node = self.nodes.get_mut(&id).unwrap();
         match effect {
-            Effect::Persist { ready, hard_state, entries, .. } => {
-                node.writing.push_back(Write::Persist { ready, hard_state, entries });
+            Effect::Persist { ready, hard_state, installed, entries, .. } => {
+                self.seen.jumps += usize::from(installed.is_some());
+                node.writing.push_back(Write::Persist { ready, hard_state, installed, entries });
             }
             Effect::Mark { number, mark, .. } => node.writing.push_back(Write::Mark { number, mark }),
             Effect::Send { group, message } => {
@@ -245,7 +248,7 @@ impl World {
                     self.checker.on_read(floor, view.high_watermark);
                 }
             }
-            PeerEffect::SnapshotWanted { .. } | PeerEffect::SnapshotPointer { .. } => {}
+            PeerEffect::SnapshotWanted { .. } => {}
         }
     }
 

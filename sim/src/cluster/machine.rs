@@ -1,16 +1,18 @@
 //! A machine: its disk over all lives, what that must hold, and the node that runs on it, if one does.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
-use varve_common::{GroupId, LogIndex, NodeId};
+use varve_common::{Disk, GroupId, LogIndex, NodeId};
 use varve_replica::{PartitionView, metadata::Image};
 use varve_wal::testing::{Injected, MemoryDisk, Target};
 
+use super::bugs::Bug;
 use crate::{
     clock::SimClock,
     crashes::{RARE_TARGETS, TARGETS},
+    faults::DISK_BYTES,
     jobs::RemoteStore,
     model::Model,
     node::{Node, Seat, Start, open_log},
@@ -54,6 +56,8 @@ pub struct Surroundings<'a> {
     pub remote: &'a Arc<RemoteStore>,
     /// Who founded the cluster.
     pub founders: &'a [NodeId],
+    /// The seeded bug.
+    pub bug: Option<Bug>,
 }
 
 impl Machine {
@@ -78,9 +82,11 @@ impl Machine {
     /// Starts the node; whether it runs. Checks what the log recovered before anything is built on it.
     pub fn start(&mut self, seed: u64, surroundings: &Surroundings<'_>) -> Checked<bool> {
         self.life += 1;
-        let Surroundings { clock, plan, remote, founders } = *surroundings;
+        // Whoever starts it looks whether there is room.
+        self.disk.resize(DISK_BYTES);
+        let Surroundings { clock, plan, remote, founders, bug } = *surroundings;
         let seat = Seat { node: self.id, life: self.life, founders: founders.to_vec() };
-        let start = Start { clock, seed, plan, bug: None, remote, seat: Some(seat) };
+        let start = Start { clock, seed, plan, bug: Bug::of_log(bug), remote, seat: Some(seat) };
         let log = match open_log(&self.disk, &start) {
             Ok(log) => log,
             Err(_) if self.disk.is_dead() => return Ok(false),
@@ -108,6 +114,13 @@ impl Machine {
         self.image = None;
         self.applied.clear();
         (self.stalled, self.missed) = (0, 0);
+    }
+
+    /// The disk fills.
+    pub fn fill(&mut self, random: &mut ChaCha8Rng) {
+        let space = self.disk.space(Path::new("/data")).expect("a disk in memory says how large it is");
+        let used = space.total_bytes - space.free_bytes;
+        self.disk.resize(used + random.random_range(0..40 << 10));
     }
 
     /// What goes wrong with the disk in this life.

@@ -12,6 +12,8 @@
 //!   does a new leader show less than was acknowledged before it. H3, B7 `checkers::check_read` on every replica.
 //! - L [`world`]: when everything heals all come together.
 
+pub mod bugs;
+mod checks;
 pub mod machine;
 pub mod network;
 mod peace;

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use varve_broker::driver::Event;
 use varve_common::{Clock, Digest, GroupId, LogIndex, Offset};
 
-use super::world::World;
-use crate::violation::{Checked, violation};
+use super::{truth::Truth, world::World};
+use crate::{
+    bucket::{Depth, Objects, Scan},
+    violation::{Checked, violation},
+};
 
 /// A tick of production's.
 pub const TICK: Duration = Duration::from_millis(100);
@@ -140,6 +143,7 @@ impl World {
         self.remote.1.set_rates(crate::jobs::rates(0));
         for id in self.ids() {
             self.machine(id).stalled = 0;
+            self.machine(id).disk.resize(crate::faults::DISK_BYTES);
             let failed = self.machines[&id].node.as_ref().is_some_and(|node| node.failed);
             if failed || self.machines[&id].disk.is_dead() {
                 self.crash(id, false)?;
@@ -161,12 +165,26 @@ impl World {
             return Err(violation("L", format!("never together: {}", self.describe())));
         }
         self.truth.check_logs(&self.clients.history, &self.clients.deleted)?;
+        self.scan()?;
         for id in self.ids() {
             let groups: Vec<_> = self.machines[&id].views.keys().copied().collect();
             groups.into_iter().for_each(|group| self.read(id, group, Offset::ZERO));
         }
         self.until("every reader ends", |world| world.reading == 0)?;
         self.counts.leaders = self.truth.leaders();
+        Ok(())
+    }
+
+    /// B1, B2, B5, B6, S1-S3: what is named is in the bucket, and a replica that begins with a checkpoint becomes like the others.
+    fn scan(&mut self) -> Checked {
+        let objects: Objects = self.remote.0.objects().into_iter().collect();
+        let Truth { committed, shadow, .. } = &mut self.truth;
+        let lives = |group: &&GroupId| **group != GroupId::METADATA && !self.clients.deleted.contains(group);
+        for group in committed.0.keys().filter(lives) {
+            let Some(state) = shadow.partition(committed, *group)? else { continue };
+            let model = &committed.0[group];
+            Scan { group: *group, state, model, objects: &objects, depth: Depth::Replay }.check()?;
+        }
         Ok(())
     }
 }

@@ -6,8 +6,12 @@ use rand::RngExt;
 use varve_common::{GroupId, NodeId, Offset};
 use varve_replica::Input;
 
-use super::world::{Counts, World};
+use super::{
+    bugs::Bug,
+    world::{Counts, World},
+};
 use crate::{
+    faults::DISK_BYTES,
     jobs::rates,
     trace::Trace,
     violation::{Checked, Violation, violation},
@@ -33,9 +37,15 @@ pub struct Outcome {
 
 /// Runs a seed with so many nodes.
 #[must_use]
-pub fn run(seed: u64, nodes: u32, trace: Trace) -> Outcome {
-    let mut world = World::new(seed, nodes, trace).keeping_logs();
+pub fn run(seed: u64, nodes: u32, bug: Option<Bug>, trace: Trace) -> Outcome {
+    Bug::plant(bug);
+    let mut world = World::new(seed, nodes, trace);
+    if seed.is_multiple_of(4) {
+        world = world.keeping_logs();
+    }
+    world.bug = bug;
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    Bug::plant(None);
     let violation = match result {
         Ok(Ok(())) => None,
         Ok(Err(violation)) => Some(violation),
@@ -122,19 +132,31 @@ impl World {
             }
             190..193 => self.network.cut.clear(),
             193 => self.machine(id).stalled = [3, 6, 15][self.random.random_range(0..3)],
-            194 => {
+            194 => self.fill_or_free(id),
+            195 => {
                 let rate = [0, 10, 50][self.random.random_range(0..3)];
                 self.remote.1.set_rates(rates(rate));
             }
-            195..198 => {
+            196..198 => {
                 let groups: Vec<GroupId> = self.machines[&id].views.keys().copied().collect();
                 if let Some(group) = groups.get(self.random.random_range(0..groups.len().max(1))) {
                     self.read(id, *group, Offset::ZERO);
                 }
             }
+            198 => self.confirm(id)?,
             _ => self.compare()?,
         }
         Ok(())
+    }
+
+    /// A disk fills, or somebody makes room.
+    fn fill_or_free(&mut self, id: NodeId) {
+        let Self { machines, random, .. } = self;
+        if random.random_bool(0.3) {
+            machines.get_mut(&id).expect("machines are never taken away").fill(random);
+        } else {
+            machines.values_mut().for_each(|machine| machine.disk.resize(DISK_BYTES));
+        }
     }
 
     /// What a node's log thread and its watches do from time to time.

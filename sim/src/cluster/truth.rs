@@ -66,8 +66,8 @@ impl Truth {
             for index in first.0 + 1..=replica.applied.0 {
                 let entry = durable.and_then(|durable| durable.entries.get(&LogIndex(index)));
                 let Some(entry) = entry else {
-                    let known = durable.is_some_and(|durable| LogIndex(index) <= durable.truncated.0);
-                    if known {
+                    // What was cut before, or what a checkpoint of the bucket stands for.
+                    if LogIndex(index) <= replica.truncated.0 {
                         continue;
                     }
                     let detail = format!("{group}: {:?} applied {index}, not durable there", replica.replica);

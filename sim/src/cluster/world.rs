@@ -8,18 +8,17 @@ use varve_broker::driver::Event;
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset};
 use varve_objects::testing::MemoryStore;
 use varve_replica::{Input, PartitionView, Refusal, Reply, Ticket};
-use varve_wal::Record;
 
 use super::{
+    bugs::Bug,
     machine::{Machine, Surroundings},
     network::{Arrival, Network},
     truth::Truth,
 };
 use crate::{
-    checkers::{check_read, check_view},
+    checkers::check_view,
     client::Clients,
     clock::SimClock,
-    cut::{check_cut, check_unsealed},
     jobs::{Done, RemoteStore, is_failure, remote_store},
     plan::{Length, Plan, StoreKind},
     ports::Seen,
@@ -46,8 +45,14 @@ pub struct Counts {
     pub jobs: u64,
     /// Cuts of logs.
     pub cuts: u64,
+    /// Logs that a checkpoint took the place of.
+    pub jumps: u64,
     /// Reads that were checked.
     pub reads: u64,
+    /// Confirmations that were asked for.
+    pub asked: u64,
+    /// Leaders that were confirmed.
+    pub confirmed: u64,
 }
 
 /// A run under way.
@@ -68,6 +73,8 @@ pub struct World {
     pub truth: Truth,
     /// The bucket of all.
     pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
+    /// The seeded bug.
+    pub bug: Option<Bug>,
     /// All that happened.
     pub trace: Trace,
     /// For the summary.
@@ -75,11 +82,13 @@ pub struct World {
     /// Whom each request was sent to.
     asked: BTreeMap<Ticket, NodeId>,
     /// Up to where each partition was acknowledged.
-    acked: BTreeMap<GroupId, Offset>,
+    pub(super) acked: BTreeMap<GroupId, Offset>,
     /// The newest epoch in which each partition was served.
     epochs: BTreeMap<GroupId, LeaderEpoch>,
     /// Readers under way.
     pub(super) reading: usize,
+    /// Confirmations that were asked for: by whom, of what, and up to where it was acknowledged by then.
+    pub(super) confirming: BTreeMap<(NodeId, u64), (GroupId, Offset)>,
 }
 
 impl World {
@@ -98,12 +107,14 @@ impl World {
             network: Network::default(),
             clients: Clients::of(ids),
             truth: Truth::default(),
+            bug: None,
             trace,
             counts: Counts::default(),
             asked: BTreeMap::new(),
             acked: BTreeMap::new(),
             epochs: BTreeMap::new(),
             reading: 0,
+            confirming: BTreeMap::new(),
         }
     }
 
@@ -131,7 +142,9 @@ impl World {
         let seed = self.random.random();
         let founders = self.ids();
         let (clock, plan, remote) = (self.clock.clone(), self.plan.clone(), Arc::clone(&self.remote.1));
-        let surroundings = Surroundings { clock: &clock, plan: &plan, remote: &remote, founders: &founders };
+        let bug = self.bug;
+        let surroundings =
+            Surroundings { clock: &clock, plan: &plan, remote: &remote, founders: &founders, bug };
         let runs = self.machine(id).start(seed, &surroundings)?;
         self.trace.note(format_args!("{id} starts: {runs}"));
         self.absorb(id)?;
@@ -147,6 +160,7 @@ impl World {
         let Self { machines, random, network, .. } = self;
         machines.get_mut(&id).expect("machines are never taken away").crash(power, random);
         network.forget_some(random, id);
+        self.confirming.retain(|(node, _), _| *node != id);
         let lost: Vec<Ticket> =
             self.asked.iter().filter(|(_, asked)| **asked == id).map(|(ticket, _)| *ticket).collect();
         for ticket in lost {
@@ -169,6 +183,7 @@ impl World {
             return Ok(());
         };
         let (seen, failed) = (std::mem::take(&mut node.ports.seen), node.failed);
+        let confirmed = std::mem::take(&mut node.ports.reads);
         for (to, frame) in node.ports.frames.drain(..) {
             self.network.send(id, to, &frame);
         }
@@ -179,7 +194,10 @@ impl World {
         }
         let Self { machines, truth, .. } = self;
         truth.observe(machines.get_mut(&id).expect("machines are never taken away"))?;
-        seen.into_iter().try_for_each(|seen| self.look_at(id, seen, failed))
+        seen.into_iter().try_for_each(|seen| self.look_at(id, seen, failed))?;
+        confirmed
+            .into_iter()
+            .try_for_each(|(ticket, outcome)| self.check_confirmed(id, ticket, outcome.is_ok()))
     }
 
     fn look_at(&mut self, id: NodeId, seen: Seen, failed: bool) -> Checked {
@@ -289,9 +307,7 @@ impl World {
 
     /// A producer sends a batch; whether there was anything to send.
     pub fn ask(&mut self) -> Checked<bool> {
-        let crowded = |machine: &Machine| machine.node.as_ref().is_some_and(crate::node::Node::is_crowded);
-        let runs = self.machines.values().any(|machine| machine.node.is_some());
-        if !runs || self.machines.values().any(crowded) {
+        if self.machines.values().all(|machine| machine.node.is_none()) {
             return Ok(false);
         }
         let (now, time_ms) = (self.trace.events(), self.clock.wall_ms());
@@ -301,6 +317,11 @@ impl World {
         let Some(to) = self.somebody(group) else { return Ok(false) };
         self.trace.note(format_args!("{ticket:?} to {to}: {group} crc {:08x}", meta.crc));
         self.asked.insert(ticket, to);
+        // As the broker does before it takes a request in.
+        if self.machines[&to].node.as_ref().is_some_and(crate::node::Node::is_crowded) {
+            self.answer(to, ticket, &Reply::Refused(Refusal::Throttled))?;
+            return Ok(false);
+        }
         self.turn(to, input)?;
         Ok(true)
     }
@@ -341,39 +362,6 @@ impl World {
         self.absorb(id)
     }
 
-    /// What a node is about to write, held against what is committed: B4, R8.
-    fn check_writes(&mut self, id: NodeId) -> Checked {
-        let Self { machines, truth, counts, .. } = self;
-        let machine = &machines[&id];
-        let Some(node) = &machine.node else { return Ok(()) };
-        for record in node.ports.writes.iter().flat_map(|writes| &writes.records) {
-            let group = record.group;
-            let durable = machine.model.durable.0.get(&group);
-            match &record.record {
-                Record::Truncated { index, .. } => {
-                    counts.cuts += 1;
-                    let state = truth.shadow.partition(&truth.committed, group)?;
-                    check_cut(group, *index, durable, state)?;
-                }
-                Record::Unsealed { base, end } => {
-                    let state = truth.shadow.partition(&truth.committed, group)?;
-                    check_unsealed(group, *base..*end, state)?;
-                }
-                Record::Snapshot(mark) => {
-                    let entry =
-                        truth.committed.0.get(&group).and_then(|group| group.entries.get(&mark.index));
-                    if entry.is_none_or(|entry| entry.term != mark.term) {
-                        let detail =
-                            format!("{id}: {group}: a checkpoint at {} of {:?}", mark.index, mark.term);
-                        return Err(violation("R8", detail));
-                    }
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
     /// A background task of a node goes one step further; whether one could.
     pub fn work(&mut self, id: NodeId) -> Checked<bool> {
         let Some(node) = &mut self.machines.get_mut(&id).expect("machines are never taken away").node else {
@@ -408,41 +396,5 @@ impl World {
             _ => self.absorb(id)?,
         }
         Ok(ran || fetched)
-    }
-
-    /// H3, B7: what a replica shows it serves, as it was committed.
-    fn check_reader(&mut self, id: NodeId, read: crate::jobs::ReadDone) -> Checked {
-        let crate::jobs::ReadDone { group, from, view, result } = read;
-        let Some(model) = self.truth.committed.0.get(&group) else { return Ok(()) };
-        match result {
-            Ok((chunks, next)) if next == view.high_watermark => {
-                self.counts.reads += 1;
-                check_read(group, from, next, &chunks, model)
-            }
-            Ok((_, next)) => {
-                Err(violation("B7", format!("{id}: {group}: read {from}..{next} of {}", view.high_watermark)))
-            }
-            Err(error) => {
-                let newest = self.machines[&id].views.get(&group);
-                let stale = !newest.is_some_and(|newest| Arc::ptr_eq(newest, &view));
-                let cold = matches!(error, varve_tiering::ReadError::Cold(_));
-                if stale || cold || self.machines[&id].disk.is_dead() || self.clients.deleted.contains(&group)
-                {
-                    return Ok(());
-                }
-                Err(violation("B7", format!("{id}: {group}: {error}")))
-            }
-        }
-    }
-
-    /// Somebody reads all of a partition that a node shows.
-    pub fn read(&mut self, id: NodeId, group: GroupId, from: Offset) {
-        let Some(machine) = self.machines.get_mut(&id) else { return };
-        let Some(view) = machine.views.get(&group).cloned() else { return };
-        let Some(node) = &mut machine.node else { return };
-        let task = node.cold.read(group, from.max(view.log_start), view);
-        node.executor.spawn(task);
-        node.reading += 1;
-        self.reading += 1;
     }
 }

@@ -5,6 +5,7 @@ use varve_formats::{
     command::{PublishedCheckpoint, TrimCause},
     compression::Codec,
     manifest::{Entry, EntryKind},
+    state::{Intent, RollEntry},
 };
 use varve_replica::{Action, Input, Job, JobOutcome, LocalCheckpoint, RollCause};
 
@@ -75,29 +76,7 @@ impl World {
         let job = node.jobs.remove(0);
         let outcome = match job {
             Job::Upload { intent, roll, .. } => {
-                let entry = Entry {
-                    store_id: 0,
-                    kind: EntryKind::Raw,
-                    incarnation: 1,
-                    term: intent.term,
-                    uid: intent.uid,
-                    position: 0,
-                    length: 10,
-                    base: roll.base,
-                    last: Offset(roll.end.0 - 1),
-                    count: roll.end.since(roll.base),
-                    min_timestamp: -1,
-                    max_timestamp: roll.max_timestamp,
-                    first_index: roll.first_index,
-                    roll_index: roll.roll_index,
-                    roll_term: roll.roll_term,
-                    terms: (intent.term, intent.term),
-                    txn_index_empty: true,
-                    delete_horizon_ms: 0,
-                    batch_bytes: roll.bytes,
-                    sha256: Digest::default(),
-                };
-                JobOutcome::Uploaded { uid: intent.uid, entry }
+                JobOutcome::Uploaded { uid: intent.uid, entry: uploaded(&intent, &roll) }
             }
             Job::CheckpointLocal { index, term, captured, .. } => {
                 let encoded = captured.encode(Codec::Zstd);
@@ -128,6 +107,10 @@ impl World {
                 let kept = Some(self.bucket.iter().map(|kept| kept.applied).collect());
                 JobOutcome::CheckpointPublished { checkpoint, kept }
             }
+            Job::Install { checkpoint, .. } => {
+                let is_named = |kept: &&Checkpoint| kept.applied == checkpoint.applied_index;
+                node.install(&self.bucket.iter().find(is_named).expect("nothing goes").bytes)
+            }
             Job::Delete { tombstones, .. } => {
                 JobOutcome::Deleted { uids: tombstones.iter().map(|tombstone| tombstone.uid).collect() }
             }
@@ -135,5 +118,31 @@ impl World {
         };
         self.input(id, Input::JobDone { group: GROUP, outcome });
         true
+    }
+}
+
+/// What an upload would say of a range.
+fn uploaded(intent: &Intent, roll: &RollEntry) -> Entry {
+    Entry {
+        store_id: 0,
+        kind: EntryKind::Raw,
+        incarnation: 1,
+        term: intent.term,
+        uid: intent.uid,
+        position: 0,
+        length: 10,
+        base: roll.base,
+        last: Offset(roll.end.0 - 1),
+        count: roll.end.since(roll.base),
+        min_timestamp: -1,
+        max_timestamp: roll.max_timestamp,
+        first_index: roll.first_index,
+        roll_index: roll.roll_index,
+        roll_term: roll.roll_term,
+        terms: (intent.term, intent.term),
+        txn_index_empty: true,
+        delete_horizon_ms: 0,
+        batch_bytes: roll.bytes,
+        sha256: Digest::default(),
     }
 }
