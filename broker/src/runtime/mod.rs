@@ -6,6 +6,7 @@ mod banner;
 pub mod blocks;
 pub mod clock;
 mod cold;
+mod cold_pace;
 mod cold_reads;
 pub mod data;
 mod descriptors;

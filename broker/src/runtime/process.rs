@@ -29,6 +29,7 @@ use super::{
     banner,
     clock::{SystemClock, SystemEntropy},
     cold,
+    cold_pace::ColdPace,
     cold_reads::ColdReads,
     data::{Layout, Lock, LockError},
     descriptors, gauges,
@@ -187,6 +188,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
 
     let gauges = tokio::spawn(gauges::watch(watches::gauge_sources(&base, &core)?));
     let slab = tokio::spawn(cold::watch(&base, core.cold.chunks().slab().cloned()));
+    let pace = tokio::spawn(core.backend.pace.clone().watch());
     let rot = tokio::spawn(rot::watch(watches::rot_sources(&base, &core)));
     let scrub = base.cold.spawn(scrub::watch(watches::scrub_sources(&base, &core, control)));
     let orphans = base.cold.spawn(orphans::watch(watches::orphan_sources(&base, &core)));
@@ -203,6 +205,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     pressure.abort();
     gauges.abort();
     slab.abort();
+    pace.abort();
     rot.abort();
     orphans.abort();
     scrub.abort();
@@ -322,6 +325,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         log: Arc::new(log),
         cold: base.cold.clone(),
         reads: ColdReads::default(),
+        pace: ColdPace::new(Arc::clone(&base.clock), Arc::clone(&base.metrics)),
         room: pressure::Room::new(wal.clone(), reader.clone(), bytes_max),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
