@@ -209,6 +209,12 @@ impl ChunkCache {
         }
     }
 
+    /// From now on at most `going` chunks are on their way at a time, and never more than [`FILLS_MAX`]: what is asked for at
+    /// once keeps processors busy at once.
+    pub fn bound_fills(&self, going: usize) {
+        self.turns.bound(going.clamp(1, FILLS_MAX), going.clamp(1, FILLS_AHEAD_MAX));
+    }
+
     /// What the cache was made with.
     #[must_use]
     pub const fn options(&self) -> Options {

@@ -325,7 +325,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         log: Arc::new(log),
         cold: base.cold.clone(),
         reads: ColdReads::default(),
-        pace: ColdPace::new(Arc::clone(&base.clock), Arc::clone(&base.metrics)),
+        pace: ColdPace::new(cold_reader.chunks().clone(), Arc::clone(&base.clock), Arc::clone(&base.metrics)),
         room: pressure::Room::new(wal.clone(), reader.clone(), bytes_max),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
