@@ -21,11 +21,14 @@ use figures::{Bench, Scale, cold, cost, end_to_end, manifest, memory, partitions
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
-const FIGURES: [(&str, Measure); 9] = [
+/// By name; the first part of one means all that begin so.
+const FIGURES: [(&str, Measure); 11] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
-    ("cold", cold::measure),
+    ("cold-upload", cold::upload),
+    ("cold-scan", cold::scan),
+    ("cold-first-byte", cold::first_bytes),
     ("end-to-end", end_to_end::measure),
     ("restart", restart::measure),
     ("memory", memory::measure),
@@ -52,7 +55,7 @@ fn main() -> anyhow::Result<()> {
             "--directory" => bench.directory = value()?.into(),
             "--binary" => bench.binary = value()?.into(),
             "--json" => json = Some(PathBuf::from(value()?)),
-            name if FIGURES.iter().any(|(known, _)| *known == name) => wanted.push(name.to_owned()),
+            name if FIGURES.iter().any(|(known, _)| known.starts_with(name)) => wanted.push(name.to_owned()),
             _ => bail!("unknown argument {argument}; figures: {}", FIGURES.map(|(name, _)| name).join(" ")),
         }
     }
@@ -60,7 +63,7 @@ fn main() -> anyhow::Result<()> {
     let mut figures = Vec::new();
     report::print_head();
     for (name, measure) in FIGURES {
-        if wanted.is_empty() || wanted.iter().any(|one| one == name) {
+        if wanted.is_empty() || wanted.iter().any(|one| name.starts_with(one)) {
             eprintln!("measuring {name} …");
             let measured = measure(&bench).with_context(|| format!("measure {name}"))?;
             report::print(&measured);

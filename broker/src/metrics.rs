@@ -172,6 +172,8 @@ metrics! {
     cold_bytes: counter() "tier_read" "bytes" "Bytes read from the object store for fetches";
     cold_errors: counter() "tier_read_errors" "" "Reads for fetches that the object store did not serve; clients come again";
     cold_damage: counter() "tier_read_damage" "" "Those of them that found an object missing or damaged: records are lost unless it comes back";
+    cold_reads_paced: counter() "tier_reads_paced" "" "Reads for fetches that waited because hot requests were waiting for processors";
+    cold_pace: gauge() "tier_read_pace" "bytes" "Bytes a second that reads for fetches may bring while hot requests wait for processors; 0 for no bound";
     cache_hits: counter() "tier_cache_hits" "" "Chunks of cold segments found in memory";
     cache_misses: counter() "tier_cache_misses" "" "Chunks of cold segments that had to be read";
     cache_disk_hits: counter() "tier_cache_disk_hits" "" "Chunks of cold segments found on disk";

@@ -65,6 +65,35 @@ impl Codec {
     }
 }
 
+/// Compresses blocks one after the other, as [`Codec::Zstd`] does: what that takes in memory is taken once for all of them.
+#[derive(Default)]
+pub struct BlockCompressor {
+    context: Option<zstd::bulk::Compressor<'static>>,
+    joined: Vec<u8>,
+    compressed: Vec<u8>,
+}
+
+impl BlockCompressor {
+    /// `pieces`, together, in stored form.
+    pub fn compress(&mut self, pieces: &[Bytes]) -> &[u8] {
+        const MEMORY: &str = "compressing into memory cannot fail";
+        let context =
+            self.context.get_or_insert_with(|| zstd::bulk::Compressor::new(ZSTD_LEVEL).expect(MEMORY));
+        let raw = match pieces {
+            [whole] => &whole[..],
+            parts => {
+                self.joined.clear();
+                parts.iter().for_each(|part| self.joined.extend_from_slice(part));
+                &self.joined[..]
+            }
+        };
+        self.compressed.clear();
+        self.compressed.reserve(zstd::zstd_safe::compress_bound(raw.len()));
+        context.compress_to_buffer(raw, &mut self.compressed).expect(MEMORY);
+        &self.compressed
+    }
+}
+
 /// Reads one byte more than promised at most: enough to see that the promise is broken.
 fn read_all(reader: impl Read, raw_length: usize) -> Result<Bytes, DecodeError> {
     let mut bytes = Vec::with_capacity(raw_length.min(EXPAND_STEP_BYTES));
@@ -88,6 +117,18 @@ mod tests {
             let stored = codec.compress(&bytes);
             assert_eq!(codec.expand(stored, bytes.len()).unwrap(), bytes);
             assert_eq!(Codec::from_number(codec as u8), Some(codec));
+        }
+    }
+
+    #[test]
+    fn blocks_are_compressed_to_the_same_bytes_whatever_came_before_them() {
+        let block =
+            |seed: usize| Bytes::from((0..50_000).map(|at| (at * seed / 64) as u8).collect::<Vec<_>>());
+        let mut compressor = BlockCompressor::default();
+        for seed in [3, 5, 7, 3] {
+            let (whole, stored) = (block(seed), Codec::Zstd.compress(&block(seed)));
+            assert_eq!(compressor.compress(std::slice::from_ref(&whole)), &stored[..]);
+            assert_eq!(compressor.compress(&[whole.slice(..999), whole.slice(999..)]), &stored[..]);
         }
     }
 

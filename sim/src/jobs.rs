@@ -171,7 +171,8 @@ impl Cold {
         let slab = Slab::new(Arc::clone(&disk), Arc::clone(&clock), slab);
         let chunks = ChunkCache::new(stores.of(Class::ClientRead), Arc::new(spawned.clone()), options);
         let chunks = chunks.with_slab(slab);
-        let cold_options = ColdOptions { index_bytes_max: 64 << 10, read_ahead_bytes_max: 32 << 10 };
+        let cold_options =
+            ColdOptions { index_bytes_max: 64 << 10, read_ahead_bytes_max: 32 << 10, glimpse_bytes: 3 << 10 };
         let cold = ColdReader::new(stores.of(Class::ClientRead), keys(), chunks, cold_options);
         let log = LogView::new(tail.clone(), wal.clone(), local.clone(), cold);
         let surroundings = Surroundings {

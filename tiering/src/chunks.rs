@@ -167,6 +167,32 @@ impl ChunkCache {
         }
     }
 
+    /// How many bytes the chunk at `position` has.
+    pub(crate) fn chunk_bytes_at(&self, object: &Object, position: u64) -> u64 {
+        let start = position - position % self.options.chunk_bytes;
+        self.options.chunk_bytes.min(object.bytes - start)
+    }
+
+    /// Whether the chunk at `position` is in memory or on its way.
+    pub(crate) fn is_at_hand(&self, object: &Object, position: u64) -> bool {
+        self.lock().knows(&(object.key.clone(), position / self.options.chunk_bytes))
+    }
+
+    /// Reads `range` past the cache, in a reader's turn.
+    pub(crate) fn read_past(
+        &self,
+        consumer: Consumer,
+        object: &Object,
+        range: Range<u64>,
+    ) -> impl Future<Output = Result<Bytes, GetError>> + Send + use<> {
+        let (cache, key) = (self.clone(), object.key.clone());
+        let mut ticket = self.turns.stand(consumer, Need::Now);
+        async move {
+            ticket.turn().await;
+            cache.ask(&key, range).await
+        }
+    }
+
     /// Runs something in the background.
     pub(crate) fn beside(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.spawn.spawn(Box::pin(task));
@@ -181,6 +207,12 @@ impl ChunkCache {
                 slab.forget(&id);
             }
         }
+    }
+
+    /// From now on at most `going` chunks are on their way at a time, and never more than [`FILLS_MAX`]: what is asked for at
+    /// once keeps processors busy at once.
+    pub fn bound_fills(&self, going: usize) {
+        self.turns.bound(going.clamp(1, FILLS_MAX), going.clamp(1, FILLS_AHEAD_MAX));
     }
 
     /// What the cache was made with.
@@ -263,13 +295,17 @@ impl ChunkCache {
         if let Some(bytes) = kept.filter(|bytes| bytes.len() as u64 == wanted) {
             return Ok(bytes);
         }
-        self.lock().misses += 1;
-        let bytes = self.store.get_range(&id.0, range).await?;
-        if bytes.len() as u64 != wanted {
-            return Err(short(&id.0, wanted, bytes.len()));
-        }
+        let bytes = self.ask(&id.0, range).await?;
         self.keep(id, &bytes);
         Ok(bytes)
+    }
+
+    /// Exactly these bytes, from the store.
+    async fn ask(&self, key: &ObjectKey, range: Range<u64>) -> Result<Bytes, GetError> {
+        let wanted = range.end - range.start;
+        self.lock().misses += 1;
+        let bytes = self.store.get_range(key, range).await?;
+        if bytes.len() as u64 == wanted { Ok(bytes) } else { Err(short(key, wanted, bytes.len())) }
     }
 
     /// Puts a chunk on disk where it is worth it, beside whoever waits for it.

@@ -32,6 +32,8 @@ use crate::{
     ahead::Cursors,
     chunks::{ChunkCache, Object},
     extent::PartitionExtent,
+    glimpse::{Glimpse, Glimpses},
+    limits::{GLIMPSE_BYTES, READ_AHEAD_BYTES_MAX},
     lru::Lru,
     segment::{Opening, SegmentMap, Step, batches_from},
     tail::{Batches, ReadLimits},
@@ -46,11 +48,17 @@ pub struct ColdOptions {
     pub index_bytes_max: usize,
     /// The farthest that a sequential reader is read ahead for, 0 for never. 64 MiB.
     pub read_ahead_bytes_max: u64,
+    /// What a first look into a segment brings at the most: more than a block, and less than a chunk. 2 MiB.
+    pub glimpse_bytes: usize,
 }
 
 impl Default for ColdOptions {
     fn default() -> Self {
-        Self { index_bytes_max: 64 << 20, read_ahead_bytes_max: crate::limits::READ_AHEAD_BYTES_MAX }
+        Self {
+            index_bytes_max: 64 << 20,
+            read_ahead_bytes_max: READ_AHEAD_BYTES_MAX,
+            glimpse_bytes: GLIMPSE_BYTES,
+        }
     }
 }
 
@@ -129,6 +137,7 @@ struct Shared {
     /// Segments that are being opened: each once, whoever waits.
     opening: Mutex<BTreeMap<ObjectKey, Opened>>,
     cursors: Cursors,
+    glimpses: Glimpses,
 }
 
 type Opened = future::Shared<BoxFuture<'static, Result<Arc<SegmentMap>, ColdError>>>;
@@ -151,6 +160,7 @@ impl ColdReader {
             segments: Lru::new(options.index_bytes_max / 2),
             opening: Mutex::default(),
             cursors: Cursors::new(chunks.options(), options.read_ahead_bytes_max),
+            glimpses: Glimpses::new(options.glimpse_bytes),
             chunks,
         };
         Self { shared: Arc::new(shared), consumer: Consumer::default() }
@@ -213,7 +223,7 @@ impl ColdReader {
         ahead: &mut u64,
         read: &mut Batches,
     ) -> Result<bool, ColdError> {
-        self.guess(extent, entry, read.next);
+        let glimpse = self.guess(extent, entry, read.next, limits.bytes_max);
         let segment = self.open(extent, entry).await?;
         let blocks = &segment.map.index.blocks;
         let first = segment.map.index.locate(read.next).unwrap_or(blocks.len());
@@ -224,7 +234,7 @@ impl ColdReader {
             if !read.chunks.is_empty() && read.bytes >= limits.bytes_max {
                 return Ok(false);
             }
-            let raw = self.block(&segment, block).await?;
+            let raw = self.block(&segment, block, glimpse.as_ref()).await?;
             for batch in batches_from(&raw, read.next) {
                 let (header, batch) = batch.map_err(|cause| segment.corrupt(cause))?;
                 if header.base > read.next && entry.kind != EntryKind::Compacted {
@@ -243,16 +253,26 @@ impl ColdReader {
         Ok(read.next < limits.below)
     }
 
-    /// Asks for the chunk that most likely holds an offset beside the index that will tell: one round trip less until
-    /// the first batch. Records of about one size lie where a straight line says; the first one lies there always.
-    fn guess(&self, extent: &PartitionExtent<'_>, entry: &Entry, offset: Offset) {
-        let Ok(object) = self.object(extent, entry) else { return };
+    /// Looks where an offset most likely lies in a segment that is not open, beside the index that will tell.
+    fn guess(
+        &self,
+        extent: &PartitionExtent<'_>,
+        entry: &Entry,
+        offset: Offset,
+        wanted: usize,
+    ) -> Option<Glimpse> {
+        let object = self.object(extent, entry).ok()?;
         if self.shared.segments.get(&object.key).is_some() {
-            return;
+            return None;
         }
         let (ahead, all) = (offset.0.saturating_sub(entry.base.0), (entry.end().0 - entry.base.0).max(1));
         let position = (u128::from(object.bytes) * u128::from(ahead) / u128::from(all)) as u64;
-        self.shared.chunks.begin((self.consumer, Need::Now), &object, position..position + 1);
+        let (chunks, look) = (&self.shared.chunks, (position, wanted));
+        let glimpse = self.shared.glimpses.look(chunks, self.consumer, &object, look);
+        if glimpse.is_none() {
+            chunks.begin((self.consumer, Need::Now), &object, position..position + 1);
+        }
+        glimpse
     }
 
     /// Asks for `window` bytes from `position` on, across the ends of segments as far as the manifest is at hand.
@@ -417,9 +437,21 @@ impl ColdReader {
         Err(ColdError::Corrupt { key: object.key.clone(), cause })
     }
 
-    /// The batches of a block.
-    pub(crate) async fn block(&self, segment: &ColdSegment, block: &BlockEntry) -> Result<Bytes, ColdError> {
+    /// The batches of a block, from a first look or from its chunks.
+    pub(crate) async fn block(
+        &self,
+        segment: &ColdSegment,
+        block: &BlockEntry,
+        glimpse: Option<&Glimpse>,
+    ) -> Result<Bytes, ColdError> {
         let (chunks, object, range) = (&self.shared.chunks, &segment.object, block.range());
+        let seen = match glimpse {
+            Some(glimpse) => glimpse.slice(&range).await,
+            None => self.shared.glimpses.slice(object, &range),
+        };
+        if let Some(Ok(raw)) = seen.map(|bytes| decode_block(bytes, block)) {
+            return Ok(raw);
+        }
         // In the background: where the reader gives up at its deadline, the fill goes on and lands in the cache.
         chunks.begin((self.consumer, Need::Now), object, range.clone());
         match chunks.read_for(self.consumer, object, range.clone()).await {

@@ -22,7 +22,7 @@
 //! - A sealed file that is not what its mark promises is damaged, never absent.
 //! - Hot and cold overlap and never gap (B7): a read takes the first place, from hot to cold, that holds the offset.
 //! - Memory is bounded: uploads by [`UploadBudget`], cold reads by the chunk cache, the chunks on their way, the node and
-//!   index caches and the share that read-ahead may fill; open files by number.
+//!   index caches, the last glimpses and the share that read-ahead may fill; open files by number.
 //! - Nobody who reads cold keeps another waiting for more than its turn; no disk or file of the chunk cache is the cause of
 //!   an error, and no byte of it is served that has not the CRC it came with ([`Slab`]).
 
@@ -32,6 +32,7 @@ pub mod chunks;
 pub mod cold;
 pub mod extent;
 pub mod fold;
+mod glimpse;
 pub mod limits;
 mod lru;
 pub mod merge;

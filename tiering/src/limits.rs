@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use varve_formats::limits::{BLOCK_BYTES_SOFT_MAX, SUFFIX_BYTES};
+use varve_formats::limits::{BLOCK_BYTES_SOFT_MAX, BLOCK_BYTES_TARGET, SUFFIX_BYTES};
 
 /// How much of the write-ahead log one step of an upload or a seal reads.
 pub const SOURCE_READ_BYTES: u64 = 1 << 20;
@@ -14,6 +14,12 @@ pub const SEAL_WRITE_BYTES: usize = 1 << 20;
 pub const OPEN_FILES_MAX: usize = 256;
 /// The alignment and size of a chunk of a bucket object (TIERING.md 10).
 pub const CHUNK_BYTES: u64 = 4 << 20;
+/// What a first look into a segment brings: a quarter of it before the place where the batch is supposed, and a quarter behind
+/// what is wanted there, of which it takes up to a half. So a block more lies on both sides of what Kafka's consumers ask of a
+/// partition.
+pub const GLIMPSE_BYTES: usize = 2 << 20;
+/// So many of them are kept until their readers have come again.
+pub const GLIMPSES_MAX: usize = 4;
 /// The farthest that a sequential reader is read ahead for.
 pub const READ_AHEAD_BYTES_MAX: u64 = 64 << 20;
 /// Of the chunk cache, the part that one reader's read-ahead may fill: one in this many. All readers' together take twice
@@ -48,5 +54,6 @@ pub const CHAINS_MAX: usize = 16;
 pub const CHAIN_STEPS_MAX: usize = 1 << 20;
 
 const _: () = assert!(CHUNK_BYTES > SUFFIX_BYTES && CHUNK_BYTES < READ_AHEAD_BYTES_MAX);
+const _: () = assert!(GLIMPSE_BYTES / 4 >= BLOCK_BYTES_TARGET && (GLIMPSE_BYTES as u64) < CHUNK_BYTES);
 const _: () = assert!(FILLS_AHEAD_MAX < FILLS_MAX);
 const _: () = assert!(SCAN_BYTES >= BLOCK_BYTES_SOFT_MAX);

@@ -1,4 +1,5 @@
 mod cold;
+mod glimpse;
 mod merge;
 mod model;
 mod node;

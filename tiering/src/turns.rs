@@ -105,6 +105,15 @@ impl Turns {
         })))
     }
 
+    /// From now on at most so many at a time; those that are going go on.
+    pub(crate) fn bound(&self, going_max: usize, ahead_max: usize) {
+        let mut inner = self.lock();
+        (inner.going_max, inner.ahead_max) = (going_max, ahead_max);
+        let woken = inner.grant();
+        drop(inner);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
     /// Stands in line at once; the ticket is a future of the turn, and is the turn until it is dropped.
     pub(crate) fn stand(&self, consumer: Consumer, need: Need) -> Ticket {
         let mut inner = self.lock();
@@ -273,6 +282,23 @@ mod tests {
         assert_eq!(going(&mut tickets), ["x1", "x3", "n"]);
         finish(&mut tickets, "x1");
         assert_eq!(going(&mut tickets), ["x2", "x3", "n"]);
+    }
+
+    #[test]
+    fn a_lower_bound_stops_nobody_and_a_higher_one_lets_more_go() {
+        let turns = Turns::new(2, 2);
+        let mut tickets = Vec::new();
+        for name in ["a", "b", "c", "d", "e"] {
+            tickets.push((name, turns.stand(Consumer(1), Need::Now)));
+        }
+        turns.bound(1, 1);
+        assert_eq!(going(&mut tickets), ["a", "b"]);
+        finish(&mut tickets, "a");
+        assert_eq!(going(&mut tickets), ["b"]);
+        finish(&mut tickets, "b");
+        assert_eq!(going(&mut tickets), ["c"]);
+        turns.bound(9, 9);
+        assert_eq!(going(&mut tickets), ["c", "d", "e"]);
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 use std::{
     net::SocketAddr,
+    ops::Range,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::ensure;
+use varve_common::ObjectKey;
 
 use super::{Bench, create_topic, read::drain};
 use crate::{
@@ -25,14 +27,15 @@ const FETCH_BYTES: i32 = 4 << 20;
 /// The latency of a bucket that is not on this machine.
 const LATENCY: Duration = Duration::from_millis(20);
 const LIMIT: Duration = Duration::from_secs(300);
+/// How many different batches there are.
+const BATCHES: u64 = 16;
 
-/// All of them.
-pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
-    let mut figures = upload(bench)?;
-    figures.extend(scan(bench)?);
-    figures.push(first_byte(bench, None)?);
-    figures.push(first_byte(bench, Some(LATENCY))?);
-    Ok(figures)
+/// A part of an object.
+type Chunk = (ObjectKey, Range<u64>);
+
+/// First bytes, from a store beside the broker and from one that is far away.
+pub fn first_bytes(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
+    Ok(vec![first_byte(bench, None)?, first_byte(bench, Some(LATENCY))?])
 }
 
 fn start(bench: &Bench, store: &Store, name: &str) -> anyhow::Result<Broker> {
@@ -44,20 +47,21 @@ fn start(bench: &Bench, store: &Store, name: &str) -> anyhow::Result<Broker> {
     bench.broker_with(name, &arguments, store.environment())
 }
 
-/// Writes so many bytes that compress to nothing less.
+/// Writes so many bytes that compress to nothing less. No two batches of a block are the same: those would.
 fn fill(address: SocketAddr, topic: &str, bytes: u64) -> anyhow::Result<i64> {
-    let batch = wire::noise_batch(256, 1000, 1);
+    let batches: Vec<_> = (1..=BATCHES).map(|seed| wire::noise_batch(256, 1000, seed)).collect();
     let mut client = wire::Client::connect(address)?;
-    let mut frame = wire::produce(topic, &[0], &batch);
-    let batches = bytes / batch.len() as u64 + 1;
+    let mut frames: Vec<_> = batches.iter().map(|batch| wire::produce(topic, &[0], batch)).collect();
+    let count = bytes / batches[0].len() as u64 + 1;
     let begin = Instant::now();
-    for _ in 0..batches {
-        while let Err(error) = wire::check_produced(client.call(&mut frame)?) {
+    for number in 0..count {
+        let frame = &mut frames[(number % BATCHES) as usize];
+        while let Err(error) = wire::check_produced(client.call(frame)?) {
             // A full log keeps producers waiting until it is tiered.
             ensure!(begin.elapsed() < LIMIT, "{error}");
         }
     }
-    Ok(batches as i64 * 256)
+    Ok(count as i64 * 256)
 }
 
 /// Waits until the log has let go of the first records, and gives how far: the rest may be read from this node.
@@ -76,33 +80,47 @@ fn wait_until_cold(address: SocketAddr, topic: &str, wanted: i64) -> anyhow::Res
 }
 
 /// One partition from its beginning on, alone and beside a producer.
-fn scan(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
+pub fn scan(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let store = Store::start(None)?;
     let broker = start(bench, &store, "scan")?;
     create_topic(broker.address, "t", 1, &[])?;
     let written = fill(broker.address, "t", bench.scale.cold_bytes)?;
     let end = wait_until_cold(broker.address, "t", written / 2)?;
-    let mut ranges = Vec::new();
+    let mut chunks = Vec::new();
     for segment in store.segments()?.iter().filter(|segment| base(segment.key.as_str()) < end) {
         let starts = (0..segment.bytes).step_by(CHUNK_BYTES as usize);
-        ranges.extend(starts.map(|at| (segment.key.clone(), at..(at + CHUNK_BYTES).min(segment.bytes))));
+        chunks.extend(starts.map(|at| (segment.key.clone(), at..(at + CHUNK_BYTES).min(segment.bytes))));
     }
-    let raw_bytes: u64 = ranges.iter().map(|(_, range)| range.end - range.start).sum();
+    let mut figures = vec![against_raw(bench, &broker, &store, (&chunks, end))?];
+    figures.extend(beside(bench, &broker, &store, (&chunks, end))?);
+    Ok(figures)
+}
+
+/// What is below an offset, read by a consumer and by a raw client.
+fn against_raw(
+    bench: &Bench,
+    broker: &Broker,
+    store: &Store,
+    (chunks, end): (&[Chunk], i64),
+) -> anyhow::Result<Figure> {
     let (mut ratios, mut ours, mut theirs) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.pairs {
         let (bytes, seconds) = drain(broker.address, "t", 0, (0, end), FETCH_BYTES)?;
-        let raw = raw_bytes as f64 / store.read(ranges.clone(), AT_A_TIME)?;
+        let raw = bytes_of(chunks) as f64 / store.read(chunks.to_vec(), AT_A_TIME)?;
         ratios.push(bytes as f64 / seconds / raw);
         ours.push(bytes as f64 / seconds);
         theirs.push(raw);
     }
-    let cold = Figure {
+    Ok(Figure {
         name: "cold read of one partition against raw ranged GETs, 4 at a time".to_owned(),
         ratios,
         goal: Goal::AtLeast(0.7),
         detail: format!("{:.0} MB/s, raw {:.0} MB/s", median(&ours) * 1e-6, median(&theirs) * 1e-6),
-    };
-    Ok(vec![cold, beside(bench, &broker, end)?])
+    })
+}
+
+fn bytes_of(chunks: &[Chunk]) -> u64 {
+    chunks.iter().map(|(_, range)| range.end - range.start).sum()
 }
 
 /// The first offset in a segment's key.
@@ -111,55 +129,99 @@ fn base(key: &str) -> i64 {
     name.split('-').next().and_then(|base| base.parse().ok()).unwrap_or(i64::MAX)
 }
 
-/// Hot produce at 30 % of what it can, with and without two scans of what is cold.
-fn beside(bench: &Bench, broker: &Broker, end: i64) -> anyhow::Result<Figure> {
+/// Hot produce at 30 % of what it can: alone, beside two scans of what is cold, and beside two raw clients that read the same
+/// objects at the same pace. The last is what the machine itself takes from producers, with nothing of the broker's in it.
+fn beside(
+    bench: &Bench,
+    broker: &Broker,
+    store: &Store,
+    (chunks, end): (&[Chunk], i64),
+) -> anyhow::Result<Vec<Figure>> {
     let address = broker.address;
     create_topic(address, "hot", 1, &[])?;
     let mut frames = vec![wire::produce("hot", &[0], &wire::batch(1, 1024))];
     let load = Load { in_flight: 64, time: bench.time };
     let rate = 0.3 * wire::closed_loop(address, &mut frames, load, wire::check_produced)?.rate();
-    let (mut ratios, mut with, mut without) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut alone, mut scanned, mut raw, mut rates) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.pairs {
-        let alone = wire::open_loop(address, &mut frames[0], rate, bench.time)?.percentile(0.99);
-        let stop = AtomicBool::new(false);
-        let beside = thread::scope(|scope| {
-            for _ in 0..2 {
-                scope.spawn(|| {
-                    while !stop.load(Ordering::Relaxed) {
-                        // A scan that fails shows in the figure before this one.
-                        drop(drain_until(address, end, &stop));
-                    }
-                });
-            }
-            let run = wire::open_loop(address, &mut frames[0], rate, bench.time);
-            stop.store(true, Ordering::Relaxed);
-            run
-        })?;
-        ratios.push(beside.percentile(0.99) / alone);
-        with.push(beside.percentile(0.99));
-        without.push(alone);
+        let hot = |frame: &mut [u8]| Ok(wire::open_loop(address, frame, rate, bench.time)?.percentile(0.99));
+        alone.push(hot(&mut frames[0])?);
+        // A scan that fails shows in the figure before this one.
+        let (p99, bytes) =
+            beside_two(|stop| drain_until(address, end, stop).unwrap_or(0), || hot(&mut frames[0]))?;
+        scanned.push(p99);
+        rates.push(bytes);
+        let pace = (bytes / 2.0).max(1.0);
+        let read = |stop: &AtomicBool| read_until(store, chunks, pace, stop).unwrap_or(0);
+        raw.push(beside_two(read, || hot(&mut frames[0]))?.0);
     }
-    Ok(Figure {
-        name: "hot produce p99, open loop at 30 %, two cold scans beside it against none".to_owned(),
-        ratios,
-        goal: Goal::AtMost(1.5),
-        detail: format!(
-            "{:.2} ms beside scans, {:.2} ms alone, {rate:.0} requests/s",
-            median(&with) * 1e3,
-            median(&without) * 1e3
+    let ratios =
+        |over: &[f64], under: &[f64]| over.iter().zip(under).map(|(over, under)| over / under).collect();
+    let ms = |values: &[f64]| median(values) * 1e3;
+    let detail = format!(
+        "{:.2} ms beside scans of {:.0} MB/s, {:.2} ms beside raw reads of as much, {:.2} ms alone, {rate:.0} requests/s",
+        ms(&scanned),
+        median(&rates) * 1e-6,
+        ms(&raw),
+        ms(&alone),
+    );
+    let figure =
+        |name: &str, ratios, goal| Figure { name: name.to_owned(), ratios, goal, detail: detail.clone() };
+    Ok(vec![
+        figure(
+            "hot produce p99, open loop at 30 %, two cold scans beside it against none",
+            ratios(&scanned, &alone),
+            Goal::AtMost(1.5),
         ),
+        figure(
+            "the same, beside two scans against beside two raw readers",
+            ratios(&scanned, &raw),
+            Goal::AtMost(1.5),
+        ),
+    ])
+}
+
+/// Runs `hot` while two of `load` run; what it gives, and the bytes a second that the two read.
+fn beside_two<T>(
+    load: impl Fn(&AtomicBool) -> u64 + Sync,
+    hot: impl FnOnce() -> anyhow::Result<T>,
+) -> anyhow::Result<(T, f64)> {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let begin = Instant::now();
+        let readers = [(); 2].map(|()| scope.spawn(|| load(&stop)));
+        let run = hot();
+        stop.store(true, Ordering::Relaxed);
+        let bytes: u64 = readers.map(|reader| reader.join().expect("a reader does not panic")).iter().sum();
+        Ok((run?, bytes as f64 / begin.elapsed().as_secs_f64()))
     })
 }
 
-fn drain_until(address: SocketAddr, end: i64, stop: &AtomicBool) -> anyhow::Result<()> {
+/// Reads records up to an offset, over and over; gives their bytes.
+fn drain_until(address: SocketAddr, end: i64, stop: &AtomicBool) -> anyhow::Result<u64> {
     let mut client = wire::Client::connect(address)?;
-    let mut offset = 0;
-    while offset < end && !stop.load(Ordering::Relaxed) {
+    let (mut offset, mut bytes) = (0, 0);
+    while !stop.load(Ordering::Relaxed) {
         let mut request = wire::fetch("t", 0, offset, Duration::from_millis(500), FETCH_BYTES);
         let records = wire::fetched(client.call(&mut request)?)?;
-        offset = wire::next_offset(records).unwrap_or(offset);
+        bytes += records.len() as u64;
+        offset = wire::next_offset(records).filter(|next| *next < end).unwrap_or(0);
     }
-    Ok(())
+    Ok(bytes)
+}
+
+/// Reads chunks from the store at so many bytes a second, over and over; gives their bytes.
+fn read_until(store: &Store, chunks: &[Chunk], pace: f64, stop: &AtomicBool) -> anyhow::Result<u64> {
+    let (begin, mut bytes) = (Instant::now(), 0);
+    for window in chunks.chunks(AT_A_TIME).cycle() {
+        thread::sleep(Duration::from_secs_f64(bytes as f64 / pace).saturating_sub(begin.elapsed()));
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        store.read(window.to_vec(), AT_A_TIME)?;
+        bytes += bytes_of(window);
+    }
+    Ok(bytes)
 }
 
 /// A fetch from the middle of a segment that nobody opened yet against a GET of one chunk of it.
@@ -197,7 +259,7 @@ fn first_byte(bench: &Bench, latency: Option<Duration>) -> anyhow::Result<Figure
 }
 
 /// A backlog that an outage has left, uploaded at once.
-fn upload(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
+pub fn upload(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     let (mut ratios, mut ours, mut theirs, mut cores) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..bench.pairs {
         let mut store = Store::start(None)?;

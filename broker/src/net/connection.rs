@@ -250,12 +250,21 @@ impl Waiting {
         Ok(())
     }
 
-    /// Writes everything from where it lies; a client that takes nothing for `stall_max` is given up.
+    /// Writes everything from where it lies; a client that takes nothing for `stall_max` is given up. Between the pieces of a
+    /// large answer the thread's other connections have their turn: a reader that keeps up never makes the kernel say "wait".
     async fn write(mut self, output: &OwnedWriteHalf, stall_max: Duration) -> Result<(), End> {
+        let mut in_a_row = 0;
         while !self.pieces.is_empty() {
             match self.write_some(output) {
                 Ok(0) => return Err(End::Normal("broken")),
-                Ok(written) => self.consume(written),
+                Ok(written) => {
+                    self.consume(written);
+                    in_a_row += written;
+                    if in_a_row >= WRITE_BYTES_MAX {
+                        in_a_row = 0;
+                        tokio::task::yield_now().await;
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     match timeout(stall_max, output.writable()).await {
                         Ok(Ok(())) => {}
@@ -272,9 +281,13 @@ impl Waiting {
     /// One call to the kernel; its list of pieces is not kept while the connection waits.
     fn write_some(&self, output: &OwnedWriteHalf) -> io::Result<usize> {
         let mut slices = [IoSlice::new(&[]); WRITE_SLICES_MAX];
-        let count = self.pieces.len().min(WRITE_SLICES_MAX);
+        let (mut count, mut room) = (0, WRITE_BYTES_MAX);
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            *slice = IoSlice::new(piece);
+            *slice = IoSlice::new(&piece[..piece.len().min(room)]);
+            (count, room) = (count + 1, room - slice.len());
+            if room == 0 {
+                break;
+            }
         }
         output.try_write_vectored(&slices[..count])
     }
@@ -288,5 +301,44 @@ impl Waiting {
             written -= first.len();
             self.pieces.pop_front();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use tokio::{io::AsyncReadExt as _, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_large_answer_lets_others_have_their_turn_and_arrives_as_it_was() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_, output) = listener.accept().await.unwrap().0.into_split();
+        let bytes: Bytes = (0..3 * WRITE_BYTES_MAX + 7).map(|at| (at / 5) as u8).collect();
+        let mut waiting = Waiting::default();
+        // Small pieces, and one that no call takes whole.
+        let small = (0..999).map(|at| bytes.slice(at * 9..at * 9 + 9)).chain([bytes.slice(999 * 9..)]);
+        assert!(waiting.push(Answer::Respond(small.collect())).is_ok());
+        let (done, turns) = (Cell::new(false), Cell::new(0));
+        let write = async {
+            assert!(waiting.write(&output, Duration::from_secs(60)).await.is_ok());
+            done.set(true);
+        };
+        let read = async {
+            let mut all = vec![0; bytes.len()];
+            client.read_exact(&mut all).await.unwrap();
+            assert!(all == bytes, "other bytes arrived");
+        };
+        let others = async {
+            while !done.get() {
+                turns.set(turns.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(write, read, others);
+        assert!(turns.get() >= 3, "{} turns", turns.get());
     }
 }

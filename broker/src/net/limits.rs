@@ -17,7 +17,8 @@ pub const PIPELINE_MAX: usize = 128;
 /// How many buffers one write passes to the kernel.
 pub const WRITE_SLICES_MAX: usize = 256;
 
-/// Bytes of responses that wait behind one write; then no further answer is taken up.
+/// Bytes of responses that wait behind one write; then no further answer is taken up. It is also the most that one call hands
+/// to the kernel, which copies it while the thread's other connections wait.
 pub const WRITE_BYTES_MAX: usize = 256 << 10;
 
 /// Connections that wait to be accepted.

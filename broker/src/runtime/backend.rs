@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch};
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
 use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
@@ -16,6 +17,7 @@ use varve_tiering::{
 use super::{
     blocks::{Block, Blocks},
     changes::Changes,
+    cold_pace::ColdPace,
     cold_reads::ColdReads,
     mailbox::Mailbox,
     pressure::Room,
@@ -39,6 +41,9 @@ const LEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a producer is kept waiting before it is told that there is no room: the client's own retries follow.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
+/// What a cold read is expected to bring at the most, until it is known.
+const COLD_READ_BYTES: usize = 4 << 20;
+
 /// The node behind its handlers. Clones share everything.
 #[derive(Clone)]
 pub struct NodeBackend {
@@ -54,6 +59,8 @@ pub struct NodeBackend {
     pub cold: Handle,
     /// Reads from the object store that are under way.
     pub reads: ColdReads,
+    /// How fast they go.
+    pub pace: ColdPace,
     /// Room in the log.
     pub room: Room,
     /// Time.
@@ -192,6 +199,22 @@ impl NodeBackend {
         }
     }
 
+    /// Reads at the pace of cold reads.
+    async fn read_in_turn(
+        self,
+        connection: u64,
+        group: GroupId,
+        from: Offset,
+        limits: ReadLimits,
+    ) -> Result<ReadBatches, ReadError> {
+        let (pace, most) = (self.pace.clone(), limits.bytes_max.min(COLD_READ_BYTES));
+        pace.turn(most).await;
+        let read = self.read_log(connection, group, from, limits).await;
+        let bytes = read.as_ref().map_or(0, |read| read.chunks.iter().map(Bytes::len).sum());
+        pace.on_read(most, bytes);
+        read
+    }
+
     /// Begins a read from the object store, or joins the one that is under way.
     async fn read_cold(
         self,
@@ -201,7 +224,7 @@ impl NodeBackend {
         limits: ReadLimits,
     ) -> Result<ReadBatches, ReadError> {
         let key = (group, from, limits.bytes_max, limits.one_batch_at_least);
-        let begin = || self.clone().read_log(connection, group, from, limits);
+        let begin = || self.clone().read_in_turn(connection, group, from, limits);
         // It goes on and fills the caches even where the client stops waiting for it.
         match self.reads.join(&self.cold, key, begin).await {
             // The one that was joined was allowed to read farther.
@@ -335,6 +358,7 @@ impl Backend for NodeBackend {
                 Err(Refusal::Throttled)
             });
         }
+        self.pace.on_hot();
         let meta = meta_of(&append.meta);
         let timestamps = if append.log_append_time { Timestamps::Append } else { Timestamps::Create };
         let answer = self.mailbox.ask(|ticket| Input::Produce {
@@ -411,6 +435,7 @@ impl Backend for NodeBackend {
     ) -> BoxFuture<'static, Result<Reading, ReadError>> {
         let bounds = TailLimits { bytes_max: limits.bytes_max, below: limits.below };
         if let Some(batches) = self.log.read_tail(group, from, bounds) {
+            self.pace.on_hot();
             return Box::pin(std::future::ready(Ok(Reading::Here(within(limits, from, batches)))));
         }
         let node = self.clone();

@@ -19,8 +19,9 @@ type Key = (GroupId, Offset, usize, bool);
 pub struct ColdReads(Arc<Mutex<BTreeMap<Key, Shared<ColdRead>>>>);
 
 impl ColdReads {
-    /// The read that is under way, or the one that `begin` begins. It runs to its end whoever waits for it, and is
-    /// forgotten then.
+    /// The read that is under way, or the one that `begin` begins. It runs on `runtime` and to its end, whoever waits for it,
+    /// and is forgotten then: whoever waits takes only what it gave, so that no thread of a connection expands or copies what
+    /// is cold.
     pub fn join<F>(&self, runtime: &Handle, key: Key, begin: impl FnOnce() -> F) -> Shared<ColdRead>
     where
         F: Future<Output = Result<ReadBatches, ReadError>> + Send + 'static,
@@ -29,16 +30,16 @@ impl ColdReads {
         if let Some(read) = reads.get(&key) {
             return read.clone();
         }
-        let read: ColdRead = Box::pin(begin());
+        let (place, read) = (Place { reads: self.clone(), key }, begin());
+        let task = runtime.spawn(async move {
+            let read = read.await;
+            drop(place);
+            read
+        });
+        // A task that is dropped with its runtime gives nothing: the node stops.
+        let read: ColdRead = Box::pin(async move { task.await.unwrap_or(Err(ReadError::Storage)) });
         let read = read.shared();
         reads.insert(key, read.clone());
-        drop(reads);
-        let place = Place { reads: self.clone(), key };
-        let driven = read.clone();
-        runtime.spawn(async move {
-            drop(driven.await);
-            drop(place);
-        });
         read
     }
 
@@ -95,5 +96,21 @@ mod tests {
         }
         let anew = reads.join(&here, key, || async { Err(ReadError::Corrupt) });
         assert_eq!(anew.await, Err(ReadError::Corrupt));
+    }
+
+    #[test]
+    fn a_read_runs_on_the_threads_for_it_whoever_waits() {
+        let cold = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
+        let (reads, here) = (ColdReads::default(), std::thread::current().id());
+        let begin = || async move {
+            for _ in 0..3 {
+                assert_ne!(std::thread::current().id(), here);
+                tokio::task::yield_now().await;
+            }
+            Ok(ReadBatches { chunks: Vec::new(), next: Offset(9) })
+        };
+        let read = reads.join(cold.handle(), (GroupId(1), Offset(5), 100, true), begin);
+        let waiter = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        assert_eq!(waiter.block_on(read).unwrap().next, Offset(9));
     }
 }

@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod changes;
 pub mod clock;
 mod cold;
+mod cold_pace;
 mod cold_reads;
 pub mod data;
 mod descriptors;

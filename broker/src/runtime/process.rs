@@ -27,6 +27,7 @@ use super::{
     certificates::CertificatesError,
     clock::{SystemClock, SystemEntropy},
     cold,
+    cold_pace::ColdPace,
     cold_reads::ColdReads,
     data::{Layout, Lock, LockError},
     descriptors,
@@ -215,6 +216,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
 
     let gauges = tokio::spawn(gauges::watch(watches::gauge_sources(&base, &core)?));
     let slab = tokio::spawn(cold::watch(&base, core.cold.chunks().slab().cloned()));
+    let pace = tokio::spawn(core.backend.pace.clone().watch());
     let rot = tokio::spawn(rot::watch(watches::rot_sources(&base, &core)));
     let scrub = base.cold.spawn(scrub::watch(watches::scrub_sources(&base, &core, control)));
     let orphans = base.cold.spawn(orphans::watch(watches::orphan_sources(&base, &core)));
@@ -231,6 +233,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     pressure.abort();
     gauges.abort();
     slab.abort();
+    pace.abort();
     rot.abort();
     orphans.abort();
     scrub.abort();
@@ -363,6 +366,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         log: Arc::new(log),
         cold: base.cold.clone(),
         reads: ColdReads::default(),
+        pace: ColdPace::new(cold_reader.chunks().clone(), Arc::clone(&base.clock), Arc::clone(&base.metrics)),
         room: pressure::Room::new(wal.clone(), reader.clone(), bytes_max),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),

@@ -11,7 +11,7 @@ use varve_common::{
 use super::{BlockEntry, BlockIndex, Encryption, Footer, SectionEntry, SectionKind, SegmentState, block};
 use crate::{
     batch::BatchHeader,
-    compression::Codec,
+    compression::{BlockCompressor, Codec},
     identity::PartitionIdentity,
     limits::{
         BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, BLOCK_BYTES_SOFT_MAX, BLOCK_BYTES_TARGET, COMPRESSION_PAYS_ONE_IN,
@@ -129,6 +129,7 @@ pub struct SegmentWriter {
     spec: SegmentSpec,
     pending: Pending,
     compress: Compress,
+    compressor: BlockCompressor,
     totals: Totals,
     index: BlockIndex,
     position: u64,
@@ -149,6 +150,7 @@ impl SegmentWriter {
             spec,
             pending: Pending::default(),
             compress,
+            compressor: BlockCompressor::default(),
             totals: Totals {
                 count: 0,
                 batch_bytes: 0,
@@ -272,14 +274,13 @@ impl SegmentWriter {
         if by_producer || self.compress == Compress::Never {
             return (Codec::None, batches);
         }
-        let raw = if let [batch] = &batches[..] { batch.clone() } else { batches.concat().into() };
-        let compressed = Codec::Zstd.compress(&raw);
+        let compressed = self.compressor.compress(&batches);
         if self.compress == Compress::Undecided {
             let pays = compressed.len() + raw_bytes / COMPRESSION_PAYS_ONE_IN <= raw_bytes;
             self.compress = if pays { Compress::Always } else { Compress::Never };
         }
         if self.compress == Compress::Always && compressed.len() < raw_bytes {
-            (Codec::Zstd, vec![compressed])
+            (Codec::Zstd, vec![Bytes::copy_from_slice(compressed)])
         } else {
             (Codec::None, batches)
         }

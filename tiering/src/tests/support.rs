@@ -167,7 +167,8 @@ impl Node {
         let identity = identity("orders");
         let keys = Prefix::new("varve").cluster(identity.cluster);
         let chunks = ChunkCache::new(counting.clone(), Arc::new(executor.clone()), chunk_options);
-        let cold_options = ColdOptions { index_bytes_max, read_ahead_bytes_max: 16 << 10 };
+        let cold_options =
+            ColdOptions { index_bytes_max, read_ahead_bytes_max: 16 << 10, ..ColdOptions::default() };
         let cold = ColdReader::new(counting.clone(), keys.clone(), chunks, cold_options);
         let local = LocalSegments::new(shared, PathBuf::from("data/segments"));
         let budget = UploadBudget::new(8 << 20);
