@@ -77,7 +77,9 @@ impl Planner<'_> {
     /// Whether the last publication is long enough ago. A clock that was set back does not hold the next one up.
     fn is_spaced(&mut self) -> bool {
         let last = self.status.published.last().map(|last| last.published_ms);
-        let last = last.filter(|last| *last <= self.now.wall_ms && !self.options.draining);
+        // Where a follower lags a pressed log is cut behind what is published, and waits for it.
+        let is_waited_for = self.options.draining || (self.is_pressed() && self.status.has_peers);
+        let last = last.filter(|last| *last <= self.now.wall_ms && !is_waited_for);
         last.is_none_or(|last| self.has_aged(last, self.options.publish_interval))
     }
 

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Steps of a run.
-const STEPS: usize = 6_000;
+const STEPS: usize = 4_000;
 
 /// How a run ended.
 #[derive(Clone, Debug)]

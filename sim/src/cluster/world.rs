@@ -97,7 +97,11 @@ impl World {
     pub fn new(seed: u64, nodes: u32, trace: Trace) -> Self {
         let clock = SimClock::default();
         let ids: Vec<NodeId> = (1..=nodes).filter_map(NodeId::new).collect();
-        let plan = Plan { store: StoreKind::Remote, zombies: 0, ..Plan::of(seed, Length::Short) };
+        let plan = Plan::of(seed, Length::Short);
+        // Whoever lags behind a log that was cut is sent to the bucket, so records are there. A follower takes in what comes,
+        // whatever room its log has, so that is not short of it.
+        let wal_bytes_max = 64 * plan.wal_file_bytes;
+        let plan = Plan { store: StoreKind::Remote, zombies: 0, tiered: Some(true), wal_bytes_max, ..plan };
         Self {
             random: ChaCha8Rng::seed_from_u64(seed ^ 0x636c_7573),
             remote: remote_store(seed, &clock),
@@ -118,10 +122,10 @@ impl World {
         }
     }
 
-    /// No log is cut: whoever lags is served from it.
+    /// No log is cut: whoever lags is served from it. Topics tier or not.
     #[must_use]
     pub fn keeping_logs(mut self) -> Self {
-        self.plan.tiered = Some(false);
+        self.plan.tiered = None;
         self.plan.wal_bytes_max = 512 * self.plan.wal_file_bytes;
         self
     }
