@@ -133,7 +133,8 @@ fn decode_checked(frame: Bytes, api: &Api, version: i16) -> Result<(Header, Requ
     let request = Request::decode(api.key, version, &mut decoder)?;
     // librdkafka asks for all topics with four bytes for the length of no array where flexible versions have one (its issue
     // 5049, up to 2.16 at least), and Kafka never looks at what is left. Whoever asks so means what the first byte says.
-    if api.key != ApiKey::Metadata || version < api.flexible_first {
+    let is_all_topics = matches!(&request, Request::Metadata(metadata) if metadata.topics.is_none());
+    if !is_all_topics || version < api.flexible_first {
         decoder.finish()?;
     }
     let header =
