@@ -106,11 +106,7 @@ pub fn write(
     (index, term): (LogIndex, Term),
     bytes: &Bytes,
 ) -> Result<Mark, WriteError> {
-    let directory = directory(data, group);
-    let file = file_name(index, term);
-    let path = directory.join(&file);
-    write_durably(disk, &directory, &path, bytes).map_err(|source| WriteError { path, source })?;
-    Ok(Mark { index, term, file, sha256: Digest::of(bytes) })
+    write_as(file_name(index, term), disk, data, group, (index, term), bytes)
 }
 
 /// The same for a checkpoint from the bucket that takes the place of a log: under a name of its own, because the log may get
@@ -122,8 +118,19 @@ pub fn write_installed(
     (index, term): (LogIndex, Term),
     bytes: &Bytes,
 ) -> Result<Mark, WriteError> {
-    let directory = directory(data, group);
     let file = format!("{:020}-{:08x}.installed.ckpt", index.0, term.0);
+    write_as(file, disk, data, group, (index, term), bytes)
+}
+
+fn write_as(
+    file: String,
+    disk: &dyn Disk,
+    data: &Path,
+    group: GroupId,
+    (index, term): (LogIndex, Term),
+    bytes: &Bytes,
+) -> Result<Mark, WriteError> {
+    let directory = directory(data, group);
     let path = directory.join(&file);
     write_durably(disk, &directory, &path, bytes).map_err(|source| WriteError { path, source })?;
     Ok(Mark { index, term, file, sha256: Digest::of(bytes) })
