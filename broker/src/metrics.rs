@@ -170,6 +170,7 @@ metrics! {
     store_received: counter("operation") "s3_received" "bytes" "Bytes of objects received from the object store";
     store_cost: amount() "s3_cost_estimate_dollars" "" "What these requests cost at the list price of S3 Standard (us-east-1): 5 dollars a million for put and list, 0.4 for gets and heads, nothing for deletes; storage and traffic are not in it";
     cold_bytes: counter() "tier_read" "bytes" "Bytes read from the object store for fetches";
+    cold_reads: gauge() "tier_reads" "" "Reads from the object store for fetches that are under way; they go on where a fetch stopped waiting";
     cold_errors: counter() "tier_read_errors" "" "Reads for fetches that the object store did not serve; clients come again";
     cold_damage: counter() "tier_read_damage" "" "Those of them that found an object missing or damaged: records are lost unless it comes back";
     cold_reads_paced: counter() "tier_reads_paced" "" "Reads for fetches that waited because hot requests were waiting for processors";

@@ -243,6 +243,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Appends a batch. It is handed over before this returns: batches of one connection keep their order.
     fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>>;
 
+    /// A batch of an idempotent producer was refused for now, and not handed over: those behind it must not be taken before it.
+    fn missed(&self, group: GroupId, meta: &varve_protocol::batch::BatchMeta);
+
     /// Moves a partition's first offset forward, to `before` or, where that is `None`, to the high watermark; gives the first
     /// offset. `Throttled`: another change is on its way, ask again.
     fn delete_records(

@@ -15,6 +15,10 @@ pub const QUEUED_REQUESTS_MAX: usize = 4096;
 /// Waiting requests in all: what one group may hold before it refuses.
 pub const PENDING_ENTRIES_MAX: usize = 16 * 1024;
 
+/// Producers of one group of which a refused first batch is remembered; above it those that nobody knows must begin at 0 for a
+/// while.
+pub const MISSED_PRODUCERS_MAX: usize = 1024;
+
 /// States frozen at rolls that one group holds; beyond it the middle is thinned, the ends stay.
 pub const FROZEN_MAX: usize = 64;
 

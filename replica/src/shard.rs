@@ -4,6 +4,7 @@ mod actions;
 mod apply;
 mod hosted;
 mod installs;
+mod missed;
 mod outcomes;
 mod peers;
 mod pending;
@@ -226,6 +227,7 @@ impl Shard {
 fn group_of(input: &Input) -> Option<GroupId> {
     match input {
         Input::Produce { group, .. }
+        | Input::Missed { group, .. }
         | Input::Propose { group, .. }
         | Input::DeleteRecords { group, .. }
         | Input::Act { group, .. }

@@ -1,7 +1,8 @@
 //! What writers sent and were acknowledged, against what readers saw.
 //!
 //! A writer's ledger has a line `s SEQ HASH` before each send, and for its answer `a SEQ TOPIC PARTITION OFFSET` or `f SEQ ERROR`; a sequence with
-//! neither is unknown. A reader's file has a line `TOPIC PARTITION OFFSET HASH` per record. The hash is over key, value and headers
+//! neither is unknown. OFFSET is `None` where the client does not know it: librdkafka counts a batch whose answer was lost as acknowledged once a later one of
+//! the same producer is. A reader's file has a line `TOPIC PARTITION OFFSET HASH` per record. The hash is over key, value and headers
 //! (`clients/shapes.py` defines it, [`hash`] repeats it), and contents are unique, so a hash names one send.
 //! The names of the rules are those of FAULTS.md.
 
@@ -21,6 +22,8 @@ pub type Place = (String, i32, i64);
 pub struct Ledger {
     sent: BTreeMap<u64, (String, u64)>,
     acknowledged: BTreeMap<Place, u64>,
+    /// Acknowledged, somewhere.
+    placeless: BTreeSet<u64>,
     failed: usize,
     violations: Vec<String>,
 }
@@ -51,6 +54,9 @@ impl Ledger {
                     hashes.insert(sequence, hash);
                     self.sent.insert(hash, (writer.to_owned(), sequence));
                 }
+                ["a", sequence, _, _, "None"] => {
+                    self.placeless.insert(hashes[&number(sequence)]);
+                }
                 ["a", sequence, topic, partition, offset] => {
                     let place = ((*topic).to_owned(), number(partition), number(offset));
                     self.acknowledge(place, hashes[&number(sequence)]);
@@ -71,7 +77,7 @@ impl Ledger {
     /// How many sends were acknowledged.
     #[must_use]
     pub fn acknowledged(&self) -> usize {
-        self.acknowledged.len()
+        self.acknowledged.len() + self.placeless.len()
     }
 
     /// How many sends were refused or given up.
@@ -106,6 +112,10 @@ impl Ledger {
                 }
                 Some(_) => {}
             }
+        }
+        let contents: BTreeSet<u64> = read.values().copied().collect();
+        for hash in self.placeless.difference(&contents) {
+            violations.push(format!("H3: what was acknowledged to {:?} is lost", self.sent[hash]));
         }
         violations.extend(gaps(seen));
         violations.extend(self.phantoms_and_repeats(seen, repeats));
@@ -273,6 +283,19 @@ mod tests {
         assert_eq!(violations(&[(0, 0xa), (1, 0xb), (2, 0xd)]), ["H4"]);
         assert_eq!(violations(&[(0, 0xa), (1, 0xb), (3, 0xc)]), ["H8"]);
         assert_eq!(violations(&[(0, 0xa), (1, 0xb), (2, 0xb)]), ["H2", "H7"]);
+    }
+
+    #[test]
+    fn what_was_acknowledged_without_a_place_must_be_somewhere() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "s 0 a\ns 1 b\na 0 t 0 None\na 1 t 0 1\n").unwrap();
+        let mut ledger = Ledger::default();
+        ledger.add("w", file.path());
+        assert_eq!(ledger.acknowledged(), 2);
+        let place = |offset| ("t".to_owned(), 0, offset);
+        let whole = Seen(vec![(place(0), 0xa), (place(1), 0xb)]);
+        assert!(ledger.violations(&whole, Repeats::Never).is_empty());
+        assert_eq!(ledger.violations(&Seen(vec![(place(1), 0xb)]), Repeats::Never).len(), 1);
     }
 
     #[test]

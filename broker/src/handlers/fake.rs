@@ -278,6 +278,8 @@ impl Backend for Fake {
         ready(Ok(state.producers))
     }
 
+    fn missed(&self, _group: GroupId, _meta: &varve_protocol::batch::BatchMeta) {}
+
     fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
         let mut state = self.0.lock().unwrap();
         let log = state.logs.get_mut(&group).unwrap();

@@ -146,10 +146,11 @@ fn hand_over(
     served.whole()?;
     let batch = data.records.unwrap_or_default();
     let rules = image.produce_rules(topic, || ProduceRules::from(&node.effective(topic)));
-    if acks == ALL {
-        check_in_sync(node, rules, topic, data.index, served.group)?;
-    }
     let meta = check(node, rules, &batch)?;
+    if acks == ALL {
+        check_in_sync(node, rules, topic, data.index, served.group)
+            .inspect_err(|_| node.backend.missed(served.group, &meta))?;
+    }
     if version < ZSTD_FROM && meta.codec == batch::Codec::Zstd {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }

@@ -19,7 +19,7 @@ use super::{
     changes::Changes,
     cold_pace::ColdPace,
     cold_reads::ColdReads,
-    mailbox::Mailbox,
+    mailbox::{Mail, Mailbox},
     pressure::Room,
     views::Views,
 };
@@ -350,8 +350,15 @@ impl Backend for NodeBackend {
         })
     }
 
+    fn missed(&self, group: GroupId, meta: &varve_protocol::batch::BatchMeta) {
+        if meta.producer_id >= 0 {
+            self.mailbox.send(Mail::Input(Box::new(Input::Missed { group, meta: meta_of(meta) })));
+        }
+    }
+
     fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
         if self.room.is_crowded() {
+            self.missed(group, &append.meta);
             let pause = self.clock.sleep(FULL_PAUSE);
             return Box::pin(async move {
                 pause.await;

@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::Shared};
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::runtime::Handle;
 use varve_common::{GroupId, Offset};
 
@@ -16,9 +17,18 @@ type Key = (GroupId, Offset, usize, bool);
 
 /// A handle; clones share it.
 #[derive(Clone, Default)]
-pub struct ColdReads(Arc<Mutex<BTreeMap<Key, Shared<ColdRead>>>>);
+pub struct ColdReads {
+    reads: Arc<Mutex<BTreeMap<Key, Shared<ColdRead>>>>,
+    count: Gauge,
+}
 
 impl ColdReads {
+    /// None yet; how many there are is told to `count`.
+    #[must_use]
+    pub fn new(count: Gauge) -> Self {
+        Self { reads: Arc::default(), count }
+    }
+
     /// The read that is under way, or the one that `begin` begins. It runs on `runtime` and to its end, whoever waits for it,
     /// and is forgotten then: whoever waits takes only what it gave, so that no thread of a connection expands or copies what
     /// is cold.
@@ -40,17 +50,12 @@ impl ColdReads {
         let read: ColdRead = Box::pin(async move { task.await.unwrap_or(Err(ReadError::Storage)) });
         let read = read.shared();
         reads.insert(key, read.clone());
+        self.count.set(reads.len() as i64);
         read
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> usize {
-        self.lock().len()
-    }
-
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Shared<ColdRead>>> {
-        self.0.lock().expect("no holder of this lock panics")
+        self.reads.lock().expect("no holder of this lock panics")
     }
 }
 
@@ -62,8 +67,11 @@ struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let read = self.reads.lock().remove(&self.key);
-        // Behind the lock: what it gave may be large.
+        let mut reads = self.reads.lock();
+        let read = reads.remove(&self.key);
+        self.reads.count.set(reads.len() as i64);
+        // What it gave may be large.
+        drop(reads);
         drop(read);
     }
 }
@@ -88,10 +96,10 @@ mod tests {
         };
         drop(reads.join(&here, key, begin));
         let joined = reads.join(&here, key, || async { Err(ReadError::Corrupt) });
-        assert_eq!(reads.count(), 1);
+        assert_eq!(reads.count.get(), 1);
         open.send(true).unwrap();
         assert_eq!(joined.await.unwrap().next, Offset(9));
-        while reads.count() > 0 {
+        while reads.count.get() > 0 {
             tokio::task::yield_now().await;
         }
         let anew = reads.join(&here, key, || async { Err(ReadError::Corrupt) });

@@ -365,7 +365,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         views,
         log: Arc::new(log),
         cold: base.cold.clone(),
-        reads: ColdReads::default(),
+        reads: ColdReads::new(base.metrics.handles.cold_reads.clone()),
         pace: ColdPace::new(cold_reader.chunks().clone(), Arc::clone(&base.clock), Arc::clone(&base.metrics)),
         room: pressure::Room::new(wal.clone(), reader.clone(), bytes_max),
         clock: Arc::clone(&base.clock),

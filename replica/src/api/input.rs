@@ -61,6 +61,13 @@ pub enum Input {
         /// Whose timestamps it keeps (`message.timestamp.type`).
         timestamps: Timestamps,
     },
+    /// A batch that was refused for now before it came here: what the producer sent behind it must not be taken before it.
+    Missed {
+        /// Which partition.
+        group: GroupId,
+        /// What its header says.
+        meta: BatchMeta,
+    },
     /// A change of the metadata; answered by `Metadata` or `Refused`. Only for [`GroupId::METADATA`].
     Propose {
         /// Who waits, if anyone.

@@ -74,6 +74,11 @@ impl Hosted {
             self.fail_waiters(&Refusal::NotLeader { leader: leadership.leader }, effects);
         }
         if let Machine::Partition(state) = &self.machine {
+            // What is dropped may never be applied, and nobody remembers these producers then.
+            for entry in self.speculation.unknown(state) {
+                let sequence = entry.batches.first().map_or(0, |batch| batch.base_sequence);
+                self.missed.note(entry.producer_id, entry.epoch, sequence);
+            }
             self.speculation.reset(state);
         }
         self.upload_failed.clear();

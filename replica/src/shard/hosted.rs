@@ -17,6 +17,7 @@ use varve_formats::{
 
 use super::{
     installs::Installs,
+    missed::Missed,
     pending::{Pending, Proposal, Waiter},
     produce::Request,
     speculation::Speculation,
@@ -56,6 +57,8 @@ pub(super) struct Hosted {
     /// Requests that came before the leader's no-op was applied.
     pub(super) queue: VecDeque<Request>,
     pub(super) queued_bytes: u64,
+    /// Producers whose first batch was refused.
+    pub(super) missed: Missed,
     /// Log ends after the entries that are appended and not applied.
     pub(super) tail: VecDeque<(LogIndex, Offset)>,
     marks: BTreeMap<u64, Mark>,
@@ -124,6 +127,7 @@ impl Hosted {
             speculation: Speculation::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
+            missed: Missed::default(),
             tail: VecDeque::new(),
             marks: BTreeMap::new(),
             next_mark: 1,
@@ -231,6 +235,7 @@ impl Hosted {
         self.pending.fail(refusal, effects);
         self.queued_bytes = 0;
         for request in std::mem::take(&mut self.queue) {
+            self.miss(&request.meta);
             effects.push(Effect::Reply { ticket: request.ticket, reply: Reply::Refused(refusal.clone()) });
         }
     }

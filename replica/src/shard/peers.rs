@@ -30,7 +30,12 @@ impl Hosted {
     pub(super) fn take(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
             Input::Produce { ticket, batch, meta, timestamps, .. } => {
+                self.missed.set_now(now.monotonic);
                 self.produce(now, produce::Request { ticket, batch, meta, timestamps }, effects);
+            }
+            Input::Missed { meta, .. } => {
+                self.missed.set_now(now.monotonic);
+                self.miss(&meta);
             }
             Input::Propose { ticket, command, .. } => self.propose_metadata(now, ticket, command, effects),
             Input::DeleteRecords { ticket, before, .. } => self.delete_records(now, ticket, before, effects),

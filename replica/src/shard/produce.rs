@@ -34,28 +34,41 @@ enum Outcome {
 impl Hosted {
     /// Proposes a batch, answers it, or lets it wait for the leader's own no-op.
     pub(super) fn produce(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
-        let ticket = request.ticket;
-        if let Some(refusal) = invalid(&request) {
-            effects.push(refused(ticket, refusal));
+        let (ticket, meta) = (request.ticket, request.meta);
+        let outcome = if let Some(refusal) = invalid(&request) {
+            Outcome::Replies(Reply::Refused(refusal))
         } else if self.is_ready() {
-            if let Outcome::Replies(reply) = self.append(now, request) {
-                effects.push(Effect::Reply { ticket, reply });
-            }
+            self.append(now, request)
         } else if !self.is_leader() {
-            effects.push(refused(ticket, Refusal::NotLeader { leader: self.raft.leader() }));
+            Outcome::Replies(Reply::Refused(Refusal::NotLeader { leader: self.raft.leader() }))
         } else {
-            self.enqueue(request, effects);
+            self.enqueue(request)
+        };
+        let Outcome::Replies(reply) = outcome else { return };
+        if matches!(reply, Reply::Refused(_)) {
+            self.miss(&meta);
+        }
+        effects.push(Effect::Reply { ticket, reply });
+    }
+
+    /// A batch was refused: those behind it must not be taken for its producer's first.
+    pub(super) fn miss(&mut self, meta: &BatchMeta) {
+        if let Machine::Partition(state) = &self.machine
+            && meta.producer_id >= 0
+            && self.speculation.is_unknown(state, meta.producer_id)
+        {
+            self.missed.note(meta.producer_id, meta.producer_epoch, meta.base_sequence);
         }
     }
 
-    fn enqueue(&mut self, request: Request, effects: &mut Vec<Effect>) {
+    fn enqueue(&mut self, request: Request) -> Outcome {
         let bytes = request.batch.len() as u64;
         if self.queue.len() >= QUEUED_REQUESTS_MAX || self.queued_bytes + bytes > QUEUED_BYTES_MAX {
-            effects.push(refused(request.ticket, Refusal::Throttled));
-            return;
+            return Outcome::Replies(Reply::Refused(Refusal::Throttled));
         }
         self.queued_bytes += bytes;
         self.queue.push_back(request);
+        Outcome::Waits
     }
 
     /// The no-op is applied: what waited for it goes first, in order.
@@ -71,7 +84,7 @@ impl Hosted {
             return Outcome::Replies(Reply::Refused(Refusal::WrongGroup));
         };
         let (committed_end, log_start) = (state.records().log_end, state.bucket().log_start);
-        match self.speculation.check(state, &request.meta) {
+        match self.speculation.check(state, &self.missed, &request.meta) {
             Verdict::Append => self.propose_batch(now, request),
             Verdict::Duplicate { base_offset } if base_offset < committed_end => {
                 Outcome::Replies(Reply::Duplicate { base_offset, log_start })
@@ -126,6 +139,7 @@ impl Hosted {
         };
         if let Machine::Partition(state) = &self.machine {
             self.speculation.append(state, &header.meta, index, now.wall_ms);
+            self.missed.forget(header.meta.producer_id);
         }
         Outcome::Waits
     }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use varve_common::{LogIndex, Offset};
 use varve_formats::{command::Roll, state::ProducerEntry};
 
+use super::missed::Missed;
 use crate::{
     api::{BatchMeta, OpenRange},
     partition::{PartitionState, Verdict, check, remember},
@@ -34,8 +35,25 @@ impl Speculation {
         self.producers.get(&producer_id).or_else(|| state.records().producers.get(&producer_id))
     }
 
-    pub(super) fn check(&self, state: &PartitionState, meta: &BatchMeta) -> Verdict {
-        if meta.producer_id < 0 { Verdict::Append } else { check(self.known(state, meta.producer_id), meta) }
+    pub(super) fn check(&self, state: &PartitionState, missed: &Missed, meta: &BatchMeta) -> Verdict {
+        if meta.producer_id < 0 {
+            return Verdict::Append;
+        }
+        let known = self.known(state, meta.producer_id);
+        match missed.due(meta) {
+            Some(expected) if known.is_none() => Verdict::OutOfOrder { expected },
+            _ => check(known, meta),
+        }
+    }
+
+    /// Whether nothing is known of a producer.
+    pub(super) fn is_unknown(&self, state: &PartitionState, producer_id: i64) -> bool {
+        self.known(state, producer_id).is_none()
+    }
+
+    /// Producers that only pending batches know.
+    pub(super) fn unknown(&self, state: &PartitionState) -> impl Iterator<Item = &ProducerEntry> {
+        self.producers.values().filter(|entry| !state.records().producers.contains_key(&entry.producer_id))
     }
 
     /// A batch was proposed at `index`.

@@ -148,7 +148,7 @@ fn at_max_wait_the_answer_leaves_and_the_fill_goes_on_into_the_cache() {
     assert_eq!(sizes, [0; PARTITIONS as usize]);
     assert!(took < Duration::from_millis(1_500), "{took:?}");
     // Nobody asks meanwhile; what was begun ends in the cache.
-    std::thread::sleep(Duration::from_millis(4_500));
+    wait_for("the reads to end", 60, || rig.node.metric("varve_tier_reads") == 0.0);
     let gets = rig.gets();
     let (took, sizes) = fetch_all(&rig.node, 1_000, ALL_FOUR);
     assert!(sizes.iter().all(|bytes| *bytes > 50_000), "{sizes:?} after {took:?}");

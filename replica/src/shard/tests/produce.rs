@@ -1,6 +1,7 @@
 //! Offsets, retries and answers (RAFT.md 4).
 
 use super::*;
+use crate::limits::PENDING_ENTRIES_MAX;
 
 #[test]
 fn golden_trace_of_a_produce() {
@@ -53,6 +54,43 @@ fn h7_five_batches_in_flight_keep_their_order() {
     }
     let bases: Vec<_> = node.disk.log.iter().map(|entry| entry.offset.0).collect();
     assert_eq!(bases, [0, 0, 2, 4, 6, 8]);
+}
+
+#[test]
+fn h3_what_follows_a_refused_first_batch_is_not_taken_for_the_first() {
+    let mut node = Node::ready();
+    for _ in 0..PENDING_ENTRIES_MAX {
+        node.send((-1, -1, -1), 1);
+    }
+    let first = node.send((9, 0, 0), 2);
+    assert_eq!(node.reply(first), Some(Reply::Refused(Refusal::Throttled)));
+    node.settle();
+    let second = node.send((9, 0, 2), 2);
+    let gap = Refusal::OutOfOrderSequence { expected: 0, found: 2 };
+    assert_eq!(node.reply(second), Some(Reply::Refused(gap)));
+    let retries = [node.send((9, 0, 0), 2), node.send((9, 0, 2), 2)];
+    node.settle();
+    for ticket in retries {
+        assert!(matches!(node.reply(ticket), Some(Reply::Produced { .. })));
+    }
+}
+
+#[test]
+fn h3_what_follows_a_first_batch_that_was_refused_before_it_came_here_waits_for_it() {
+    let mut node = Node::ready();
+    let meta = BatchHeader::parse(&sample((9, 0, 0), 2, b"some records")).unwrap().meta;
+    node.step(Input::Missed { group: GROUP, meta });
+    let second = node.send((9, 0, 2), 2);
+    let gap = Refusal::OutOfOrderSequence { expected: 0, found: 2 };
+    assert_eq!(node.reply(second), Some(Reply::Refused(gap)));
+    // The client gave up, and begins again.
+    let anew = node.send((9, 1, 0), 1);
+    // Nobody refused anything of this one: it was forgotten, as in Kafka.
+    let known_once = node.send((8, 0, 77), 1);
+    node.settle();
+    for ticket in [anew, known_once] {
+        assert!(matches!(node.reply(ticket), Some(Reply::Produced { .. })));
+    }
 }
 
 #[test]

@@ -1,0 +1,121 @@
+//! Producers whose first batch was refused here.
+//!
+//! A producer has five batches on their way. Where one is refused for now (too much in flight, not the leader yet) those behind
+//! it find a gap, and are refused too: of a producer that the partition knows, [`check`](crate::partition::check) sees that. One that
+//! it does not know may begin at any sequence, so the batch behind a refused first one would be taken for a beginning. The
+//! client counts what it sent before an acknowledged batch as acknowledged, and the refused batch is lost.
+//!
+//! Batches of a producer that are on their way together are on one connection to one process: memory is enough.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use varve_common::Monotonic;
+
+use crate::{api::BatchMeta, limits::MISSED_PRODUCERS_MAX};
+
+/// No client sends a batch again after so long.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+#[derive(Clone, Copy, Debug)]
+struct First {
+    epoch: i16,
+    sequence: i32,
+    since: Monotonic,
+}
+
+/// The first batch of each that is due.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    firsts: BTreeMap<i64, First>,
+    /// There were too many: until then a producer that nobody knows begins at 0.
+    strict_until: Option<Monotonic>,
+    now: Monotonic,
+}
+
+impl Missed {
+    pub(super) const fn set_now(&mut self, now: Monotonic) {
+        self.now = now;
+    }
+
+    /// A batch of a producer that the partition does not know was refused, or may be lost.
+    pub(super) fn note(&mut self, producer_id: i64, epoch: i16, sequence: i32) {
+        if self.firsts.get(&producer_id).is_some_and(|first| first.epoch >= epoch) {
+            return;
+        }
+        if self.firsts.len() >= MISSED_PRODUCERS_MAX {
+            let now = self.now;
+            self.firsts.retain(|_, first| now.since(first.since) < PATIENCE);
+        }
+        if self.firsts.len() < MISSED_PRODUCERS_MAX {
+            self.firsts.insert(producer_id, First { epoch, sequence, since: self.now });
+        } else {
+            self.strict_until = Some(self.now.plus(PATIENCE));
+        }
+    }
+
+    /// The sequence that must come before this batch of a producer that the partition does not know.
+    pub(super) fn due(&self, meta: &BatchMeta) -> Option<i32> {
+        match self.firsts.get(&meta.producer_id) {
+            Some(first) if first.epoch == meta.producer_epoch => {
+                (first.sequence != meta.base_sequence).then_some(first.sequence)
+            }
+            _ if self.strict_until.is_some_and(|until| self.now < until) => {
+                (meta.base_sequence != 0).then_some(0)
+            }
+            _ => None,
+        }
+    }
+
+    /// The partition knows the producer now.
+    pub(super) fn forget(&mut self, producer_id: i64) {
+        self.firsts.remove(&producer_id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn meta(producer_id: i64, epoch: i16, sequence: i32) -> BatchMeta {
+        BatchMeta {
+            count: 1,
+            last_offset_delta: 0,
+            producer_id,
+            producer_epoch: epoch,
+            base_sequence: sequence,
+            base_timestamp: 0,
+            max_timestamp: 0,
+            is_transactional: false,
+            is_control: false,
+            crc: 0,
+            bytes: 61,
+        }
+    }
+
+    #[test]
+    fn the_first_refused_batch_is_due_until_it_comes_or_the_epoch_changes() {
+        let mut missed = Missed::default();
+        missed.note(7, 0, 3);
+        missed.note(7, 0, 5);
+        assert_eq!(missed.due(&meta(7, 0, 5)), Some(3));
+        assert_eq!(missed.due(&meta(7, 0, 3)), None);
+        assert_eq!(missed.due(&meta(7, 1, 0)), None);
+        assert_eq!(missed.due(&meta(8, 0, 5)), None);
+        missed.forget(7);
+        assert_eq!(missed.due(&meta(7, 0, 5)), None);
+    }
+
+    #[test]
+    fn more_than_are_remembered_must_begin_at_zero_for_a_while() {
+        let mut missed = Missed::default();
+        for producer in 0..=MISSED_PRODUCERS_MAX as i64 {
+            missed.note(producer, 0, 0);
+        }
+        assert_eq!(missed.firsts.len(), MISSED_PRODUCERS_MAX);
+        assert_eq!(missed.due(&meta(-5, 0, 9)), Some(0));
+        missed.set_now(Monotonic(PATIENCE * 2));
+        assert_eq!(missed.due(&meta(-5, 0, 9)), None);
+        missed.note(i64::MAX, 0, 4);
+        assert_eq!(missed.firsts.len(), 1);
+    }
+}
