@@ -40,10 +40,10 @@ impl Seen {
     }
 }
 
-/// A look that is under way, in its reader's hand.
+/// A look that is under way.
+#[derive(Clone)]
 pub(crate) struct Glimpse {
     range: Range<u64>,
-    _reader: Arc<()>,
     seen: Shared<BoxFuture<'static, Option<Seen>>>,
 }
 
@@ -58,8 +58,8 @@ impl Glimpse {
     }
 }
 
-/// The last looks that nobody waited for any more when they came: for readers that come again. No cache: what was read is read
-/// from chunks the next time.
+/// The last look into each of the objects that were looked at last: for readers that come again. A fetch that has left lets its
+/// read go on to its end, so nobody here knows whether what was read was given to anyone.
 pub(crate) struct Glimpses {
     last: Arc<Lru<ObjectKey, Seen>>,
     /// What a look brings at the most.
@@ -97,15 +97,13 @@ impl Glimpses {
         let place = range.clone();
         let seen = async move { asked.await.ok().map(|bytes| Seen { range: place, bytes }) };
         let seen = (Box::pin(seen) as BoxFuture<'static, Option<Seen>>).shared();
-        let reader = Arc::new(());
-        let waits = Arc::downgrade(&reader);
         let (driven, kept, key) = (seen.clone(), Arc::clone(&self.last), object.key.clone());
         chunks.beside(async move {
-            if let Some(seen) = driven.await.filter(|_| waits.strong_count() == 0) {
+            if let Some(seen) = driven.await {
                 let bytes = seen.bytes.len();
                 kept.insert(key, seen, bytes);
             }
         });
-        Some(Glimpse { range, _reader: reader, seen })
+        Some(Glimpse { range, seen })
     }
 }

@@ -101,3 +101,13 @@ fn what_a_reader_that_gave_up_had_asked_for_is_there_for_the_next() {
     assert!(is_right(&node, 41, 1));
     assert!(ranges_asked(&node) <= asked + 1, "the index, if it was not open yet");
 }
+
+#[test]
+fn what_was_read_for_a_fetch_that_has_left_is_there_for_the_next() {
+    let node = node(50 << 10);
+    drop(read(&node, 41, 1));
+    (0..10).for_each(|_| node.executor.turn());
+    let asked = ranges_asked(&node);
+    assert!(is_right(&node, 41, 1));
+    assert_eq!(ranges_asked(&node), asked);
+}
