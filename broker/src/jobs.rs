@@ -22,9 +22,10 @@ use varve_formats::{
     segment::{BlockCompression, SegmentState},
     state::{Intent, Tombstone},
 };
-use varve_objects::{Store, Stores};
+use varve_objects::{Failure, PutError, Store, Stores};
 use varve_replica::{
-    Job, JobKind, JobOutcome, LocalCheckpoint, Mended, SealMark, checkpoint::Captured, partition::RecordState,
+    Job, JobKind, JobOutcome, LocalCheckpoint, Mended, SealMark, Stall, checkpoint::Captured,
+    partition::RecordState,
 };
 use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{
@@ -141,7 +142,24 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
 fn uploaded(uid: u64, done: Result<Entry, UploadError>) -> JobOutcome {
     match done {
         Ok(entry) => JobOutcome::Uploaded { uid, entry },
-        Err(error) => JobOutcome::UploadFailed { uid, why: error.to_string() },
+        Err(error) => JobOutcome::UploadFailed { uid, stall: stall(&error), why: error.to_string() },
+    }
+}
+
+const fn stall(error: &UploadError) -> Stall {
+    match error {
+        UploadError::Put(PutError::Failed(failure)) => match failure {
+            Failure::Retry(_) => Stall::NoAnswer,
+            Failure::Busy(_) => Stall::SlowDown,
+            Failure::Denied(_) => Stall::Denied,
+            Failure::Invalid(_) => Stall::Refused,
+            Failure::Corrupt(_) => Stall::Damaged,
+            Failure::Fatal(_) => Stall::Local,
+        },
+        // Another uid is drawn.
+        UploadError::Put(PutError::AlreadyExists) => Stall::Refused,
+        UploadError::Count { .. } => Stall::Damaged,
+        UploadError::Source(_) | UploadError::Write(_) => Stall::Local,
     }
 }
 

@@ -4,6 +4,8 @@
 //! behind an `Arc`: any thread updates them, nobody waits. Series per topic or partition would grow with what clients
 //! do, so they come from collectors that the node adds and bounds ([`Metrics::with_collector`]), read when scraped.
 
+mod stalls;
+
 use std::{fmt::Write as _, sync::Arc, sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
@@ -13,6 +15,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
+pub use self::stalls::Stalls;
 use crate::net::Observer;
 
 /// One label with a value that the code names.
@@ -64,6 +67,7 @@ macro_rules! metrics {
     (@type seconds $a:literal) => { Family<Label, Counter<f64, AtomicU64>> };
     (@type amount) => { Amount };
     (@type gauge) => { Gauge };
+    (@type gauge $a:literal) => { Family<Label, Gauge> };
     (@type fraction) => { Fraction };
     (@type latency) => { Histogram };
     (@type latency $a:literal) => { Family<Label, Histogram> };
@@ -128,6 +132,7 @@ metrics! {
     wal_appended: counter() "wal_appended" "bytes" "Bytes handed to the write-ahead log";
     wal_bytes: gauge() "wal_disk" "bytes" "Bytes of write-ahead log files";
     wal_live_bytes: gauge() "wal_live" "bytes" "Bytes in them that are still needed";
+    wal_pins: gauge("by") "wal_pinned_groups" "" "Groups that keep the oldest file of the log, by what their part of it waits for";
     wal_bytes_max: gauge() "wal_limit" "bytes" "The limit that they stay below";
     groups: gauge() "raft_groups" "" "Raft groups on this node";
     topics: gauge() "cluster_topics" "" "Topics";
@@ -143,6 +148,7 @@ metrics! {
     scrub_last: fraction() "scrub_last_timestamp" "seconds" "When the last pass had read everything";
     uploads: counter() "tier_uploads" "" "Segments that are in the object store and committed";
     upload_errors: counter() "tier_upload_errors" "" "Uploads that failed; they are tried again";
+    upload_stalled: gauge("reason") "tier_upload_stalled" "" "Partitions whose uploads fail now, by what keeps them up; nothing is dropped, producers wait once the disk is full";
     uploaded: counter() "tier_uploaded" "bytes" "Bytes of segments uploaded";
     upload_latency: latency() "tier_upload_latency" "seconds" "Duration of one upload";
     merges: counter() "tier_merges" "" "Objects that were put in the place of several small segments";
@@ -221,6 +227,8 @@ pub struct Metrics {
     registry: Registry,
     /// The handles.
     pub handles: Handles,
+    /// Whose uploads fail now.
+    pub stalls: Stalls,
 }
 
 impl Metrics {
@@ -230,7 +238,7 @@ impl Metrics {
         let mut registry = Registry::with_prefix("varve");
         let handles = Handles::new();
         handles.register(&mut registry);
-        Self { registry, handles }
+        Self { registry, handles, stalls: Stalls::default() }
     }
 
     /// Adds series that are computed when scraped.

@@ -21,6 +21,7 @@ mod checkpoint;
 mod hot;
 mod merge;
 mod options;
+mod pin;
 mod pressure;
 mod reap;
 mod retain;
@@ -36,6 +37,7 @@ use varve_replica::{Action, GroupStatus, JobKind, Now, Role};
 pub use hot::{Hot, HotGauge};
 pub use merge::{Merge, MergeGauge};
 pub use options::PlanOptions;
+pub use pin::Pin;
 pub use pressure::{Holdings, Pressure, PressureGauge, bytes_to_come, crowded_bytes, reachable_bytes};
 
 /// The first back-off after a failure; it doubles up to [`BACK_OFF_MAX`].

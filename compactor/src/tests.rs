@@ -3,6 +3,7 @@
 mod checkpoints;
 mod local;
 mod merges;
+mod pins;
 mod retention;
 mod rolls;
 mod uploads;

@@ -200,6 +200,8 @@ sections! {
     PUBLISHED = 13 "published checkpoints";
     /// The state of a coordinator, as `replica` encodes it.
     COORDINATOR = 14 "coordinator state";
+    /// What only a replica of a partition needs, as `replica` encodes it: the open range, the tiered end, A.
+    POSITION = 15 "place in the log";
 }
 
 /// A checkpoint in memory: its header and its sections, expanded.

@@ -16,7 +16,7 @@ pub use input::{
     Action, BatchMeta, GroupKind, GroupState, Input, LocalCheckpoint, Now, OpenGroup, PartitionIdentity,
     RollCause, Rot, Ticket, Timestamps,
 };
-pub use job::{Installable, Job, JobKind, JobOutcome, Mended, ReapPass, uid_of_leaf};
+pub use job::{Installable, Job, JobKind, JobOutcome, Mended, ReapPass, Stall, uid_of_leaf};
 pub use options::{GroupOptions, LocalRetention};
 pub use peer::{PeerEffect, PeerInput, ReplicaStatus};
 pub use reply::{Refusal, Reply};

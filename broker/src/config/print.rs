@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{
     Config, REDACTED,
-    keys::KEYS,
+    keys::{KEYS, Key},
     memory,
     topic::{Effect, TOPIC_KEYS},
     value::Kind,
@@ -126,6 +126,22 @@ INVALID_CONFIG.
 |---|---|---|---|---|
 ";
 
+/// Every key: its name, what it takes, its default, where else it is set, and its meaning.
+#[must_use]
+pub fn reference_json() -> serde_json::Value {
+    let row = |key: &Key| {
+        serde_json::json!({
+            "key": key.name,
+            "value": key.kind.to_string(),
+            "default": key.default,
+            "flag": key.flag().map(|flag| format!("--{flag}")),
+            "variable": key.variable(),
+            "meaning": key.doc,
+        })
+    };
+    KEYS.iter().map(row).collect()
+}
+
 /// A configuration file with every key, commented out.
 #[must_use]
 pub fn commented_file() -> String {
@@ -168,6 +184,16 @@ mod tests {
         for name in KEYS.iter().map(|key| key.name).chain(TOPIC_KEYS.iter().map(|key| key.name)) {
             assert_eq!(page.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn the_reference_is_there_for_programs_too() {
+        let keys = reference_json();
+        let keys = keys.as_array().unwrap();
+        assert_eq!(keys.len(), KEYS.len());
+        let node = keys.iter().find(|key| key["key"] == "node.id").unwrap();
+        assert_eq!((&node["default"], &node["flag"]), (&"1".into(), &"--node-id".into()));
+        assert_eq!(node["variable"], "VARVE_NODE_ID");
     }
 
     #[test]

@@ -53,7 +53,7 @@ fn flags_win_over_the_environment_which_wins_over_the_file() {
     let config = Config::load(&sources).unwrap();
     assert_eq!((config.topics.partitions, config.wal_file_bytes, config.node.get()), (5, 16 << 20, 7));
     assert_eq!(config.wal_bytes, Share::Bytes(1 << 30));
-    assert_eq!(config.layers.get("num.partitions").origin.to_string(), "flag --num-partitions");
+    assert_eq!(config.layers.get("num.partitions").origin.to_string(), "--set num.partitions");
     assert_eq!(
         config.layers.get("varve.wal.file.bytes").origin.to_string(),
         "environment VARVE_WAL_FILE_BYTES"
@@ -99,7 +99,7 @@ fn a_bucket_stands_in_front_of_amazons_host_unless_its_name_has_dots() {
 
 #[test]
 fn an_unknown_key_is_named_wherever_it_stands() {
-    assert_eq!(refused(&[("nmu.partitions", "3")]), "unknown key nmu.partitions (flag --nmu-partitions)");
+    assert_eq!(refused(&[("nmu.partitions", "3")]), "unknown key nmu.partitions (--set nmu.partitions)");
     let mut sources = Sources::default();
     sources.environment.insert("VARVE_NOPE".into(), "1".into());
     assert_eq!(
@@ -117,7 +117,7 @@ fn a_value_that_does_not_fit_says_what_would() {
     let error = refused(&[("varve.wal.file.bytes", "lots")]);
     assert_eq!(
         error,
-        "varve.wal.file.bytes: \"lots\" (flag --varve-wal-file-bytes): expected bytes, as 1048576 or 1MiB, at least 1048576"
+        "varve.wal.file.bytes: \"lots\" (--set varve.wal.file.bytes): expected bytes, as 1048576 or 1MiB, at least 1048576"
     );
 }
 

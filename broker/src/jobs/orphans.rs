@@ -197,7 +197,14 @@ mod tests {
     const DELETED: u128 = 2;
     const NOWHERE: u128 = 3;
 
-    struct Fixed(metadata::Image, Mutex<PartitionView>);
+    struct Fixed(metadata::Image, Mutex<PartitionView>, Newest);
+
+    /// Whether the metadata is known to be the newest.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    enum Newest {
+        Confirmed,
+        Unknown,
+    }
 
     impl Knowledge for Fixed {
         fn image(&self) -> metadata::Image {
@@ -205,7 +212,7 @@ mod tests {
         }
 
         fn is_newest(&self) -> bool {
-            true
+            self.2 == Newest::Confirmed
         }
 
         fn view(&self, _: GroupId) -> Option<Arc<PartitionView>> {
@@ -293,7 +300,7 @@ mod tests {
         let intent = Intent { uid: 2, term: Term(1), base, end, announced_ms: 0, kind: EntryKind::Raw };
         view.intents = Arc::new(vec![intent]);
         view.tombstones = Arc::new(vec![tombstone(3)]);
-        Fixed(image, Mutex::new(view))
+        Fixed(image, Mutex::new(view), Newest::Confirmed)
     }
 
     async fn put(store: &MemoryStore, key: &Key) -> ObjectKey {
@@ -335,6 +342,25 @@ mod tests {
         store.delete(&short).await.unwrap();
         let orphans = judge(&store, &keys, &known).orphans(suspects).await.unwrap();
         assert_eq!(found(&orphans), BTreeSet::from([node, nowhere]));
+    }
+
+    /// A node that is behind knows neither a new topic nor the new partitions of an old one: theirs are no orphans.
+    #[tokio::test]
+    async fn what_only_newer_metadata_could_name_is_no_suspect_until_it_is_confirmed() {
+        let (store, keys, mut known) = (MemoryStore::default(), keys(), knowledge());
+        let of_new_topic = put(&store, &segment(place(NOWHERE, 1), 10)).await;
+        let new_partition = PartitionKeys { partition: PartitionIndex(5), ..place(HERE, 1) };
+        let of_new_partition = put(&store, &segment(new_partition, 11)).await;
+        known.2 = Newest::Unknown;
+        let suspects = judge(&store, &keys, &known).suspects().await.unwrap();
+        assert_eq!(suspects, []);
+
+        known.2 = Newest::Confirmed;
+        let suspects = judge(&store, &keys, &known).suspects().await.unwrap();
+        assert_eq!(found(&suspects), BTreeSet::from([of_new_topic, of_new_partition]));
+        // Confirmed when it was listed, and not any more when it is judged again.
+        known.2 = Newest::Unknown;
+        assert_eq!(judge(&store, &keys, &known).orphans(suspects).await.unwrap(), []);
     }
 
     #[tokio::test]

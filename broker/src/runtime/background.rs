@@ -7,7 +7,7 @@ use tokio::{
     runtime::{Builder, Handle, Runtime},
     time::Instant,
 };
-use varve_common::{GroupId, clock::BoxFuture};
+use varve_common::{GroupId, Monotonic, clock::BoxFuture};
 use varve_consensus::Fetch;
 use varve_replica::{Job, JobKind, JobOutcome, ReapPass};
 use varve_tiering::Spawn;
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     driver,
     jobs::{self, Surroundings},
-    metrics::{Handles, Metrics},
+    metrics::{Handles, Metrics, Stalls},
 };
 
 /// Threads for background work; they block on disks.
@@ -69,6 +69,7 @@ impl StartJob for JobRunner {
             let (group, outcome) = jobs::run(job, &surroundings).await;
             log(group, &outcome);
             count(&metrics.handles, &outcome, began.elapsed());
+            watch_stalls(&metrics.stalls, group, &outcome, surroundings.clock.monotonic());
             mailbox.send(Mail::JobDone(group, outcome));
         });
     }
@@ -87,6 +88,14 @@ impl StartJob for JobRunner {
                 tracing::warn!(%group, %error, "files of a deleted partition could not be removed");
             }
         });
+    }
+}
+
+fn watch_stalls(stalls: &Stalls, group: GroupId, outcome: &JobOutcome, now: Monotonic) {
+    match outcome {
+        JobOutcome::Uploaded { .. } => stalls.end(group),
+        JobOutcome::UploadFailed { stall, .. } => stalls.begin(group, *stall, now),
+        _ => {}
     }
 }
 
@@ -133,7 +142,9 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
 
 fn log(group: GroupId, outcome: &JobOutcome) {
     match outcome {
-        JobOutcome::UploadFailed { uid, why } => tracing::warn!(%group, uid, why, "upload failed"),
+        JobOutcome::UploadFailed { uid, stall, why } => {
+            tracing::warn!(%group, uid, stall = stall.name(), why, "upload failed");
+        }
         JobOutcome::Merged { entry, segments } => {
             tracing::info!(%group, base = %entry.base, segments, bytes = entry.length, "small segments merged");
         }

@@ -2,16 +2,24 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use varve_common::{Clock, Disk};
+use tokio::sync::oneshot;
+use varve_common::{Clock, Disk, GroupId};
+use varve_compactor::{Pin, PressureGauge};
 use varve_objects::{BudgetReport, Budgets, Count, Counters, Operation};
 use varve_replica::PartitionView;
 use varve_tiering::{ChunkCache, Slab, SlabCounts};
 
-use super::views::Views;
+use super::{
+    mailbox::{Mail, Mailbox},
+    views::Views,
+};
 use crate::metrics::{Handles, Metrics};
 
 /// How often figures are read.
 const INTERVAL: Duration = Duration::from_secs(5);
+
+/// Of so many groups at the most that keep the log's oldest file it is told what they wait for.
+const PINNED_MAX: usize = 64;
 
 /// Where figures come from.
 pub struct Sources {
@@ -19,6 +27,8 @@ pub struct Sources {
     pub metrics: Arc<Metrics>,
     /// Partitions and topics.
     pub views: Views,
+    /// The shard's thread, which is asked what groups wait for.
+    pub mailbox: Mailbox,
     /// The log.
     pub wal: varve_wal::Reader,
     /// Its limit.
@@ -53,7 +63,8 @@ pub async fn watch(sources: Sources) {
     handles.wal_bytes_max.set(sources.wal_bytes_max as i64);
     let mut last = Last::default();
     loop {
-        log(&sources, handles);
+        log(&sources, handles).await;
+        stalls(&sources, handles);
         partitions(&sources, handles);
         store(&sources, handles, &mut last);
         budget(&sources, handles, &mut last);
@@ -61,8 +72,14 @@ pub async fn watch(sources: Sources) {
     }
 }
 
-fn log(sources: &Sources, handles: &Handles) {
+async fn log(sources: &Sources, handles: &Handles) {
     let usage = sources.wal.usage();
+    let is_pressed = PressureGauge::new(sources.wal_bytes_max).is_short(usage.bytes);
+    let pins = pins(&sources.mailbox, &usage.oldest_pinned_by, is_pressed).await;
+    for pin in Pin::ALL {
+        let count = pins.iter().filter(|found| **found == pin).count();
+        handles.wal_pins.get_or_create(&[("by", pin.name())]).set(count as i64);
+    }
     handles.wal_bytes.set(usage.bytes as i64);
     handles.wal_live_bytes.set(usage.live_bytes as i64);
     match sources.disk.space(&sources.data) {
@@ -71,6 +88,25 @@ fn log(sources: &Sources, handles: &Handles) {
             handles.disk_total.set(space.total_bytes as i64);
         }
         Err(error) => tracing::warn!(%error, "the disk's free space could not be read"),
+    }
+}
+
+/// What each of them waits for, of as many as are asked.
+async fn pins(mailbox: &Mailbox, groups: &[GroupId], is_pressed: bool) -> Vec<Pin> {
+    let mut pins = Vec::new();
+    for group in groups.iter().take(PINNED_MAX) {
+        let (answer, status) = oneshot::channel();
+        mailbox.send(Mail::Status(*group, answer));
+        // A node that is stopping says nothing any more.
+        let Ok(status) = status.await else { break };
+        pins.push(status.map_or(Pin::Damage, |status| Pin::of(&status, is_pressed)));
+    }
+    pins
+}
+
+fn stalls(sources: &Sources, handles: &Handles) {
+    for (stall, count) in sources.metrics.stalls.counts(sources.clock.monotonic()) {
+        handles.upload_stalled.get_or_create(&[("reason", stall.name())]).set(count as i64);
     }
 }
 

@@ -16,7 +16,7 @@ use varve_compactor::Pressure;
 use varve_consensus::ReadError;
 use varve_replica::{GroupStatus, Input, JobOutcome, PeerInput, Reply, Ticket};
 
-use super::peering::Held;
+use super::inbound::Held;
 use crate::driver::{Ack, Event};
 
 /// Inputs that one turn takes in at the most, so that replies of early ones do not wait for late ones.

@@ -17,6 +17,7 @@ mod gauges;
 pub mod guard;
 mod hand_over;
 pub mod identity;
+pub mod inbound;
 pub mod mailbox;
 pub mod options;
 mod orphans;

@@ -62,10 +62,10 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    async fn now(sources: &'a Sources) -> Self {
+    async fn now(views: &'a Views, mailbox: &Mailbox) -> Self {
         // Who leads the metadata, and has that confirmed, has all that was ever committed to it.
-        let confirmed = sources.mailbox.confirm(GroupId::METADATA).await;
-        Self { views: &sources.views, is_newest: matches!(confirmed, Ok(Ok(_))) }
+        let confirmed = mailbox.confirm(GroupId::METADATA).await;
+        Self { views, is_newest: matches!(confirmed, Ok(Ok(_))) }
     }
 }
 
@@ -100,13 +100,13 @@ pub async fn watch(sources: Sources) {
 
 async fn round(sources: &Sources) -> Result<(), RoundError> {
     let reaper = Reaper { store: &*sources.store, keys: &sources.keys, claimed: Some(sources.incarnation) };
-    let known = Known::now(sources).await;
+    let known = Known::now(&sources.views, &sources.mailbox).await;
     let suspects = Judge::new(reaper, sources.incarnation, &known).suspects().await?;
     let orphans = if suspects.is_empty() {
         Vec::new()
     } else {
         sources.clock.sleep(sources.grace).await;
-        let known = Known::now(sources).await;
+        let known = Known::now(&sources.views, &sources.mailbox).await;
         Judge::new(reaper, sources.incarnation, &known).orphans(suspects).await?
     };
     report(sources, &orphans);
@@ -129,4 +129,36 @@ fn report(sources: &Sources, orphans: &[Suspect]) {
     }
     let mode = sources.options.mode.name();
     tracing::info!(objects = orphans.len(), bytes, mode, "looked for objects that nothing names");
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_common::{ClusterId, LogIndex};
+    use varve_consensus::ReadError;
+
+    use super::*;
+    use crate::runtime::mailbox::{Mail, mailbox};
+
+    /// Whether the metadata counts as the newest where the shard's thread answers this.
+    async fn is_newest(answer: Option<Result<LogIndex, ReadError>>) -> bool {
+        let views = Views::new(metadata::Image::new(ClusterId::from_random(1), Incarnation(1)));
+        let (mailbox, inbox) = mailbox();
+        let shard = std::thread::spawn(move || {
+            let letter = inbox.take(std::time::Duration::from_secs(60)).unwrap().pop();
+            let Some(Mail::Confirm(group, waiter)) = letter else { panic!("nothing else is asked") };
+            assert_eq!(group, GroupId::METADATA);
+            answer.map(|answer| waiter.send(answer));
+        });
+        let known = Known::now(&views, &mailbox).await;
+        shard.join().unwrap();
+        known.is_newest()
+    }
+
+    #[tokio::test]
+    async fn only_who_leads_the_metadata_and_has_it_confirmed_knows_the_newest() {
+        assert!(is_newest(Some(Ok(LogIndex(7)))).await);
+        assert!(!is_newest(Some(Err(ReadError::NotLeader { leader: None }))).await);
+        // A node that is stopping answers nothing.
+        assert!(!is_newest(None).await);
+    }
 }

@@ -2,7 +2,7 @@
 //! answered.
 //!
 //! ```text
-//!  peers::Peers ──message, pulse──> Desk ──> mailbox (bounded in bytes: beyond that it is dropped, as a network would)
+//!  peers::Peers ──message, pulse──> Desk ──> inbound::Inbound ──> mailbox
 //!       ^  ^──────── call ────────> Desk ──> controller::answer
 //!       |  '──────── probe ───────> Desk ──> formation::Seat
 //!       '── Way: what the shard's thread sends, what the controller forwards, whom the formation asks
@@ -11,10 +11,7 @@
 use std::{
     collections::BTreeMap,
     path::Path,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -35,7 +32,7 @@ use super::{
     formation::{Formed, Ground, Seat, Seeds},
     guard::FoundError,
     identity::Identity,
-    mailbox::{Mail, Mailbox},
+    inbound::Inbound,
     process::RunError,
     shard::Outbox,
     small_file::{self, SmallFileError},
@@ -51,14 +48,6 @@ use crate::{
 const LIFE_FILE: &str = "life";
 /// How long a forwarded request may take.
 const FORWARD_LIMIT: Duration = Duration::from_secs(5);
-/// Bytes of messages from peers that wait for the shard's thread. Heartbeats pass beyond it: a busy peer is not a dead one.
-const INBOUND_BYTES_MAX: usize = 64 << 20;
-/// Bytes that wait for the log beyond which peers' entries are dropped: the shard's thread must never wait for room in
-/// the log's queue, for what makes room comes through it, too.
-const LOG_QUEUE_BYTES_MAX: u64 = 32 << 20;
-const _: () = assert!(LOG_QUEUE_BYTES_MAX < varve_wal::limits::QUEUE_BYTES_MAX);
-/// What a message weighs beside its entries.
-const MESSAGE_BYTES: usize = 256;
 
 /// A node's place in its cluster.
 pub(super) struct Place {
@@ -77,72 +66,35 @@ pub(super) struct Place {
 /// Answers the other nodes.
 pub struct Desk {
     seat: Seat,
-    mailbox: OnceLock<Mailbox>,
+    inbound: OnceLock<Inbound>,
     backend: OnceLock<NodeBackend>,
-    waiting: Arc<AtomicUsize>,
 }
 
 impl Desk {
     /// From here on messages of peers reach the shard's thread, and their requests are answered.
     fn open(&self, backend: NodeBackend) {
-        let first = self.mailbox.set(backend.mailbox.clone()).is_ok() && self.backend.set(backend).is_ok();
+        let inbound = Inbound::new(backend.mailbox.clone(), backend.room.clone());
+        let first = self.inbound.set(inbound).is_ok() && self.backend.set(backend).is_ok();
         assert!(first, "a desk is opened once");
     }
 
-    fn tell(&self, input: PeerInput) {
-        if let Some(mailbox) = self.mailbox.get() {
-            mailbox.send(Mail::Peer(input, None));
-        }
-    }
-
-    /// Hands over something that takes memory while it waits, or drops it: consensus makes up for what is lost.
-    fn deliver(&self, bytes: usize, bytes_max: usize, input: PeerInput) {
-        let Some(mailbox) = self.mailbox.get() else { return };
-        if self.waiting.load(Ordering::Relaxed) < bytes_max {
-            mailbox.send(Mail::Peer(input, Some(Held::new(&self.waiting, bytes))));
-        }
-    }
-
-    fn log_is_slow(&self) -> bool {
-        self.backend.get().is_some_and(|backend| backend.room.queued_bytes() > LOG_QUEUE_BYTES_MAX)
-    }
-}
-
-/// Memory of a letter from a peer, counted until it is read.
-#[derive(Debug)]
-pub struct Held {
-    waiting: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Held {
-    fn new(waiting: &Arc<AtomicUsize>, bytes: usize) -> Self {
-        waiting.fetch_add(bytes, Ordering::Relaxed);
-        Self { waiting: Arc::clone(waiting), bytes }
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.waiting.fetch_sub(self.bytes, Ordering::Relaxed);
+    /// Nothing before the node is up: what is dropped comes again.
+    fn inbound(&self, take: impl FnOnce(&Inbound)) {
+        self.inbound.get().map(take);
     }
 }
 
 impl PeerHandler for Desk {
     fn message(&self, from: NodeId, envelope: Envelope) {
-        let payload = envelope.message.payload_bytes();
-        if payload == 0 || !self.log_is_slow() {
-            self.deliver(MESSAGE_BYTES + payload, INBOUND_BYTES_MAX, PeerInput::Message { from, envelope });
-        }
+        self.inbound(|inbound| inbound.message(from, envelope));
     }
 
     fn pulse(&self, from: NodeId, pulse: Pulse) {
-        let bytes = MESSAGE_BYTES * (1 + pulse.beats.len() + pulse.answers.len() + pulse.reports.len());
-        self.deliver(bytes, 2 * INBOUND_BYTES_MAX, PeerInput::Pulse { from, pulse });
+        self.inbound(|inbound| inbound.pulse(from, pulse));
     }
 
     fn unreachable(&self, node: NodeId) {
-        self.tell(PeerInput::Unreachable(node));
+        self.inbound(|inbound| inbound.tell(PeerInput::Unreachable(node)));
     }
 
     fn probed(&self, probe: Probe) -> Option<Answer> {
@@ -207,8 +159,7 @@ pub(super) async fn take_place(
         claims: config.has_common_store(),
     };
     let seat = Seat::open(&ground, founder, known.map(|identity| identity.cluster))?;
-    let desk =
-        Arc::new(Desk { seat, mailbox: OnceLock::new(), backend: OnceLock::new(), waiting: Arc::default() });
+    let desk = Arc::new(Desk { seat, inbound: OnceLock::new(), backend: OnceLock::new() });
     let certificates = match config.peer_tls.clone() {
         Some(files) => Some(Certificates::read(files, config.node, Arc::clone(&ground.clock))?),
         None => None,

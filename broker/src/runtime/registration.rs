@@ -1,11 +1,15 @@
 //! This broker in the metadata: what the others, and clients of the others, are told of it.
 
+#[cfg(test)]
+mod tests;
+
 use std::time::Duration;
 
 use varve_formats::command::{BrokerRegistration, MetadataCommand};
 
 use super::{
     backend::NodeBackend,
+    changes::Changes,
     process::{Base, RunError},
 };
 use crate::{config::Listener, net::Bound, node::MetadataRefusal};
@@ -31,31 +35,42 @@ pub(super) fn registration(base: &Base, bound: &[Bound]) -> BrokerRegistration {
 }
 
 /// Registers this broker as soon as the metadata group has a leader: alone that takes an fsync or two, among others as many
-/// of them as it takes.
+/// of them as it takes. Once it is done this node's own metadata shows it.
 pub(super) async fn register(
     base: &Base,
     backend: &NodeBackend,
     registration: BrokerRegistration,
 ) -> Result<(), RunError> {
-    let deadline = backend.clock.monotonic().plus(LEAD_LIMIT);
+    let among = if base.place.is_some() { Among::Others } else { Among::Nobody };
+    until_known(&backend.changes(), registration, among).await.map_err(RunError::Register)
+}
+
+/// Whether other nodes could lead the metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Among {
+    Nobody,
+    Others,
+}
+
+async fn until_known(
+    changes: &Changes<'_>,
+    registration: BrokerRegistration,
+    among: Among,
+) -> Result<(), MetadataRefusal> {
+    let deadline = changes.clock.monotonic().plus(LEAD_LIMIT);
     loop {
-        let change = MetadataCommand::RegisterBroker(registration.clone());
-        match backend.change(change).await {
+        match changes.change(MetadataCommand::RegisterBroker(registration.clone())).await {
+            Ok(_) if changes.views.image().brokers.contains_key(&changes.node) => return Ok(()),
             // Who has not heard of its own registration does not know the cluster's topics either.
-            Ok(_) if !backend.views.image().brokers.contains_key(&base.identity.node) => {
-                tracing::info!("waiting for this node's metadata to catch up");
-            }
-            Ok(_) => return Ok(()),
+            Ok(_) => tracing::info!("waiting for this node's metadata to catch up"),
             Err(refusal @ (MetadataRefusal::NotController | MetadataRefusal::TimedOut))
-                if base.place.is_some() =>
+                if among == Among::Others =>
             {
                 tracing::info!(%refusal, "waiting for the cluster");
-                backend.clock.sleep(LEAD_PAUSE).await;
             }
-            Err(MetadataRefusal::NotController) if backend.clock.monotonic() < deadline => {
-                backend.clock.sleep(LEAD_PAUSE).await;
-            }
-            Err(refusal) => return Err(RunError::Register(refusal)),
+            Err(MetadataRefusal::NotController) if changes.clock.monotonic() < deadline => {}
+            Err(refusal) => return Err(refusal),
         }
+        changes.clock.sleep(LEAD_PAUSE).await;
     }
 }

@@ -1,5 +1,8 @@
 //! The shard's thread: takes letters, turns the driver, answers requests.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     sync::Arc,
@@ -15,6 +18,7 @@ use varve_replica::{Input, Job, Now, PartitionView, PeerInput, Reply, Ticket, me
 use varve_tiering::tail::TailCache;
 
 use super::{
+    inbound::Held,
     mailbox::{Inbox, Mail, Mailbox},
     views::Views,
 };
@@ -80,20 +84,20 @@ impl<J: StartJob> ShardThread<J> {
     fn run(self) {
         let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, metrics, outbox, failed } =
             self;
-        let clock_of_ports = Arc::clone(&clock);
         let mut ports = ThreadPorts {
             mailbox,
             wal,
             jobs,
             views,
             tail,
-            clock: clock_of_ports,
+            clock: Arc::clone(&clock),
             metrics,
             outbox,
             waiting: HashMap::new(),
             confirming: HashMap::new(),
             confirmed: 0,
             replies: Vec::new(),
+            held: Vec::new(),
             failed: Some(failed),
         };
         let mut stopping = false;
@@ -113,7 +117,7 @@ impl<J: StartJob> ShardThread<J> {
                     }
                     Mail::Input(input) => events.push(Event::Core(*input)),
                     Mail::Event(event) => events.push(*event),
-                    Mail::Peer(input, _held) => events.push(Event::Peer(input)),
+                    Mail::Peer(input, memory) => events.push(ports.hold(input, memory)),
                     Mail::Confirm(group, answer) => events.push(ports.confirm(group, answer)),
                     Mail::Written(acks) => events.extend(acks.into_iter().map(|ack| Event::Core(ack.into()))),
                     Mail::WriteFailed(why) => {
@@ -174,6 +178,8 @@ struct ThreadPorts<J> {
     /// Answers of this turn. They leave when it is done: the log has its next batch by then, and who is told of a new
     /// topic finds its partitions open.
     replies: Vec<(Ticket, Reply)>,
+    /// Memory of what peers said this turn: the log has counted it when the turn is done.
+    held: Vec<Held>,
     /// Told once why the process must end.
     failed: Option<oneshot::Sender<String>>,
 }
@@ -183,6 +189,11 @@ impl<J> ThreadPorts<J> {
         self.confirmed += 1;
         self.confirming.insert(self.confirmed, answer);
         Event::Peer(PeerInput::Read { ticket: self.confirmed, group })
+    }
+
+    fn hold(&mut self, input: PeerInput, memory: Option<Held>) -> Event {
+        self.held.extend(memory);
+        Event::Peer(input)
     }
 
     fn fail(&mut self, why: String) {
@@ -199,7 +210,9 @@ impl<J> ThreadPorts<J> {
         }
     }
 
+    /// The turn is done.
     fn answer(&mut self) {
+        self.held.clear();
         for (ticket, reply) in self.replies.drain(..) {
             if let Some(answer) = self.waiting.remove(&ticket) {
                 // A client that went away does not want its answer.

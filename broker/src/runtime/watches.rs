@@ -31,6 +31,7 @@ pub(super) fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources,
     Ok(gauges::Sources {
         metrics: Arc::clone(&base.metrics),
         views: core.backend.views.clone(),
+        mailbox: core.backend.mailbox.clone(),
         wal: core.reader.clone(),
         wal_bytes_max: wal_bytes_max(base)?,
         store: Arc::clone(&base.tier.counters),

@@ -269,11 +269,11 @@ pub struct Produce {
 pub struct Consume {
     /// What to read
     pub topic: String,
-    /// Where to start: start, end, an offset, +n after the start, -n before the end, @time (milliseconds, seconds, 2006-01-02, 2006-01-02T15:04:05Z, -1h); :to behind it stops before that
-    #[arg(short = 'o', long, value_name = "FROM[:TO]", default_value = "start", allow_hyphen_values = true)]
-    pub offset: String,
+    /// Where to start: start, end, an offset, +n after the start, -n before the end, @time (milliseconds, seconds, 2006-01-02, 2006-01-02T15:04:05Z, -1h); :to behind it stops before that. Beside it -o json is the same as -f json [default: start]
+    #[arg(short = 'o', long = "offset", value_name = "FROM[:TO]", allow_hyphen_values = true)]
+    pub offsets: Vec<String>,
     /// The same as -o start
-    #[arg(long, conflicts_with = "offset")]
+    #[arg(long)]
     pub from_beginning: bool,
     /// Partitions to read, separated by commas [default: all]
     #[arg(
@@ -287,9 +287,12 @@ pub struct Consume {
     /// Stop after so many records [default: no limit]
     #[arg(short = 'n', long = "num", visible_alias = "max-messages", value_name = "COUNT")]
     pub count: Option<u64>,
-    /// json prints one object per line; else %k key, %v value, %h headers, %t topic, %p partition, %o offset, %d milliseconds, %K %V bytes, %H count of headers, \n \t
-    #[arg(short = 'f', long, value_name = "FORMAT", default_value = "%v\\n")]
-    pub format: String,
+    /// json prints one object per line; else %k key, %v value, %h headers, %t topic, %p partition, %o offset, %d milliseconds, %K %V bytes, %H count of headers, \n \t [default: %v\n]
+    #[arg(short = 'f', long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// The same as -f json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
     /// Stop at what was the end when the command began
     #[arg(short = 'e', long)]
     pub exit: bool,
@@ -352,7 +355,7 @@ pub struct DoctorS3 {
 /// Where a running node answers.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct AdminFlag {
-    /// Admin address of the node, where it runs [default: admin.listen of the configuration]
+    /// Admin address of a node that runs, here or elsewhere: it is asked, and no directory is looked at [default: admin.listen of the configuration, where the node runs]
     #[arg(long = "admin", value_name = "HOST:PORT")]
     pub address: Option<std::net::SocketAddr>,
 }
@@ -402,11 +405,13 @@ pub enum ConfigCommand {
         output: OutputFlags,
     },
     /// A configuration file with every key, its meaning and its default, commented out
-    Reference,
+    Reference(OutputFlags),
     /// Check the configuration without running it
     Validate {
         #[command(flatten)]
         server: ServerFlags,
+        #[command(flatten)]
+        output: OutputFlags,
     },
 }
 

@@ -1,5 +1,6 @@
 //! `config print|reference|validate`.
 
+use serde_json::json;
 use varve_broker::config::{Sources, print};
 
 use crate::{args::ConfigCommand, failure::Failure, output};
@@ -10,10 +11,13 @@ pub fn run(command: ConfigCommand, sources: Sources) -> Result<(), Failure> {
             let config = server.load(sources)?;
             output::print(output.format(), || print::text(&config), || print::json(&config))?;
         }
-        ConfigCommand::Reference => output::text(&print::commented_file())?,
-        ConfigCommand::Validate { server } => {
+        ConfigCommand::Reference(output) => {
+            output::print(output.format(), print::commented_file, print::reference_json)?;
+        }
+        ConfigCommand::Validate { server, output } => {
             server.load(sources)?;
-            output::text("the configuration is valid\n")?;
+            let text = || "the configuration is valid\n".to_owned();
+            output::print(output.format(), text, || json!({"valid": true}))?;
         }
     }
     Ok(())

@@ -19,15 +19,29 @@ use crate::{
     record::Record,
 };
 
+/// How a record is printed where nobody says.
+const FORMAT_DEFAULT: &str = "%v\\n";
+/// What `-o` and `-f` call one object per line.
+const JSON: &str = "json";
+
 /// How a record is printed.
+#[derive(Debug)]
 enum Printed {
     Pattern(Pattern),
     Json,
 }
 
 impl Printed {
-    fn parse(format: &str) -> Result<Self, Failure> {
-        if format == "json" {
+    fn parse(flags: &Consume) -> Result<Self, Failure> {
+        let format = flags.format.as_deref();
+        if flags.json || flags.offsets.iter().any(|offset| offset == JSON) {
+            return match format {
+                None | Some(JSON) => Ok(Self::Json),
+                Some(other) => Err(Failure::usage(format!("-f {other:?} and json: which of both?"))),
+            };
+        }
+        let format = format.unwrap_or(FORMAT_DEFAULT);
+        if format == JSON {
             return Ok(Self::Json);
         }
         let pattern = Pattern::parse(format);
@@ -45,10 +59,23 @@ impl Printed {
     }
 }
 
+/// Where to read: what `-o` says beside how to print.
+fn range(flags: &Consume, now_ms: i64) -> Result<Range, Failure> {
+    let mut said = flags.offsets.iter().map(String::as_str).filter(|offset| *offset != JSON);
+    let offset = match (said.next(), flags.from_beginning) {
+        (None, _) => "start",
+        (Some(_), true) => return Err(Failure::usage("--from-beginning and -o: which of both?")),
+        (Some(offset), false) => offset,
+    };
+    if let Some(second) = said.next() {
+        return Err(Failure::usage(format!("-o {offset:?} and {second:?}: which of both?")));
+    }
+    place::parse(offset, now_ms).map_err(|why| Failure::usage(format!("-o {why}")))
+}
+
 pub fn run(flags: &Consume, sources: &Sources) -> Result<(), Failure> {
-    let printed = Printed::parse(&flags.format)?;
-    let range =
-        place::parse(&flags.offset, super::now_ms()).map_err(|why| Failure::usage(format!("-o {why}")))?;
+    let printed = Printed::parse(flags)?;
+    let range = range(flags, super::now_ms())?;
     let mut client = super::client(&flags.brokers, sources);
     let topic = client.topic(&flags.topic, Missing::Report)?;
     let stop = if flags.exit { Stop::AtEnd } else { Stop::Never };
@@ -199,5 +226,44 @@ impl Reader {
         let mut stdout = io::stdout().lock();
         stdout.write_all(&out)?;
         Ok(stdout.flush()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn flags(line: &str) -> Consume {
+        let cli = Cli::try_parse_from(format!("varve consume t {line}").split_whitespace()).unwrap();
+        let Some(Command::Consume(flags)) = cli.command else { panic!("consume") };
+        flags
+    }
+
+    #[test]
+    fn json_is_asked_for_as_everywhere_and_beside_a_start() {
+        for (line, from) in [
+            ("-o json", Point::Start),
+            ("--json", Point::Start),
+            ("-f json -o 7", Point::At(7)),
+            ("-o json -o 7", Point::At(7)),
+            ("-o 7 -o json -f json", Point::At(7)),
+            ("--from-beginning -o json", Point::Start),
+        ] {
+            let flags = flags(line);
+            assert!(matches!(Printed::parse(&flags), Ok(Printed::Json)), "{line}");
+            assert_eq!(range(&flags, 0).unwrap().from, from, "{line}");
+        }
+        assert!(matches!(Printed::parse(&flags("-o 7")), Ok(Printed::Pattern(_))));
+    }
+
+    #[test]
+    fn two_meanings_at_once_are_refused() {
+        for line in ["-o 5 --from-beginning", "-o 5 -o 6"] {
+            assert_eq!(range(&flags(line), 0).unwrap_err().exit_code(), 2, "{line}");
+        }
+        assert_eq!(Printed::parse(&flags("-f %k -o json")).unwrap_err().exit_code(), 2);
     }
 }

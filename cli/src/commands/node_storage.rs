@@ -21,11 +21,9 @@ pub fn run(command: StorageCommand, sources: Sources) -> Result<(), Failure> {
     match command {
         StorageCommand::Status { store, admin, output } => {
             let config = store.load(sources)?;
-            let storage = match Storage::open(&config) {
-                Err(StorageError::Lock(taken)) => {
-                    return status_of_running(address(admin, &config), output.format(), &taken);
-                }
-                opened => opened.map_err(failed)?,
+            let storage = match find(admin, &config)? {
+                Found::Running(node) => return status_of_running(&node, output.format()),
+                Found::Stopped(storage) => storage,
             };
             let losses: Vec<Loss> = storage.losses().cloned().collect();
             show(&losses, output.format(), false)?;
@@ -33,9 +31,9 @@ pub fn run(command: StorageCommand, sources: Sources) -> Result<(), Failure> {
         }
         StorageCommand::Scrub { store, admin, output } => {
             let config = store.load(sources)?;
-            let report = match Storage::open(&config) {
-                Err(StorageError::Lock(taken)) => scrub::of_running(address(admin, &config), &taken)?,
-                opened => scrub::of_stopped(&mut opened.map_err(failed)?, &config)?,
+            let report = match find(admin, &config)? {
+                Found::Running(node) => scrub::of_running(&node)?,
+                Found::Stopped(mut storage) => scrub::of_stopped(&mut storage, &config)?,
             };
             scrub::show(&report, output.format())
         }
@@ -47,18 +45,51 @@ pub fn run(command: StorageCommand, sources: Sources) -> Result<(), Failure> {
     }
 }
 
-fn address(flag: AdminFlag, config: &Config) -> SocketAddr {
-    flag.address.unwrap_or(config.admin_listen)
+/// A node that runs, and why that is thought.
+struct Running {
+    address: SocketAddr,
+    /// Its data directory is in use; `None` where `--admin` says that it runs.
+    taken: Option<LockError>,
 }
 
-/// A node that runs and does not answer there: which of both is wrong only the user knows.
-fn not_there(taken: &LockError, address: SocketAddr, error: &std::io::Error) -> Failure {
-    let what = format!("{taken}, and its admin address {address} does not answer: {error}");
-    Failure::failed(what, "name the address with --admin, or stop the node")
+enum Found {
+    Running(Running),
+    Stopped(Box<Storage>),
 }
 
-fn status_of_running(address: SocketAddr, format: Format, taken: &LockError) -> Result<(), Failure> {
-    let storage = admin::storage(address).map_err(|error| not_there(taken, address, &error))?;
+/// Whoever names an admin address means the node behind it, on whatever machine; else the data directory says whether its
+/// node runs.
+fn find(flag: AdminFlag, config: &Config) -> Result<Found, Failure> {
+    if let Some(address) = flag.address {
+        return Ok(Found::Running(Running { address, taken: None }));
+    }
+    match Storage::open(config) {
+        Err(StorageError::Lock(taken)) => {
+            Ok(Found::Running(Running { address: config.admin_listen, taken: Some(taken) }))
+        }
+        opened => Ok(Found::Stopped(Box::new(opened.map_err(failed)?))),
+    }
+}
+
+impl Running {
+    /// It does not answer there: whether it runs, or the address is another, only the user knows.
+    fn is_silent(&self, error: &std::io::Error) -> Failure {
+        let address = self.address;
+        match &self.taken {
+            Some(taken) => Failure::failed(
+                format!("{taken}, and its admin address {address} does not answer: {error}"),
+                "name the address with --admin, or stop the node",
+            ),
+            None => Failure::failed(
+                format!("no node answers at {address}: {error}"),
+                "name its admin.listen, or leave --admin out where the node is stopped",
+            ),
+        }
+    }
+}
+
+fn status_of_running(node: &Running, format: Format) -> Result<(), Failure> {
+    let storage = admin::storage(node.address).map_err(|error| node.is_silent(&error))?;
     let damaged = storage["damaged"].as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let table = || {

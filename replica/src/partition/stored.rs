@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// The section of what only a replica needs.
-pub const POSITION: SectionId = SectionId(15);
+pub const POSITION: SectionId = SectionId::POSITION;
 
 /// The content of a partition's checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]

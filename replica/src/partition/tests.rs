@@ -277,3 +277,9 @@ fn an_unknown_command_stops_the_group() {
         LogEntry { index: log.end().next(), term: log.term, kind: 0, offset: Offset(0), data: data.into() };
     assert!(matches!(log.state.apply(&entry), Err(ApplyError::Command(_))));
 }
+
+/// `snapshot show` names what every section of ours holds.
+#[test]
+fn no_section_of_a_checkpoint_is_unknown_to_people() {
+    assert_eq!(stored::POSITION.name(), Some("place in the log"));
+}

@@ -28,7 +28,7 @@ impl Hosted {
                 self.uploaded(entry.uid, entry);
                 self.advance_jobs(now);
             }
-            JobOutcome::UploadFailed { uid, why } | JobOutcome::MergeFailed { uid, why } => {
+            JobOutcome::UploadFailed { uid, why, .. } | JobOutcome::MergeFailed { uid, why } => {
                 self.gave_up(uid);
                 self.job_failed(kind, why, now.monotonic);
             }

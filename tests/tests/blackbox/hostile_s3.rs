@@ -56,6 +56,8 @@ fn row_52_without_s3_producing_goes_on_within_the_log_and_all_of_it_is_tiered_af
         rig.node.metric("varve_tier_untiered_age_seconds") > 2.0,
         "the age of what is not tiered is not told"
     );
+    let stalled = || rig.node.metric_of("varve_tier_upload_stalled", "no_answer");
+    wait_for("a metric that says that uploads are stalled", 60, || stalled() > 0.0);
     let asked = rig.store.seen().iter().filter(|seen| seen.fault.is_some()).count() as u64;
     let seconds = begin.elapsed().as_secs();
     assert!(asked <= 40 + 12 * seconds, "{asked} requests in {seconds} s to a store that is away");
@@ -208,6 +210,8 @@ fn row_59_refused_credentials_are_told_and_neither_hammered_nor_taken_for_an_emp
         assert_eq!(rig.offset(-2), 0, "{rule}: the log's start has moved");
         let log = rig.node.log();
         assert!(log.contains(rule.rsplit(':').next().unwrap()), "{rule}: the log does not name it");
+        let stalled = || rig.node.metric_of("varve_tier_upload_stalled", "denied");
+        wait_for("a metric that says who must act", 60, || stalled() > 0.0);
     }
     rig.cold_is_not_served();
     rig.store.set_rules(&[]);

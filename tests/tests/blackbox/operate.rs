@@ -1,9 +1,11 @@
 //! What a person who operates it meets: starting, stopping, health, metrics, the command line.
 
+use std::process::Command;
+
 use varve_tests::{
     clients::{create_topic, kcat, varve},
     node::{Node, Options},
-    tool::Tool,
+    tool::{self, Tool},
 };
 
 #[test]
@@ -85,4 +87,51 @@ fn an_unknown_topic_configuration_is_invalid() {
         varve_tests::clients::try_script("admin.py", &node, &["create", "t", "1", "no.such.key=1"]);
     assert!(!is_made && why.contains("INVALID_CONFIG"), "{why}");
     create_topic(&node, "t", 1, &["retention.ms=1000"]);
+}
+
+/// `-o json` wherever something is printed, beside what `-o` means to a consumer as well.
+#[test]
+fn records_and_configurations_are_printed_as_json() {
+    if !Tool::need(&[]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    let _ = varve(&node, &["produce", "lines", "one", "two", "-o", "json"]);
+    let read = |arguments: &[&str]| -> Vec<serde_json::Value> {
+        let printed = varve(&node, &[&["consume", "lines", "--exit"], arguments].concat());
+        printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    assert_eq!(read(&["-o", "json"])[1]["value"], "two");
+    assert_eq!(read(&["-o", "json", "-o", "-1"]), read(&["--json", "-o", "1"]));
+    for command in ["print", "validate", "reference"] {
+        let output =
+            tool::without_our_variables(Command::new(tool::varve()).args(["config", command, "-o", "json"]))
+                .output()
+                .unwrap();
+        assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok(), "config {command}");
+    }
+}
+
+/// Whoever looks after a node need not sit on its disk.
+#[test]
+fn the_storage_of_a_running_node_is_asked_for_from_anywhere() {
+    if !Tool::need(&[]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    let nowhere = tempfile::tempdir().unwrap();
+    let ask = |command: &str, address: &str| {
+        let mut varve = Command::new(tool::varve());
+        varve.args(["storage", command, "-o", "json", "--admin", address]).current_dir(nowhere.path());
+        tool::without_our_variables(&mut varve).output().unwrap()
+    };
+    for command in ["status", "scrub"] {
+        let output = ask(command, &node.admin().to_string());
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(serde_json::from_slice::<serde_json::Value>(&output.stdout).is_ok(), "{command}");
+    }
+    let silent = ask("status", "127.0.0.1:1");
+    assert_eq!(silent.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&silent.stderr).contains("no node answers at 127.0.0.1:1"));
+    assert_eq!(std::fs::read_dir(nowhere.path()).unwrap().count(), 0);
 }

@@ -1,12 +1,14 @@
 //! Every stock client writes and reads, with every codec, keys, headers, nulls, with idempotence and without; and what one wrote the others
 //! read.
 
+use std::process::Command;
+
 use serde_json::json;
 use varve_tests::{
     clients::{create_topic, java, kcat, read_with_confluent, script},
     ledger::{KCAT_FORMAT, Ledger, Repeats, Seen},
     node::{Node, Options},
-    tool::Tool,
+    tool::{self, Tool},
 };
 
 const CODECS: &[&str] = &["none", "gzip", "snappy", "lz4", "zstd"];
@@ -118,6 +120,28 @@ fn kafkajs_writes_with_and_without_idempotence() {
     }
     let node = Node::start(Options::default());
     let _ = write_matrix(&node, "kafkajs.js", &["none", "gzip"], "500");
+}
+
+/// As it comes: idempotent, snappy, topic ids, incremental fetch sessions; twice into one topic, so that the second producer and
+/// the second reader find what the first left.
+#[test]
+fn franz_go_writes_and_reads_as_it_comes() {
+    if !Tool::need(&[Tool::FranzGo, Tool::Kcat]) {
+        return;
+    }
+    let node = Node::start(Options::default());
+    for _ in 0..2 {
+        let output =
+            Command::new(tool::franz_go()).args([&node.bootstrap(), "franz-go", "20000"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{said}");
+    }
+    let read = kcat(&node, &["-C", "-q", "-e", "-t", "franz-go", "-o", "beginning", "-f", "%o %s %h\n"], b"");
+    let expected = (0..40_000).map(|offset| {
+        let number = offset % 20_000;
+        format!("{offset} record {number} n=record {number}\n")
+    });
+    assert!(read == expected.collect::<String>().into_bytes(), "kcat reads something else");
 }
 
 #[test]

@@ -2,19 +2,14 @@
 
 use std::{
     io::{IsTerminal as _, Write as _, stderr},
-    net::SocketAddr,
     thread::sleep,
     time::Duration,
 };
 
 use serde_json::Value;
-use varve_broker::{
-    config::Config,
-    scrub::Progress,
-    storage::{LockError, Storage},
-};
+use varve_broker::{config::Config, scrub::Progress, storage::Storage};
 
-use super::{failed, not_there};
+use super::{Running, failed};
 use crate::{
     admin,
     failure::Failure,
@@ -48,8 +43,9 @@ pub fn of_stopped(storage: &mut Storage, config: &Config) -> Result<Value, Failu
 }
 
 /// Lets the node read everything and waits until it has; its report.
-pub fn of_running(address: SocketAddr, taken: &LockError) -> Result<Value, Failure> {
-    let wrong = |error: std::io::Error| not_there(taken, address, &error);
+pub(super) fn of_running(node: &Running) -> Result<Value, Failure> {
+    let address = node.address;
+    let wrong = |error: std::io::Error| node.is_silent(&error);
     admin::start_scrub(address).map_err(wrong)?;
     let mut bar = Bar::new();
     loop {

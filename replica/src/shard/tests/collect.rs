@@ -123,7 +123,7 @@ fn a_given_up_upload_goes_without_a_checkpoint() {
     let mut node = Node::ready();
     let range = node.roll((9, 0, 0), 5);
     node.announce(1, range);
-    node.done(JobOutcome::UploadFailed { uid: 1, why: "reset".into() });
+    node.done(JobOutcome::UploadFailed { uid: 1, stall: Stall::NoAnswer, why: "reset".into() });
     node.act(Action::Expire { uids: vec![1] });
     assert_eq!(node.delete(&[1]), [1]);
     node.tier(2, range);

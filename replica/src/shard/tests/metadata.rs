@@ -71,7 +71,7 @@ fn a_deleted_topic_is_not_reaped_while_one_of_its_jobs_may_still_write() {
     node.settle();
     assert_eq!(reap(&mut node, ReapPass::Early), 0, "its upload runs");
     let _ = node.shard.take_changed();
-    let outcome = JobOutcome::UploadFailed { uid: 5, why: "reset".into() };
+    let outcome = JobOutcome::UploadFailed { uid: 5, stall: Stall::NoAnswer, why: "reset".into() };
     node.step(Input::JobDone { group: GroupId(1), outcome });
     assert_eq!(node.shard.take_changed(), [GroupId::METADATA], "the planner looks again");
     assert_eq!(reap(&mut node, ReapPass::Early), 1);
@@ -84,7 +84,7 @@ fn a_deletion_ends_with_the_final_pass_and_not_before() {
     node.step(Input::Close { group: GroupId(1) });
     node.step(Input::JobDone {
         group: GroupId(1),
-        outcome: JobOutcome::UploadFailed { uid: 5, why: "reset".into() },
+        outcome: JobOutcome::UploadFailed { uid: 5, stall: Stall::NoAnswer, why: "reset".into() },
     });
     let status = |node: &Node| node.shard.status(GroupId::METADATA).unwrap();
     assert_eq!(reap(&mut node, ReapPass::Early), 1);

@@ -173,7 +173,7 @@ fn a_restoration_that_fails_leaves_the_manifest_and_is_given_up() {
     node.tier(1, range);
     node.act(Action::Announce { uid: 2, base: range.base, end: range.end });
     node.act(Action::Upload { uid: 2 });
-    node.done(JobOutcome::UploadFailed { uid: 2, why: "no copy".to_owned() });
+    node.done(JobOutcome::UploadFailed { uid: 2, stall: Stall::NoAnswer, why: "no copy".to_owned() });
     node.act(Action::Expire { uids: vec![2] });
     let status = node.status();
     assert_eq!((status.root.entries[0].uid, status.intents.len()), (1, 0));
