@@ -12,7 +12,7 @@ mod retention;
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use varve_common::{Clock, Disk, GroupId, Incarnation, LogIndex, ObjectKey, Term};
+use varve_common::{Clock, Disk, GroupId, Incarnation, LogIndex, ObjectKey, Offset, Term};
 use varve_formats::{
     PartitionIdentity,
     command::PublishedCheckpoint,
@@ -29,9 +29,10 @@ use varve_replica::{
 };
 use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{
-    LocalSegments, RangeSource, Remover, RolledSegment, UploadError, UploadKey, Uploaders, put_node,
+    LocalSegments, RangeSource, Remover, RolledSegment, SealError, SourceError, UploadError, UploadKey,
+    Uploaders, put_node,
 };
-use varve_wal::Reader;
+use varve_wal::{ReadError, Reader};
 
 use mend::MendError;
 pub use reap::{ReapError, Reaper};
@@ -97,7 +98,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let source = RangeSource::new(at.wal.clone(), group, roll);
             match at.local.seal(group, &segment, source) {
                 Ok(mark) => JobOutcome::Sealed(mark),
-                Err(error) => JobOutcome::SealFailed { base, why: error.to_string() },
+                Err(error) => not_sealed(base, &error),
             }
         }
         Job::Unseal { seal, .. } => outcome(kind, at.local.remove(group, seal.base, seal.end), |()| {
@@ -143,6 +144,16 @@ fn uploaded(uid: u64, done: Result<Entry, UploadError>) -> JobOutcome {
     match done {
         Ok(entry) => JobOutcome::Uploaded { uid, entry },
         Err(error) => JobOutcome::UploadFailed { uid, stall: stall(&error), why: error.to_string() },
+    }
+}
+
+fn not_sealed(base: Offset, error: &SealError) -> JobOutcome {
+    let why = error.to_string();
+    match error {
+        SealError::Source(SourceError::Wal(ReadError::Missing { .. })) => {
+            JobOutcome::SealPassed { base, why }
+        }
+        _ => JobOutcome::SealFailed { base, why },
     }
 }
 

@@ -339,6 +339,13 @@ pub enum JobOutcome {
     },
     /// The file is complete and its name durable: the mark is written next.
     Sealed(SealMark),
+    /// The log does not have the range any more. Where the bucket has it, that is no matter.
+    SealPassed {
+        /// Start of the range.
+        base: Offset,
+        /// For logs and status.
+        why: String,
+    },
     /// The file could not be written.
     SealFailed {
         /// Start of the range.

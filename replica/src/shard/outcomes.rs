@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use varve_common::Offset;
 use varve_formats::{
     command::{CkptPublished, Command, MetadataCommand, NodeFolded, TierReaped},
     manifest,
+    state::RollEntry,
 };
 
 use super::hosted::{Hosted, Machine};
@@ -38,10 +40,8 @@ impl Hosted {
                 }
                 self.mark(Mark::Sealed(seal), effects);
             }
-            JobOutcome::SealFailed { base, why } => {
-                self.jobs.sealing.remove(&base);
-                self.job_failed(kind, why, now.monotonic);
-            }
+            JobOutcome::SealFailed { base, why } => self.not_sealed(now, base, why),
+            JobOutcome::SealPassed { base, why } => self.passed_by(now, base, why),
             JobOutcome::CheckpointWritten(checkpoint) => {
                 self.mark(Mark::Snapshot(checkpoint), effects);
             }
@@ -130,6 +130,21 @@ impl Hosted {
         }
     }
 
+    fn not_sealed(&mut self, now: Now, base: Offset, why: String) {
+        self.jobs.sealing.remove(&base);
+        self.job_failed(JobKind::Seal, why, now.monotonic);
+    }
+
+    /// The log does not have the range: tiered, or trimmed, and cut before the job began, which is no failure; or nowhere.
+    fn passed_by(&mut self, now: Now, base: Offset, why: String) {
+        let is_rolled = |roll: &RollEntry| roll.base == base;
+        if self.partition().is_some_and(|state| state.records().rolls.iter().any(is_rolled)) {
+            self.not_sealed(now, base, why);
+        } else {
+            self.jobs.sealing.remove(&base);
+        }
+    }
+
     /// Proposes what waited for its turn behind another change of the manifest.
     pub(super) fn advance_jobs(&mut self, now: Now) {
         let Some(fence) = self.fence() else { return };
@@ -201,6 +216,7 @@ const fn is_failure(outcome: &JobOutcome) -> bool {
             | JobOutcome::MergeFailed { .. }
             | JobOutcome::MendFailed { .. }
             | JobOutcome::SealFailed { .. }
+            | JobOutcome::SealPassed { .. }
             | JobOutcome::Failed { .. }
     )
 }
@@ -209,7 +225,9 @@ const fn kind_of(outcome: &JobOutcome) -> JobKind {
     match outcome {
         JobOutcome::Uploaded { .. } | JobOutcome::UploadFailed { .. } => JobKind::Upload,
         JobOutcome::Merged { .. } | JobOutcome::MergeFailed { .. } => JobKind::Merge,
-        JobOutcome::Sealed(_) | JobOutcome::SealFailed { .. } => JobKind::Seal,
+        JobOutcome::Sealed(_) | JobOutcome::SealFailed { .. } | JobOutcome::SealPassed { .. } => {
+            JobKind::Seal
+        }
         JobOutcome::Unsealed { .. } => JobKind::Unseal,
         JobOutcome::CheckpointWritten(_) => JobKind::CheckpointLocal,
         JobOutcome::CheckpointPublished { .. } => JobKind::Publish,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use varve_tests::{
-    clients::{create_topic, read_with_confluent, script},
+    clients::{create_topic, kcat, read_with_confluent, script, varve},
     ledger::{Ledger, Repeats, Seen},
     node::{Node, Options},
     s3::Store,
@@ -68,6 +68,51 @@ fn the_log_stays_within_its_bound_while_tiered() {
     let mut node = Node::start(options());
     let configs = ["segment.bytes=16777216", "local.retention.bytes=67108864"];
     write_past_the_bound(&mut node, &configs, || {});
+}
+
+/// A thousand partitions in one log: every file holds a little of each, and all of it must be let go of before the file goes.
+#[test]
+fn the_log_of_a_thousand_partitions_stays_within_its_bound_and_its_files_go() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    const BOUND: u64 = 64 << 20;
+    let options = Options::default().env("VARVE_WAL_BYTES_MAX", "64MiB").env("VARVE_WAL_FILE_BYTES", "2MiB");
+    let mut node = Node::start(options);
+    let _ = varve(&node, &["topic", "create", "many", "--partitions", "1000"]);
+    let records = (scale("VARVE_WAL_BOUND_MIB", 2048) << 20) / 6 / 1024;
+    let filler = "x".repeat(1024 - 9);
+    let lines: String = (0..records).map(|number| format!("{number:08}{filler}\n")).collect();
+    let (is_done, most) = (AtomicBool::new(false), AtomicU64::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_done.load(Ordering::Relaxed) {
+                most.fetch_max(node.disk_bytes("wal"), Ordering::Relaxed);
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+        // Any partition for each record; what is refused for want of room is sent again, and stored once.
+        let everywhere = ["-X", "partitioner=random", "-X", "sticky.partitioning.linger.ms=0"];
+        let once = ["-X", "enable.idempotence=true", "-X", "queue.buffering.max.messages=20000"];
+        let arguments = [&["-P", "-t", "many"][..], &everywhere, &once].concat();
+        let _ = kcat(&node, &arguments, lines.as_bytes());
+        is_done.store(true, Ordering::Relaxed);
+    });
+    let most = most.into_inner();
+    println!("{} MiB were written, the log took {} MiB at most", records >> 10, most >> 20);
+    assert!(most <= BOUND, "the log took {most} bytes, {BOUND} is the bound");
+    for _ in 0..2 {
+        let read = kcat(&node, &["-C", "-q", "-e", "-t", "many", "-o", "beginning"], b"");
+        let mut numbers: Vec<u64> = read
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(|line| std::str::from_utf8(&line[..8]).unwrap().parse().unwrap())
+            .collect();
+        numbers.sort_unstable();
+        assert!(numbers.iter().copied().eq(0..records), "{} of {records} records", numbers.len());
+        node.kill();
+        node.restart();
+    }
 }
 
 #[test]

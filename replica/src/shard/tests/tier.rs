@@ -201,3 +201,21 @@ fn fault_28_a_local_checkpoint_that_rots_lets_nothing_be_cut_until_another_is_ta
     node.checkpoint();
     assert!(node.status().cut_limit.0 > node.status().truncated.0);
 }
+
+/// Under pressure a range is announced and to be sealed at once; whichever ends first frees the log.
+#[test]
+fn a_range_that_left_the_log_for_the_bucket_before_it_was_sealed_is_no_failure() {
+    let mut node = Node::ready();
+    let range = node.roll((7, 0, 0), 2);
+    node.act(Action::Seal { base: range.base });
+    node.tier(1, range);
+    let passed = || JobOutcome::SealPassed { base: range.base, why: "it is not in the log".to_owned() };
+    node.done(passed());
+    let jobs = node.status().jobs;
+    assert!(jobs.sealing.is_empty() && !jobs.failures.contains_key(&JobKind::Seal), "{jobs:?}");
+
+    let range = node.roll((7, 0, 2), 2);
+    node.act(Action::Seal { base: range.base });
+    node.done(JobOutcome::SealPassed { base: range.base, why: "it is not in the log".to_owned() });
+    assert!(node.status().jobs.failures.contains_key(&JobKind::Seal), "nobody has it");
+}
