@@ -81,7 +81,7 @@ impl Writer {
             return Ok(false);
         }
         // The memory must be aligned for direct access.
-        let mut zeros = crate::files::AlignedBytes::default();
+        let mut zeros = crate::buffer::AlignedBytes::default();
         zeros.extend(&[0]);
         zeros.pad(piece);
         current.filled = position + piece;

@@ -30,6 +30,7 @@
 
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
+mod buffer;
 mod damage;
 mod draft;
 mod errors;

@@ -14,8 +14,9 @@ use varve_common::{
 };
 
 use crate::{
+    buffer::AlignedBytes,
     errors::{Damage, DamageCause, OpenError},
-    files::{AlignedBytes, Directory, OpenFile, Shared, State, open_for_reading},
+    files::{Directory, OpenFile, Shared, State, open_for_reading},
     frame::{FileHeader, Summary, Trailer, decode_index},
     index::{FileUse, Group, Index, Origin, Place},
     limits::{BLOCK_BYTES, FILE_BYTES_MAX},

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use varve_common::{DiskFile, GroupId, WalPosition, checksum::crc32c};
 
 use crate::{
+    buffer::{AlignedBytes, aligned},
     draft::{Draft, draft, encode_batch},
     errors::{AppendError, Poisoned, SyncError},
-    files::{AlignedBytes, Class, CreateError, Directory, Made, OpenFile, Shared, aligned},
+    files::{Class, CreateError, Directory, Made, OpenFile, Shared},
     flight::Landed,
     frame::{BATCH_HEADER_BYTES, FileHeader, Summary, Trailer, encode_index},
     index::{FileUse, Origin},
