@@ -288,7 +288,9 @@ impl Node {
         let all: Vec<_> = batch.iter().flat_map(|writes| writes.records.iter().cloned()).collect();
         model.check_writes(&all)?;
         model.writing(all.clone());
-        match self.writer.append(&all) {
+        // As the log's threads do, or written at once: then more of it is there after the death of the process.
+        let written = if count.is_multiple_of(2) { self.writer.stage(&all) } else { self.writer.append(&all) };
+        match written {
             Ok(_) => self.unsynced.extend(batch.into_iter().flat_map(|writes| writes.acks)),
             Err(AppendError::Failed(_)) => self.fail(),
             Err(AppendError::Full(_) | AppendError::Invalid { .. }) => {
@@ -313,7 +315,7 @@ impl Node {
                 continue;
             }
             model.writing(writes.records.clone());
-            match self.writer.append(&writes.records) {
+            match self.writer.stage(&writes.records) {
                 Ok(_) => self.unsynced.extend(writes.acks),
                 Err(AppendError::Failed(_)) => {
                     self.fail();

@@ -18,8 +18,20 @@ pub(crate) struct AlignedBytes {
 impl AlignedBytes {
     const BLOCK: usize = crate::limits::BLOCK_BYTES as usize;
 
+    /// So many zeros, a multiple of a block.
+    pub(crate) fn zeros(bytes: u64) -> Self {
+        let mut zeros = Self::default();
+        zeros.reserve(bytes as usize);
+        zeros.length = bytes as usize;
+        zeros
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.length
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.memory.len()
     }
 
     pub(crate) fn clear(&mut self) {

@@ -18,13 +18,14 @@ use std::{
 use varve_common::{Access, Disk, DiskFile, GroupId, LogIndex, WalPosition};
 
 use crate::{
-    buffer::aligned,
+    buffer::{AlignedBytes, aligned},
     errors::Full,
     fill::Fill,
     frame::FileHeader,
     index::Index,
-    limits::{LANES, RESERVE_FILES, SPARE_FILES, SPARES_QUIET_ROUNDS, SUSPECTS_MAX},
+    limits::{BLOCK_BYTES, LANES, RESERVE_FILES, SPARE_FILES, SPARES_QUIET_ROUNDS, SUSPECTS_MAX},
     options::Options,
+    transit::Transit,
 };
 
 /// A file that can be read.
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     pub state: RwLock<State>,
     /// What readers could not read: the writer looks again, for a file may have been freed under a reader.
     pub suspects: Mutex<BTreeSet<(GroupId, LogIndex)>>,
+    /// What the index knows and the files do not hold yet.
+    pub transit: Transit,
 }
 
 /// Index and files change together.
@@ -126,6 +129,7 @@ pub(crate) struct Directory {
 
 const WAL_SUFFIX: &str = ".wal";
 const SPARE_SUFFIX: &str = ".spare";
+const PROBE: &str = "direct.probe";
 
 impl Directory {
     /// Opens the directory: its WAL files by number, and its spares.
@@ -148,6 +152,28 @@ impl Directory {
         Ok((directory, files))
     }
 
+    /// How files here can be written: past the page cache only where the file system takes that.
+    pub(crate) fn usable(&self, wanted: Access) -> io::Result<Access> {
+        if wanted == Access::Buffered {
+            return Ok(wanted);
+        }
+        let path = self.path.join(PROBE);
+        // One that an earlier life left.
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        gone(self.disk.remove(&path))?;
+        let tried = self.disk.create(&path, Access::Direct);
+        let tried = tried.and_then(|file| file.write_at(&AlignedBytes::zeros(BLOCK_BYTES), 0));
+        gone(self.disk.remove(&path))?;
+        Ok(match tried.map_err(|error| error.kind()) {
+            Err(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Access::Buffered,
+            // Any other trouble is for the log's own files to meet.
+            _ => Access::Direct,
+        })
+    }
+
     /// Bytes held by spare files.
     pub(crate) fn spare_bytes(&self) -> u64 {
         self.lent_bytes + self.spares.iter().map(|spare| spare.bytes).sum::<u64>()
@@ -163,7 +189,7 @@ impl Directory {
         let at = self.spares.iter().position(wanted)?;
         let spare = self.spares.remove(at);
         self.lent_bytes = spare.bytes;
-        Some(Fill::new(Arc::clone(&self.disk), spare.path, spare.bytes))
+        Some(Fill::new(Arc::clone(&self.disk), spare.path, spare.bytes, options.access))
     }
 
     pub(crate) fn take_back(&mut self, fill: Fill, written: bool) {

@@ -45,6 +45,10 @@ pub const FILL_BYTES: u64 = 1 << 20;
 pub const LANES: usize = 2;
 /// A second sync begins beside one in flight only for so much: what it would serve of small batches, the next one serves as well.
 pub const SECOND_SYNC_BYTES: u64 = 256 << 10;
+/// Memory of batches is kept for so many of them, one a lane and one that is being encoded,
+pub const BUFFERS_KEPT: usize = LANES + 1;
+/// and none larger than this. Most batches are smaller.
+pub const BUFFER_BYTES_KEPT: usize = 5 << 20;
 /// The production threads' queue, in bytes; whoever submits beyond it waits.
 pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// A production thread writes at most this much per batch.

@@ -15,6 +15,7 @@ use crate::{
     index::{Group, Run},
     limits::{COALESCE_GAP_BYTES, READ_BYTES_MAX},
     record::{Content, Entry, Kind, decode_entries},
+    transit::lay_over,
 };
 
 /// Reads the log. Cheap to clone; any thread.
@@ -118,10 +119,12 @@ impl Reader {
 
     pub(crate) fn load(&self, group: GroupId, fetch: &Fetch) -> Result<Bytes, ReadError> {
         let io = |source| ReadError::Io { group, index: fetch.runs[0].first_index, source };
+        let on_its_way = self.shared.transit.overlapping(fetch.position..fetch.end);
         let mut buffer = vec![0; fetch.end.since(fetch.position) as usize];
         let read =
             fetch.file.file.read_at(&mut buffer, fetch.position.since(fetch.file.header.base)).map_err(io)?;
         buffer.truncate(read);
+        lay_over(&on_its_way, &mut buffer, fetch.position);
         Ok(buffer.into())
     }
 

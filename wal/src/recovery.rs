@@ -14,7 +14,6 @@ use varve_common::{
 };
 
 use crate::{
-    buffer::AlignedBytes,
     errors::{Damage, DamageCause, OpenError},
     files::{Directory, OpenFile, Shared, State, open_for_reading},
     frame::{FileHeader, Summary, Trailer, decode_index},
@@ -40,6 +39,8 @@ pub struct Recovery {
     pub scanned_bytes: u64,
     /// Files found.
     pub files: usize,
+    /// The file system refuses `O_DIRECT`, so this life writes through the page cache.
+    pub buffered_instead: bool,
 }
 
 /// What the log held of one replica. The log itself is read through [`Reader`].
@@ -80,15 +81,21 @@ impl RecoveredGroup {
 }
 
 /// Opens or founds the log in a directory.
-pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Recovery), OpenError> {
+pub fn open(disk: Arc<dyn Disk>, mut options: Options) -> Result<(Writer, Reader, Recovery), OpenError> {
     options.check()?;
     let (directory, names) = Directory::open(Arc::clone(&disk), options.directory.clone())?;
+    let wanted = options.access;
+    options.access = directory.usable(wanted)?;
     let mut opening = Opening {
         index: Index::default(),
         files: BTreeMap::new(),
         chain: Chain::default(),
         suspect: None,
-        recovery: Recovery { files: names.len(), ..Recovery::default() },
+        recovery: Recovery {
+            files: names.len(),
+            buffered_instead: options.access != wanted,
+            ..Recovery::default()
+        },
         #[cfg(feature = "seeded-bugs")]
         bugs: options.bugs,
     };
@@ -113,7 +120,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         #[cfg(feature = "seeded-bugs")]
         crc_ignored: options.bugs.crc_ignored,
     };
-    let shared = Arc::new(Shared { state: state.into(), suspects: Default::default() });
+    let shared = Arc::new(Shared { state: state.into(), ..Shared::default() });
     let reader = Reader::new(Arc::clone(&shared));
     #[allow(unused_mut)]
     let mut writer = Writer {
@@ -128,7 +135,6 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         poisoned: None,
         unreadable: BTreeMap::new(),
         aside_pause: 0,
-        buffer: AlignedBytes::default(),
         #[cfg(feature = "seeded-bugs")]
         queued: Vec::new(),
     };
