@@ -1,4 +1,14 @@
-//! Memory as `O_DIRECT` wants it, without unsafe code.
+//! Memory as `O_DIRECT` wants it, without unsafe code, and memory that is used again.
+
+use std::{
+    io,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use bytes::Bytes;
+
+use crate::limits::{BLOCK_BYTES, READ_BUFFERS_KEPT, READ_BYTES_MAX};
 
 /// A copy of `bytes` whose memory starts on a block boundary, as `O_DIRECT` wants it.
 pub(crate) fn aligned(bytes: &[u8]) -> AlignedBytes {
@@ -21,7 +31,7 @@ impl AlignedBytes {
     /// So many zeros, a multiple of a block.
     pub(crate) fn zeros(bytes: u64) -> Self {
         let mut zeros = Self::default();
-        zeros.reserve(bytes as usize);
+        zeros.grow(bytes as usize);
         zeros.length = bytes as usize;
         zeros
     }
@@ -58,7 +68,10 @@ impl AlignedBytes {
         if self.start + self.length + more <= self.memory.len() {
             return;
         }
-        let capacity = (self.length + more).max(16 * Self::BLOCK).next_power_of_two();
+        self.grow((self.length + more).max(16 * Self::BLOCK).next_power_of_two());
+    }
+
+    fn grow(&mut self, capacity: usize) {
         let mut memory = vec![0; capacity + Self::BLOCK];
         // `align_offset` may decline (usize::MAX) in principle only: then direct writes would be refused by the kernel.
         let start = memory.as_ptr().align_offset(Self::BLOCK).min(Self::BLOCK);
@@ -79,5 +92,49 @@ impl std::ops::Deref for AlignedBytes {
 impl std::ops::DerefMut for AlignedBytes {
     fn deref_mut(&mut self) -> &mut [u8] {
         &mut self.memory[self.start..self.start + self.length]
+    }
+}
+
+/// Memory for long reads, used again once nobody holds what was read: new memory costs the kernel's work on each of its
+/// pages, which for a megabyte is more than to read it.
+#[derive(Default)]
+pub(crate) struct ReadBuffers(Mutex<Vec<AlignedBytes>>);
+
+/// What was read, in memory that goes back when it is dropped.
+struct Lent {
+    buffer: AlignedBytes,
+    range: Range<usize>,
+    home: Arc<ReadBuffers>,
+}
+
+impl ReadBuffers {
+    fn lock(&self) -> MutexGuard<'_, Vec<AlignedBytes>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Lets `read` fill at most `READ_BYTES_MAX` and two blocks, and gives the part of it that `read` names.
+    pub(crate) fn read(
+        self: &Arc<Self>,
+        read: impl FnOnce(&mut [u8]) -> io::Result<Range<usize>>,
+    ) -> io::Result<Bytes> {
+        let kept = self.lock().pop();
+        let mut buffer = kept.unwrap_or_else(|| AlignedBytes::zeros(READ_BYTES_MAX + 2 * BLOCK_BYTES));
+        let range = read(&mut buffer)?;
+        Ok(Bytes::from_owner(Lent { buffer, range, home: Arc::clone(self) }))
+    }
+}
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer[self.range.clone()]
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut kept = self.home.lock();
+        if kept.len() < READ_BUFFERS_KEPT {
+            kept.push(std::mem::take(&mut self.buffer));
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::{
 use varve_common::{Access, Disk, DiskFile, GroupId, LogIndex, WalPosition};
 
 use crate::{
-    buffer::{AlignedBytes, aligned},
+    buffer::{AlignedBytes, ReadBuffers, aligned},
     errors::Full,
     fill::Fill,
     frame::FileHeader,
@@ -34,6 +34,8 @@ pub(crate) struct OpenFile {
     pub path: PathBuf,
     /// Always through the page cache, which the kernel keeps coherent with direct writes.
     pub file: Box<dyn DiskFile>,
+    /// Where this life writes past the cache: what opens the file so for a read. A descriptor more for each file would be many.
+    pub past_cache: Option<Arc<dyn Disk>>,
 }
 
 /// What writer and readers share. A lock is held for a look-up or an update in memory, never across a read or write.
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub suspects: Mutex<BTreeSet<(GroupId, LogIndex)>>,
     /// What the index knows and the files do not hold yet.
     pub transit: Transit,
+    /// Memory for long reads.
+    pub read_buffers: Arc<ReadBuffers>,
 }
 
 /// Index and files change together.
@@ -53,6 +57,13 @@ pub(crate) struct State {
     pub files: BTreeMap<WalPosition, Arc<OpenFile>>,
     #[cfg(feature = "seeded-bugs")]
     pub crc_ignored: bool,
+}
+
+impl OpenFile {
+    /// Opened past the cache, where that is how this life writes. A file that was freed meanwhile is read through what is open.
+    pub(crate) fn past_cache(&self) -> Option<Box<dyn DiskFile>> {
+        self.past_cache.as_ref()?.open(&self.path, Access::Direct).ok()
+    }
 }
 
 impl State {
@@ -302,7 +313,8 @@ impl Directory {
             file.sync_data()?;
             self.disk.rename_new(&spare, &path)?;
             self.disk.sync_directory(&self.path)?;
-            let open = OpenFile { header, path: path.clone(), file: reading };
+            let past_cache = options.past_cache(&self.disk);
+            let open = OpenFile { header, path: path.clone(), file: reading, past_cache };
             Ok(Made { file, lanes, open, written })
         })();
         made.map_err(|error| CreateError::Io("create", error))

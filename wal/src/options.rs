@@ -1,8 +1,8 @@
 //! What the caller chooses.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use varve_common::Access;
+use varve_common::{Access, Disk};
 
 use crate::{
     errors::OpenError,
@@ -58,6 +58,11 @@ impl Options {
     pub(crate) fn spare_files_max(&self) -> usize {
         let share = self.bytes_max / self.file_bytes / FILES_PER_SPARE;
         share.clamp(*SPARE_FILES.start(), *SPARE_FILES.end()) as usize
+    }
+
+    /// What opens files past the cache, where that is how they are written.
+    pub(crate) fn past_cache(&self, disk: &Arc<dyn Disk>) -> Option<Arc<dyn Disk>> {
+        (self.access == Access::Direct).then(|| Arc::clone(disk))
     }
 
     /// The alignment of batches.

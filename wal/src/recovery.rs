@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c,
+    Access, Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c,
     disk::read_exact_at,
 };
 
@@ -22,7 +22,7 @@ use crate::{
     options::Options,
     reader::Reader,
     record::{HardState, SealMark, SnapshotMark},
-    scan::{Found, Scan, Scanned},
+    scan::{Found, Scan, Scanned, load},
     writer::{Chain, Summaries, Writer, close},
 };
 
@@ -96,6 +96,7 @@ pub fn open(disk: Arc<dyn Disk>, mut options: Options) -> Result<(Writer, Reader
             buffered_instead: options.access != wanted,
             ..Recovery::default()
         },
+        past_cache: options.past_cache(&disk),
         #[cfg(feature = "seeded-bugs")]
         bugs: options.bugs,
     };
@@ -182,6 +183,7 @@ struct Opening {
     /// first met later in that session may have lost it.
     suspect: Option<(u64, WalPosition)>,
     recovery: Recovery,
+    past_cache: Option<Arc<dyn Disk>>,
     #[cfg(feature = "seeded-bugs")]
     bugs: crate::bugs::Bugs,
 }
@@ -210,7 +212,15 @@ impl Opening {
             tail = summaries.map(|summaries| Tail { header, path: named.path.clone(), end, summaries });
         }
         self.chain = Chain { sequence: named.sequence, end, next_base: file_end, session: 0 };
-        self.files.insert(header.base, Arc::new(OpenFile { header, path: named.path, file: named.file }));
+        self.files.insert(
+            header.base,
+            Arc::new(OpenFile {
+                header,
+                path: named.path,
+                file: named.file,
+                past_cache: self.past_cache.clone(),
+            }),
+        );
         Ok(tail)
     }
 
@@ -243,11 +253,11 @@ impl Opening {
             return Ok((trailer.end, None));
         }
         let known_end = trailer.map(|(trailer, _)| trailer.end).or(known_end);
-        let mut bytes = vec![0; named.bytes.min(header.capacity) as usize];
-        let read = named.file.read_at(&mut bytes, 0)?;
-        bytes.truncate(read);
-        let bytes = Bytes::from(bytes);
-        self.recovery.scanned_bytes += read as u64;
+        let direct =
+            self.past_cache.as_ref().map(|disk| disk.open(&named.path, Access::Direct)).transpose()?;
+        let file = direct.as_ref().unwrap_or(&named.file);
+        let bytes = load(&**file, named.bytes.min(header.capacity))?;
+        self.recovery.scanned_bytes += bytes.len() as u64;
         #[cfg(feature = "seeded-bugs")]
         let check_crc = !self.bugs.crc_ignored;
         #[cfg(not(feature = "seeded-bugs"))]
