@@ -18,7 +18,8 @@ pub struct Options {
     pub file_bytes: u64,
     /// What all files together may take. Entries are refused two files earlier than marks.
     pub bytes_max: u64,
-    /// Through the page cache or past it.
+    /// Through the page cache or past it. Past it where the file system takes that (ADR 7): a page of the cache costs more than the
+    /// write, and what was just written is read from memory of our own. Batches are padded to 4 KiB then.
     pub access: Access,
     /// A random number of this start, drawn by the caller: makes salts that nobody who writes records can guess.
     pub salt_seed: u64,
@@ -35,7 +36,7 @@ impl Options {
             directory,
             file_bytes: 64 << 20,
             bytes_max,
-            access: Access::Buffered,
+            access: Access::Direct,
             salt_seed,
             #[cfg(feature = "seeded-bugs")]
             bugs: crate::bugs::Bugs::default(),

@@ -13,7 +13,7 @@ use common::*;
 use varve_common::{Access, Disk, GroupId, LogIndex, Offset, Term};
 use varve_wal::{
     AppendError, DamageCause, Failure, Full, NativeDisk, Options, ReadError, Record,
-    limits::{SECOND_SYNC_BYTES, SPARE_FILES, SPARES_QUIET_ROUNDS},
+    limits::{SPARE_FILES, SPARES_QUIET_ROUNDS},
     open, spawn,
     testing::{Injected, MemoryDisk, disk_conformance},
 };

@@ -11,9 +11,9 @@ use common::{
     held::{self, Step},
     *,
 };
-use varve_common::{Access, GroupId};
+use varve_common::{Access, Disk, GroupId, LogIndex};
 use varve_wal::{
-    Failure, Flight, Options, Reader, Recovery, Writer,
+    Failure, Flight, NativeDisk, Options, Reader, Recovery, Writer,
     limits::SECOND_SYNC_BYTES,
     open, spawn,
     testing::{Injected, MemoryDisk, Operation, Target},
@@ -250,4 +250,57 @@ fn w4_after_a_failed_write_no_other_flight_writes() {
     second.run().unwrap_err();
     assert!(writer.sync().is_err() && writer.stage(&[hard_state(1, 2, 0)]).is_err());
     assert_eq!(disk.operations(), operations);
+}
+
+#[test]
+fn where_direct_writes_are_refused_the_log_goes_through_the_cache() {
+    let disk = MemoryDisk::default();
+    let direct = Options { access: Access::Direct, ..options(1) };
+    let refusing = Arc::new(held::HeldDisk::without_direct(disk.clone()));
+    let (mut writer, _, recovery) = open(refusing, direct.clone()).unwrap();
+    assert!(recovery.buffered_instead);
+    put(&mut writer, &[entries(1, 1..3, 1, 100)]);
+    let (_, reader, recovery) = open(Arc::new(disk.power_cut(1)), direct).unwrap();
+    assert_eq!((recovery.buffered_instead, all(&reader, 1).len()), (false, 2));
+}
+
+#[test]
+fn one_among_many_is_read_the_same_in_long_reads_and_past_the_cache() {
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let options = Options {
+        directory: folder.path().join("wal"),
+        file_bytes: 8 << 20,
+        bytes_max: 64 << 20,
+        access: Access::Direct,
+        ..options(1)
+    };
+    let native: Arc<dyn Disk> = Arc::new(NativeDisk);
+    let (mut writer, reader, _) = open(Arc::clone(&native), options.clone()).unwrap();
+    for index in 1..60 {
+        let round = |group| entries(group, index..index + 1, 1, 12_000 + index as usize);
+        let batch: Vec<_> = [1, 2, 3].into_iter().map(round).collect();
+        if index < 55 {
+            writer.append(&batch).unwrap()
+        } else {
+            writer.stage(&batch).unwrap()
+        };
+    }
+    writer.stage(&[entries(4, 1..60, 1, 20_000)]).unwrap();
+    let check = |reader: &Reader| {
+        for reader in [reader.clone(), reader.one_pass()] {
+            for group in [2, 4] {
+                let whole: Vec<_> = all(&reader, group);
+                let found = reader.entries(GroupId(group), LogIndex(1), 4 << 20).unwrap();
+                assert_eq!((found.len(), &found), (59, &whole));
+            }
+        }
+    };
+    // The last are still on their way, then they are not.
+    check(&reader);
+    writer.sync().unwrap();
+    check(&reader);
+    drop(writer);
+    let (_, reader, recovery) = open(native, options).unwrap();
+    assert!(!recovery.buffered_instead);
+    check(&reader);
 }

@@ -64,6 +64,7 @@ impl Shared {
 
 pub struct HeldDisk {
     disk: MemoryDisk,
+    refuses_direct: bool,
     shared: Arc<Shared>,
 }
 
@@ -88,7 +89,17 @@ impl HeldDisk {
             changed: Condvar::new(),
             entered: Mutex::new(sender),
         });
-        (Self { disk, shared: Arc::clone(&shared) }, Hand { shared, entered })
+        (Self { disk, refuses_direct: false, shared: Arc::clone(&shared) }, Hand { shared, entered })
+    }
+
+    /// A file system without `O_DIRECT`, and nothing held.
+    pub fn without_direct(disk: MemoryDisk) -> Self {
+        Self { refuses_direct: true, ..Self::new(disk).0 }
+    }
+
+    fn check(&self, access: Access) -> io::Result<()> {
+        let refused = self.refuses_direct && access == Access::Direct;
+        if refused { Err(io::Error::from_raw_os_error(22)) } else { Ok(()) }
     }
 
     fn hold(&self, file: Box<dyn DiskFile>) -> Box<dyn DiskFile> {
@@ -157,10 +168,12 @@ impl DiskFile for HeldFile {
 
 impl Disk for HeldDisk {
     fn create(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        self.check(access)?;
         self.disk.create(path, access).map(|file| self.hold(file))
     }
 
     fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        self.check(access)?;
         self.disk.open(path, access).map(|file| self.hold(file))
     }
 
