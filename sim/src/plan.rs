@@ -86,7 +86,7 @@ impl Plan {
         let (read_errors, store_stops) = (sometimes(50), sometimes(50));
         // Files past the cache hold about as many batches.
         let (wal_access, wal_file_bytes) =
-            if seed / 4 % 2 == 1 { (Access::Direct, 128 << 10) } else { (Access::Buffered, 32 << 10) };
+            if seed / 4 % 2 == 1 { (Access::Direct, 64 << 10) } else { (Access::Buffered, 32 << 10) };
         Self {
             store: if random.random_bool(0.5) { StoreKind::Embedded } else { StoreKind::Remote },
             lives,

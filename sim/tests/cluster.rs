@@ -204,7 +204,7 @@ fn the_seeds_reach_what_they_are_for() {
         sum(|counts| counts.acknowledged),
     ];
     println!("leaders, jumps, cuts, confirmed, acknowledged: {reached:?}");
-    let least = [300, 5, 100, 100, 5_000];
+    let least = [300, 3, 100, 100, 5_000];
     assert!(reached.iter().zip(least).all(|(reached, least)| *reached >= least), "{reached:?}");
 }
 
