@@ -59,7 +59,7 @@ pub trait Disk: Send + Sync + 'static {
     fn space(&self, path: &Path) -> io::Result<Space>;
 }
 
-/// An open file. Positioned calls need no lock: callers see to it that ranges being written are read by nobody.
+/// An open file. Positioned calls need no lock: callers see to it that what is read of ranges being written is used by nobody.
 #[allow(clippy::len_without_is_empty)]
 pub trait DiskFile: Send + Sync {
     /// Reads into `buffer` from `position`; fewer bytes than asked only at the end of the file.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use varve_broker::driver::{self, Ack, Driver, Event, Groups, Placement, RoomWatch, Writes};
-use varve_common::{Access, Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
+use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
 use varve_compactor::{Merge, PlanOptions, bytes_to_come, crowded_bytes};
 use varve_consensus::{GroupConfig, NodeConfig};
 use varve_formats::manifest::FanOut;
@@ -142,7 +142,7 @@ pub fn wal_options(start: &Start<'_>) -> wal::Options {
         directory: PathBuf::from("/data/wal"),
         file_bytes: start.plan.wal_file_bytes,
         bytes_max: start.plan.wal_bytes_max,
-        access: Access::Buffered,
+        access: start.plan.wal_access,
         salt_seed: start.seed,
         bugs: Bug::wal(start.bug),
     }
@@ -288,7 +288,10 @@ impl Node {
         let all: Vec<_> = batch.iter().flat_map(|writes| writes.records.iter().cloned()).collect();
         model.check_writes(&all)?;
         model.writing(all.clone());
-        match self.writer.append(&all) {
+        // As the log's threads do, or written at once: then more of it is there after the death of the process.
+        let written =
+            if count.is_multiple_of(2) { self.writer.stage(&all) } else { self.writer.append(&all) };
+        match written {
             Ok(_) => self.unsynced.extend(batch.into_iter().flat_map(|writes| writes.acks)),
             Err(AppendError::Failed(_)) => self.fail(),
             Err(AppendError::Full(_) | AppendError::Invalid { .. }) => {
@@ -313,7 +316,7 @@ impl Node {
                 continue;
             }
             model.writing(writes.records.clone());
-            match self.writer.append(&writes.records) {
+            match self.writer.stage(&writes.records) {
                 Ok(_) => self.unsynced.extend(writes.acks),
                 Err(AppendError::Failed(_)) => {
                     self.fail();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use varve_common::Access;
 
 /// Where the bucket is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +49,8 @@ pub struct Plan {
     pub store_faults: u16,
     /// Of a hundred lives, in how many the remote store is stopped.
     pub store_stops: u32,
+    /// Through the page cache or, as production does, past it: then every batch takes whole blocks.
+    pub wal_access: Access,
     /// The size of a WAL file.
     pub wal_file_bytes: u64,
     /// The log's budget: a small one is soon short of room, and then files are sealed.
@@ -81,6 +84,9 @@ impl Plan {
         let (io_errors, full_disks, rot) = (sometimes(30), sometimes(25), sometimes(40));
         let (store_faults, zombies) = (sometimes(60) as u16, sometimes(40));
         let (read_errors, store_stops) = (sometimes(50), sometimes(50));
+        // Files past the cache hold about as many batches.
+        let (wal_access, wal_file_bytes) =
+            if seed / 4 % 2 == 1 { (Access::Direct, 64 << 10) } else { (Access::Buffered, 32 << 10) };
         Self {
             store: if random.random_bool(0.5) { StoreKind::Embedded } else { StoreKind::Remote },
             lives,
@@ -93,8 +99,9 @@ impl Plan {
             read_errors,
             store_faults,
             store_stops,
-            wal_file_bytes: 32 << 10,
-            wal_bytes_max: if random.random_bool(0.6) { 12 * (32 << 10) } else { 32 * (32 << 10) },
+            wal_access,
+            wal_file_bytes,
+            wal_bytes_max: if random.random_bool(0.6) { 12 * wal_file_bytes } else { 32 * wal_file_bytes },
             upload_age: Duration::from_millis([200, 2_000, 20_000][random.random_range(0..3)]),
             topics: random.random_range(1..4),
             deletes: true,

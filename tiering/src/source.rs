@@ -103,8 +103,9 @@ impl RangeSource {
     #[must_use]
     pub fn new(wal: Reader, group: GroupId, roll: RollEntry) -> Self {
         let (next, place) = (roll.base, Place::Wal(roll.first_index));
+        // Whole segments would push out of the page cache what consumers read.
         Self {
-            wal,
+            wal: wal.one_pass(),
             group,
             roll,
             sealed: None,
@@ -182,6 +183,7 @@ impl RangeSource {
                 return Err(SourceError::End { expected: self.roll.end, found: self.next });
             };
             index = last.index.next();
+            gathered.reserve(within.iter().map(|entry| entry.data.len()).sum());
             for entry in &within {
                 if let Some(batch) = records(entry)? {
                     self.accept(entry.index, &batch)?;

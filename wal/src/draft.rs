@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use varve_common::{GroupId, LogIndex, ReplicaId, Term, WalPosition, codec::Encoder};
 
 use crate::{
+    buffer::AlignedBytes,
     errors::{AppendError, DamageCause},
-    files::AlignedBytes,
     frame::{
         BATCH_HEADER_BYTES, BatchHeader, FLAG_RESET, RECORD_HEADER_BYTES, RecordHeader, SUMMARY_BYTES_MAX,
         Summary, crc_at, padded,

@@ -18,12 +18,14 @@ use std::{
 use varve_common::{Access, Disk, DiskFile, GroupId, LogIndex, WalPosition};
 
 use crate::{
+    buffer::{AlignedBytes, ReadBuffers, aligned},
     errors::Full,
     fill::Fill,
     frame::FileHeader,
     index::Index,
-    limits::{LANES, RESERVE_FILES, SPARE_FILES, SPARES_QUIET_ROUNDS, SUSPECTS_MAX},
+    limits::{BLOCK_BYTES, LANES, RESERVE_FILES, SPARE_FILES, SPARES_QUIET_ROUNDS, SUSPECTS_MAX},
     options::Options,
+    transit::Transit,
 };
 
 /// A file that can be read.
@@ -32,6 +34,8 @@ pub(crate) struct OpenFile {
     pub path: PathBuf,
     /// Always through the page cache, which the kernel keeps coherent with direct writes.
     pub file: Box<dyn DiskFile>,
+    /// Where this life writes past the cache: what opens the file so for a read. A descriptor more for each file would be many.
+    pub past_cache: Option<Arc<dyn Disk>>,
 }
 
 /// What writer and readers share. A lock is held for a look-up or an update in memory, never across a read or write.
@@ -40,6 +44,10 @@ pub(crate) struct Shared {
     pub state: RwLock<State>,
     /// What readers could not read: the writer looks again, for a file may have been freed under a reader.
     pub suspects: Mutex<BTreeSet<(GroupId, LogIndex)>>,
+    /// What the index knows and the files do not hold yet.
+    pub transit: Transit,
+    /// Memory for long reads.
+    pub read_buffers: Arc<ReadBuffers>,
 }
 
 /// Index and files change together.
@@ -49,6 +57,13 @@ pub(crate) struct State {
     pub files: BTreeMap<WalPosition, Arc<OpenFile>>,
     #[cfg(feature = "seeded-bugs")]
     pub crc_ignored: bool,
+}
+
+impl OpenFile {
+    /// Opened past the cache, where that is how this life writes. A file that was freed meanwhile is read through what is open.
+    pub(crate) fn past_cache(&self) -> Option<Box<dyn DiskFile>> {
+        self.past_cache.as_ref()?.open(&self.path, Access::Direct).ok()
+    }
 }
 
 impl State {
@@ -125,6 +140,7 @@ pub(crate) struct Directory {
 
 const WAL_SUFFIX: &str = ".wal";
 const SPARE_SUFFIX: &str = ".spare";
+const PROBE: &str = "direct.probe";
 
 impl Directory {
     /// Opens the directory: its WAL files by number, and its spares.
@@ -147,6 +163,28 @@ impl Directory {
         Ok((directory, files))
     }
 
+    /// How files here can be written: past the page cache only where the file system takes that.
+    pub(crate) fn usable(&self, wanted: Access) -> io::Result<Access> {
+        if wanted == Access::Buffered {
+            return Ok(wanted);
+        }
+        let path = self.path.join(PROBE);
+        // One that an earlier life left.
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        };
+        gone(self.disk.remove(&path))?;
+        let tried = self.disk.create(&path, Access::Direct);
+        let tried = tried.and_then(|file| file.write_at(&AlignedBytes::zeros(BLOCK_BYTES), 0));
+        gone(self.disk.remove(&path))?;
+        Ok(match tried.map_err(|error| error.kind()) {
+            Err(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Access::Buffered,
+            // Any other trouble is for the log's own files to meet.
+            _ => Access::Direct,
+        })
+    }
+
     /// Bytes held by spare files.
     pub(crate) fn spare_bytes(&self) -> u64 {
         self.lent_bytes + self.spares.iter().map(|spare| spare.bytes).sum::<u64>()
@@ -162,7 +200,7 @@ impl Directory {
         let at = self.spares.iter().position(wanted)?;
         let spare = self.spares.remove(at);
         self.lent_bytes = spare.bytes;
-        Some(Fill::new(Arc::clone(&self.disk), spare.path, spare.bytes))
+        Some(Fill::new(Arc::clone(&self.disk), spare.path, spare.bytes, options.access))
     }
 
     pub(crate) fn take_back(&mut self, fill: Fill, written: bool) {
@@ -275,7 +313,8 @@ impl Directory {
             file.sync_data()?;
             self.disk.rename_new(&spare, &path)?;
             self.disk.sync_directory(&self.path)?;
-            let open = OpenFile { header, path: path.clone(), file: reading };
+            let past_cache = options.past_cache(&self.disk);
+            let open = OpenFile { header, path: path.clone(), file: reading, past_cache };
             Ok(Made { file, lanes, open, written })
         })();
         made.map_err(|error| CreateError::Io("create", error))
@@ -323,76 +362,6 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
     ) || matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
-}
-
-/// A copy of `bytes` whose memory starts on a block boundary, as `O_DIRECT` wants it.
-pub(crate) fn aligned(bytes: &[u8]) -> AlignedBytes {
-    let mut buffer = AlignedBytes::default();
-    buffer.extend(bytes);
-    buffer
-}
-
-/// A growing buffer whose memory starts on a block boundary, without unsafe code: some room before it is left unused.
-#[derive(Default)]
-pub(crate) struct AlignedBytes {
-    memory: Vec<u8>,
-    start: usize,
-    length: usize,
-}
-
-impl AlignedBytes {
-    const BLOCK: usize = crate::limits::BLOCK_BYTES as usize;
-
-    pub(crate) fn len(&self) -> usize {
-        self.length
-    }
-
-    pub(crate) fn clear(&mut self) {
-        self.length = 0;
-    }
-
-    pub(crate) fn extend(&mut self, bytes: &[u8]) {
-        self.reserve(bytes.len());
-        let end = self.start + self.length;
-        self.memory[end..end + bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
-    }
-
-    /// Zeros up to a length that is a multiple of `alignment`.
-    pub(crate) fn pad(&mut self, alignment: u64) {
-        let zeros = self.length.next_multiple_of(alignment as usize) - self.length;
-        self.reserve(zeros);
-        let end = self.start + self.length;
-        self.memory[end..end + zeros].fill(0);
-        self.length += zeros;
-    }
-
-    fn reserve(&mut self, more: usize) {
-        if self.start + self.length + more <= self.memory.len() {
-            return;
-        }
-        let capacity = (self.length + more).max(16 * Self::BLOCK).next_power_of_two();
-        let mut memory = vec![0; capacity + Self::BLOCK];
-        // `align_offset` may decline (usize::MAX) in principle only: then direct writes would be refused by the kernel.
-        let start = memory.as_ptr().align_offset(Self::BLOCK).min(Self::BLOCK);
-        memory[start..start + self.length].copy_from_slice(&self[..]);
-        self.memory = memory;
-        self.start = start;
-    }
-}
-
-impl std::ops::Deref for AlignedBytes {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.memory[self.start..self.start + self.length]
-    }
-}
-
-impl std::ops::DerefMut for AlignedBytes {
-    fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.length]
-    }
 }
 
 /// Opens an existing WAL file for reading.

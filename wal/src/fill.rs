@@ -4,7 +4,8 @@
 //! one into blocks that were written before. So zeros are written ahead of the batches, off the path of acknowledgements:
 //! into spare files by a thread of its own, one after the other, and into the newest file by the writer while it is idle. A
 //! spare that is lent out for this is in nobody else's reach until it is back. Files that were used before are written
-//! already. Zeros go through the page cache, so that appending to a part of a block needs no read.
+//! already. Zeros go the way that batches go: through the page cache, where appending to a part of a block then needs no read,
+//! or past it, where they would only be in the way.
 
 use std::{
     io,
@@ -20,6 +21,7 @@ use std::{
 use varve_common::{Access, Disk};
 
 use crate::{
+    buffer::AlignedBytes,
     errors::Poisoned,
     limits::{BLOCK_BYTES, FILL_BYTES},
     writer::Writer,
@@ -30,17 +32,18 @@ pub(crate) struct Fill {
     disk: Arc<dyn Disk>,
     pub(crate) path: PathBuf,
     pub(crate) bytes: u64,
+    access: Access,
 }
 
 impl Fill {
-    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, bytes: u64) -> Self {
-        Self { disk, path, bytes }
+    pub(crate) fn new(disk: Arc<dyn Disk>, path: PathBuf, bytes: u64, access: Access) -> Self {
+        Self { disk, path, bytes, access }
     }
 
     /// Writes and syncs zeros piece by piece while `go_on` holds; whether the whole file is written.
     fn run(&self, go_on: impl Fn() -> bool) -> io::Result<bool> {
-        let file = self.disk.open(&self.path, Access::Buffered)?;
-        let zeros = vec![0; FILL_BYTES as usize];
+        let file = self.disk.open(&self.path, self.access)?;
+        let zeros = AlignedBytes::zeros(FILL_BYTES);
         let mut position = 0;
         while position < self.bytes {
             if !go_on() {
@@ -48,8 +51,11 @@ impl Fill {
             }
             let piece = FILL_BYTES.min(self.bytes - position);
             file.write_at(&zeros[..piece as usize], position)?;
-            file.sync_data()?;
             position += piece;
+            // Past the page cache nothing gathers, and one sync at the end notes all that is in use now.
+            if self.access == Access::Buffered || position >= self.bytes {
+                file.sync_data()?;
+            }
         }
         Ok(true)
     }
@@ -80,10 +86,7 @@ impl Writer {
         if piece == 0 {
             return Ok(false);
         }
-        // The memory must be aligned for direct access.
-        let mut zeros = crate::files::AlignedBytes::default();
-        zeros.extend(&[0]);
-        zeros.pad(piece);
+        let zeros = AlignedBytes::zeros(piece);
         current.filled = position + piece;
         let more = current.filled < current.header.capacity;
         let result = current.file.write_at(&zeros, position).and_then(|()| current.file.sync_data());

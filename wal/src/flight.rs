@@ -1,23 +1,29 @@
-//! Syncs in flight: while the disk makes one batch durable, the next is written and its sync begun.
+//! Flights: while the disk takes one batch and makes it durable, the next is encoded, and its flight begun.
 //!
 //! ```text
-//! append N   | sync N  (lane 0) ............|        append N+2 | sync N+2 (lane 0) ...
-//!            | append N+1 | sync N+1 (lane 1) ............|
+//! stage N   | write, sync N  (lane 0) ............|        stage N+2 | write, sync N+2 (lane 0) ...
+//!           | stage N+1 | write, sync N+1 (lane 1) ............|
 //! ```
 //! A lane is a descriptor of its own on the newest file, opened before anything was written there. The kernel tells each descriptor
 //! of a lost write once; two syncs at once through one descriptor would share that one error, and the other would
 //! call durable what is not ("errseq", Linux 4.13). So a lane has one sync in flight, and [`Writer::sync`] a descriptor of its own.
 //!
-//! A sync covers all that was written before it began, so what lands in lane 1 vouches for lane 0 too. Whoever acknowledges keeps
-//! the order nevertheless, and stops at the first that failed.
+//! A sync covers all that was written before it began, and it begins only once all that has a place before it is written
+//! (`transit.rs`): so what lands in lane 1 vouches for lane 0 too. Whoever acknowledges keeps the order nevertheless, and stops at
+//! the first that failed.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io,
+    sync::{Arc, Mutex},
+};
 
 use varve_common::{DiskFile, WalPosition};
 
 use crate::{
     errors::{Poisoned, SyncError},
+    files::Shared,
     limits::LANES,
+    transit::Batch,
     writer::Writer,
 };
 
@@ -30,35 +36,44 @@ impl Landed {
         *self.0.lock().expect("no holder of this lock panics")
     }
 
-    fn note(&self, end: WalPosition, result: std::io::Result<()>) -> Result<(), SyncError> {
+    fn note(&self, end: WalPosition, result: Result<(), Poisoned>) -> Result<(), SyncError> {
         let mut landed = self.0.lock().expect("no holder of this lock panics");
         match result {
             Ok(()) => landed.0 = landed.0.max(end),
-            Err(error) => {
-                landed.1.get_or_insert(Poisoned { operation: "fsync", kind: error.kind() });
+            Err(poisoned) => {
+                landed.1.get_or_insert(poisoned);
             }
         }
         landed.1.map_or(Ok(()), |poisoned| Err(poisoned.into()))
     }
 }
 
-/// A sync that has yet to run: it needs no writer, which goes on meanwhile.
+/// Writes and a sync that have yet to run: they need no writer, which goes on meanwhile.
 #[must_use = "nothing is durable before it has run"]
 pub struct Flight {
     file: Arc<dyn DiskFile>,
+    shared: Arc<Shared>,
+    /// What was not in the file when it began.
+    batches: Vec<Arc<Batch>>,
     end: WalPosition,
     landed: Arc<Landed>,
 }
 
 impl Flight {
-    /// Makes durable what was appended before it began. After an error, here or in another flight, nothing ever is again.
+    /// Writes and makes durable what was staged before it began. After an error, here or in another flight, nothing ever is again.
     pub fn run(self) -> Result<(), SyncError> {
-        self.landed.note(self.end, self.file.sync_data())
+        if let Some(poisoned) = self.landed.look().1 {
+            return Err(poisoned.into());
+        }
+        let failed = |operation| move |error: io::Error| Poisoned { operation, kind: error.kind() };
+        let written = self.shared.transit.carry(self.batches, &*self.file).map_err(failed("write"));
+        let result = written.and_then(|()| self.file.sync_data().map_err(failed("fsync")));
+        self.landed.note(self.end, result)
     }
 }
 
 impl Writer {
-    /// Begins a sync of what was appended, in a lane (below [`LANES`]) that has none in flight; none where all is
+    /// Begins a flight of what was staged and appended, in a lane (below [`LANES`]) that has none; none where all is
     /// durable already.
     ///
     /// # Panics
@@ -76,6 +91,8 @@ impl Writer {
         }
         Ok(self.current.as_ref().map(|current| Flight {
             file: Arc::clone(&current.lanes[lane]),
+            shared: Arc::clone(&self.shared),
+            batches: self.shared.transit.batches(),
             end: self.written,
             landed: Arc::clone(&self.landed),
         }))

@@ -28,6 +28,7 @@
 //! The core ([`Writer`], [`Reader`], [`open`]) knows no thread and no clock; [`spawn`] runs it in production, with two batches on their
 //! way to the disk at once ([`Writer::begin_sync`], `worker.rs`).
 
+mod buffer;
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
 mod damage;
@@ -50,6 +51,7 @@ mod scan;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod thread;
+mod transit;
 mod worker;
 mod writer;
 

@@ -18,6 +18,13 @@ pub const RUN_BYTES_MAX: u64 = 64 << 10;
 pub const COALESCE_GAP_BYTES: u64 = 8 << 10;
 /// One read is at most this long, unless one record is longer.
 pub const READ_BYTES_MAX: u64 = 1 << 20;
+/// Reads from this length on use memory again, and go past the cache where they are told to. Such memory is as long as the longest
+/// read, so what holds a shorter one holds at most twice its bytes.
+pub const LONG_READ_BYTES: u64 = READ_BYTES_MAX / 2;
+/// So much of it is kept.
+pub const READ_BUFFERS_KEPT: usize = 4;
+/// A file without an index is read in pieces of this length.
+pub const SCAN_BYTES: u64 = 1 << 20;
 /// The forward rewrite copies about this much per batch.
 pub const REWRITE_BATCH_BYTES: u64 = 1 << 20;
 /// Files below `bytes_max` that entries do not take: what frees space must not need space that is gone. The last of
@@ -45,6 +52,10 @@ pub const FILL_BYTES: u64 = 1 << 20;
 pub const LANES: usize = 2;
 /// A second sync begins beside one in flight only for so much: what it would serve of small batches, the next one serves as well.
 pub const SECOND_SYNC_BYTES: u64 = 256 << 10;
+/// Memory of batches is kept for so many of them, one a lane and one that is being encoded,
+pub const BUFFERS_KEPT: usize = LANES + 1;
+/// and none larger than this. Most batches are smaller.
+pub const BUFFER_BYTES_KEPT: usize = 5 << 20;
 /// The production threads' queue, in bytes; whoever submits beyond it waits.
 pub const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// A production thread writes at most this much per batch.

@@ -1,8 +1,8 @@
 //! What the caller chooses.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
-use varve_common::Access;
+use varve_common::{Access, Disk};
 
 use crate::{
     errors::OpenError,
@@ -18,7 +18,8 @@ pub struct Options {
     pub file_bytes: u64,
     /// What all files together may take. Entries are refused two files earlier than marks.
     pub bytes_max: u64,
-    /// Through the page cache or past it.
+    /// Through the page cache or past it. Past it where the file system takes that (ADR 7): a page of the cache costs more than the
+    /// write, and what was just written is read from memory of our own. Batches are padded to 4 KiB then.
     pub access: Access,
     /// A random number of this start, drawn by the caller: makes salts that nobody who writes records can guess.
     pub salt_seed: u64,
@@ -35,7 +36,7 @@ impl Options {
             directory,
             file_bytes: 64 << 20,
             bytes_max,
-            access: Access::Buffered,
+            access: Access::Direct,
             salt_seed,
             #[cfg(feature = "seeded-bugs")]
             bugs: crate::bugs::Bugs::default(),
@@ -58,6 +59,11 @@ impl Options {
     pub(crate) fn spare_files_max(&self) -> usize {
         let share = self.bytes_max / self.file_bytes / FILES_PER_SPARE;
         share.clamp(*SPARE_FILES.start(), *SPARE_FILES.end()) as usize
+    }
+
+    /// What opens files past the cache, where that is how they are written.
+    pub(crate) fn past_cache(&self, disk: &Arc<dyn Disk>) -> Option<Arc<dyn Disk>> {
+        (self.access == Access::Direct).then(|| Arc::clone(disk))
     }
 
     /// The alignment of batches.

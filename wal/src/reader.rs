@@ -3,7 +3,7 @@
 //! Runs that lie close to each other are read with one call, so that a partition that shares the log with a thousand
 //! others does not pay one call per record. Every record that is read is checked against its CRC.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, codec::Decoder};
@@ -13,14 +13,16 @@ use crate::{
     files::{OpenFile, Shared},
     frame::{BATCH_HEADER_BYTES, BatchHeader, RECORD_HEADER_BYTES, RecordHeader, padded},
     index::{Group, Run},
-    limits::{COALESCE_GAP_BYTES, READ_BYTES_MAX},
+    limits::{BLOCK_BYTES, COALESCE_GAP_BYTES, LONG_READ_BYTES, READ_BYTES_MAX},
     record::{Content, Entry, Kind, decode_entries},
+    transit::lay_over,
 };
 
 /// Reads the log. Cheap to clone; any thread.
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
+    is_one_pass: bool,
 }
 
 /// The log of one group.
@@ -56,10 +58,23 @@ pub(crate) struct Fetch {
 }
 
 impl Fetch {
+    /// Where in its file.
+    fn place(&self) -> u64 {
+        self.position.since(self.file.header.base)
+    }
+
+    fn length(&self) -> u64 {
+        self.end.since(self.position)
+    }
+
+    fn failed(&self, group: GroupId, source: io::Error) -> ReadError {
+        ReadError::Io { group, index: self.runs[0].first_index, source }
+    }
+
     /// Whether most of what is read is of other groups: slices of it would keep all of that.
     fn is_sparse(&self) -> bool {
         let wanted: u64 = self.runs.iter().map(|run| u64::from(run.bytes)).sum();
-        2 * wanted < self.end.since(self.position)
+        2 * wanted < self.length()
     }
 }
 
@@ -69,7 +84,13 @@ fn detached(entry: Entry) -> Entry {
 
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, is_one_pass: false }
+    }
+
+    /// For whoever reads much, once: long reads go past the page cache where writes do. Nobody else finds there what it has read.
+    #[must_use]
+    pub fn one_pass(&self) -> Self {
+        Self { is_one_pass: true, ..self.clone() }
     }
 
     /// Entries from `from` on, about `bytes_max` of data, at least one; none where `from` is just behind the last.
@@ -86,14 +107,15 @@ impl Reader {
         };
         let mut entries = Vec::new();
         let mut bytes = 0;
-        for fetch in fetches {
-            let buffer = match self.load(group, &fetch) {
+        let loaded = packs(&fetches).flat_map(|pack| pack.iter().zip(self.load_pack(group, pack)));
+        for (fetch, buffer) in loaded {
+            let buffer = match buffer {
                 // What is behind is asked for again, and answered then.
                 Err(_) if !entries.is_empty() => return Ok(entries),
                 buffer => buffer?,
             };
             for run in &fetch.runs {
-                let read = self.read_run(group, &fetch, run, &buffer).inspect_err(|error| {
+                let read = self.read_run(group, fetch, run, &buffer).inspect_err(|error| {
                     if let ReadError::Corrupt { index, .. } = error {
                         self.shared.suspect(group, *index);
                     }
@@ -116,13 +138,66 @@ impl Reader {
         Ok(entries)
     }
 
+    /// What several fetches ask for, in memory that they share: one among many partitions has its entries far apart.
+    fn load_pack(&self, group: GroupId, pack: &[Fetch]) -> Vec<Result<Bytes, ReadError>> {
+        if pack.len() == 1 || pack.iter().map(Fetch::length).sum::<u64>() < LONG_READ_BYTES {
+            return pack.iter().map(|fetch| self.load(group, fetch)).collect();
+        }
+        let mut parts: Vec<io::Result<Range<usize>>> = Vec::with_capacity(pack.len());
+        let whole = self.shared.read_buffers.read(|buffer| {
+            let mut at = 0;
+            for fetch in pack {
+                let on_its_way = self.shared.transit.overlapping(fetch.position..fetch.end);
+                let part = &mut buffer[at..at + fetch.length() as usize];
+                let read = fetch.file.file.read_at(part, fetch.place()).map(|read| {
+                    lay_over(&on_its_way, &mut part[..read], fetch.position);
+                    at..at + read
+                });
+                parts.push(read);
+                at += fetch.length() as usize;
+            }
+            Ok(0..at)
+        });
+        let whole = whole.expect("it gives what it was given");
+        let part = |(fetch, part): (&Fetch, io::Result<Range<usize>>)| {
+            part.map(|range| whole.slice(range)).map_err(|source| fetch.failed(group, source))
+        };
+        pack.iter().zip(parts).map(part).collect()
+    }
+
     pub(crate) fn load(&self, group: GroupId, fetch: &Fetch) -> Result<Bytes, ReadError> {
-        let io = |source| ReadError::Io { group, index: fetch.runs[0].first_index, source };
-        let mut buffer = vec![0; fetch.end.since(fetch.position) as usize];
-        let read =
-            fetch.file.file.read_at(&mut buffer, fetch.position.since(fetch.file.header.base)).map_err(io)?;
-        buffer.truncate(read);
-        Ok(buffer.into())
+        let on_its_way = self.shared.transit.overlapping(fetch.position..fetch.end);
+        let length = fetch.length();
+        let read = if (LONG_READ_BYTES..=READ_BYTES_MAX).contains(&length) {
+            self.shared.read_buffers.read(|buffer| {
+                let range = self.read_long(fetch, buffer)?;
+                lay_over(&on_its_way, &mut buffer[range.clone()], fetch.position);
+                Ok(range)
+            })
+        } else {
+            let mut buffer = vec![0; length as usize];
+            fetch.file.file.read_at(&mut buffer, fetch.place()).map(|read| {
+                buffer.truncate(read);
+                lay_over(&on_its_way, &mut buffer, fetch.position);
+                buffer.into()
+            })
+        };
+        read.map_err(|source| fetch.failed(group, source))
+    }
+
+    /// Which part of the buffer holds what was asked for.
+    fn read_long(&self, fetch: &Fetch, buffer: &mut [u8]) -> io::Result<Range<usize>> {
+        let (place, length) = (fetch.place(), fetch.length() as usize);
+        let direct = if self.is_one_pass { fetch.file.past_cache() } else { None };
+        let Some(direct) = direct else {
+            let read = fetch.file.file.read_at(&mut buffer[..length], place)?;
+            return Ok(0..read);
+        };
+        let before = place % BLOCK_BYTES;
+        let whole = (before as usize + length).next_multiple_of(BLOCK_BYTES as usize);
+        let read = direct.read_at(&mut buffer[..whole], place - before)?;
+        let from = (before as usize).min(read);
+        Ok(from..read.min(from + length))
     }
 
     /// The entries of one run out of a buffer that holds it, each record checked.
@@ -266,6 +341,22 @@ impl Reader {
         }
         usage
     }
+}
+
+/// Neighbours that one buffer holds, or one that is alone.
+fn packs(fetches: &[Fetch]) -> impl Iterator<Item = &[Fetch]> {
+    let mut rest = fetches;
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = |fetch: &&Fetch| {
+            bytes += fetch.length();
+            bytes <= READ_BYTES_MAX
+        };
+        let count = rest.iter().take_while(fits).count().max(1).min(rest.len());
+        let (pack, behind) = rest.split_at(count);
+        rest = behind;
+        (!pack.is_empty()).then_some(pack)
+    })
 }
 
 /// Which runs to read for about `bytes_max`, close ones together.

@@ -9,20 +9,20 @@ use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c,
+    Access, Disk, DiskFile, GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, checksum::crc32c,
     disk::read_exact_at,
 };
 
 use crate::{
     errors::{Damage, DamageCause, OpenError},
-    files::{AlignedBytes, Directory, OpenFile, Shared, State, open_for_reading},
+    files::{Directory, OpenFile, Shared, State, open_for_reading},
     frame::{FileHeader, Summary, Trailer, decode_index},
     index::{FileUse, Group, Index, Origin, Place},
     limits::{BLOCK_BYTES, FILE_BYTES_MAX},
     options::Options,
     reader::Reader,
     record::{HardState, SealMark, SnapshotMark},
-    scan::{Found, Scan, Scanned},
+    scan::{Found, Scan, Scanned, load},
     writer::{Chain, Summaries, Writer, close},
 };
 
@@ -39,6 +39,8 @@ pub struct Recovery {
     pub scanned_bytes: u64,
     /// Files found.
     pub files: usize,
+    /// The file system refuses `O_DIRECT`, so this life writes through the page cache.
+    pub buffered_instead: bool,
 }
 
 /// What the log held of one replica. The log itself is read through [`Reader`].
@@ -79,15 +81,22 @@ impl RecoveredGroup {
 }
 
 /// Opens or founds the log in a directory.
-pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Recovery), OpenError> {
+pub fn open(disk: Arc<dyn Disk>, mut options: Options) -> Result<(Writer, Reader, Recovery), OpenError> {
     options.check()?;
     let (directory, names) = Directory::open(Arc::clone(&disk), options.directory.clone())?;
+    let wanted = options.access;
+    options.access = directory.usable(wanted)?;
     let mut opening = Opening {
         index: Index::default(),
         files: BTreeMap::new(),
         chain: Chain::default(),
         suspect: None,
-        recovery: Recovery { files: names.len(), ..Recovery::default() },
+        recovery: Recovery {
+            files: names.len(),
+            buffered_instead: options.access != wanted,
+            ..Recovery::default()
+        },
+        past_cache: options.past_cache(&disk),
         #[cfg(feature = "seeded-bugs")]
         bugs: options.bugs,
     };
@@ -112,7 +121,7 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         #[cfg(feature = "seeded-bugs")]
         crc_ignored: options.bugs.crc_ignored,
     };
-    let shared = Arc::new(Shared { state: state.into(), suspects: Default::default() });
+    let shared = Arc::new(Shared { state: state.into(), ..Shared::default() });
     let reader = Reader::new(Arc::clone(&shared));
     #[allow(unused_mut)]
     let mut writer = Writer {
@@ -127,7 +136,6 @@ pub fn open(disk: Arc<dyn Disk>, options: Options) -> Result<(Writer, Reader, Re
         poisoned: None,
         unreadable: BTreeMap::new(),
         aside_pause: 0,
-        buffer: AlignedBytes::default(),
         #[cfg(feature = "seeded-bugs")]
         queued: Vec::new(),
     };
@@ -175,6 +183,7 @@ struct Opening {
     /// first met later in that session may have lost it.
     suspect: Option<(u64, WalPosition)>,
     recovery: Recovery,
+    past_cache: Option<Arc<dyn Disk>>,
     #[cfg(feature = "seeded-bugs")]
     bugs: crate::bugs::Bugs,
 }
@@ -203,7 +212,15 @@ impl Opening {
             tail = summaries.map(|summaries| Tail { header, path: named.path.clone(), end, summaries });
         }
         self.chain = Chain { sequence: named.sequence, end, next_base: file_end, session: 0 };
-        self.files.insert(header.base, Arc::new(OpenFile { header, path: named.path, file: named.file }));
+        self.files.insert(
+            header.base,
+            Arc::new(OpenFile {
+                header,
+                path: named.path,
+                file: named.file,
+                past_cache: self.past_cache.clone(),
+            }),
+        );
         Ok(tail)
     }
 
@@ -236,11 +253,11 @@ impl Opening {
             return Ok((trailer.end, None));
         }
         let known_end = trailer.map(|(trailer, _)| trailer.end).or(known_end);
-        let mut bytes = vec![0; named.bytes.min(header.capacity) as usize];
-        let read = named.file.read_at(&mut bytes, 0)?;
-        bytes.truncate(read);
-        let bytes = Bytes::from(bytes);
-        self.recovery.scanned_bytes += read as u64;
+        let direct =
+            self.past_cache.as_ref().map(|disk| disk.open(&named.path, Access::Direct)).transpose()?;
+        let file = direct.as_ref().unwrap_or(&named.file);
+        let bytes = load(&**file, named.bytes.min(header.capacity))?;
+        self.recovery.scanned_bytes += bytes.len() as u64;
         #[cfg(feature = "seeded-bugs")]
         let check_crc = !self.bugs.crc_ignored;
         #[cfg(not(feature = "seeded-bugs"))]

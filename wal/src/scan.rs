@@ -5,15 +5,18 @@
 //!                   ^ corruption: those bytes were durable once             ^ never acknowledged, erased
 //! ```
 
+use std::io;
+
 use bytes::Bytes;
-use varve_common::{GroupId, ReplicaId, WalPosition, codec::Decoder};
+use varve_common::{DiskFile, GroupId, ReplicaId, WalPosition, codec::Decoder};
 
 use crate::{
+    buffer::AlignedBytes,
     frame::{
         BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, FileHeader, RECORD_HEADER_BYTES, RecordHeader, Summary,
     },
     index::Place,
-    limits::ALIGNMENT,
+    limits::{ALIGNMENT, BLOCK_BYTES, SCAN_BYTES},
     record::{Content, decode_entries},
 };
 
@@ -26,6 +29,27 @@ pub(crate) enum Found {
     Bad(GroupId, ReplicaId, Place),
     /// Bytes that were durable and belong to nobody knows whom.
     Unattributed(Place),
+}
+
+/// Reads a file piece by piece. Most of a young file is zeros: what is not written to costs no memory.
+pub(crate) fn load(file: &dyn DiskFile, length: u64) -> io::Result<Bytes> {
+    let mut piece = AlignedBytes::zeros(SCAN_BYTES);
+    let zeros = vec![0; piece.len()];
+    let mut bytes = vec![0; length as usize];
+    let mut at = 0;
+    while at < bytes.len() {
+        let wanted = piece.len().min((bytes.len() - at).next_multiple_of(BLOCK_BYTES as usize));
+        let read = file.read_at(&mut piece[..wanted], at as u64)?.min(bytes.len() - at);
+        if piece[..read] != zeros[..read] {
+            bytes[at..at + read].copy_from_slice(&piece[..read]);
+        }
+        at += read;
+        if read < wanted {
+            break;
+        }
+    }
+    bytes.truncate(at);
+    Ok(bytes.into())
 }
 
 /// A file's bytes, with what is known about them.

@@ -167,7 +167,7 @@ impl Core {
         batch.iter_mut().for_each(|request| self.writer.drop_of_damaged(&mut request.records));
         let all: Vec<GroupRecord> =
             batch.iter().flat_map(|request| request.records.iter().cloned()).collect();
-        let requests = match self.writer.append(&all) {
+        let requests = match self.writer.stage(&all) {
             Ok(_) => batch,
             Err(AppendError::Failed(poisoned)) => return self.keep(batch, poisoned),
             Err(AppendError::Full(_) | AppendError::Invalid { .. }) => self.one_by_one(batch, gate)?,
@@ -205,7 +205,7 @@ impl Core {
                 self.parked.push_back(request);
                 continue;
             }
-            match self.writer.append(&request.records) {
+            match self.writer.stage(&request.records) {
                 Ok(_) => written.push(request),
                 Err(AppendError::Full(_)) => {
                     blocked.extend(request.records.iter().map(|record| record.group));

@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, io, sync::Arc};
 use varve_common::{DiskFile, GroupId, WalPosition, checksum::crc32c};
 
 use crate::{
+    buffer::aligned,
     draft::{Draft, draft, encode_batch},
     errors::{AppendError, Poisoned, SyncError},
-    files::{AlignedBytes, Class, CreateError, Directory, Made, OpenFile, Shared, aligned},
+    files::{Class, CreateError, Directory, Made, OpenFile, Shared},
     flight::Landed,
     frame::{BATCH_HEADER_BYTES, FileHeader, Summary, Trailer, encode_index},
     index::{FileUse, Origin},
@@ -26,14 +27,13 @@ pub struct Writer {
     /// All below is durable; what landed may be more.
     pub(crate) synced: WalPosition,
     pub(crate) landed: Arc<Landed>,
-    /// All below was written.
+    /// All below was written, or is on its way to its file (`transit.rs`).
     pub(crate) written: WalPosition,
     pub(crate) poisoned: Option<Poisoned>,
     /// How often the forward rewrite was not given a place.
     pub(crate) unreadable: BTreeMap<WalPosition, u32>,
     /// Rounds until setting aside is tried again.
     pub(crate) aside_pause: u32,
-    pub(crate) buffer: AlignedBytes,
     #[cfg(feature = "seeded-bugs")]
     pub(crate) queued: Vec<Draft<'static>>,
 }
@@ -116,6 +116,13 @@ impl Writer {
     /// Writes all records as one batch; durable after the next [`Writer::sync`]. Returns where the batch ends. After
     /// [`AppendError::Full`] and [`AppendError::Invalid`] nothing has changed.
     pub fn append(&mut self, records: &[GroupRecord]) -> Result<WalPosition, AppendError> {
+        let end = self.stage(records)?;
+        self.write_out()?;
+        Ok(end)
+    }
+
+    /// Like [`Writer::append`], but leaves the write to the next sync or [`Flight`](crate::Flight). Readers see the records at once.
+    pub fn stage(&mut self, records: &[GroupRecord]) -> Result<WalPosition, AppendError> {
         self.check()?;
         let shared = Arc::clone(&self.shared);
         #[allow(unused_mut)]
@@ -128,7 +135,7 @@ impl Writer {
             return Ok(self.written);
         }
         let entries = drafts.iter().any(|draft| matches!(draft.content, Content::Entries(_)));
-        self.write(&drafts, if entries { Class::Entries } else { Class::Reserve })
+        self.place(&drafts, if entries { Class::Entries } else { Class::Reserve })
     }
 
     /// Makes all that was appended durable. After an error nothing ever is again.
@@ -137,6 +144,7 @@ impl Writer {
         if self.synced_position() == self.written {
             return Ok(());
         }
+        self.write_out()?;
         #[cfg(feature = "seeded-bugs")]
         if self.options.bugs.ack_before_fsync {
             self.synced = self.written;
@@ -192,8 +200,22 @@ impl Writer {
         })
     }
 
+    /// Sees to it that all that has a place is in the file.
+    fn write_out(&mut self) -> Result<(), Poisoned> {
+        let Some(current) = &self.current else { return Ok(()) };
+        let result = self.shared.transit.carry(self.shared.transit.batches(), &*current.file);
+        self.done("write", result)
+    }
+
     /// Writes one batch of drafts, in a new file if the current one has no room.
     pub(crate) fn write(&mut self, drafts: &[Draft<'_>], class: Class) -> Result<WalPosition, AppendError> {
+        let end = self.place(drafts, class)?;
+        self.write_out()?;
+        Ok(end)
+    }
+
+    /// Encodes one batch of drafts at its place, in a new file if the current one has no room.
+    fn place(&mut self, drafts: &[Draft<'_>], class: Class) -> Result<WalPosition, AppendError> {
         let alignment = self.options.alignment();
         let records: u64 = drafts.iter().map(Draft::bytes).sum();
         let batch_bytes = (BATCH_HEADER_BYTES as u64 + records).next_multiple_of(alignment);
@@ -208,16 +230,16 @@ impl Writer {
         let synced = self.synced_position();
         let Some(current) = &mut self.current else { unreachable!("make_room leaves a current file") };
         let (salt, position) = (current.header.salt, current.end);
-        let summaries = encode_batch(drafts, salt, position, synced, &mut self.buffer);
-        self.buffer.pad(alignment);
-        let result = current.file.write_at(&self.buffer, position.since(current.header.base));
-        let end = position.plus(self.buffer.len() as u64);
+        let mut bytes = self.shared.transit.buffer();
+        let summaries = encode_batch(drafts, salt, position, synced, &mut bytes);
+        bytes.pad(alignment);
+        let end = position.plus(bytes.len() as u64);
+        // Before the index knows of it: a reader looks here first.
+        self.shared.transit.push(position, position.since(current.header.base), bytes);
         current.end = end;
         current.settled = false;
         self.written = end;
         self.chain.end = end;
-        self.done("write", result)?;
-        let Some(current) = &mut self.current else { unreachable!("nothing took it away") };
         let mut state = self.shared.write();
         for (summary, draft) in summaries.into_iter().zip(drafts) {
             state.index.apply(&summary, Origin::Live);

@@ -13,7 +13,7 @@ use common::*;
 use varve_common::{Access, Disk, GroupId, LogIndex, Offset, Term};
 use varve_wal::{
     AppendError, DamageCause, Failure, Full, NativeDisk, Options, ReadError, Record,
-    limits::{SECOND_SYNC_BYTES, SPARE_FILES, SPARES_QUIET_ROUNDS},
+    limits::{SPARE_FILES, SPARES_QUIET_ROUNDS},
     open, spawn,
     testing::{Injected, MemoryDisk, disk_conformance},
 };
@@ -423,78 +423,6 @@ fn w4_after_a_failure_everything_that_waits_and_everything_later_fails() {
         assert!(matches!(receive.recv().unwrap(), Err(Failure::Failed(_))));
     }
     assert_ne!(handle.shutdown().unwrap_err().kind, ErrorKind::NotFound);
-}
-
-/// A log over a disk whose syncs are held, with two batches on their way: what each is told comes with its number.
-fn two_in_flight(disk: &MemoryDisk) -> (held::Hand, varve_wal::Handle, mpsc::Receiver<(u64, bool)>) {
-    let (held_disk, hand) = held::HeldDisk::new(disk.clone());
-    let (mut writer, _, _) = open(Arc::new(held_disk), options(1)).unwrap();
-    put(&mut writer, &[hard_state(9, 1, 0)]);
-    let handle = spawn(writer).unwrap();
-    let (send, told) = mpsc::channel();
-    hand.holding(true);
-    for group in 0..2 {
-        let send = send.clone();
-        let on_done =
-            Box::new(move |result: Result<(), Failure>| send.send((group, result.is_ok())).unwrap());
-        handle.submit(vec![entries(group + 1, 1..2, 1, SECOND_SYNC_BYTES as usize)], on_done);
-        assert_eq!(hand.begun(), group);
-    }
-    (hand, handle, told)
-}
-
-#[test]
-fn w1_two_batches_are_on_their_way_at_once_and_are_answered_in_their_order() {
-    let disk = MemoryDisk::default();
-    let (hand, handle, told) = two_in_flight(&disk);
-    hand.let_go(1, true);
-    assert_eq!(told.recv_timeout(Duration::from_millis(100)), Err(mpsc::RecvTimeoutError::Timeout));
-    hand.let_go(0, true);
-    assert_eq!([told.recv().unwrap(), told.recv().unwrap()], [(0, true), (1, true)]);
-    hand.holding(false);
-    handle.shutdown().unwrap();
-    let (_, _, recovery) = start(&disk.power_cut(1), 2);
-    assert_eq!((last(&recovery, 1), last(&recovery, 2)), (1, 1));
-}
-
-#[test]
-fn small_batches_wait_for_the_sync_in_flight_and_share_the_next() {
-    let (held_disk, hand) = held::HeldDisk::new(MemoryDisk::default());
-    let (writer, _, _) = open(Arc::new(held_disk), options(1)).unwrap();
-    let handle = spawn(writer).unwrap();
-    let (send, told) = mpsc::channel();
-    hand.holding(true);
-    let submit = |group| {
-        let send = send.clone();
-        handle.submit(vec![entries(group, 1..2, 1, 100)], Box::new(move |_| send.send(group).unwrap()));
-    };
-    submit(1);
-    assert_eq!(hand.begun(), 0);
-    (2..10).for_each(submit);
-    hand.let_go(0, true);
-    assert_eq!((told.recv().unwrap(), hand.begun()), (1, 1));
-    hand.let_go(1, true);
-    (2..10).for_each(|group| assert_eq!(told.recv().unwrap(), group));
-    hand.holding(false);
-    handle.shutdown().unwrap();
-}
-
-#[test]
-fn w4_a_sync_that_fails_fails_the_batch_in_the_other_lane_too() {
-    for (good, bad) in [(1, 0), (0, 1)] {
-        let (hand, handle, told) = two_in_flight(&MemoryDisk::default());
-        hand.let_go(bad, false);
-        // The one in front may have been durable before; it is never behind one that is not.
-        hand.let_go(good, true);
-        let answers: Vec<(u64, bool)> = vec![told.recv().unwrap(), told.recv().unwrap()];
-        assert!(answers.contains(&(bad, false)), "{answers:?}");
-        assert!(good == 0 || answers.contains(&(good, false)), "{answers:?}");
-        hand.holding(false);
-        let (send, later) = mpsc::channel();
-        handle.submit(vec![hard_state(9, 2, 0)], Box::new(move |result| send.send(result).unwrap()));
-        assert!(matches!(later.recv().unwrap(), Err(Failure::Failed(_))));
-        handle.shutdown().unwrap_err();
-    }
 }
 
 #[test]

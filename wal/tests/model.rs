@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use common::{all, entry, options, record, replica, start};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use varve_common::{GroupId, LogIndex, Offset, Term};
+use varve_common::{GroupId, LogIndex, Offset, Term, WalPosition};
 use varve_wal::{
     AppendError, Entry, Flight, GroupRecord, HardState, Options, Reader, Record, Recovery, SealMark, Writer,
     limits, open,
@@ -35,21 +35,18 @@ type Model = BTreeMap<u64, Group>;
 struct Run {
     random: ChaCha8Rng,
     model: Model,
-    /// The model after each batch since (and with) the last sync.
-    possible: Vec<Model>,
-    /// How many batches came before the first of them.
-    before: usize,
-    /// Syncs in flight, one a lane, and how many batches were there when they began.
-    flights: [Option<(Flight, usize)>; limits::LANES],
+    /// The model after each batch since (and with) the last that is durable, and where that batch ends.
+    possible: Vec<(WalPosition, Model)>,
+    /// One a lane, begun and not run.
+    flights: [Option<Flight>; limits::LANES],
     incarnations: BTreeMap<u64, u64>,
 }
 
 impl Run {
-    /// The state with this number is durable: none before it is seen again.
-    fn settled(&mut self, state: usize) {
-        let gone = state.saturating_sub(self.before);
-        self.possible.drain(..gone);
-        self.before += gone;
+    /// All below is durable: no state before that is seen again.
+    fn settled(&mut self, synced: WalPosition) {
+        let durable = self.possible.iter().rposition(|(end, _)| *end <= synced);
+        self.possible.drain(..durable.unwrap_or(0));
     }
 
     fn batch(&mut self) -> Vec<GroupRecord> {
@@ -163,8 +160,7 @@ fn run(seed: u64, change: impl Fn(&mut Options)) -> Result<(), String> {
     let mut run = Run {
         random,
         model: Model::new(),
-        possible: vec![Model::new()],
-        before: 0,
+        possible: vec![(WalPosition::default(), Model::new())],
         flights: Default::default(),
         incarnations: BTreeMap::new(),
     };
@@ -179,16 +175,16 @@ fn run(seed: u64, change: impl Fn(&mut Options)) -> Result<(), String> {
             .map_err(|_| format!("seed {seed}: damage"))?;
         // A batch is atomic: the log is exactly as it was after one of the batches since the last sync. A group that
         // got no effective record yet is not there.
-        let Some(state) = run.possible.iter().find(|model| same(model, &found)) else {
+        let Some(state) = run.possible.iter().map(|(_, model)| model).find(|model| same(model, &found))
+        else {
             return Err(format!(
                 "seed {seed} life {life}: found {:#?}\nnot in {:#?}",
                 brief(&found),
-                run.possible.iter().map(brief).collect::<Vec<_>>()
+                run.possible.iter().map(|(_, model)| brief(model)).collect::<Vec<_>>()
             ));
         };
         run.model = state.clone();
-        run.settled(run.before + run.possible.len() - 1);
-        run.possible = vec![run.model.clone()];
+        run.possible = vec![(WalPosition::default(), run.model.clone())];
         run.flights = Default::default();
         let cut_at = disk.operations() + run.random.random_range(1..150);
         disk.inject(cut_at, Injected::Eio);
@@ -241,31 +237,25 @@ fn work(run: &mut Run, writer: &mut Writer, reader: &Reader) -> Result<(), Appen
     for _ in 0..run.random.random_range(10..120) {
         let before = run.model.clone();
         let batch = run.batch();
-        let result = writer.append(&batch);
+        let result = if run.random.random_bool(0.5) { writer.append(&batch) } else { writer.stage(&batch) };
         // Even a failed write may be there after the cut.
-        run.possible.push(run.model.clone());
+        let end = result.as_ref().map_or(WalPosition(u64::MAX), |end| *end);
+        run.possible.push((end, run.model.clone()));
         if let Err(AppendError::Invalid { what, .. }) = &result {
             panic!("{what}: {batch:?} {:?}", brief(&before));
         }
         result?;
         if run.random.random_bool(0.4) {
             writer.sync().map_err(|error| error.0)?;
-            run.settled(run.before + run.possible.len() - 1);
         }
         if run.random.random_bool(0.5) {
             let lane = run.random.random_range(0..limits::LANES);
             match run.flights[lane].take() {
-                Some((flight, state)) => {
-                    flight.run().map_err(|error| error.0)?;
-                    run.settled(state);
-                }
-                None => {
-                    let flight = writer.begin_sync(lane).map_err(|error| error.0)?;
-                    let state = run.before + run.possible.len() - 1;
-                    run.flights[lane] = flight.map(|flight| (flight, state));
-                }
+                Some(flight) => flight.run().map_err(|error| error.0)?,
+                None => run.flights[lane] = writer.begin_sync(lane).map_err(|error| error.0)?,
             }
         }
+        run.settled(writer.synced_position());
         if run.random.random_bool(0.3) {
             writer.settle()?;
         }

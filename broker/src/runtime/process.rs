@@ -318,6 +318,9 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         varve_wal::Options::new(base.layout.wal.clone(), bytes_max, base.entropy.next_u64());
     wal_options.file_bytes = pressure::file_bytes(base.config.wal_file_bytes, bytes_max);
     let (writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), wal_options)?;
+    if recovery.buffered_instead {
+        tracing::info!("the file system refuses O_DIRECT: the log is written through the page cache");
+    }
     let recovered = banner::Recovered::of(&recovery);
     let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
     remove_leftovers(&local, &recovery).map_err(system("remove leftovers of sealing"))?;

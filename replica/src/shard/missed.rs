@@ -39,7 +39,14 @@ impl Missed {
 
     /// A batch of a producer that the partition does not know was refused, or may be lost.
     pub(super) fn note(&mut self, producer_id: i64, epoch: i16, sequence: i32) {
-        if self.firsts.get(&producer_id).is_some_and(|first| first.epoch >= epoch) {
+        if let Some(first) = self.firsts.get_mut(&producer_id)
+            && first.epoch >= epoch
+            && self.now.since(first.since) < PATIENCE
+        {
+            // After a failover the second may be refused before the first has come.
+            if first.epoch == epoch && is_behind(first.sequence, sequence) {
+                first.sequence = sequence;
+            }
             return;
         }
         if self.firsts.len() >= MISSED_PRODUCERS_MAX {
@@ -56,8 +63,8 @@ impl Missed {
     /// The sequence that must come before this batch of a producer that the partition does not know.
     pub(super) fn due(&self, meta: &BatchMeta) -> Option<i32> {
         match self.firsts.get(&meta.producer_id) {
-            Some(first) if first.epoch == meta.producer_epoch => {
-                (first.sequence != meta.base_sequence).then_some(first.sequence)
+            Some(first) if first.epoch == meta.producer_epoch && self.now.since(first.since) < PATIENCE => {
+                is_behind(meta.base_sequence, first.sequence).then_some(first.sequence)
             }
             _ if self.strict_until.is_some_and(|until| self.now < until) => {
                 (meta.base_sequence != 0).then_some(0)
@@ -70,6 +77,12 @@ impl Missed {
     pub(super) fn forget(&mut self, producer_id: i64) {
         self.firsts.remove(&producer_id);
     }
+}
+
+/// Whether a sequence comes later than another; they begin again at 0 behind the largest.
+const fn is_behind(later: i32, earlier: i32) -> bool {
+    let distance = later.wrapping_sub(earlier) & i32::MAX;
+    distance > 0 && distance < i32::MAX / 2
 }
 
 #[cfg(test)]
@@ -103,6 +116,22 @@ mod tests {
         assert_eq!(missed.due(&meta(8, 0, 5)), None);
         missed.forget(7);
         assert_eq!(missed.due(&meta(7, 0, 5)), None);
+    }
+
+    #[test]
+    fn what_comes_before_a_refused_batch_is_a_beginning() {
+        let mut missed = Missed::default();
+        missed.note(7, 0, 3);
+        assert_eq!(missed.due(&meta(7, 0, 0)), None);
+        // Refused as well: now that one is due.
+        missed.note(7, 0, 0);
+        assert_eq!(missed.due(&meta(7, 0, 3)), Some(0));
+        missed.note(8, 0, i32::MAX - 1);
+        assert_eq!(missed.due(&meta(8, 0, 1)), Some(i32::MAX - 1));
+        missed.set_now(Monotonic(PATIENCE));
+        assert_eq!(missed.due(&meta(7, 0, 3)), None);
+        missed.note(7, 0, 5);
+        assert_eq!(missed.due(&meta(7, 0, 6)), Some(5));
     }
 
     #[test]

@@ -155,7 +155,7 @@ fn row_15_a_log_that_cannot_be_read_is_passed_over_where_a_colder_place_holds_th
     let roll = node.roll();
     node.forget_tail();
     let wal_file = node.disk_file();
-    node.disk.overwrite(&wal_file, 4096, &[0xee; 3000]);
+    node.disk.overwrite(&wal_file, 4096, &[0xee; 3 * 4096]);
     let error = read(&node, 2).unwrap_err();
     assert!(matches!(error, ReadError::Wal(_)), "{error}");
     let mut good = Node::new();

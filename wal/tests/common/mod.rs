@@ -6,7 +6,7 @@ pub mod held;
 use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
-use varve_common::{GroupId, LogIndex, NodeId, Offset, ReplicaId, Term};
+use varve_common::{Access, GroupId, LogIndex, NodeId, Offset, ReplicaId, Term};
 use varve_wal::{
     Entry, GroupRecord, HardState, Options, Reader, Record, Recovery, Writer, open, testing::MemoryDisk,
 };
@@ -16,6 +16,8 @@ pub const FILE: u64 = 64 << 10;
 pub fn options(seed: u64) -> Options {
     let mut options = Options::new(PathBuf::from("/wal"), 64 * FILE, seed);
     options.file_bytes = FILE;
+    // Places in files are simpler so; what production does is said where it matters.
+    options.access = Access::Buffered;
     options
 }
 
