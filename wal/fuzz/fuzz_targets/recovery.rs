@@ -1,4 +1,4 @@
-//! Fuzz target 15: recovery from arbitrary bytes never panics (the plain test is `fuzz_15_…` in tests/faults.rs).
+//! Fuzz target 15: recovery from arbitrary bytes never panics (plain tests: tests/corpus.rs, and `fuzz_15_…` in tests/faults.rs).
 #![no_main]
 
 use std::{path::Path, sync::Arc};
