@@ -35,13 +35,32 @@ pub struct Outcome {
     pub lines: Vec<String>,
 }
 
+/// What a run is given beside its seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    /// A seeded bug.
+    pub bug: Option<Bug>,
+    /// How many files the log of each node may take; `None` for what the seed says.
+    pub log_files: Option<u64>,
+}
+
 /// Runs a seed with so many nodes.
 #[must_use]
 pub fn run(seed: u64, nodes: u32, bug: Option<Bug>, trace: Trace) -> Outcome {
+    run_as(seed, nodes, Setup { bug, ..Setup::default() }, trace)
+}
+
+/// The same, not in all as the seed says.
+#[must_use]
+pub fn run_as(seed: u64, nodes: u32, setup: Setup, trace: Trace) -> Outcome {
+    let Setup { bug, log_files } = setup;
     Bug::plant(bug);
     let mut world = World::new(seed, nodes, trace);
     if seed.is_multiple_of(4) {
         world = world.keeping_logs();
+    }
+    if let Some(files) = log_files {
+        world.plan.wal_bytes_max = files * world.plan.wal_file_bytes;
     }
     world.bug = bug;
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| world.run()));

@@ -63,6 +63,11 @@ impl Truth {
                 continue;
             }
             let durable = machine.model.durable.0.get(&group);
+            // A checkpoint takes the place of a log that does not hold its last entry. Until that is durable the log is still
+            // there, and may hold what nobody else ever did.
+            let (truncated, term) = replica.truncated;
+            let held = durable.and_then(|durable| durable.entries.get(&truncated));
+            let first = if held.is_some_and(|entry| entry.term == term) { first } else { first.max(truncated) };
             for index in first.0 + 1..=replica.applied.0 {
                 let entry = durable.and_then(|durable| durable.entries.get(&LogIndex(index)));
                 let Some(entry) = entry else {
