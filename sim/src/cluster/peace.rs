@@ -63,7 +63,7 @@ impl World {
                 return Ok(());
             }
         }
-        Err(violation("L", "the cluster never comes to rest"))
+        Err(violation("L", format!("the cluster never comes to rest: {}", self.describe())))
     }
 
     /// A tick, and all that follows from it.
@@ -137,8 +137,10 @@ impl World {
                 continue;
             };
             lines.push(format!(
-                "{}: {} tasks, {} readers, log {} of {} bytes, parked {}, pressed {:?}",
+                "{}: dead {}, quiet {}, {} tasks, {} readers, log {} of {} bytes, parked {}, pressed {:?}",
                 machine.id,
+                machine.disk.is_dead(),
+                node.log_is_quiet(),
                 node.executor.len(),
                 node.reading,
                 node.reader.bytes(),

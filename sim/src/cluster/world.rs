@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_broker::driver::Event;
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset};
 use varve_objects::testing::MemoryStore;
-use varve_replica::{Input, PartitionView, Refusal, Reply, Ticket};
+use varve_replica::{Input, PartitionView, PeerInput, Refusal, Reply, Ticket};
 
 use super::{
     bugs::Bug,
@@ -342,8 +342,11 @@ impl World {
 
     /// A frame arrives somewhere.
     pub fn arrive(&mut self, arrival: Arrival) -> Checked {
-        let Arrival { to, input, .. } = arrival;
+        let Arrival { from, to, input } = arrival;
         self.counts.delivered += 1;
+        if let PeerInput::Message { envelope, .. } = &input {
+            self.trace.note(format_args!("{from} to {to}: {} {}", envelope.group, envelope.message));
+        }
         self.turn(to, input)
     }
 
