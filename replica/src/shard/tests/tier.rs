@@ -85,7 +85,7 @@ fn what_is_proposed_is_not_proposed_again_before_it_is_applied() {
     assert_eq!(ask(&mut node, &[announce(1, &first), announce(2, &second)]), 2);
     assert_eq!(node.status().intents.len(), 2);
     node.act(Action::Upload { uid: 1 });
-    node.done(JobOutcome::UploadFailed { uid: 1, why: "gone".into() });
+    node.done(JobOutcome::UploadFailed { uid: 1, stall: Stall::NoAnswer, why: "gone".into() });
     assert_eq!(ask(&mut node, &[Action::Expire { uids: vec![1] }]), 1);
     assert_eq!(node.status().intents.len(), 1);
 }
