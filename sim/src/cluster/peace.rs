@@ -175,7 +175,7 @@ impl World {
             }
         }
         self.elect()?;
-        for _ in 0..PATIENCE {
+        for _ in 0..PATIENCE_WITH_STORE {
             (0..20).try_for_each(|_| self.ask().map(|_| ()))?;
             self.round()?;
             if self.is_together() {

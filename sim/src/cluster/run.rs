@@ -56,11 +56,10 @@ pub fn run_as(seed: u64, nodes: u32, setup: Setup, trace: Trace) -> Outcome {
     let Setup { bug, log_files } = setup;
     Bug::plant(bug);
     let mut world = World::new(seed, nodes, trace);
-    if seed.is_multiple_of(4) {
-        world = world.keeping_logs();
-    }
     if let Some(files) = log_files {
         world.plan.wal_bytes_max = files * world.plan.wal_file_bytes;
+    } else if seed.is_multiple_of(4) {
+        world = world.keeping_logs();
     }
     world.bug = bug;
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| world.run()));
@@ -170,8 +169,8 @@ impl World {
 
     /// A disk fills, or somebody makes room.
     fn fill_or_free(&mut self, id: NodeId) {
-        let Self { machines, random, .. } = self;
-        if random.random_bool(0.3) {
+        let Self { machines, random, plan, .. } = self;
+        if plan.full_disks > 0 && random.random_bool(0.3) {
             machines.get_mut(&id).expect("machines are never taken away").fill(random);
         } else {
             machines.values_mut().for_each(|machine| machine.disk.resize(DISK_BYTES));

@@ -67,7 +67,8 @@ impl Truth {
             // there, and may hold what nobody else ever did.
             let (truncated, term) = replica.truncated;
             let held = durable.and_then(|durable| durable.entries.get(&truncated));
-            let first = if held.is_some_and(|entry| entry.term == term) { first } else { first.max(truncated) };
+            let first =
+                if held.is_some_and(|entry| entry.term == term) { first } else { first.max(truncated) };
             for index in first.0 + 1..=replica.applied.0 {
                 let entry = durable.and_then(|durable| durable.entries.get(&LogIndex(index)));
                 let Some(entry) = entry else {

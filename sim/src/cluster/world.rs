@@ -26,6 +26,9 @@ use crate::{
     violation::{Checked, violation},
 };
 
+/// How many files the log of each node may take: with few it is short of room again and again.
+const LOG_FILES: [u64; 3] = [10, 16, 64];
+
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -98,10 +101,16 @@ impl World {
         let clock = SimClock::default();
         let ids: Vec<NodeId> = (1..=nodes).filter_map(NodeId::new).collect();
         let plan = Plan::of(seed, Length::Short);
-        // Whoever lags behind a log that was cut is sent to the bucket, so records are there. A follower takes in what comes,
-        // whatever room its log has, so that is not short of it.
-        let wal_bytes_max = 64 * plan.wal_file_bytes;
-        let plan = Plan { store: StoreKind::Remote, zombies: 0, tiered: Some(true), wal_bytes_max, ..plan };
+        // Whoever lags behind a log that was cut is sent to the bucket, so records are there.
+        let wal_bytes_max = LOG_FILES[(seed % 3) as usize] * plan.wal_file_bytes;
+        let plan = Plan {
+            store: StoreKind::Remote,
+            zombies: 0,
+            full_disks: 30,
+            tiered: Some(true),
+            wal_bytes_max,
+            ..plan
+        };
         Self {
             random: ChaCha8Rng::seed_from_u64(seed ^ 0x636c_7573),
             remote: remote_store(seed, &clock),
@@ -122,10 +131,11 @@ impl World {
         }
     }
 
-    /// No log is cut: whoever lags is served from it. Topics tier or not.
+    /// No log is cut, and no disk fills: whoever lags is served from it. Topics tier or not.
     #[must_use]
     pub fn keeping_logs(mut self) -> Self {
         self.plan.tiered = None;
+        self.plan.full_disks = 0;
         self.plan.wal_bytes_max = 512 * self.plan.wal_file_bytes;
         self
     }
