@@ -1,5 +1,7 @@
 //! Messages between replicas, and the envelope in which they cross the network.
 
+use std::fmt;
+
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
 use raft::eraftpb;
@@ -37,6 +39,21 @@ impl Message {
     #[must_use]
     pub fn payload_bytes(&self) -> usize {
         self.0.entries.iter().map(|entry| entry.data.len()).sum()
+    }
+}
+
+/// For traces: what it says, without its payload.
+impl fmt::Display for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = &self.0;
+        let (kind, term) = (message.get_msg_type(), message.term);
+        write!(f, "{kind:?} in {term}: {}/{}", message.index, message.log_term)?;
+        write!(f, " +{} commit {}", message.entries.len(), message.commit)?;
+        match (message.reject, message.get_snapshot().get_metadata().index) {
+            (true, _) => write!(f, " rejects, hints {}", message.reject_hint),
+            (_, 0) => Ok(()),
+            (_, index) => write!(f, " snapshot {index}"),
+        }
     }
 }
 

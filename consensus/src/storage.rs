@@ -109,6 +109,11 @@ impl TailStorage {
         self.wanted.get_mut().clear();
     }
 
+    /// The driver forgets who wants one when the leader changes: it is told anew.
+    pub(crate) fn forget_snapshots_wanted(&mut self) {
+        self.wanted.get_mut().clear();
+    }
+
     pub(crate) fn has_snapshots_wanted(&self) -> bool {
         self.wanted.borrow().iter().any(|(_, told)| !told)
     }

@@ -1,10 +1,11 @@
-//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--bug NAME] [--trace]`.
+//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--nodes 3 [--log-files 24]] [--bug NAME] [--trace]`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use varve_sim::{
     bugs::Bug,
+    cluster,
     plan::Length,
     run::{Outcome, run},
     trace::Trace,
@@ -19,6 +20,12 @@ struct Arguments {
     /// Longer lives, and more of them.
     #[arg(long)]
     long: bool,
+    /// A cluster of so many nodes; 1 is a node alone.
+    #[arg(long, default_value = "1")]
+    nodes: u32,
+    /// How many files the log of each node of a cluster may take, whatever the seed says.
+    #[arg(long)]
+    log_files: Option<u64>,
     /// Seeds a bug; the run succeeds when some seed finds it.
     #[arg(long)]
     bug: Option<String>,
@@ -40,6 +47,21 @@ fn report(outcome: &Outcome) {
     println!("seed {:>6} hash {:016x} {:?} {verdict}", outcome.seed, outcome.hash, outcome.counts);
 }
 
+fn run_clusters(seeds: std::ops::Range<u64>, arguments: &Arguments) -> ExitCode {
+    let mut found = 0_u64;
+    for seed in seeds {
+        let trace = if arguments.trace { Trace::verbose() } else { Trace::default() };
+        let setup = cluster::run::Setup { log_files: arguments.log_files, ..Default::default() };
+        let outcome = cluster::run::run_as(seed, arguments.nodes, setup, trace);
+        found += u64::from(outcome.violation.is_some());
+        outcome.lines.iter().for_each(|line| println!("{line}"));
+        let verdict = outcome.violation.as_ref().map_or("ok".to_owned(), ToString::to_string);
+        println!("seed {seed:>6} hash {:016x} {:?} {verdict}", outcome.hash, outcome.counts);
+    }
+    println!("{found} seeds with a violation");
+    if found > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let Some(seeds) = parse_seeds(&arguments.seeds) else {
@@ -53,6 +75,9 @@ fn main() -> ExitCode {
         }
         bug => bug.flatten(),
     };
+    if arguments.nodes > 1 {
+        return run_clusters(seeds, &arguments);
+    }
     let length = if arguments.long { Length::Long } else { Length::Short };
     let mut found = 0_u64;
     for seed in seeds {

@@ -78,14 +78,18 @@ struct Piece {
 }
 
 impl Writer {
-    /// Drops entries and hard states of damaged replicas: they waited for room when their owner gave the replica up, and
-    /// nobody is told of them any more.
+    /// Drops entries and hard states of damaged replicas, and all of destroyed ones: they waited for room when their owner gave
+    /// the replica up, and nobody is told of them any more. What others wrote in the same batch stays.
     pub fn drop_of_damaged(&self, records: &mut Vec<GroupRecord>) {
         let state = self.shared.read();
-        if state.index.hurt.is_empty() {
+        if state.index.hurt.is_empty() && state.index.destroyed.is_empty() {
             return;
         }
         records.retain(|record| {
+            let destroyed = state.index.destroyed.get(&record.group);
+            if destroyed.is_some_and(|(destroyed, _)| record.replica <= *destroyed) {
+                return false;
+            }
             let known = state.index.groups.get(&record.group);
             let damaged =
                 known.is_some_and(|known| known.replica == record.replica && known.damage.is_some());

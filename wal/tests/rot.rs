@@ -162,6 +162,19 @@ fn what_a_damaged_group_had_cut_before_keeps_no_file() {
     assert_eq!(reader.bounds(GroupId(1)).unwrap().truncated.0, LogIndex(2));
 }
 
+/// A mark overtakes what waits for room. Refused as a whole, the batch would take others' entries with it.
+#[test]
+fn what_waited_for_room_when_its_replica_was_destroyed_is_dropped() {
+    let (mut writer, _, _) = start(&MemoryDisk::default(), 1);
+    put(&mut writer, &[entries(1, 1..5, 1, 9), entries(2, 1..5, 1, 9)]);
+    put(&mut writer, &[record(1, Record::Destroyed)]);
+    let mut waited = vec![hard_state(1, 4, 0), entries(1, 5..6, 1, 9), entries(2, 5..6, 1, 9)];
+    assert!(matches!(writer.append(&waited), Err(AppendError::Invalid { group: GroupId(1), .. })));
+    writer.drop_of_damaged(&mut waited);
+    assert_eq!(waited, [entries(2, 5..6, 1, 9)]);
+    put(&mut writer, &waited);
+}
+
 #[test]
 fn fault_24_a_replica_that_was_given_up_takes_nothing_and_every_later_start_knows() {
     let mut next = 1;

@@ -40,14 +40,24 @@ impl Driver {
         for change in self.groups.reconcile(image) {
             match change {
                 // First of all: nothing of a group is shown once it is gone.
-                Change::Feed(event) if matches!(*event, Event::Core(Input::Close { .. })) => {
-                    queue.push_front(*event);
-                }
-                Change::Feed(event) => queue.push_back(*event),
+                Change::Feed(event) => match *event {
+                    Event::Core(Input::Close { group }) => self.close(group, queue),
+                    event => queue.push_back(event),
+                },
                 Change::Offline(error, left) => ports.offline(error.group(), &error.to_string(), left),
                 Change::Gone(group) => ports.gone(group),
             }
         }
+    }
+
+    /// First of all: nothing of a group is shown once it is gone. One that came and went within a turn is not opened: it would stay.
+    fn close(&mut self, group: GroupId, queue: &mut VecDeque<Event>) {
+        let opens = |event: &Event| matches!(event, Event::Open(opening) if opening.group.group == group);
+        let Some(Event::Open(opening)) = queue.iter().position(opens).and_then(|at| queue.remove(at)) else {
+            return queue.push_front(Event::Core(Input::Close { group }));
+        };
+        // What the log holds of it, if anything, goes too.
+        self.writes.mark(group, opening.group.replica, 0, Mark::Destroyed);
     }
 
     /// Until the metadata is complete its replay shows topics that were deleted since: nothing is opened for them, and

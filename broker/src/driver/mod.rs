@@ -283,6 +283,12 @@ impl Driver {
         self.touched.extend(&self.plan_options.pressure.groups);
     }
 
+    /// What the planner was last told of the log.
+    #[must_use]
+    pub const fn pressure(&self) -> &Pressure {
+        &self.plan_options.pressure
+    }
+
     /// The core, to look at.
     #[must_use]
     pub fn shard(&self) -> &Shard {

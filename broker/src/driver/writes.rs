@@ -90,9 +90,10 @@ impl Writes {
             };
         }
         self.waiting.insert(group, Waiting { synced_with: ready, behind: ready });
-        self.riders.remove(&group);
+        // Of what moved alone before, the newest goes along: a cut in the same batch may stand on what it says is committed.
+        let rider = self.riders.remove(&group);
         // Term and vote stand before the entries that were made under them.
-        self.records.extend(hard_state);
+        self.records.extend(hard_state.or(rider));
         if let Some(checkpoint) = installed {
             // One batch with the hard state, so that a restart finds all of it or the log as it was.
             let (index, term) = (checkpoint.index, checkpoint.term);
@@ -226,6 +227,24 @@ mod tests {
         let taken = writes.take().expect("a mark waits");
         assert_eq!(taken.acks, [Ack::Marked { group: GroupId(5), number: 1 }]);
         assert_eq!(taken.records[1].record, Record::HardState(hard_state_record(state(9))));
+    }
+
+    /// After a restart the records below the cut would be nowhere until a leader tells what is committed.
+    #[test]
+    fn b7_a_commit_index_goes_along_with_entries_that_bring_none() {
+        let entry = LogEntry {
+            index: LogIndex(10),
+            term: Term(1),
+            kind: 0,
+            offset: Default::default(),
+            data: Default::default(),
+        };
+        let mut writes = Writes::default();
+        assert!(writes.persist(GROUP, replica(), 4, commit(9)).is_some());
+        assert!(writes.persist(GROUP, replica(), 5, append(entry)).is_none());
+        writes.mark(GROUP, replica(), 1, Mark::Truncated { index: LogIndex(8), term: Term(1) });
+        let taken = writes.take().expect("entries and a mark wait");
+        assert_eq!(taken.records[0].record, Record::HardState(hard_state_record(state(9))));
     }
 
     #[test]

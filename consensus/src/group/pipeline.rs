@@ -63,6 +63,7 @@ impl Group {
         if leadership.leader.is_some() {
             self.led_again();
         }
+        self.node.mut_store().forget_snapshots_wanted();
         if leadership.role != Role::Leader {
             self.flow = Flow::default();
             self.in_sync = InSync::default();

@@ -82,6 +82,24 @@ fn a_follower_behind_the_log_is_wanted_once_and_sent_to_the_offer() {
     assert_eq!(all.resting(), 3);
 }
 
+/// The driver forgets with every change of leadership: it would wait for a word that was said in an earlier term.
+#[test]
+fn who_leads_again_tells_again_that_a_snapshot_is_wanted() {
+    let (mut all, leader, away) = behind();
+    let other = (1..=3).find(|id| ![leader, away].contains(id)).unwrap();
+    for (from, to) in [(leader, other), (other, leader)] {
+        let host = all.nodes.get_mut(&node(from)).unwrap();
+        host.groups.update(ONE, |raft| raft.transfer(replica(to))).unwrap();
+        all.ticks(20);
+        assert_eq!(all.leader(ONE), Some(to));
+    }
+    assert_eq!(all.nodes[&node(leader)].wanted.len(), 2, "once in each term");
+    let offer = offer(&all, leader, 45);
+    assert!(takes(&mut all, leader, &offer));
+    all.ticks(6);
+    assert!(all.nodes[&node(away)].pointer.is_some());
+}
+
 #[test]
 fn t5_what_an_installed_snapshot_replaces_is_gone_also_after_a_restart() {
     let (mut all, leader, away) = behind();

@@ -72,9 +72,12 @@ impl Hosted {
         let Some(state) = self.partition() else { return };
         let (bucket, records) = (state.bucket(), state.records());
         let legal = bucket.kind_of_upload(base, end, records).is_some() && !bucket.is_announced(uid, base);
-        if legal && self.options.tiered {
+        // Until it is applied the planner sees none, and asks again whenever anything happens: a quorum may take its time.
+        if legal && self.options.tiered && !self.speculation.announces(base) {
             let intent = TierIntent { uid, term: self.raft.term(), base, end };
-            self.propose(now, &Command::TierIntent(intent), None);
+            if let Some(index) = self.propose(now, &Command::TierIntent(intent), None) {
+                self.speculation.announced(base, index);
+            }
         }
     }
 
@@ -344,9 +347,9 @@ impl Hosted {
         uids.retain(|uid| {
             intents.iter().any(|intent| intent.uid == *uid && self.is_expirable(intent, state))
         });
-        if !uids.is_empty() {
+        if !uids.is_empty() && self.speculation.expiry.is_none() {
             let command = Command::IntentExpired(IntentExpired { term: self.raft.term(), uids });
-            self.propose(now, &command, None);
+            self.speculation.expiry = self.propose(now, &command, None);
         }
     }
 
@@ -370,7 +373,7 @@ impl Hosted {
 
     fn delete(&mut self, uids: &[u64], effects: &mut Vec<Effect>) {
         let Some(state) = self.partition() else { return };
-        if !self.is_ready() || self.jobs.runs(JobKind::Delete) {
+        if !self.is_ready() || self.jobs.runs(JobKind::Delete) || self.speculation.reaped.is_some() {
             return;
         }
         let bucket = state.bucket();
@@ -390,7 +393,7 @@ impl Hosted {
     }
 
     fn reap(&mut self, topic: TopicId, pass: ReapPass, effects: &mut Vec<Effect>) {
-        if !self.is_ready() || self.jobs.runs(JobKind::Reap) {
+        if !self.is_ready() || self.jobs.runs(JobKind::Reap) || self.speculation.reaped.is_some() {
             return;
         }
         let Some(deletion) = self.deletions().get(&topic).cloned() else { return };

@@ -66,7 +66,7 @@ impl Hosted {
             }
             JobOutcome::Deleted { uids } => {
                 let command = TierReaped { term: self.raft.term(), uids };
-                self.propose(now, &Command::TierReaped(command), None);
+                self.speculation.reaped = self.propose(now, &Command::TierReaped(command), None);
             }
             JobOutcome::Reaped { topic, pass: ReapPass::Early, .. } => {
                 self.reaped_early.insert(topic);
@@ -74,7 +74,7 @@ impl Hosted {
             JobOutcome::Reaped { topic, pass: ReapPass::Final, .. } => {
                 self.reaped_early.remove(&topic);
                 let command = MetadataCommand::TopicReaped { id: topic };
-                self.propose(now, &Command::Metadata(command), None);
+                self.speculation.reaped = self.propose(now, &Command::Metadata(command), None);
             }
             JobOutcome::Unsealed { .. } | JobOutcome::CheckpointRemoved => {}
             JobOutcome::Installable(installable) => self.install(*installable, effects),

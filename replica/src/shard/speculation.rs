@@ -22,6 +22,12 @@ pub(super) struct Speculation {
     pub(super) roll: Option<LogIndex>,
     /// A command that changes the manifest, proposed and not applied.
     pub(super) fence: Option<LogIndex>,
+    /// Intents that are proposed and not applied, by the base of their range.
+    intents: BTreeMap<Offset, LogIndex>,
+    /// The same of the expiry of intents.
+    pub(super) expiry: Option<LogIndex>,
+    /// The same of what says that something is deleted.
+    pub(super) reaped: Option<LogIndex>,
 }
 
 impl Speculation {
@@ -83,9 +89,21 @@ impl Speculation {
         self.roll = Some(index);
     }
 
+    /// Whether an intent for the range at `base` is on its way.
+    pub(super) fn announces(&self, base: Offset) -> bool {
+        self.intents.contains_key(&base)
+    }
+
+    /// An intent was proposed at `index`.
+    pub(super) fn announced(&mut self, base: Offset, index: LogIndex) {
+        self.intents.insert(base, index);
+    }
+
     /// The entry at `index` was applied.
     pub(super) fn applied(&mut self, index: LogIndex) {
-        self.roll = self.roll.filter(|pending| *pending > index);
-        self.fence = self.fence.filter(|pending| *pending > index);
+        for pending in [&mut self.roll, &mut self.fence, &mut self.expiry, &mut self.reaped] {
+            *pending = pending.filter(|pending| *pending > index);
+        }
+        self.intents.retain(|_, pending| *pending > index);
     }
 }

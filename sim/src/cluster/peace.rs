@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use varve_broker::driver::Event;
-use varve_common::{Clock, Digest, GroupId, LogIndex, Offset};
+use varve_common::{Clock, Digest, GroupId, LogIndex, Offset, ReplicaId};
+use varve_objects::limits::ATTEMPT_TIMEOUT;
+use varve_replica::ReplicaStatus;
 
 use super::{truth::Truth, world::World};
 use crate::{
@@ -15,6 +17,8 @@ use crate::{
 pub const TICK: Duration = Duration::from_millis(100);
 /// In how many rounds a healthy cluster must have come to what is asked of it.
 const PATIENCE: usize = 600;
+/// The same of what asks the store: a request of the bad times that is never answered is given up after so long, and asked again.
+const PATIENCE_WITH_STORE: usize = PATIENCE + (ATTEMPT_TIMEOUT.as_millis() / TICK.as_millis()) as usize;
 
 impl World {
     /// Time goes on by one tick, for all that run.
@@ -59,7 +63,7 @@ impl World {
                 return Ok(());
             }
         }
-        Err(violation("L", "the cluster never comes to rest"))
+        Err(violation("L", format!("the cluster never comes to rest: {}", self.describe())))
     }
 
     /// A tick, and all that follows from it.
@@ -85,13 +89,17 @@ impl World {
 
     /// Rounds until something holds.
     pub fn until(&mut self, what: &str, holds: impl Fn(&Self) -> bool) -> Checked {
-        for _ in 0..PATIENCE {
+        self.within(PATIENCE, what, holds)
+    }
+
+    fn within(&mut self, rounds: usize, what: &str, holds: impl Fn(&Self) -> bool) -> Checked {
+        for _ in 0..rounds {
             if holds(self) {
                 return Ok(());
             }
             self.round()?;
         }
-        Err(violation("L", format!("not in {PATIENCE} ticks: {what}; {}", self.describe())))
+        Err(violation("L", format!("not in {rounds} ticks: {what}; {}", self.describe())))
     }
 
     /// Rounds until every partition has a leader.
@@ -128,9 +136,22 @@ impl World {
                 lines.push(format!("{} is down", machine.id));
                 continue;
             };
-            for group in node.driver.shard().groups() {
-                let replica = node.driver.shard().replica(group);
-                lines.push(format!("{} {group}: parked {} {replica:?}", machine.id, node.is_parked()));
+            lines.push(format!(
+                "{}: dead {}, quiet {}, {} tasks, {} readers, log {} of {} bytes, parked {}, pressed {:?}",
+                machine.id,
+                machine.disk.is_dead(),
+                node.log_is_quiet(),
+                node.executor.len(),
+                node.reading,
+                node.reader.bytes(),
+                self.plan.wal_bytes_max,
+                node.is_parked(),
+                node.driver.pressure(),
+            ));
+            let shard = node.driver.shard();
+            for group in shard.groups() {
+                let Some(replica) = shard.replica(group) else { continue };
+                lines.push(format!("{} {group}: {}", machine.id, stands(&replica)));
             }
         }
         lines.join("\n")
@@ -154,7 +175,7 @@ impl World {
             }
         }
         self.elect()?;
-        for _ in 0..PATIENCE {
+        for _ in 0..PATIENCE_WITH_STORE {
             (0..20).try_for_each(|_| self.ask().map(|_| ()))?;
             self.round()?;
             if self.is_together() {
@@ -170,7 +191,7 @@ impl World {
             let groups: Vec<_> = self.machines[&id].views.keys().copied().collect();
             groups.into_iter().for_each(|group| self.read(id, group, Offset::ZERO));
         }
-        self.until("every reader ends", |world| world.reading == 0)?;
+        self.within(PATIENCE_WITH_STORE, "every reader ends", |world| world.reading == 0)?;
         self.counts.leaders = self.truth.leaders();
         Ok(())
     }
@@ -187,4 +208,16 @@ impl World {
         }
         Ok(())
     }
+}
+
+/// How one replica stands, in a line.
+fn stands(replica: &ReplicaStatus) -> String {
+    let ReplicaStatus { role, term, leader, commit, applied, last, truncated, .. } = replica;
+    let leader = leader.map(ReplicaId::node);
+    let in_sync: Vec<_> = replica.in_sync.iter().map(|member| member.node().get()).collect();
+    format!(
+        "{role:?} of {leader:?} in {term}, log {}..={last}, commit {commit}, applied {applied}, in sync {in_sync:?}, resting {}, \
+         stopped {}",
+        truncated.0, replica.resting, replica.stopped
+    )
 }

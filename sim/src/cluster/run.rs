@@ -35,12 +35,30 @@ pub struct Outcome {
     pub lines: Vec<String>,
 }
 
+/// What a run is given beside its seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup {
+    /// A seeded bug.
+    pub bug: Option<Bug>,
+    /// How many files the log of each node may take; `None` for what the seed says.
+    pub log_files: Option<u64>,
+}
+
 /// Runs a seed with so many nodes.
 #[must_use]
 pub fn run(seed: u64, nodes: u32, bug: Option<Bug>, trace: Trace) -> Outcome {
+    run_as(seed, nodes, Setup { bug, ..Setup::default() }, trace)
+}
+
+/// The same, not in all as the seed says.
+#[must_use]
+pub fn run_as(seed: u64, nodes: u32, setup: Setup, trace: Trace) -> Outcome {
+    let Setup { bug, log_files } = setup;
     Bug::plant(bug);
     let mut world = World::new(seed, nodes, trace);
-    if seed.is_multiple_of(4) {
+    if let Some(files) = log_files {
+        world.plan.wal_bytes_max = files * world.plan.wal_file_bytes;
+    } else if seed.is_multiple_of(4) {
         world = world.keeping_logs();
     }
     world.bug = bug;
@@ -151,8 +169,8 @@ impl World {
 
     /// A disk fills, or somebody makes room.
     fn fill_or_free(&mut self, id: NodeId) {
-        let Self { machines, random, .. } = self;
-        if random.random_bool(0.3) {
+        let Self { machines, random, plan, .. } = self;
+        if plan.full_disks > 0 && random.random_bool(0.3) {
             machines.get_mut(&id).expect("machines are never taken away").fill(random);
         } else {
             machines.values_mut().for_each(|machine| machine.disk.resize(DISK_BYTES));

@@ -63,10 +63,13 @@ impl Truth {
                 continue;
             }
             let durable = machine.model.durable.0.get(&group);
-            // A jump whose batch is on its way: the log still holds what the checkpoint takes the place of, and none of that was applied.
-            let jumps = durable.is_some_and(|durable| durable.truncated.0 < replica.truncated.0);
-            let below = if jumps { replica.truncated.0 } else { LogIndex::ZERO };
-            for index in first.max(below).0 + 1..=replica.applied.0 {
+            // A checkpoint takes the place of a log that does not hold its last entry. Until that is durable the log is still
+            // there, and may hold what nobody else ever did.
+            let (truncated, term) = replica.truncated;
+            let held = durable.and_then(|durable| durable.entries.get(&truncated));
+            let first =
+                if held.is_some_and(|entry| entry.term == term) { first } else { first.max(truncated) };
+            for index in first.0 + 1..=replica.applied.0 {
                 let entry = durable.and_then(|durable| durable.entries.get(&LogIndex(index)));
                 let Some(entry) = entry else {
                     // What was cut before, or what a checkpoint of the bucket stands for.

@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use varve_broker::driver::Event;
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset};
 use varve_objects::testing::MemoryStore;
-use varve_replica::{Input, PartitionView, Refusal, Reply, Ticket};
+use varve_replica::{Input, PartitionView, PeerInput, Refusal, Reply, Ticket};
 
 use super::{
     bugs::Bug,
@@ -25,6 +25,9 @@ use crate::{
     trace::Trace,
     violation::{Checked, violation},
 };
+
+/// How many files the log of each node may take: with few it is short of room again and again.
+const LOG_FILES: [u64; 3] = [10, 16, 64];
 
 /// What a run did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -98,10 +101,16 @@ impl World {
         let clock = SimClock::default();
         let ids: Vec<NodeId> = (1..=nodes).filter_map(NodeId::new).collect();
         let plan = Plan::of(seed, Length::Short);
-        // Whoever lags behind a log that was cut is sent to the bucket, so records are there. A follower takes in what comes,
-        // whatever room its log has, so that is not short of it.
-        let wal_bytes_max = 64 * plan.wal_file_bytes;
-        let plan = Plan { store: StoreKind::Remote, zombies: 0, tiered: Some(true), wal_bytes_max, ..plan };
+        // Whoever lags behind a log that was cut is sent to the bucket, so records are there.
+        let wal_bytes_max = LOG_FILES[(seed % 3) as usize] * plan.wal_file_bytes;
+        let plan = Plan {
+            store: StoreKind::Remote,
+            zombies: 0,
+            full_disks: 30,
+            tiered: Some(true),
+            wal_bytes_max,
+            ..plan
+        };
         Self {
             random: ChaCha8Rng::seed_from_u64(seed ^ 0x636c_7573),
             remote: remote_store(seed, &clock),
@@ -122,10 +131,11 @@ impl World {
         }
     }
 
-    /// No log is cut: whoever lags is served from it. Topics tier or not.
+    /// No log is cut, and no disk fills: whoever lags is served from it. Topics tier or not.
     #[must_use]
     pub fn keeping_logs(mut self) -> Self {
         self.plan.tiered = None;
+        self.plan.full_disks = 0;
         self.plan.wal_bytes_max = 512 * self.plan.wal_file_bytes;
         self
     }
@@ -342,8 +352,11 @@ impl World {
 
     /// A frame arrives somewhere.
     pub fn arrive(&mut self, arrival: Arrival) -> Checked {
-        let Arrival { to, input, .. } = arrival;
+        let Arrival { from, to, input } = arrival;
         self.counts.delivered += 1;
+        if let PeerInput::Message { envelope, .. } = &input {
+            self.trace.note(format_args!("{from} to {to}: {} {}", envelope.group, envelope.message));
+        }
         self.turn(to, input)
     }
 

@@ -60,6 +60,36 @@ fn a_group_at_rest_advances_until_its_older_checkpoint_lets_go() {
     assert!(status.cut_limit.0 >= status.releasable);
 }
 
+/// A quorum may take its time, and the planner asks again with every turn until it sees what it asked for.
+#[test]
+fn what_is_proposed_is_not_proposed_again_before_it_is_applied() {
+    let mut node = Node::ready();
+    let (first, second) = (node.roll((9, 0, 0), 5), node.roll((9, 0, 5), 5));
+    let persisted = |node: &Node| {
+        let entries = |effect: &Effect| match effect {
+            Effect::Persist { entries, .. } => entries.len(),
+            _ => 0,
+        };
+        node.effects.iter().map(entries).sum::<usize>()
+    };
+    let ask = |node: &mut Node, actions: &[Action]| {
+        node.take_effects();
+        for action in actions.iter().chain(actions) {
+            node.step(Input::Act { group: GROUP, action: action.clone() });
+        }
+        let before = persisted(node);
+        node.settle();
+        before
+    };
+    let announce = |uid, range: &RollRange| Action::Announce { uid, base: range.base, end: range.end };
+    assert_eq!(ask(&mut node, &[announce(1, &first), announce(2, &second)]), 2);
+    assert_eq!(node.status().intents.len(), 2);
+    node.act(Action::Upload { uid: 1 });
+    node.done(JobOutcome::UploadFailed { uid: 1, stall: Stall::NoAnswer, why: "gone".into() });
+    assert_eq!(ask(&mut node, &[Action::Expire { uids: vec![1] }]), 1);
+    assert_eq!(node.status().intents.len(), 1);
+}
+
 #[test]
 fn t39_a_trim_past_the_tiered_end_does_not_wedge_uploads() {
     let mut node = Node::ready();
