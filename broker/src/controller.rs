@@ -282,6 +282,10 @@ fn encode_rejected(frame: &mut Encoder, rejected: &MetadataRejected) {
             frame.u32(*count);
         }
         MetadataRejected::InvalidCount => frame.u8(7),
+        MetadataRejected::UnknownGroup => frame.u8(10),
+        MetadataRejected::InvalidReplicas => frame.u8(11),
+        MetadataRejected::OtherTarget => frame.u8(12),
+        MetadataRejected::BrokerInUse => frame.u8(13),
         MetadataRejected::FeatureDowngrade { current } => {
             frame.u8(8);
             frame.u16(*current);
@@ -300,6 +304,10 @@ fn decode_rejected(frame: &mut Decoder) -> Result<MetadataRejected, DecodeError>
         7 => MetadataRejected::InvalidCount,
         8 => MetadataRejected::FeatureDowngrade { current: frame.u16()? },
         9 => MetadataRejected::PartitionsChanged { count: frame.u32()? },
+        10 => MetadataRejected::UnknownGroup,
+        11 => MetadataRejected::InvalidReplicas,
+        12 => MetadataRejected::OtherTarget,
+        13 => MetadataRejected::BrokerInUse,
         _ => return Err(frame.error("unknown reason of a rejection")),
     })
 }
@@ -335,6 +343,10 @@ mod tests {
             MetadataRejected::InvalidCount,
             MetadataRejected::FeatureDowngrade { current: 4 },
             MetadataRejected::PartitionsChanged { count: 5 },
+            MetadataRejected::UnknownGroup,
+            MetadataRejected::InvalidReplicas,
+            MetadataRejected::OtherTarget,
+            MetadataRejected::BrokerInUse,
         ];
         let gifts = [
             Done::Changed,

@@ -81,6 +81,12 @@ impl ReplicaId {
     pub const fn node(self) -> NodeId {
         NodeId((self.0 >> Self::COUNTER_BITS) as u32)
     }
+
+    /// Which of the replicas that were ever handed out on its node.
+    #[must_use]
+    pub const fn counter(self) -> u64 {
+        self.0 & ((1 << Self::COUNTER_BITS) - 1)
+    }
 }
 
 impl fmt::Display for ReplicaId {

@@ -5,6 +5,7 @@
 //! few reference counts and a change copies only the map that it touches.
 
 mod image;
+mod members;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -69,6 +70,15 @@ pub enum MetadataDone {
         /// Its level.
         level: u16,
     },
+    /// The target is journaled, or the partition has come to it.
+    Reassigned(Arc<Topic>),
+    /// So many partitions are to have other replicas.
+    ReplicasReplaced {
+        /// How many.
+        count: u32,
+    },
+    /// The node has left.
+    BrokerRemoved,
 }
 
 /// Why a metadata command did nothing.
@@ -104,6 +114,19 @@ pub enum MetadataRejected {
     /// A count of zero, or ids used up.
     #[error("invalid count")]
     InvalidCount,
+    /// No partition is this group. UNKNOWN_TOPIC_OR_PARTITION.
+    #[error("no partition is this group")]
+    UnknownGroup,
+    /// Not what replicas of one partition can be: none, two on a node, one that was never handed out or has left.
+    /// INVALID_REPLICA_ASSIGNMENT.
+    #[error("invalid replicas")]
+    InvalidReplicas,
+    /// The partition has another target by now, or none. NO_REASSIGNMENT_IN_PROGRESS.
+    #[error("the partition has another target")]
+    OtherTarget,
+    /// The node has replicas of partitions.
+    #[error("the node has replicas")]
+    BrokerInUse,
     /// Feature levels only rise.
     #[error("feature is at level {current}")]
     FeatureDowngrade {
@@ -203,11 +226,20 @@ impl MetadataState {
             MetadataCommand::AllocateProducerIds { count } => self.allocate_producer_ids(count),
             MetadataCommand::AllocateReplicaIds { node, count } => self.allocate_replica_ids(node, count),
             MetadataCommand::SetFeature { name, level } => self.set_feature(name, level),
+            MetadataCommand::Reassign { group, target } => self.reassign(group, target),
+            MetadataCommand::MembersChanged { group, members } => self.members_changed(group, &members),
+            MetadataCommand::ReplaceReplicas { node, below } => self.replace_replicas(node, below),
+            MetadataCommand::HostMetadata { node } => self.host_metadata(node),
+            MetadataCommand::RemoveBroker { node } => self.remove_broker(node),
         }
     }
 
     fn register(&mut self, registration: BrokerRegistration) -> Result<MetadataDone, MetadataRejected> {
         let node = NodeId::new(registration.node).ok_or(MetadataRejected::InvalidNode(registration.node))?;
+        if self.image.metadata_replicas.get(&node) == Some(&None) {
+            // It left. It comes back with a replica of the metadata, or not at all.
+            return Err(MetadataRejected::InvalidNode(registration.node));
+        }
         let brokers = Arc::make_mut(&mut self.image.brokers);
         let epoch = brokers.get(&node).map_or(1, |broker| broker.epoch + 1);
         let BrokerRegistration { advertised, rack, peer, .. } = registration;
@@ -238,7 +270,7 @@ impl MetadataState {
             let group = GroupId(self.image.next_group);
             self.image.next_group += 1;
             Arc::make_mut(&mut self.image.groups).insert(group, (id, partition));
-            partitions.push(Partition { group, replicas: assignment.replicas });
+            partitions.push(Partition::new(group, assignment.replicas));
         }
         partitions
     }

@@ -58,7 +58,7 @@ impl State {
                 self.replicas += 1;
                 ReplicaId::new(node, self.replicas).unwrap()
             };
-            partitions.push(Partition { group, replicas: nodes.into_iter().map(&mut incarnate).collect() });
+            partitions.push(Partition::new(group, nodes.into_iter().map(&mut incarnate).collect()));
         }
         partitions
     }

@@ -265,7 +265,7 @@ mod tests {
             id: TopicId::from_random(id),
             name: "t".into(),
             created_ms: 0,
-            partitions: vec![Partition { group: GroupId(1), replicas: Vec::new() }],
+            partitions: vec![Partition::new(GroupId(1), Vec::new())],
             configs: BTreeMap::new(),
         })
     }

@@ -1,7 +1,7 @@
 //! Commands of the metadata group, and their stored form.
 
 use varve_common::{
-    ReplicaId, TopicId,
+    GroupId, ReplicaId, TopicId,
     codec::{DecodeError, Decoder, Encoder},
 };
 
@@ -60,6 +60,39 @@ pub enum MetadataCommand {
         /// Its level.
         level: u16,
     },
+    /// A partition's replicas are to become these. Whoever leads it brings it about, and says `MembersChanged` when it is so.
+    /// Those that it has now: what is under way is given up.
+    Reassign {
+        /// The partition's group.
+        group: GroupId,
+        /// The replicas to be, in order of preference; their counters are handed out by `AllocateReplicaIds`.
+        target: Vec<ReplicaId>,
+    },
+    /// A group has come to its target.
+    MembersChanged {
+        /// The group.
+        group: GroupId,
+        /// The target that it came to; with another than the present one nothing changes.
+        members: Vec<ReplicaId>,
+    },
+    /// The disk of a node is lost: all replicas on it whose counters are lower than this are to be replaced by new ones there.
+    ReplaceReplicas {
+        /// Which node, as a number.
+        node: u32,
+        /// The first counter of the new disk: that of its metadata replica.
+        below: u64,
+    },
+    /// A node joins, or its disk was lost: it hosts a new replica of the metadata, in the place of any other on that node. Its
+    /// counter is handed out with it.
+    HostMetadata {
+        /// Which node, as a number.
+        node: u32,
+    },
+    /// A node leaves the cluster for good. It must not have replicas of partitions any more.
+    RemoveBroker {
+        /// Which node, as a number.
+        node: u32,
+    },
 }
 
 /// How a broker presents itself.
@@ -107,6 +140,11 @@ impl MetadataCommand {
     const ALLOCATE_REPLICA_IDS: u8 = 7;
     const SET_FEATURE: u8 = 8;
     const CREATE_PARTITIONS: u8 = 9;
+    const REASSIGN: u8 = 10;
+    const MEMBERS_CHANGED: u8 = 11;
+    const REPLACE_REPLICAS: u8 = 12;
+    const HOST_METADATA: u8 = 13;
+    const REMOVE_BROKER: u8 = 14;
 
     pub(super) fn encode(&self, frame: &mut Encoder) {
         match self {
@@ -154,6 +192,23 @@ impl MetadataCommand {
                 frame.string(name);
                 frame.u16(*level);
             }
+            Self::Reassign { group, target } => encode_members(frame, Self::REASSIGN, *group, target),
+            Self::MembersChanged { group, members } => {
+                encode_members(frame, Self::MEMBERS_CHANGED, *group, members);
+            }
+            Self::ReplaceReplicas { node, below } => {
+                frame.u8(Self::REPLACE_REPLICAS);
+                frame.u32(*node);
+                frame.u64(*below);
+            }
+            Self::HostMetadata { node } => {
+                frame.u8(Self::HOST_METADATA);
+                frame.u32(*node);
+            }
+            Self::RemoveBroker { node } => {
+                frame.u8(Self::REMOVE_BROKER);
+                frame.u32(*node);
+            }
         }
     }
 
@@ -179,9 +234,26 @@ impl MetadataCommand {
                 Self::AllocateReplicaIds { node: frame.u32()?, count: frame.u32()? }
             }
             Self::SET_FEATURE => Self::SetFeature { name: frame.string()?, level: frame.u16()? },
+            Self::REASSIGN => Self::Reassign { group: GroupId(frame.u64()?), target: decode_members(frame)? },
+            Self::MEMBERS_CHANGED => {
+                Self::MembersChanged { group: GroupId(frame.u64()?), members: decode_members(frame)? }
+            }
+            Self::REPLACE_REPLICAS => Self::ReplaceReplicas { node: frame.u32()?, below: frame.u64()? },
+            Self::HOST_METADATA => Self::HostMetadata { node: frame.u32()? },
+            Self::REMOVE_BROKER => Self::RemoveBroker { node: frame.u32()? },
             _ => return Err(frame.error("unknown kind of metadata command")),
         })
     }
+}
+
+fn encode_members(frame: &mut Encoder, kind: u8, group: GroupId, members: &[ReplicaId]) {
+    frame.u8(kind);
+    frame.u64(group.0);
+    frame.list(members.iter(), |frame, replica| frame.u64(replica.get()));
+}
+
+fn decode_members(frame: &mut Decoder) -> Result<Vec<ReplicaId>, DecodeError> {
+    frame.list(8, decode_replica)
 }
 
 impl Stored for BrokerRegistration {

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use varve_common::{Digest, LogIndex, NodeId, Offset, ReplicaId, Term, TopicId};
+use varve_common::{Digest, GroupId, LogIndex, NodeId, Offset, ReplicaId, Term, TopicId};
 
 use super::*;
 use crate::fixtures::{self, Form};
@@ -83,6 +83,7 @@ fn partition_samples() -> Vec<(&'static str, Command)> {
 fn metadata_samples() -> Vec<(&'static str, Command)> {
     let replica = ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap();
     let assignment = PartitionAssignment { group: 0, replicas: vec![replica] };
+    let other = ReplicaId::new(NodeId::new(2).unwrap(), 9).unwrap();
     let topic = TopicId::from_random(77);
     let metadata = |command| Command::Metadata(command);
     vec![
@@ -129,6 +130,14 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
         ("allocate_producer_ids", metadata(MetadataCommand::AllocateProducerIds { count: 1_000 })),
         ("allocate_replica_ids", metadata(MetadataCommand::AllocateReplicaIds { node: 1, count: 3 })),
         ("set_feature", metadata(MetadataCommand::SetFeature { name: "tier".into(), level: 2 })),
+        ("reassign", metadata(MetadataCommand::Reassign { group: GroupId(3), target: vec![replica, other] })),
+        (
+            "members_changed",
+            metadata(MetadataCommand::MembersChanged { group: GroupId(3), members: vec![other] }),
+        ),
+        ("replace_replicas", metadata(MetadataCommand::ReplaceReplicas { node: 2, below: 9 })),
+        ("host_metadata", metadata(MetadataCommand::HostMetadata { node: 2 })),
+        ("remove_broker", metadata(MetadataCommand::RemoveBroker { node: 2 })),
     ]
 }
 

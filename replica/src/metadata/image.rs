@@ -24,8 +24,38 @@ pub struct Broker {
 pub struct Partition {
     /// Its group.
     pub group: GroupId,
-    /// Its voters.
+    /// Its voters; while it is reassigned, those from before.
     pub replicas: Vec<ReplicaId>,
+    /// The voters that it is to have; empty where nothing is under way.
+    pub target: Vec<ReplicaId>,
+    /// Those that it began with, where these are others; empty where they are `replicas`.
+    pub founders: Vec<ReplicaId>,
+}
+
+impl Partition {
+    /// A partition that was never reassigned.
+    #[must_use]
+    pub const fn new(group: GroupId, replicas: Vec<ReplicaId>) -> Self {
+        Self { group, replicas, target: Vec::new(), founders: Vec::new() }
+    }
+
+    /// Those that it began with: a replica with the whole log, and no checkpoint, starts from them.
+    #[must_use]
+    pub fn founders(&self) -> &[ReplicaId] {
+        if self.founders.is_empty() { &self.replicas } else { &self.founders }
+    }
+
+    /// Those that it is to have.
+    #[must_use]
+    pub fn wanted(&self) -> &[ReplicaId] {
+        if self.target.is_empty() { &self.replicas } else { &self.target }
+    }
+
+    /// Its replica on a node, as it is or is to be there; the newest incarnation.
+    #[must_use]
+    pub fn on(&self, node: NodeId) -> Option<ReplicaId> {
+        self.replicas.iter().chain(&self.target).copied().filter(|replica| replica.node() == node).max()
+    }
 }
 
 /// A topic.
@@ -77,6 +107,8 @@ pub struct Image {
     pub features: Arc<BTreeMap<String, u16>>,
     /// The next replica counter of each node.
     pub replica_counters: Arc<BTreeMap<NodeId, u64>>,
+    /// The metadata's own replica on each node, where that is not its founder; `None` for a node that has left.
+    pub metadata_replicas: Arc<BTreeMap<NodeId, Option<ReplicaId>>>,
     /// The next producer id.
     pub next_producer_id: i64,
     /// The next group's number; 0 is the metadata's.
@@ -98,6 +130,7 @@ impl Image {
             deletions: Arc::default(),
             features: Arc::default(),
             replica_counters: Arc::default(),
+            metadata_replicas: Arc::default(),
             next_producer_id: 1,
             next_group: 1,
         }

@@ -85,6 +85,24 @@ fn encode_image(frame: &mut Encoder, image: &Image) {
     });
     frame.i64(image.next_producer_id);
     frame.u64(image.next_group);
+    // As above.
+    if !image.metadata_replicas.is_empty() {
+        frame.list(image.metadata_replicas.iter(), |frame, (node, replica)| {
+            frame.u32(node.get());
+            frame.u64(replica.map_or(0, ReplicaId::get));
+        });
+    }
+}
+
+fn encode_replicas(frame: &mut Encoder, replicas: &[ReplicaId]) {
+    frame.list(replicas.iter(), |frame, replica| frame.u64(replica.get()));
+}
+
+fn decode_replicas(frame: &mut Decoder) -> Result<Vec<ReplicaId>, DecodeError> {
+    frame.list(8, |frame| {
+        let raw = frame.u64()?;
+        ReplicaId::from_raw(raw).ok_or_else(|| frame.error("replica id out of range"))
+    })
 }
 
 fn encode_topic(frame: &mut Encoder, topic: &Topic) {
@@ -95,7 +113,12 @@ fn encode_topic(frame: &mut Encoder, topic: &Topic) {
         frame.list(topic.partitions.iter(), |frame, partition| {
             frame.frame(|frame| {
                 frame.u64(partition.group.0);
-                frame.list(partition.replicas.iter(), |frame, replica| frame.u64(replica.get()));
+                encode_replicas(frame, &partition.replicas);
+                // A frame that ends here was never reassigned: nothing is written for that while no field follows.
+                if !partition.target.is_empty() || !partition.founders.is_empty() {
+                    encode_replicas(frame, &partition.target);
+                    encode_replicas(frame, &partition.founders);
+                }
             });
         });
         frame.list(topic.configs.iter(), |frame, (name, value)| {
@@ -131,11 +154,12 @@ fn decode_topic(frame: &mut Decoder) -> Result<Arc<Topic>, DecodeError> {
             partitions: frame.list(16, |frame| {
                 frame.frame(|frame| {
                     let group = GroupId(frame.u64()?);
-                    let replicas = frame.list(8, |frame| {
-                        let raw = frame.u64()?;
-                        ReplicaId::from_raw(raw).ok_or_else(|| frame.error("replica id out of range"))
-                    })?;
-                    Ok(Partition { group, replicas })
+                    let mut partition = Partition::new(group, decode_replicas(frame)?);
+                    if !frame.is_empty() {
+                        partition.target = decode_replicas(frame)?;
+                        partition.founders = decode_replicas(frame)?;
+                    }
+                    Ok(partition)
                 })
             })?,
             configs: frame.list(8, |frame| Ok((frame.string()?, frame.string()?)))?.into_iter().collect(),
@@ -168,6 +192,11 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
     image.replica_counters = Arc::new(counters.into_iter().collect());
     image.next_producer_id = frame.i64()?;
     image.next_group = frame.u64()?;
+    if !frame.is_empty() {
+        let replicas =
+            frame.list(12, |frame| Ok((decode_node(frame)?, ReplicaId::from_raw(frame.u64()?))))?;
+        image.metadata_replicas = Arc::new(replicas.into_iter().collect());
+    }
     Ok(image)
 }
 

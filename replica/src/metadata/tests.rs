@@ -145,3 +145,100 @@ fn a_deletion_of_an_earlier_release_waits_for_checkpoints_behind_all_that_was_kn
     deletion.index = newest;
     assert_eq!(decoded, expected);
 }
+
+fn id(node: u32, counter: u64) -> ReplicaId {
+    ReplicaId::new(NodeId::new(node).unwrap(), counter).unwrap()
+}
+
+/// A topic of one partition on nodes 1, 2 and 3, and a few counters of four nodes.
+fn spread() -> Vec<MetadataCommand> {
+    let allocate = |node| MetadataCommand::AllocateReplicaIds { node, count: 3 };
+    let partitions = vec![PartitionAssignment { group: 0, replicas: vec![id(1, 2), id(2, 2), id(3, 2)] }];
+    let topic =
+        CreateTopic { id: TopicId::from_random(1), name: "a".into(), partitions, configs: Vec::new() };
+    (1..=4).map(allocate).chain([MetadataCommand::CreateTopic(topic)]).collect()
+}
+
+fn reassign(target: Vec<ReplicaId>) -> MetadataCommand {
+    MetadataCommand::Reassign { group: GroupId(1), target }
+}
+
+fn partition(state: &MetadataState) -> Partition {
+    state.image().partition_of(GroupId(1)).unwrap().2.clone()
+}
+
+#[test]
+fn a_reassignment_is_journaled_until_the_group_has_come_to_it() {
+    let (before, target) = (vec![id(1, 2), id(2, 2), id(3, 2)], vec![id(1, 2), id(2, 2), id(4, 1)]);
+    let commands: Vec<_> = spread().into_iter().chain([reassign(target.clone())]).collect();
+    let (state, _) = state_after(commands.clone());
+    let journaled = partition(&state);
+    assert_eq!((&journaled.replicas, &journaled.target), (&before, &target));
+    assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+    let done = |members| MetadataCommand::MembersChanged { group: GroupId(1), members };
+    let (state, outcomes) =
+        state_after(commands.into_iter().chain([done(before.clone()), done(target.clone())]).collect());
+    assert_eq!(outcomes[6], Err(MetadataRejected::OtherTarget));
+    let ended = partition(&state);
+    assert_eq!((&ended.replicas, ended.target.len()), (&target, 0));
+    assert_eq!(ended.founders(), before, "a log from its beginning knows who founded it");
+    assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+}
+
+#[test]
+fn a_reassignment_is_given_up_by_asking_for_what_was_before() {
+    let before = vec![id(1, 2), id(2, 2), id(3, 2)];
+    let back = [reassign(vec![id(1, 2), id(2, 2), id(4, 1)]), reassign(before.clone())];
+    let (state, outcomes) = state_after(spread().into_iter().chain(back).collect());
+    assert!(outcomes.iter().all(Result::is_ok));
+    assert_eq!(partition(&state).target, before, "the leader takes back what it began");
+    let (state, _) = state_after(spread().into_iter().chain([reassign(before)]).collect());
+    assert!(partition(&state).target.is_empty(), "and begins nothing where nothing is asked for");
+}
+
+#[test]
+fn no_replica_is_taken_twice_or_comes_back() {
+    let wrong = [
+        vec![],
+        vec![id(1, 2), id(1, 3)],
+        vec![id(1, 2), id(4, 4)],
+        vec![id(1, 1), id(2, 2)],
+        vec![id(5, 1)],
+    ];
+    let (_, outcomes) = state_after(spread().into_iter().chain(wrong.map(reassign)).collect());
+    assert!(outcomes[5..].iter().all(|outcome| *outcome == Err(MetadataRejected::InvalidReplicas)));
+    let (left, present) = (vec![id(1, 2), id(2, 2)], vec![id(1, 2), id(2, 2), id(3, 2)]);
+    let gone = [
+        reassign(left.clone()),
+        MetadataCommand::MembersChanged { group: GroupId(1), members: left },
+        reassign(present),
+    ];
+    let (_, outcomes) = state_after(spread().into_iter().chain(gone).collect());
+    assert_eq!(outcomes[7], Err(MetadataRejected::InvalidReplicas));
+}
+
+#[test]
+fn the_replicas_of_a_lost_disk_are_replaced_on_the_same_node_once() {
+    let host = MetadataCommand::HostMetadata { node: 2 };
+    let replace = MetadataCommand::ReplaceReplicas { node: 2, below: 4 };
+    let (state, outcomes) =
+        state_after(spread().into_iter().chain([host, replace.clone(), replace]).collect());
+    let given = MetadataDone::ReplicaIds { node: NodeId::new(2).unwrap(), first: 4, count: 1 };
+    assert_eq!(outcomes[5], Ok(given));
+    assert_eq!(outcomes[6], Ok(MetadataDone::ReplicasReplaced { count: 1 }));
+    assert_eq!(outcomes[7], Ok(MetadataDone::ReplicasReplaced { count: 0 }));
+    assert_eq!(partition(&state).target, [id(1, 2), id(2, 5), id(3, 2)]);
+    assert_eq!(state.image().metadata_replicas[&NodeId::new(2).unwrap()], Some(id(2, 4)));
+    let founder = state_after(vec![MetadataCommand::HostMetadata { node: 7 }]).1;
+    assert!(matches!(founder[0], Ok(MetadataDone::ReplicaIds { first: 2, .. })), "1 is the founder's");
+}
+
+#[test]
+fn a_node_leaves_when_nothing_is_on_it() {
+    let remove = |node| MetadataCommand::RemoveBroker { node };
+    let (state, outcomes) = state_after(spread().into_iter().chain([remove(3), remove(4)]).collect());
+    assert_eq!(outcomes[5], Err(MetadataRejected::BrokerInUse));
+    assert_eq!(outcomes[6], Ok(MetadataDone::BrokerRemoved));
+    assert_eq!(state.image().metadata_replicas[&NodeId::new(4).unwrap()], None);
+    assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+}

@@ -19,7 +19,7 @@ fn report(term: u64, version: u64, leader: u32, in_sync: &[u32]) -> LeaderReport
 /// A node whose metadata holds one topic of one partition.
 fn views() -> (Views, TopicId) {
     let id = TopicId::from_random(1);
-    let partition = metadata::Partition { group: GROUP, replicas: vec![replica(1), replica(2)] };
+    let partition = metadata::Partition::new(GROUP, vec![replica(1), replica(2)]);
     let topic = metadata::Topic {
         id,
         name: "a".into(),

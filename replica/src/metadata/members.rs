@@ -1,0 +1,134 @@
+//! The journal of who is to be in which group.
+//!
+//! ```text
+//!  replicas [a b c]                         Reassign [a b d]           journaled: the leader brings it about
+//!  replicas [a b c] target [a b d]          MembersChanged [a b d]     the leader says that it is so
+//!  replicas [a b d] founders [a b c]        Reassign [a b c] before that: target is what it was, which ends in the same way
+//! ```
+//! A replica that left never comes back: of each node only the newest incarnation counts, and ids only grow.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use varve_common::{GroupId, NodeId, ReplicaId};
+
+use super::{MetadataDone, MetadataRejected, MetadataState, Partition, Topic};
+
+/// The counter of a founder's replica of the metadata.
+const FOUNDER_COUNTER: u64 = 1;
+
+impl MetadataState {
+    pub(super) fn reassign(
+        &mut self,
+        group: GroupId,
+        target: Vec<ReplicaId>,
+    ) -> Result<MetadataDone, MetadataRejected> {
+        let (_, _, partition) = self.image.partition_of(group).ok_or(MetadataRejected::UnknownGroup)?;
+        if !self.may_become(partition, &target) {
+            return Err(MetadataRejected::InvalidReplicas);
+        }
+        // Nothing under way and nothing asked for: no journal.
+        let idle = partition.target.is_empty() && partition.replicas == target;
+        self.change_partition(group, |partition| {
+            if !idle {
+                if partition.founders.is_empty() {
+                    partition.founders.clone_from(&partition.replicas);
+                }
+                partition.target = target;
+            }
+        })
+    }
+
+    /// One replica a node, each handed out, and none that was there before the newest that its node has.
+    fn may_become(&self, partition: &Partition, target: &[ReplicaId]) -> bool {
+        let nodes: BTreeSet<NodeId> = target.iter().map(|replica| replica.node()).collect();
+        let counters = &self.image.replica_counters;
+        let is_handed_out =
+            |replica: &ReplicaId| counters.get(&replica.node()).is_some_and(|next| replica.counter() < *next);
+        let is_newest = |replica: &ReplicaId| {
+            let present = partition.replicas.contains(replica) || partition.target.contains(replica);
+            let known = partition.replicas.iter().chain(&partition.target).chain(&partition.founders);
+            let newest = known.filter(|known| known.node() == replica.node()).max();
+            newest.is_none_or(|newest| newest < replica || (newest == replica && present))
+        };
+        let sound = |replica: &ReplicaId| partition.replicas.contains(replica) || is_handed_out(replica);
+        !target.is_empty()
+            && nodes.len() == target.len()
+            && target.iter().all(|id| sound(id) && is_newest(id))
+    }
+
+    pub(super) fn members_changed(
+        &mut self,
+        group: GroupId,
+        members: &[ReplicaId],
+    ) -> Result<MetadataDone, MetadataRejected> {
+        let (_, _, partition) = self.image.partition_of(group).ok_or(MetadataRejected::UnknownGroup)?;
+        if partition.target != members || members.is_empty() {
+            return Err(MetadataRejected::OtherTarget);
+        }
+        self.change_partition(group, |partition| partition.replicas = std::mem::take(&mut partition.target))
+    }
+
+    pub(super) fn replace_replicas(
+        &mut self,
+        node: u32,
+        below: u64,
+    ) -> Result<MetadataDone, MetadataRejected> {
+        let node = NodeId::new(node).ok_or(MetadataRejected::InvalidNode(node))?;
+        let lost = |replica: &ReplicaId| replica.node() == node && replica.counter() < below;
+        let groups: Vec<GroupId> = self.image.groups.keys().copied().collect();
+        let mut count = 0;
+        for group in groups {
+            let Some((_, _, partition)) = self.image.partition_of(group) else { continue };
+            let Some(gone) = partition.wanted().iter().copied().find(lost) else { continue };
+            let next =
+                self.image.replica_counters.get(&node).copied().unwrap_or(1).max(below.saturating_add(1));
+            let fresh = ReplicaId::new(node, next).ok_or(MetadataRejected::InvalidCount)?;
+            Arc::make_mut(&mut self.image.replica_counters).insert(node, next + 1);
+            self.change_partition(group, |partition| {
+                if partition.founders.is_empty() {
+                    partition.founders.clone_from(&partition.replicas);
+                }
+                let wanted = partition.wanted().iter();
+                partition.target = wanted.map(|id| if *id == gone { fresh } else { *id }).collect();
+            })?;
+            count += 1;
+        }
+        Ok(MetadataDone::ReplicasReplaced { count })
+    }
+
+    pub(super) fn host_metadata(&mut self, node: u32) -> Result<MetadataDone, MetadataRejected> {
+        let node = NodeId::new(node).ok_or(MetadataRejected::InvalidNode(node))?;
+        // The first is the founder's, whoever else was handed it out.
+        let first = self.image.replica_counters.get(&node).copied().unwrap_or(1).max(FOUNDER_COUNTER + 1);
+        let replica = ReplicaId::new(node, first).ok_or(MetadataRejected::InvalidCount)?;
+        Arc::make_mut(&mut self.image.replica_counters).insert(node, first + 1);
+        Arc::make_mut(&mut self.image.metadata_replicas).insert(node, Some(replica));
+        Ok(MetadataDone::ReplicaIds { node, first, count: 1 })
+    }
+
+    pub(super) fn remove_broker(&mut self, node: u32) -> Result<MetadataDone, MetadataRejected> {
+        let node = NodeId::new(node).ok_or(MetadataRejected::InvalidNode(node))?;
+        let hosts = |partition: &Partition| partition.on(node).is_some();
+        if self.image.topics.values().any(|topic| topic.partitions.iter().any(hosts)) {
+            return Err(MetadataRejected::BrokerInUse);
+        }
+        Arc::make_mut(&mut self.image.brokers).remove(&node);
+        Arc::make_mut(&mut self.image.metadata_replicas).insert(node, None);
+        Ok(MetadataDone::BrokerRemoved)
+    }
+
+    fn change_partition(
+        &mut self,
+        group: GroupId,
+        change: impl FnOnce(&mut Partition),
+    ) -> Result<MetadataDone, MetadataRejected> {
+        let (id, number) = *self.image.groups.get(&group).ok_or(MetadataRejected::UnknownGroup)?;
+        let known = self.image.topics.get(&id).ok_or(MetadataRejected::UnknownGroup)?;
+        let mut topic: Topic = known.as_ref().clone();
+        let place = usize::try_from(number.0).map_err(|_| MetadataRejected::UnknownGroup)?;
+        change(topic.partitions.get_mut(place).ok_or(MetadataRejected::UnknownGroup)?);
+        let topic = Arc::new(topic);
+        Arc::make_mut(&mut self.image.topics).insert(id, Arc::clone(&topic));
+        Ok(MetadataDone::Reassigned(topic))
+    }
+}
