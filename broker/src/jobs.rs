@@ -123,8 +123,8 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let announced = range.as_ref().map(|(intent, _)| intent.uid);
             mended(announced, at.mend(group, &identity, uid, &leaf, range).await)
         }
-        Job::Install { identity, checkpoint, membership, .. } => {
-            let done = at.install(group, &identity, &checkpoint, &membership).await;
+        Job::Install { identity, checkpoint, .. } => {
+            let done = at.install(group, &identity, &checkpoint).await;
             outcome(kind, done, |installable| JobOutcome::Installable(Box::new(installable)))
         }
         Job::Delete { identity, tombstones, .. } => {

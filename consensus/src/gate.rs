@@ -65,6 +65,8 @@ pub enum Dropped {
     Snapshot,
     /// A follower's rejection of what it has acknowledged since.
     StaleRejection,
+    /// A replica that is no member asks for a vote.
+    NotAMember,
     /// A follower asks for a snapshot, which is not how one is asked for here.
     SnapshotRequest,
 }

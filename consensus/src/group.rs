@@ -33,6 +33,7 @@ use crate::{
     Recovered, Role, StepError, Violation,
     gate::{self, Dropped, Sender},
     limits::FIRST_ROUNDS,
+    membership,
     storage::TailStorage,
 };
 
@@ -44,6 +45,9 @@ pub struct Group {
     config: GroupConfig,
     node: RawNode<TailStorage>,
     membership: Membership,
+    /// What it was from which entry on, since somebody last asked.
+    changes: Vec<(LogIndex, Membership)>,
+    members_version: LogIndex,
     in_flight: VecDeque<InFlight>,
     /// Messages that became free to go.
     released: Vec<Message>,
@@ -75,6 +79,8 @@ impl Group {
             config,
             node,
             membership: recovered.membership,
+            changes: Vec::new(),
+            members_version: LogIndex::ZERO,
             in_flight: VecDeque::new(),
             released: Vec::new(),
             vote_in_flight: None,
@@ -182,7 +188,34 @@ impl Group {
 
     /// Appends a membership change; one at a time: raft turns a second one into an empty entry.
     pub fn propose_change(&mut self, change: Change) -> Result<LogIndex, ProposeError> {
-        self.propose_entry(EntryType::EntryConfChangeV2, change.encode())
+        self.propose_changes(&[change], LogIndex::ZERO)
+    }
+
+    /// The same of several that take effect together, by way of a joint configuration, which raft leaves by itself; none at
+    /// all leaves one that it has not left. `version` is of what they follow from: see [`Group::members_version`].
+    pub fn propose_changes(
+        &mut self,
+        changes: &[Change],
+        version: LogIndex,
+    ) -> Result<LogIndex, ProposeError> {
+        self.propose_entry(EntryType::EntryConfChangeV2, membership::encode(changes, version))
+    }
+
+    /// The newest version that an applied change follows from, as far as this process saw.
+    #[must_use]
+    pub const fn members_version(&self) -> LogIndex {
+        self.members_version
+    }
+
+    /// Whether a membership change is appended, or was when this replica began to lead, and is not applied.
+    #[must_use]
+    pub fn has_pending_change(&self) -> bool {
+        self.node.raft.has_pending_conf()
+    }
+
+    /// Membership changes that were applied since this was last asked: what the members were from each entry on.
+    pub fn take_changes(&mut self) -> Vec<(LogIndex, Membership)> {
+        std::mem::take(&mut self.changes)
     }
 
     fn propose_entry(&mut self, entry_type: EntryType, data: Bytes) -> Result<LogIndex, ProposeError> {
@@ -240,6 +273,9 @@ impl Group {
                 return Err(StepError::Fenced(violation));
             }
         }
+        if self.is_of_a_stranger(&message) {
+            return Err(StepError::Dropped(Dropped::NotAMember));
+        }
         if self.is_stale_rejection(&message) {
             return Err(StepError::Dropped(Dropped::StaleRejection));
         }
@@ -272,6 +308,14 @@ impl Group {
             }
         }
         self.bound_flow(0);
+    }
+
+    /// A replica that was removed, and does not know it, campaigns for ever: a leader, which knows all members, neither wakes
+    /// nor answers.
+    fn is_of_a_stranger(&self, message: &Message) -> bool {
+        let asks =
+            matches!(message.0.get_msg_type(), MessageType::MsgRequestVote | MessageType::MsgRequestPreVote);
+        asks && self.is_settled() && !self.members().any(|member| member.get() == message.0.from)
     }
 
     /// A rejection that arrives late, or twice, of what the follower has acknowledged since. Raft 0.7.0 would probe from
@@ -353,10 +397,21 @@ impl Group {
         }
         let change =
             ConfChangeV2::decode(entry.data.clone()).expect("the gate and the proposer check changes");
+        self.members_version = self.members_version.max(membership::version_of(&change));
         // raft refuses a change that leaves no voter, on every replica alike: then nothing changes.
         self.bound_flow(0);
         if let Ok(state) = self.node.apply_conf_change(&change) {
             self.membership = Membership::from_raft(&state);
+            self.changes.push((LogIndex(index), self.membership.clone()));
+            self.leave_office();
+        }
+    }
+
+    /// A change that an earlier leader appended may remove this one: raft 0.7.0 would go on to lead, and die of the next answer.
+    fn leave_office(&mut self) {
+        if self.role() == Role::Leader && !self.membership.holds(self.replica) {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
         }
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
-use varve_common::ReplicaId;
+use varve_common::{LogIndex, ReplicaId};
 
 /// The replicas of a group. Outside a membership change only `voters` and `learners` are filled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -63,6 +63,28 @@ impl Membership {
             && (joint || !self.auto_leave)
     }
 
+    /// Whether `replica` has a place in it.
+    #[must_use]
+    pub fn holds(&self, replica: ReplicaId) -> bool {
+        [&self.voters, &self.learners, &self.voters_outgoing].iter().any(|ids| ids.contains(&replica))
+    }
+
+    /// Whether it is between two sets of voters.
+    #[must_use]
+    pub fn is_joint(&self) -> bool {
+        !self.voters_outgoing.is_empty()
+    }
+
+    /// The same as `replica` sees it, to which it was not told yet that it is a learner: raft wants everybody to have a place.
+    #[must_use]
+    pub fn seen_by(mut self, replica: ReplicaId) -> Self {
+        if !self.holds(replica) {
+            self.learners.push(replica);
+            self.learners.sort_unstable();
+        }
+        self
+    }
+
     pub(crate) fn to_raft(&self) -> ConfState {
         let raw = |ids: &[ReplicaId]| {
             let mut ids: Vec<u64> = ids.iter().map(|id| id.get()).collect();
@@ -107,13 +129,30 @@ pub enum Change {
 }
 
 impl Change {
-    pub(crate) fn encode(self) -> Bytes {
+    fn to_raft(self) -> ConfChangeSingle {
         let (change_type, replica) = match self {
             Self::AddVoter(replica) => (ConfChangeType::AddNode, replica),
             Self::AddLearner(replica) => (ConfChangeType::AddLearnerNode, replica),
             Self::Remove(replica) => (ConfChangeType::RemoveNode, replica),
         };
-        let change = ConfChangeSingle { change_type: change_type.into(), node_id: replica.get() };
-        ConfChangeV2 { changes: vec![change], ..ConfChangeV2::default() }.encode_to_vec().into()
+        ConfChangeSingle { change_type: change_type.into(), node_id: replica.get() }
     }
+}
+
+/// Several make one joint change, which the leader leaves by itself; none leaves the joint configuration. `version` is of what
+/// they follow from.
+pub(crate) fn encode(changes: &[Change], version: LogIndex) -> Bytes {
+    let changes = changes.iter().map(|change| change.to_raft()).collect();
+    let context = if version == LogIndex::ZERO {
+        Bytes::new()
+    } else {
+        Bytes::copy_from_slice(&version.0.to_le_bytes())
+    };
+    ConfChangeV2 { changes, context, ..ConfChangeV2::default() }.encode_to_vec().into()
+}
+
+/// What version a change follows from.
+pub(crate) fn version_of(change: &ConfChangeV2) -> LogIndex {
+    let bytes: Option<[u8; 8]> = change.context[..].try_into().ok();
+    bytes.map_or(LogIndex::ZERO, |bytes| LogIndex(u64::from_le_bytes(bytes)))
 }

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use varve_common::{Digest, GroupId, Offset, PartitionIndex, TopicId, codec::DecodeError};
+use varve_common::{Digest, GroupId, LogIndex, Offset, PartitionIndex, TopicId, codec::DecodeError};
 use varve_consensus::Membership;
 use varve_formats::{
     checkpoint::{
@@ -23,6 +23,7 @@ use crate::{
     bugs::{Bug, is_seeded},
     metadata::MetadataState,
     partition::{POSITION, PartitionSections, PartitionState, RecordState},
+    shard::MembersSince,
 };
 
 /// The feature level that a reader of today's checkpoints must know.
@@ -31,7 +32,7 @@ const FEATURE_LEVEL: u16 = 1;
 /// What is captured, shared copy on write.
 #[derive(Clone, Debug)]
 enum State {
-    Local { state: Box<PartitionState>, seals: Arc<Vec<SealMark>> },
+    Local { state: Box<PartitionState>, seals: Arc<Vec<SealMark>>, members: MembersSince },
     Bucket { state: Box<PartitionState>, records: Arc<RecordState> },
     Metadata(Box<MetadataState>),
 }
@@ -64,6 +65,8 @@ pub enum Decoded {
         state: Box<PartitionState>,
         /// The seal catalogue when it was taken (local checkpoints).
         seals: Vec<SealMark>,
+        /// Who was in the group as of earlier rolls (local checkpoints).
+        members: Vec<(LogIndex, Membership)>,
     },
     /// Of the metadata group.
     Metadata {
@@ -90,7 +93,7 @@ impl Captured {
         Self {
             header: partition_header(group, &state, &state.records, members),
             log_start: state.bucket.log_start,
-            state: State::Local { state, seals: Arc::clone(seals) },
+            state: State::Local { state, seals: Arc::clone(seals), members: MembersSince::default() },
         }
     }
 
@@ -114,6 +117,18 @@ impl Captured {
         let mut captured = Self::of_bucket(group, state, records, members);
         captured.header.records_local = !tiered;
         Some(captured)
+    }
+
+    /// With who was in the group as of earlier entries: what a bucket checkpoint says of S, and a local one of the rolls that are
+    /// to become S. `None` where that is not known of S.
+    #[must_use]
+    pub fn with_members(mut self, known: &MembersSince) -> Option<Self> {
+        match &mut self.state {
+            State::Local { members, .. } => members.clone_from(known),
+            State::Bucket { records, .. } => self.header.conf_state = conf_state(known.at(records.index)?),
+            State::Metadata(_) => {}
+        }
+        Some(self)
     }
 
     /// The same of a partition with all its records in the bucket: S is its applied index, whatever commands came after its
@@ -195,7 +210,9 @@ impl Captured {
                 checkpoint.sections.insert(SectionId::METADATA_IMAGE, state.encode());
                 return checkpoint;
             }
-            State::Local { state, seals } => state.encode(seals, &self.header.conf_state),
+            State::Local { state, seals, members } => state.encode(seals, |roll| {
+                members.at(roll).map_or_else(|| self.header.conf_state.clone(), conf_state)
+            }),
             State::Bucket { state, records } => state.encode_as_of(records),
         };
         let mut checkpoint = standard.into_checkpoint(self.header.clone());
@@ -227,11 +244,13 @@ pub fn restore(mut checkpoint: Checkpoint) -> Result<Decoded, DecodeError> {
     let position = checkpoint.sections.get(&POSITION).cloned().ok_or(missing)?;
     let mut standard = PartitionCheckpoint::from_checkpoint(&checkpoint)?;
     let seals = std::mem::take(&mut standard.seals);
+    let rolls = standard.frozen.iter();
+    let members = rolls.map(|roll| (roll.roll_index, membership(&roll.conf_state))).collect();
     let state = PartitionState::decode(header.identity.clone(), PartitionSections { standard, position })?;
     if state.records.index != header.state.index || state.bucket_index != header.applied.index {
         return Err(DecodeError { what: "header and sections disagree on S or A", position: 0 });
     }
-    Ok(Decoded::Partition { header, state: Box::new(state), seals })
+    Ok(Decoded::Partition { header, state: Box::new(state), seals, members })
 }
 
 fn partition_header(
@@ -252,6 +271,18 @@ fn partition_header(
         feature_level: FEATURE_LEVEL,
         append_time_ms: state.records.append_time_ms,
         records_local: false,
+    }
+}
+
+/// The members that a checkpoint names.
+#[must_use]
+pub fn membership(members: &ConfState) -> Membership {
+    Membership {
+        voters: members.voters.clone(),
+        learners: members.learners.clone(),
+        voters_outgoing: members.voters_outgoing.clone(),
+        learners_next: members.learners_next.clone(),
+        auto_leave: members.auto_leave,
     }
 }
 

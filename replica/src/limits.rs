@@ -40,6 +40,12 @@ pub const PARTITIONS_MAX: usize = 100_000;
 /// The largest topic name, in bytes, as in Kafka.
 pub const TOPIC_NAME_BYTES_MAX: usize = 249;
 
+/// A learner that lags by no more than this many entries becomes a voter.
+pub const PROMOTION_LAG_MAX: u64 = 200;
+
+/// A learner that makes no progress for this long does not hold the log's cut up any more.
+pub const PIN_LEASE: std::time::Duration = std::time::Duration::from_secs(60);
+
 const _: () = assert!(QUEUED_BYTES_MAX <= INFLIGHT_BYTES_MAX);
 const _: () = assert!(INFLIGHT_BYTES_MAX <= varve_consensus::limits::UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(FROZEN_MAX >= 4);

@@ -270,7 +270,9 @@ impl MetadataState {
             let group = GroupId(self.image.next_group);
             self.image.next_group += 1;
             Arc::make_mut(&mut self.image.groups).insert(group, (id, partition));
-            partitions.push(Partition::new(group, assignment.replicas));
+            let replicas = assignment.replicas.into_iter().map(|replica| self.on_present_disk(replica));
+            let replicas = replicas.collect();
+            partitions.push(Partition::new(group, replicas));
         }
         partitions
     }

@@ -284,6 +284,12 @@ impl PartitionState {
         self.frozen.get(&end)
     }
 
+    /// The oldest entry of which a checkpoint may still be made.
+    #[must_use]
+    pub fn oldest_frozen(&self) -> LogIndex {
+        self.frozen.values().next().map_or(self.records.index, |frozen| frozen.index)
+    }
+
     /// Bucket-class commands that did nothing, in this process.
     #[must_use]
     pub const fn fenced(&self) -> u64 {

@@ -34,17 +34,10 @@ impl Seed {
     #[must_use]
     pub fn of(header: &CheckpointHeader) -> Self {
         let (index, term) = (header.state.index, header.state.term);
-        let members = &header.conf_state;
         Self {
             truncated: (index, term),
             hard_state: PersistedHardState { term, vote: 0, commit: index },
-            membership: Membership {
-                voters: members.voters.clone(),
-                learners: members.learners.clone(),
-                voters_outgoing: members.voters_outgoing.clone(),
-                learners_next: members.learners_next.clone(),
-                auto_leave: members.auto_leave,
-            },
+            membership: crate::checkpoint::membership(&header.conf_state),
         }
     }
 }

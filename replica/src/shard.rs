@@ -4,6 +4,7 @@ mod actions;
 mod apply;
 mod hosted;
 mod installs;
+mod members;
 mod missed;
 mod outcomes;
 mod peers;
@@ -28,6 +29,7 @@ use crate::api::{
     Ticket,
 };
 use hosted::Hosted;
+pub use members::MembersSince;
 
 /// The pure core of a node.
 #[derive(Default)]
@@ -143,6 +145,11 @@ impl Shard {
             }
             Err(why) => effects.push(Effect::Stopped { group: id, why: StopReason::Inconsistent(why) }),
         }
+    }
+
+    /// Who was in a group as of entries before what it started from.
+    pub fn recall_members(&mut self, group: GroupId, earlier: Vec<(LogIndex, Membership)>) {
+        self.groups.serve(group, |hosted| hosted.members.recall(earlier));
     }
 
     fn close(&mut self, id: GroupId, effects: &mut Vec<Effect>) {

@@ -37,6 +37,8 @@ pub enum Done {
     Read(Box<ReadDone>),
     /// A search by time.
     Time(Box<TimeDone>),
+    /// Nothing is left of an earlier replica.
+    Swept(GroupId),
     /// Something that nobody waits for.
     Nothing,
 }
@@ -215,6 +217,16 @@ impl Cold {
             // What stays behind is found again when the group is an orphan of the log, or never.
             drop(surroundings.remove_group(group));
             Done::Nothing
+        })
+    }
+
+    /// The same before another replica of the group opens.
+    #[must_use]
+    pub fn sweep(&self, group: GroupId) -> BoxFuture<'static, Done> {
+        let surroundings = Arc::clone(&self.surroundings);
+        Box::pin(async move {
+            drop(surroundings.remove_group(group));
+            Done::Swept(group)
         })
     }
 

@@ -137,6 +137,10 @@ impl Groups {
     fn apply(&mut self, batch: &[GroupRecord]) {
         for record in batch {
             let group = self.0.entry(record.group).or_insert_with(|| GroupModel::new(record.replica));
+            // A later incarnation has nothing of what was before.
+            if group.replica < record.replica {
+                *group = GroupModel::new(record.replica);
+            }
             group.apply(&record.record);
         }
     }
@@ -183,8 +187,9 @@ impl Model {
 
     /// R6: with one voter what is durable is committed, and nothing replaces what is. R5: terms and votes only move on.
     pub fn check_writes(&self, batch: &[GroupRecord]) -> Checked {
-        for GroupRecord { group, record, .. } in batch {
-            let Some(known) = self.durable.0.get(group).filter(|_| !self.damaged.contains(group)) else {
+        for GroupRecord { group, record, replica } in batch {
+            let same = |known: &&GroupModel| known.replica == *replica && !self.damaged.contains(group);
+            let Some(known) = self.durable.0.get(group).filter(same) else {
                 continue;
             };
             match record {

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// The founder's replica of the metadata group.
-const FOUNDER_COUNTER: u64 = 1;
+pub const FOUNDER_COUNTER: u64 = 1;
 
 /// This node's number.
 #[must_use]
@@ -126,12 +126,14 @@ pub struct Seat {
     pub life: u64,
     /// Who founded the metadata group.
     pub founders: Vec<NodeId>,
+    /// The counter of its own replica of that.
+    pub metadata: u64,
 }
 
 impl Seat {
     /// The only one of a node that is alone.
     fn alone() -> Self {
-        Self { node: node_id(), life: 1, founders: vec![node_id()] }
+        Self { node: node_id(), life: 1, founders: vec![node_id()], metadata: FOUNDER_COUNTER }
     }
 }
 
@@ -219,7 +221,8 @@ impl Node {
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
         let founder = |node: NodeId| ReplicaId::new(node, FOUNDER_COUNTER).expect("1 is a counter");
         let founders = seat.founders.iter().map(|node| founder(*node)).collect();
-        let metadata = groups.metadata(founder(seat.node), founders).map_err(|error| error.to_string())?;
+        let own = ReplicaId::new(seat.node, seat.metadata).expect("counters begin at 1");
+        let metadata = groups.metadata(own, founders).map_err(|error| error.to_string())?;
         let shard = match &start.seat {
             None => Shard::new(start.seed),
             Some(seat) => {

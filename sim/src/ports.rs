@@ -12,6 +12,7 @@ use varve_broker::{
 };
 use varve_common::{GroupId, LogIndex, NodeId, Offset};
 use varve_consensus::{Fetch, LeaderReport, ReadError};
+use varve_formats::command::MetadataCommand;
 use varve_replica::{Job, PartitionView, Reply, Ticket, metadata::Image};
 use varve_tiering::TailCache;
 
@@ -47,6 +48,10 @@ pub struct SimPorts {
     pub fetches: Vec<(GroupId, Fetch)>,
     /// The newest of what leaders say.
     pub leaders: BTreeMap<GroupId, LeaderReport>,
+    /// Groups whose files go before another replica of them opens.
+    pub sweeps: Vec<GroupId>,
+    /// Changes on their way to the leader of the metadata.
+    pub proposals: Vec<MetadataCommand>,
     /// Reads that ended.
     pub reads: Vec<(u64, Result<LogIndex, ReadError>)>,
 }
@@ -94,6 +99,14 @@ impl Ports for SimPorts {
             tail.remove(group);
         }
         self.seen.push(Seen::Gone(group));
+    }
+
+    fn sweep(&mut self, group: GroupId) {
+        self.sweeps.push(group);
+    }
+
+    fn propose(&mut self, command: MetadataCommand) {
+        self.proposals.push(command);
     }
 
     fn send(&mut self, to: NodeId, frame: Outgoing) {

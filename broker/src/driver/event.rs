@@ -1,5 +1,6 @@
 //! What a turn of the driver takes in.
 
+use varve_common::{GroupId, LogIndex};
 use varve_consensus::{Membership, TermRun};
 use varve_replica::{Input, OpenGroup, PeerInput};
 
@@ -12,6 +13,8 @@ pub enum Event {
     Open(Box<Opening>),
     /// Something from, or about, the other nodes.
     Peer(PeerInput),
+    /// Nothing is left on this node of an earlier replica of a group.
+    Swept(GroupId),
     /// Time passed.
     Tick {
         /// How many ticks ago this one was due.
@@ -38,6 +41,8 @@ pub struct Opening {
     pub group: OpenGroup,
     /// Its members as of the state that it starts from.
     pub membership: Membership,
+    /// Its members as of earlier entries, where a checkpoint names them.
+    pub earlier: Vec<(LogIndex, Membership)>,
     /// The terms of its log between the last cut and that state.
     pub runs: Vec<TermRun>,
 }

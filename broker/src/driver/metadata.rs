@@ -30,13 +30,14 @@ impl Driver {
             return;
         }
         self.reconcile(&image, queue, ports);
+        self.moves.note(&image);
         queue.extend(self.meet(Some(&image)));
         self.touched.insert(GroupId::METADATA);
         ports.metadata(image);
     }
 
     /// Opens, configures and closes groups so that they are those which the metadata places on this node.
-    fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Event>, ports: &mut P) {
+    pub(super) fn reconcile<P: Ports>(&mut self, image: &Image, queue: &mut VecDeque<Event>, ports: &mut P) {
         for change in self.groups.reconcile(image) {
             match change {
                 // First of all: nothing of a group is shown once it is gone.
@@ -46,6 +47,7 @@ impl Driver {
                 Change::Feed(event) => queue.push_back(*event),
                 Change::Offline(error, left) => ports.offline(error.group(), &error.to_string(), left),
                 Change::Gone(group) => ports.gone(group),
+                Change::Sweep(group) => self.moves.sweep(group),
             }
         }
     }

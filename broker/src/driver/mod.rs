@@ -16,6 +16,7 @@
 pub mod bugs;
 mod event;
 pub mod loss;
+mod members;
 mod metadata;
 mod open;
 mod peering;
@@ -45,7 +46,7 @@ pub use self::{
     writes::{Ack, Writes},
 };
 
-use self::writes::Persist;
+use self::{members::Moves, writes::Persist};
 
 /// The core with its surroundings.
 pub struct Driver {
@@ -75,6 +76,8 @@ pub struct Driver {
     replayed: Option<Arc<Image>>,
     /// The nodes that the core knows.
     nodes: BTreeSet<NodeId>,
+    /// Who is on the way where.
+    moves: Moves,
 }
 
 impl Driver {
@@ -99,6 +102,7 @@ impl Driver {
             metadata_complete: false,
             replayed: None,
             nodes: BTreeSet::new(),
+            moves: Moves::default(),
         }
     }
 
@@ -122,6 +126,7 @@ impl Driver {
             let effects = std::mem::take(&mut self.effects);
             effects.into_iter().for_each(|effect| self.perform(effect, &mut queue, ports));
             self.perform_for_peers(ports);
+            self.perform_moves(&mut queue, ports);
             self.complete_metadata(&mut queue, ports);
             if queue.is_empty() {
                 self.plan(now, &mut queue);
@@ -140,13 +145,21 @@ impl Driver {
                 self.shard.step(now, input, &mut self.effects);
             }
             Event::Open(opening) => {
-                let Opening { group, membership, runs } = *opening;
+                let Opening { group, membership, earlier, runs } = *opening;
+                let id = group.group;
+                // A newer image may have taken it away while this waited in the queue.
+                if !self.groups.is_open(id) {
+                    return;
+                }
                 self.shard.open_member(now, group, membership, runs, &mut self.effects);
+                self.shard.recall_members(id, earlier);
             }
             Event::Peer(input) => self.shard.peer_step(now, input, &mut self.effects),
+            Event::Swept(group) => self.moves.swept(group),
             Event::Tick { late_by } => {
                 self.shard.tick_late(now, late_by, &mut self.effects);
                 self.hand_over(now);
+                self.move_members(now);
             }
         }
     }
@@ -161,6 +174,8 @@ impl Driver {
             }
             Effect::Mark { group, replica, number, mark } => self.writes.mark(group, replica, number, mark),
             Effect::Reply { ticket, reply } => self.replies.push((ticket, reply)),
+            // One step may tell of many groups, and of a new image that takes one of them away.
+            Effect::Tail { group, .. } | Effect::Publish { group, .. } if !self.groups.is_open(group) => {}
             Effect::Tail { group, base, end, batch, .. } => ports.tail(group, base, end, batch),
             Effect::Publish { group, view } => {
                 self.touched.insert(group);

@@ -5,7 +5,11 @@
 //! be read is reported and the one before it is used, never "empty": without any the log must reach back to the first
 //! entry, or the group stays offline.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
 
 use varve_common::{
     ClusterId, Disk, GroupId, Incarnation, LogIndex, NodeId, Offset, PartitionIndex, ReplicaId, Term,
@@ -16,7 +20,7 @@ use varve_replica::{
     GroupKind, GroupOptions, GroupState, Input, LocalCheckpoint, LogEntry, OpenGroup, PartitionIdentity,
     PartitionView, PersistedHardState, SealMark,
     checkpoint::{self, Decoded},
-    metadata::{Image, Topic},
+    metadata::{Image, Partition, Topic},
     seeding::Seed,
 };
 use varve_snapshot::{
@@ -86,6 +90,10 @@ pub struct Groups {
     recovered: BTreeMap<GroupId, RecoveredGroup>,
     log_bytes: BTreeMap<GroupId, u64>,
     open: BTreeMap<GroupId, (ReplicaId, Arc<Topic>)>,
+    /// Groups of which nothing of an earlier replica is left on this node.
+    swept: BTreeSet<GroupId>,
+    /// The counter of the metadata's replica here: what was handed out before it was on a disk that is lost.
+    first_counter: u64,
     /// The last entry of the metadata that the log held: its term, and its index.
     metadata_end: (Term, LogIndex),
 }
@@ -98,6 +106,8 @@ pub enum Change {
     Offline(OpenError, Option<Arc<PartitionView>>),
     /// A group leaves this node.
     Gone(GroupId),
+    /// A replica joins a group that is older than it: before it opens, what an earlier one left behind goes.
+    Sweep(GroupId),
 }
 
 impl Change {
@@ -113,7 +123,17 @@ impl Groups {
         let log_bytes = wal.usage().groups;
         let metadata_end = (Term::ZERO, LogIndex::ZERO);
         let recovered = recovery.groups;
-        Self { disk, wal, placement, recovered, log_bytes, open: BTreeMap::new(), metadata_end }
+        Self {
+            disk,
+            wal,
+            placement,
+            recovered,
+            log_bytes,
+            open: BTreeMap::new(),
+            swept: BTreeSet::new(),
+            first_counter: 0,
+            metadata_end,
+        }
     }
 
     pub(super) const fn cluster(&self) -> ClusterId {
@@ -128,6 +148,7 @@ impl Groups {
     pub fn metadata(&mut self, replica: ReplicaId, voters: Vec<ReplicaId>) -> Result<Event, OpenError> {
         let kind =
             GroupKind::Metadata { cluster: self.placement.cluster, incarnation: self.placement.incarnation };
+        self.first_counter = replica.counter();
         let found = self.recovered.get(&GroupId::METADATA).filter(|found| found.replica == replica);
         self.metadata_end = found.map_or(self.metadata_end, |found| (found.last_term, found.last_index));
         self.open(GroupId::METADATA, replica, voters, kind)
@@ -136,8 +157,10 @@ impl Groups {
     /// Makes the open groups those that the metadata places on this node.
     pub fn reconcile(&mut self, image: &Image) -> Vec<Change> {
         let mut changes = Vec::new();
-        let gone: Vec<GroupId> =
-            self.open.keys().filter(|group| !image.groups.contains_key(group)).copied().collect();
+        let is_gone = |(group, (replica, _)): &(&GroupId, &(ReplicaId, Arc<Topic>))| {
+            image.partition_of(**group).and_then(|(_, _, partition)| self.hosted(partition)) != Some(*replica)
+        };
+        let gone: Vec<GroupId> = self.open.iter().filter(is_gone).map(|(group, _)| *group).collect();
         for group in gone {
             self.open.remove(&group);
             changes.push(Change::feed(Input::Close { group }));
@@ -145,12 +168,39 @@ impl Groups {
         }
         for group in image.groups.keys() {
             let Some((topic, number, partition)) = image.partition_of(*group) else { continue };
-            let Some(replica) = partition.replicas.iter().find(|id| id.node() == self.placement.node) else {
-                continue;
-            };
-            changes.extend(self.place(*group, *replica, topic, number, &partition.replicas));
+            let Some(replica) = self.hosted(partition) else { continue };
+            changes.extend(self.place(*group, replica, topic, number, partition.founders()));
         }
         changes
+    }
+
+    /// The replica of a partition that belongs on this node: none where it was on a disk that is lost.
+    fn hosted(&self, partition: &Partition) -> Option<ReplicaId> {
+        partition.on(self.placement.node).filter(|replica| replica.counter() >= self.first_counter)
+    }
+
+    /// What the partitions say of a disk of this node that is lost: the first counter of the present one.
+    pub(super) fn lost(&self, image: &Image) -> Option<(NodeId, u64)> {
+        let (node, first) = (self.placement.node, self.first_counter);
+        let is_lost = |replica: &ReplicaId| replica.node() == node && replica.counter() < first;
+        let lost = |partition: &Partition| partition.wanted().iter().any(is_lost);
+        let some = image.topics.values().any(|topic| topic.partitions.iter().any(lost));
+        some.then_some((node, first))
+    }
+
+    /// Whether a group is shown here.
+    pub(super) fn is_open(&self, group: GroupId) -> bool {
+        group == GroupId::METADATA || self.open.contains_key(&group)
+    }
+
+    /// Nothing of an earlier replica is left.
+    pub(super) fn swept(&mut self, group: GroupId) {
+        self.swept.insert(group);
+    }
+
+    /// What did not open at once is swept again before it does.
+    pub(super) fn forget_swept(&mut self) {
+        self.swept.clear();
     }
 
     fn place(
@@ -159,7 +209,7 @@ impl Groups {
         replica: ReplicaId,
         topic: &Arc<Topic>,
         partition: PartitionIndex,
-        voters: &[ReplicaId],
+        founders: &[ReplicaId],
     ) -> Option<Change> {
         if let Some((_, known)) = self.open.get(&group) {
             if Arc::ptr_eq(known, topic) {
@@ -169,6 +219,10 @@ impl Groups {
             self.open.insert(group, (replica, Arc::clone(topic)));
             let options = (self.placement.options_of)(topic);
             return changed.then(|| Change::feed(Input::Configure { group, options }));
+        }
+        let is_known = self.recovered.get(&group).is_some_and(|found| found.replica == replica);
+        if !is_known && !founders.contains(&replica) && !self.swept.remove(&group) {
+            return Some(Change::Sweep(group));
         }
         self.open.insert(group, (replica, Arc::clone(topic)));
         let identity = PartitionIdentity {
@@ -180,7 +234,7 @@ impl Groups {
         };
         let kind = GroupKind::Partition { identity, options: (self.placement.options_of)(topic) };
         let found = self.recovered.get(&group).filter(|found| found.damage.is_some()).cloned();
-        Some(match self.open(group, replica, voters.to_vec(), kind.clone()) {
+        Some(match self.open(group, replica, founders.to_vec(), kind.clone()) {
             Ok(opening) => Change::feed(opening),
             Err(error) => Change::Offline(error, found.and_then(|found| self.left(group, &found, &kind))),
         })
@@ -212,7 +266,7 @@ impl Groups {
         }
         let mut local_checkpoints: Vec<LocalCheckpoint> =
             found.snapshots.iter().map(local_checkpoint).collect();
-        let Start { state, applied, membership } = self.newest_state(group, &kind, &found.snapshots);
+        let Start { state, applied, membership, earlier } = self.newest_state(group, &kind, &found.snapshots);
         let newest = local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
         if super::bugs::damaged_is_empty() && applied < newest {
             return Ok(new_group(group, replica, voters, kind));
@@ -245,7 +299,7 @@ impl Groups {
             local_checkpoints,
             entries,
         };
-        Ok(Event::Open(Box::new(Opening { group, membership, runs })))
+        Ok(Event::Open(Box::new(Opening { group, membership, earlier, runs })))
     }
 
     /// The terms of the log up to `applied`: whoever leads sends entries from there, too.
@@ -270,9 +324,10 @@ impl Groups {
             tracing::error!(%group, file = passed.mark.file, why = %passed.why, "local checkpoint is damaged; the one before it is used");
         }
         match checkpoint::restore(loaded.checkpoint) {
-            Ok(Decoded::Partition { header, state, .. }) => {
-                Start::of(&header, GroupState::Partition(state), loaded.mark.index)
-            }
+            Ok(Decoded::Partition { header, state, members, .. }) => Start {
+                earlier: members,
+                ..Start::of(&header, GroupState::Partition(state), loaded.mark.index)
+            },
             Ok(Decoded::Metadata { header, state }) => {
                 Start::of(&header, GroupState::Metadata(state), loaded.mark.index)
             }
@@ -317,20 +372,24 @@ struct Start {
     applied: LogIndex,
     /// As of it; `None` where only the founders are known.
     membership: Option<Membership>,
+    /// As of earlier entries.
+    earlier: Vec<(LogIndex, Membership)>,
 }
 
 impl Start {
     const fn new() -> Self {
-        Self { state: GroupState::New, applied: LogIndex::ZERO, membership: None }
+        Self { state: GroupState::New, applied: LogIndex::ZERO, membership: None, earlier: Vec::new() }
     }
 
     fn of(header: &CheckpointHeader, state: GroupState, applied: LogIndex) -> Self {
-        Self { state, applied, membership: Some(Seed::of(header).membership) }
+        let membership = Some(Seed::of(header).membership);
+        Self { state, applied, membership, earlier: Vec::new() }
     }
 }
 
 fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: GroupKind) -> Event {
-    let membership = Membership::from(voters.clone());
+    // Whoever did not found it learns it.
+    let membership = Membership::from(voters.clone()).seen_by(replica);
     let group = OpenGroup {
         group,
         replica,
@@ -345,7 +404,7 @@ fn new_group(group: GroupId, replica: ReplicaId, voters: Vec<ReplicaId>, kind: G
         log_bytes: 0,
         entries: Vec::new(),
     };
-    Event::Open(Box::new(Opening { group, membership, runs: Vec::new() }))
+    Event::Open(Box::new(Opening { group, membership, earlier: Vec::new(), runs: Vec::new() }))
 }
 
 pub(super) fn expected(group: GroupId, kind: &GroupKind) -> Expected {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use varve_common::{GroupId, LogIndex, NodeId, Offset};
 use varve_consensus::{Fetch, LeaderReport, ReadError};
+use varve_formats::command::MetadataCommand;
 use varve_replica::{Job, PartitionView, Reply, Ticket, metadata::Image};
 
 use super::Writes;
@@ -39,6 +40,12 @@ pub trait Ports {
 
     /// A group has left this node for good: its files may go.
     fn gone(&mut self, group: GroupId);
+
+    /// Removes what an earlier replica of a group has left on this node; `Event::Swept` says when.
+    fn sweep(&mut self, group: GroupId);
+
+    /// Carries a change to the leader of the metadata. It may be lost: who wants it says it again.
+    fn propose(&mut self, command: MetadataCommand);
 
     /// Says something to another node; lost where that cannot be reached.
     fn send(&mut self, to: NodeId, frame: Outgoing);

@@ -61,7 +61,9 @@ impl Coded for MetadataRejected {
     fn code(&self) -> ErrorCode {
         match self {
             Self::TopicExists { .. } | Self::TopicIdTaken => ErrorCode::TopicAlreadyExists,
-            Self::UnknownTopic => ErrorCode::UnknownTopicOrPartition,
+            Self::UnknownTopic | Self::UnknownGroup => ErrorCode::UnknownTopicOrPartition,
+            Self::InvalidReplicas => ErrorCode::InvalidReplicaAssignment,
+            Self::OtherTarget | Self::BrokerInUse => ErrorCode::InvalidRequest,
             Self::InvalidName => ErrorCode::InvalidTopicException,
             Self::InvalidPartitions | Self::PartitionsChanged { .. } => ErrorCode::InvalidPartitions,
             Self::InvalidNode(_) | Self::InvalidCount | Self::FeatureDowngrade { .. } => {

@@ -1,7 +1,6 @@
 //! A checkpoint of the bucket in the place of a log that lags behind what others still hold (TIERING.md 11b).
 
 use varve_common::GroupId;
-use varve_consensus::Membership;
 use varve_formats::{
     PartitionIdentity, command::PublishedCheckpoint, keys::CheckpointName, limits::CHECKPOINT_BYTES_MAX,
 };
@@ -27,7 +26,7 @@ pub(super) enum InstallError {
     Get(#[from] GetError),
     #[error(transparent)]
     Damaged(#[from] Damage),
-    #[error("it is of another entry, or of other members, than its leader says")]
+    #[error("it is of another entry than its leader says")]
     OfAnother,
     #[error("records below it are on nodes only")]
     RecordsLocal,
@@ -42,7 +41,6 @@ impl Surroundings {
         group: GroupId,
         identity: &PartitionIdentity,
         wanted: &PublishedCheckpoint,
-        membership: &Membership,
     ) -> Result<Installable, InstallError> {
         if wanted.bytes > CHECKPOINT_BYTES_MAX as u64 {
             return Err(InstallError::TooLarge(wanted.bytes));
@@ -55,12 +53,13 @@ impl Surroundings {
         let found = verify_named(&bytes, wanted.sha256, Some(&Expected::of(identity, group)))?;
         let header = &found.header;
         let place = (header.state.index, header.state.term);
-        if place != (wanted.state_index, wanted.state_term) || Seed::of(header).membership != *membership {
+        if place != (wanted.state_index, wanted.state_term) {
             return Err(InstallError::OfAnother);
         }
         if header.records_local {
             return Err(InstallError::RecordsLocal);
         }
+        let membership = Seed::of(header).membership;
         let state = match checkpoint::restore(found).map_err(Damage::from)? {
             Decoded::Partition { state, .. } => GroupState::Partition(state),
             Decoded::Metadata { state, .. } => GroupState::Metadata(state),
@@ -68,6 +67,6 @@ impl Surroundings {
         let mark = local::write_installed(&*self.disk, &self.data, group, place, &bytes)?;
         let checkpoint =
             LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file, sha256: mark.sha256 };
-        Ok(Installable { checkpoint, state })
+        Ok(Installable { checkpoint, membership, state })
     }
 }

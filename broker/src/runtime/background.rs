@@ -89,6 +89,16 @@ impl StartJob for JobRunner {
             }
         });
     }
+
+    fn sweep(&self, group: GroupId) {
+        let (surroundings, mailbox) = (Arc::clone(&self.surroundings), self.mailbox.clone());
+        self.runtime.spawn(async move {
+            if let Err(error) = surroundings.remove_group(group) {
+                tracing::warn!(%group, %error, "files of an earlier replica could not be removed");
+            }
+            mailbox.send(Mail::Event(Box::new(driver::Event::Swept(group))));
+        });
+    }
 }
 
 fn watch_stalls(stalls: &Stalls, group: GroupId, outcome: &JobOutcome, now: Monotonic) {

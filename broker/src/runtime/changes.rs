@@ -10,11 +10,13 @@ mod tests;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 use varve_common::{Clock, GroupId, LogIndex, NodeId, ReplicaId};
 use varve_formats::command::MetadataCommand;
 use varve_replica::{Input, PeerInput, Refusal, Reply, metadata::MetadataRejected};
 
 use super::{
+    backend::NodeBackend,
     mailbox::{Mail, Mailbox, Stopped},
     views::Views,
 };
@@ -207,6 +209,16 @@ impl Changes<'_> {
         tokio::select! {
             () = self.views.reach(version) => {}
             () = self.clock.sleep(CATCH_UP_LIMIT) => tracing::warn!("metadata of this node is seconds behind its leader's"),
+        }
+    }
+}
+
+/// Carries what the driver wants of the metadata to whoever leads it, one after the other, until the driver is gone.
+pub async fn carry(mut proposed: mpsc::UnboundedReceiver<MetadataCommand>, backend: NodeBackend) {
+    while let Some(command) = proposed.recv().await {
+        // Where it is still wanted it comes again.
+        if let Err(why) = backend.change(command.clone()).await {
+            tracing::info!(?command, %why, "the metadata was not changed");
         }
     }
 }

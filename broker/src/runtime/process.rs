@@ -10,7 +10,7 @@ use std::{io, sync::Arc, time::Duration};
 use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
 };
 use varve_common::{Clock, ClusterId, Disk, Entropy, ReplicaId};
 use varve_consensus::GroupConfig;
@@ -344,6 +344,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let log = LogView::new(tail.clone(), reader.clone(), local.clone(), cold_reader.clone());
     let views = Views::new(metadata::Image::new(base.identity.cluster, base.identity.incarnation));
     let (failed_sender, failed) = oneshot::channel();
+    let (proposals, proposed) = mpsc::unbounded_channel();
     let thread = ShardThread {
         driver,
         inbox,
@@ -355,6 +356,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
         outbox: base.place.as_ref().map(Place::outbox),
+        proposals,
         failed: failed_sender,
     };
     let thread = thread.spawn().map_err(system("start threads"))?;
@@ -374,6 +376,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         replica_ids: Arc::default(),
         link: Link::default(),
     };
+    base.cold.spawn(super::changes::carry(proposed, backend.clone()));
     Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
 }
 

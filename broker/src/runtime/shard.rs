@@ -11,9 +11,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use varve_common::{Clock, GroupId, LogIndex, Monotonic, NodeId, Offset};
 use varve_consensus::{Fetch, LeaderReport, ReadError};
+use varve_formats::command::MetadataCommand;
 use varve_replica::{Input, Job, Now, PartitionView, PeerInput, Reply, Ticket, metadata::Image};
 use varve_tiering::tail::TailCache;
 
@@ -41,6 +42,9 @@ pub trait StartJob: Send + 'static {
 
     /// Removes the files of a group that has left this node, in the background.
     fn remove(&self, group: GroupId);
+
+    /// The same before another replica of it opens; `Event::Swept` follows.
+    fn sweep(&self, group: GroupId);
 }
 
 /// Where frames to peers go.
@@ -71,6 +75,8 @@ pub struct ShardThread<J> {
     pub metrics: Arc<Metrics>,
     /// The way to the other nodes; `None` where there are none.
     pub outbox: Option<Arc<dyn Outbox>>,
+    /// Where changes go that the driver wants of the metadata.
+    pub proposals: mpsc::UnboundedSender<MetadataCommand>,
     /// Told once when the log has failed: the process must end.
     pub failed: oneshot::Sender<String>,
 }
@@ -82,8 +88,20 @@ impl<J: StartJob> ShardThread<J> {
     }
 
     fn run(self) {
-        let Self { mut driver, inbox, mailbox, wal, jobs, views, tail, clock, metrics, outbox, failed } =
-            self;
+        let Self {
+            mut driver,
+            inbox,
+            mailbox,
+            wal,
+            jobs,
+            views,
+            tail,
+            clock,
+            metrics,
+            outbox,
+            proposals,
+            failed,
+        } = self;
         let mut ports = ThreadPorts {
             mailbox,
             wal,
@@ -93,6 +111,7 @@ impl<J: StartJob> ShardThread<J> {
             clock: Arc::clone(&clock),
             metrics,
             outbox,
+            proposals,
             waiting: HashMap::new(),
             confirming: HashMap::new(),
             confirmed: 0,
@@ -171,6 +190,7 @@ struct ThreadPorts<J> {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     outbox: Option<Arc<dyn Outbox>>,
+    proposals: mpsc::UnboundedSender<MetadataCommand>,
     waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
     /// Who waits for a quorum, by ticket.
     confirming: HashMap<u64, oneshot::Sender<Result<LogIndex, ReadError>>>,
@@ -284,6 +304,15 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
         self.views.remove(group);
         self.tail.remove(group);
         self.jobs.remove(group);
+    }
+
+    fn sweep(&mut self, group: GroupId) {
+        self.jobs.sweep(group);
+    }
+
+    fn propose(&mut self, command: MetadataCommand) {
+        // Nobody listens only when the process is ending.
+        let _ = self.proposals.send(command);
     }
 
     fn send(&mut self, to: NodeId, frame: Outgoing) {

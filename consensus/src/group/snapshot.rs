@@ -9,8 +9,8 @@
 //!                                                       install(): raft jumps, the log is replaced in one write
 //!   <──────────────────────────────── AppendResponse    or refuse_snapshot(): nothing happened
 //! ```
-//! A leader sends one only to a member as of S. A receiver that joined later would drop it in silence while the leader
-//! waits: such a learner is seeded from a checkpoint before it speaks (TIERING.md 11a), and the driver is told that one is wanted.
+//! A leader sends one to any member as of now. One that joined behind S, a new learner, is not among the members that the
+//! checkpoint names: it takes itself for a learner from S on, until it comes to the entry that makes it one (TIERING.md 11a).
 
 use bytes::Bytes;
 use raft::{ProgressState, SnapshotStatus, eraftpb, eraftpb::MessageType};
@@ -26,7 +26,7 @@ pub struct SnapshotOffer {
     pub index: LogIndex,
     /// The term of that entry.
     pub term: Term,
-    /// The members as of S.
+    /// The members as the leader knows them: whoever is among them may be sent there. As of S they may have been others.
     pub membership: Membership,
     /// Where it lies and how to verify it; opaque here.
     pub pointer: Bytes,
@@ -128,7 +128,18 @@ impl Group {
 
     /// The checkpoint of this index and term is verified and durable here: raft jumps to it. The next
     /// [`crate::Ready`] replaces the log ([`crate::Persist::installed`]), in one write.
-    pub fn install(&mut self, index: LogIndex, term: Term) -> Result<(), InstallError> {
+    ///
+    /// `membership` is what the checkpoint says of S: changes behind it are in the log. A learner that was added behind S is
+    /// not among them, and is shown to raft as the learner that it is about to be.
+    pub fn install(
+        &mut self,
+        index: LogIndex,
+        term: Term,
+        membership: &Membership,
+    ) -> Result<(), InstallError> {
+        if !membership.is_canonical() {
+            return Err(InstallError::NotOffered);
+        }
         let offered = |held: &eraftpb::Message| {
             let metadata = held.get_snapshot().get_metadata();
             (metadata.index, metadata.term) == (index.0, term.0)
@@ -136,7 +147,10 @@ impl Group {
         if self.fenced.is_some() || !self.snapshots.held.as_ref().is_some_and(|held| offered(held)) {
             return Err(InstallError::NotOffered);
         }
-        let Some(held) = self.snapshots.held.take() else { return Err(InstallError::NotOffered) };
+        let Some(mut held) = self.snapshots.held.take() else { return Err(InstallError::NotOffered) };
+        if let Some(metadata) = held.snapshot.as_mut().and_then(|snapshot| snapshot.metadata.as_mut()) {
+            metadata.conf_state = Some(membership.clone().seen_by(self.replica).to_raft());
+        }
         let _ = self.node.step(*held);
         let jumps = self.node.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index.0);
         if jumps { Ok(()) } else { Err(InstallError::Stale) }

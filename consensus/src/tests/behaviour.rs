@@ -290,6 +290,34 @@ fn a_learner_seeded_at_the_truncation_point_catches_up_from_the_next_entry() {
 }
 
 #[test]
+fn a_learner_takes_a_voters_place_in_one_joint_change_that_the_leader_leaves() {
+    let mut cluster = Cluster::new(3, 1, 1);
+    let leader = cluster.elect();
+    let goes = replica(if leader == replica(3) { 2 } else { 3 });
+    let swap = [Change::AddVoter(replica(4)), Change::Remove(goes)];
+    cluster.group(leader).propose_changes(&swap, LogIndex(9)).unwrap();
+    assert!(cluster.group(leader).has_pending_change());
+    cluster.drain(leader);
+    cluster.settle();
+    for _ in 0..6 {
+        cluster.tick(leader);
+        cluster.settle();
+    }
+    let members = cluster.group(leader).membership().clone();
+    assert!(!members.is_joint() && members.voters.contains(&replica(4)) && !members.holds(goes));
+    assert!(!cluster.group(leader).has_pending_change());
+    assert_eq!(cluster.group(leader).members_version(), LogIndex(9));
+    let noted: Vec<bool> =
+        cluster.group(leader).take_changes().iter().map(|(_, members)| members.is_joint()).collect();
+    assert_eq!(noted, [true, false]);
+    // Who was removed campaigns, and nobody minds.
+    let term = cluster.group(leader).term();
+    (0..30).for_each(|_| cluster.tick(goes));
+    cluster.settle();
+    assert_eq!((cluster.group(leader).term(), cluster.group(leader).role()), (term, Role::Leader));
+}
+
+#[test]
 fn t11_two_truncations_in_quick_succession_leave_the_term_at_each_known() {
     let (mut group, mut disk) = (single(), Disk::default());
     run_alone(&mut group, &mut disk);

@@ -57,7 +57,7 @@ fn install(all: &mut Nodes, leader: u32, away: u32) -> Result<(), InstallError> 
     let offer = all.nodes[&node(away)].pointer.clone().unwrap().offer;
     let state = all.nodes[&node(leader)].applied[&ONE][..offer.index.0 as usize].to_vec();
     let host = all.nodes.get_mut(&node(away)).unwrap();
-    host.groups.update(ONE, |raft| raft.install(offer.index, offer.term)).unwrap()?;
+    host.groups.update(ONE, |raft| raft.install(offer.index, offer.term, &offer.membership)).unwrap()?;
     host.applied.insert(ONE, state);
     all.drain(node(away));
     Ok(())
@@ -80,6 +80,25 @@ fn a_follower_behind_the_log_is_wanted_once_and_sent_to_the_offer() {
     assert_eq!(all.group(away, ONE).truncated().start, LogIndex(45));
     all.ticks(60);
     assert_eq!(all.resting(), 3);
+}
+
+/// TIERING.md 11a: who joined behind S is not among the members as of S.
+#[test]
+fn a_checkpoint_of_a_time_before_it_joined_makes_a_replica_a_learner_until_the_log_says_more() {
+    let (mut all, leader, away) = behind();
+    let offer = offer(&all, leader, 45);
+    assert!(takes(&mut all, leader, &offer));
+    all.ticks(6);
+    let mut before = offer.membership.clone();
+    before.voters.retain(|voter| *voter != replica(away));
+    let host = all.nodes.get_mut(&node(away)).unwrap();
+    host.groups.update(ONE, |raft| raft.install(offer.index, offer.term, &before)).unwrap().unwrap();
+    let state = all.nodes[&node(leader)].applied[&ONE][..45].to_vec();
+    all.nodes.get_mut(&node(away)).unwrap().applied.insert(ONE, state);
+    all.drain(node(away));
+    all.ticks(6);
+    assert_eq!(all.group(away, ONE).membership().learners, [replica(away)]);
+    assert_eq!(all.commands(away, ONE), all.commands(leader, ONE));
 }
 
 #[test]
@@ -108,7 +127,7 @@ fn a_snapshot_that_cannot_be_had_is_sent_again() {
     assert!(host.pointer.take().is_some());
     host.groups.update(ONE, |raft| {
         raft.refuse_snapshot();
-        assert_eq!(raft.install(first.index, first.term), Err(InstallError::NotOffered));
+        assert_eq!(raft.install(first.index, first.term, &first.membership), Err(InstallError::NotOffered));
     });
     let second = offer(&all, leader, 47);
     all.nodes.get_mut(&node(leader)).unwrap().groups.update(ONE, |raft| {
@@ -170,7 +189,10 @@ fn an_installed_snapshot_is_one_write_with_the_hard_state() {
     assert!(takes(&mut all, leader, &offer));
     all.ticks(6);
     let host = all.nodes.get_mut(&node(away)).unwrap();
-    host.groups.update(ONE, |raft| raft.install(offer.index, offer.term)).unwrap().unwrap();
+    host.groups
+        .update(ONE, |raft| raft.install(offer.index, offer.term, &offer.membership))
+        .unwrap()
+        .unwrap();
     let (_, ready) = host.groups.next_ready().unwrap();
     let Some(Persist { hard_state: Some(hard_state), installed: Some(installed), must_sync: true, .. }) =
         ready.persist

@@ -137,8 +137,6 @@ pub enum Job {
         identity: PartitionIdentity,
         /// Where it lies and what it must be.
         checkpoint: PublishedCheckpoint,
-        /// The members that it must name.
-        membership: Membership,
     },
     /// Deletes objects. Missing ones are fine.
     Delete {
@@ -255,6 +253,8 @@ impl Mended {
 pub struct Installable {
     /// The file, as of S. No mark names it yet.
     pub checkpoint: LocalCheckpoint,
+    /// The members as of S.
+    pub membership: Membership,
     /// The state.
     pub state: GroupState,
 }

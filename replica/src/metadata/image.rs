@@ -30,13 +30,27 @@ pub struct Partition {
     pub target: Vec<ReplicaId>,
     /// Those that it began with, where these are others; empty where they are `replicas`.
     pub founders: Vec<ReplicaId>,
+    /// Of each node the newest that left, where one did: none comes back.
+    pub left: Vec<ReplicaId>,
+    /// Those that were to be in it and are not any more: they may be, until it has come to its target.
+    pub leaving: Vec<ReplicaId>,
+    /// The entry that last changed any of this; zero where nothing did.
+    pub version: LogIndex,
 }
 
 impl Partition {
     /// A partition that was never reassigned.
     #[must_use]
     pub const fn new(group: GroupId, replicas: Vec<ReplicaId>) -> Self {
-        Self { group, replicas, target: Vec::new(), founders: Vec::new() }
+        Self {
+            group,
+            replicas,
+            target: Vec::new(),
+            founders: Vec::new(),
+            left: Vec::new(),
+            leaving: Vec::new(),
+            version: LogIndex::ZERO,
+        }
     }
 
     /// Those that it began with: a replica with the whole log, and no checkpoint, starts from them.
@@ -51,10 +65,15 @@ impl Partition {
         if self.target.is_empty() { &self.replicas } else { &self.target }
     }
 
+    /// All that are, may be, or are to be in it.
+    pub fn known(&self) -> impl Iterator<Item = ReplicaId> + '_ {
+        self.replicas.iter().chain(&self.target).chain(&self.leaving).copied()
+    }
+
     /// Its replica on a node, as it is or is to be there; the newest incarnation.
     #[must_use]
     pub fn on(&self, node: NodeId) -> Option<ReplicaId> {
-        self.replicas.iter().chain(&self.target).copied().filter(|replica| replica.node() == node).max()
+        self.known().filter(|replica| replica.node() == node).max()
     }
 }
 

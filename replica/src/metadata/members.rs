@@ -44,13 +44,19 @@ impl MetadataState {
         let counters = &self.image.replica_counters;
         let is_handed_out =
             |replica: &ReplicaId| counters.get(&replica.node()).is_some_and(|next| replica.counter() < *next);
-        let is_newest = |replica: &ReplicaId| {
-            let present = partition.replicas.contains(replica) || partition.target.contains(replica);
-            let known = partition.replicas.iter().chain(&partition.target).chain(&partition.founders);
-            let newest = known.filter(|known| known.node() == replica.node()).max();
-            newest.is_none_or(|newest| newest < replica || (newest == replica && present))
+        let is_here = |replica: &ReplicaId| match self.image.metadata_replicas.get(&replica.node()) {
+            None => true,
+            Some(hosted) => hosted.is_some_and(|first| first < *replica),
         };
-        let sound = |replica: &ReplicaId| partition.replicas.contains(replica) || is_handed_out(replica);
+        let is_newest = |replica: &ReplicaId| {
+            let present = partition.known().any(|known| known == *replica);
+            let known = partition.known().chain(partition.left.iter().copied());
+            let newest = known.filter(|known| known.node() == replica.node()).max();
+            newest.is_none_or(|newest| newest < *replica || (newest == *replica && present))
+        };
+        let sound = |replica: &ReplicaId| {
+            partition.known().any(|known| known == *replica) || (is_handed_out(replica) && is_here(replica))
+        };
         !target.is_empty()
             && nodes.len() == target.len()
             && target.iter().all(|id| sound(id) && is_newest(id))
@@ -65,7 +71,10 @@ impl MetadataState {
         if partition.target != members || members.is_empty() {
             return Err(MetadataRejected::OtherTarget);
         }
-        self.change_partition(group, |partition| partition.replicas = std::mem::take(&mut partition.target))
+        self.change_partition(group, |partition| {
+            partition.replicas = std::mem::take(&mut partition.target);
+            partition.leaving.clear();
+        })
     }
 
     pub(super) fn replace_replicas(
@@ -117,6 +126,19 @@ impl MetadataState {
         Ok(MetadataDone::BrokerRemoved)
     }
 
+    /// A new replica whose counter was handed out before its node's disk was lost gets one of now.
+    pub(super) fn on_present_disk(&mut self, replica: ReplicaId) -> ReplicaId {
+        let node = replica.node();
+        let first = self.image.metadata_replicas.get(&node).copied().flatten();
+        if first.is_none_or(|first| first < replica) {
+            return replica;
+        }
+        let next = self.image.replica_counters.get(&node).copied().unwrap_or(1);
+        let Some(fresh) = ReplicaId::new(node, next) else { return replica };
+        Arc::make_mut(&mut self.image.replica_counters).insert(node, next + 1);
+        fresh
+    }
+
     fn change_partition(
         &mut self,
         group: GroupId,
@@ -126,7 +148,25 @@ impl MetadataState {
         let known = self.image.topics.get(&id).ok_or(MetadataRejected::UnknownGroup)?;
         let mut topic: Topic = known.as_ref().clone();
         let place = usize::try_from(number.0).map_err(|_| MetadataRejected::UnknownGroup)?;
-        change(topic.partitions.get_mut(place).ok_or(MetadataRejected::UnknownGroup)?);
+        let partition = topic.partitions.get_mut(place).ok_or(MetadataRejected::UnknownGroup)?;
+        let before: Vec<ReplicaId> = partition.known().collect();
+        change(partition);
+        if partition.target.is_empty() {
+            // It has come to its target, or never left: who is not in it is gone.
+            partition.leaving.clear();
+        } else {
+            let stays = |id: &ReplicaId| partition.replicas.contains(id) || partition.target.contains(id);
+            partition.leaving = before.iter().copied().filter(|id| !stays(id)).collect();
+        }
+        for gone in before {
+            let stays = partition.known().any(|known| known == gone);
+            if !stays && partition.left.iter().all(|left| left.node() != gone.node() || *left < gone) {
+                partition.left.retain(|left| left.node() != gone.node());
+                partition.left.push(gone);
+            }
+        }
+        // The entry that is applied now: `index` moves behind it.
+        partition.version = self.index.next();
         let topic = Arc::new(topic);
         Arc::make_mut(&mut self.image.topics).insert(id, Arc::clone(&topic));
         Ok(MetadataDone::Reassigned(topic))

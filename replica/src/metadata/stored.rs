@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use varve_common::{
-    ClusterId, GroupId, Incarnation, NodeId, PartitionIndex, ReplicaId,
+    ClusterId, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, ReplicaId,
     codec::{DecodeError, Decoder, Encoder},
 };
 use varve_formats::stored::{decode_list, encode_list};
@@ -115,9 +115,12 @@ fn encode_topic(frame: &mut Encoder, topic: &Topic) {
                 frame.u64(partition.group.0);
                 encode_replicas(frame, &partition.replicas);
                 // A frame that ends here was never reassigned: nothing is written for that while no field follows.
-                if !partition.target.is_empty() || !partition.founders.is_empty() {
+                if partition.version != LogIndex::ZERO {
                     encode_replicas(frame, &partition.target);
                     encode_replicas(frame, &partition.founders);
+                    encode_replicas(frame, &partition.left);
+                    encode_replicas(frame, &partition.leaving);
+                    frame.index(partition.version);
                 }
             });
         });
@@ -158,6 +161,9 @@ fn decode_topic(frame: &mut Decoder) -> Result<Arc<Topic>, DecodeError> {
                     if !frame.is_empty() {
                         partition.target = decode_replicas(frame)?;
                         partition.founders = decode_replicas(frame)?;
+                        partition.left = decode_replicas(frame)?;
+                        partition.leaving = decode_replicas(frame)?;
+                        partition.version = frame.index()?;
                     }
                     Ok(partition)
                 })

@@ -191,7 +191,14 @@ fn a_reassignment_is_given_up_by_asking_for_what_was_before() {
     let back = [reassign(vec![id(1, 2), id(2, 2), id(4, 1)]), reassign(before.clone())];
     let (state, outcomes) = state_after(spread().into_iter().chain(back).collect());
     assert!(outcomes.iter().all(Result::is_ok));
-    assert_eq!(partition(&state).target, before, "the leader takes back what it began");
+    let back = partition(&state);
+    assert_eq!(back.target, before, "the leader takes back what it began");
+    assert_eq!(
+        back.leaving,
+        [id(4, 1)],
+        "which may be a voter already: it stays until the group has come back"
+    );
+    assert_eq!(back.on(NodeId::new(4).unwrap()), Some(id(4, 1)));
     let (state, _) = state_after(spread().into_iter().chain([reassign(before)]).collect());
     assert!(partition(&state).target.is_empty(), "and begins nothing where nothing is asked for");
 }
@@ -215,6 +222,16 @@ fn no_replica_is_taken_twice_or_comes_back() {
     ];
     let (_, outcomes) = state_after(spread().into_iter().chain(gone).collect());
     assert_eq!(outcomes[7], Err(MetadataRejected::InvalidReplicas));
+    // Nor one that never got its place: its node has forgotten it.
+    let (other, before) = (vec![id(1, 2), id(2, 2), id(4, 1)], vec![id(1, 2), id(2, 2), id(3, 2)]);
+    let given_up = [
+        reassign(other.clone()),
+        reassign(before.clone()),
+        MetadataCommand::MembersChanged { group: GroupId(1), members: before },
+        reassign(other),
+    ];
+    let (_, outcomes) = state_after(spread().into_iter().chain(given_up).collect());
+    assert_eq!(outcomes[8], Err(MetadataRejected::InvalidReplicas));
 }
 
 #[test]

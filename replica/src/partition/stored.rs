@@ -35,12 +35,14 @@ pub struct PartitionSections {
 }
 
 impl PartitionState {
-    /// The content of a local checkpoint: record class as of the applied index, bucket class as of A.
+    /// The content of a local checkpoint: record class as of the applied index, bucket class as of A. `members` says who was in
+    /// the group as of an entry.
     #[must_use]
-    pub fn encode(&self, seals: &[SealMark], members: &ConfState) -> PartitionSections {
+    pub fn encode(&self, seals: &[SealMark], members: impl Fn(LogIndex) -> ConfState) -> PartitionSections {
         let mut sections = self.encode_as_of(&self.records);
         sections.standard.seals = seals.to_vec();
-        sections.standard.frozen = self.frozen.values().map(|state| freeze(state, members)).collect();
+        sections.standard.frozen =
+            self.frozen.values().map(|state| freeze(state, members(state.index))).collect();
         sections
     }
 
@@ -185,12 +187,12 @@ fn decode_place(frame: &mut Decoder) -> Result<RecordState, DecodeError> {
     Ok(RecordState { index, term, log_end, open, ..RecordState::default() })
 }
 
-fn freeze(records: &RecordState, members: &ConfState) -> FrozenRoll {
+fn freeze(records: &RecordState, conf_state: ConfState) -> FrozenRoll {
     FrozenRoll {
         end: records.log_end,
         roll_index: records.index,
         roll_term: records.term,
-        conf_state: members.clone(),
+        conf_state,
         producers: producers_of(records),
         open_transactions: Vec::new(),
         aborted: records.aborted.as_ref().clone(),

@@ -216,7 +216,8 @@ fn reseeded_local_checkpoint() {
     log.replay(&mut seeded, between);
     // A restart between S and A: the local checkpoint keeps A.
     let mut restarted =
-        PartitionState::decode(seeded.identity().clone(), seeded.encode(&[], &ConfState::default())).unwrap();
+        PartitionState::decode(seeded.identity().clone(), seeded.encode(&[], |_| ConfState::default()))
+            .unwrap();
     assert_eq!(restarted.bucket_index(), log.end());
     log.replay(&mut restarted, log.end());
     assert_eq!(restarted.bucket().manifest_seq, log.state.bucket().manifest_seq);

@@ -259,10 +259,12 @@ impl Hosted {
         let members = self.raft.membership();
         let (captured, (index, term)) = match &self.machine {
             Machine::Partition(state) => {
-                (Captured::local(self.group, state, &self.seals, members), state.applied())
+                let captured = Captured::local(self.group, state, &self.seals, members);
+                (captured.with_members(&self.members), state.applied())
             }
-            Machine::Metadata(state) => (Captured::metadata(state, members), state.applied()),
+            Machine::Metadata(state) => (Some(Captured::metadata(state, members)), state.applied()),
         };
+        let Some(captured) = captured else { return };
         let newest = self.local_checkpoints.last().map_or(LogIndex::ZERO, |newest| newest.index);
         // One that waits for its mark counts: written twice, the older mark's file would go and take the newer's with it.
         let written = index <= newest || self.checkpoint_waits_for_its_mark(index);
@@ -289,7 +291,9 @@ impl Hosted {
             }
             Machine::Metadata(state) => Some(Captured::metadata(state, members)),
         };
-        let Some(captured) = captured else { return };
+        let Some(captured) = captured.and_then(|captured| captured.with_members(&self.members)) else {
+            return;
+        };
         let identity = self.partition().map(|state| state.identity().clone());
         self.publish_dirty = false;
         let (group, key_term) = (self.group, self.raft.term());

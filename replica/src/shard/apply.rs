@@ -129,6 +129,7 @@ impl Hosted {
             self.speculation.applied(entry.index);
         }
         self.raft.applied(last.index);
+        self.note_changes();
         self.applied_to(last.index);
         if let Machine::Partition(state) = &self.machine
             && self.pending.is_empty()

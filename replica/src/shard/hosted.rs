@@ -17,6 +17,7 @@ use varve_formats::{
 
 use super::{
     installs::Installs,
+    members::{MembersSince, Pins},
     missed::Missed,
     pending::{Pending, Proposal, Waiter},
     produce::Request,
@@ -87,6 +88,10 @@ pub(super) struct Hosted {
     pub(super) mended: Option<Mended>,
     /// Deleted topics of which the early pass found nothing any more.
     pub(super) reaped_early: BTreeSet<TopicId>,
+    /// Who was in it, from which entry on.
+    pub(super) members: MembersSince,
+    /// Learners for which the log is kept.
+    pub(super) pins: Pins,
     /// Checkpoints that members are sent to, this one or others.
     pub(super) installs: Installs,
     pub(super) published_view: Option<PartitionView>,
@@ -115,6 +120,7 @@ impl Hosted {
                 applied.0, open.truncated.0
             ));
         }
+        let members = MembersSince::new(applied.0, membership.clone());
         let recovered = recovered(&open, applied, membership, runs)?;
         let raft = Group::open(recovered, config).map_err(|error| error.to_string())?;
         let mut hosted = Self {
@@ -149,6 +155,8 @@ impl Hosted {
             folded: None,
             mended: None,
             reaped_early: BTreeSet::new(),
+            members,
+            pins: Pins::new(),
             installs: Installs::default(),
             published_view: None,
             told: Vec::new(),

@@ -8,8 +8,8 @@
 //!                                                       one batch: hard state, mark, log begins behind S
 //!                                                       durable: answers; older checkpoints go
 //! ```
-//! A pointer is the published checkpoint as the state names it. The members in it are those of now: where a change lies
-//! between S and now the receiver finds that the checkpoint says otherwise, and refuses.
+//! A pointer is the published checkpoint as the state names it. The members in it are those of now: whoever is among them may
+//! be sent there. The receiver takes the members as of S from the checkpoint, and finds the changes since in the log.
 
 use bytes::Bytes;
 use varve_common::{
@@ -19,7 +19,10 @@ use varve_common::{
 use varve_consensus::{SnapshotOffer, SnapshotPointer};
 use varve_formats::{command::PublishedCheckpoint, stored::Stored};
 
-use super::hosted::{Hosted, Machine, Progress};
+use super::{
+    hosted::{Hosted, Machine, Progress},
+    members::MembersSince,
+};
 use crate::{
     api::{Effect, GroupState, Installable, Job, JobKind, LocalCheckpoint, PartitionIdentity},
     metadata::MetadataState,
@@ -58,10 +61,11 @@ impl Installs {
 }
 
 impl Hosted {
-    /// The log needs no entry up to this one for a follower that keeps up.
+    /// The log needs no entry up to this one for a follower that keeps up, or a learner on its way.
     pub(super) fn needed_above(&self) -> LogIndex {
         let matched = self.raft.in_sync().into_iter().filter_map(|member| self.raft.matched(member));
-        matched.min().filter(|_| self.is_leader()).unwrap_or(LogIndex(u64::MAX))
+        let least = matched.min().filter(|_| self.is_leader()).unwrap_or(LogIndex(u64::MAX));
+        least.min(self.pinned_above())
     }
 
     /// The last entry that every member holds.
@@ -113,8 +117,8 @@ impl Hosted {
             self.installs.next = Some(pointer.clone());
             return;
         }
-        let (group, identity, membership) = (self.group, self.identity(), offer.membership.clone());
-        self.start(Job::Install { group, identity, checkpoint, membership }, effects);
+        let (group, identity) = (self.group, self.identity());
+        self.start(Job::Install { group, identity, checkpoint }, effects);
     }
 
     fn identity(&self) -> PartitionIdentity {
@@ -127,7 +131,7 @@ impl Hosted {
     /// The checkpoint is here. Raft jumps, or has got there by itself.
     pub(super) fn install(&mut self, installable: Installable, effects: &mut Vec<Effect>) {
         let LocalCheckpoint { index, term, .. } = installable.checkpoint;
-        if self.raft.install(index, term).is_ok() {
+        if self.raft.install(index, term, &installable.membership).is_ok() {
             self.installs.coming = Some(installable);
             self.installs.next = None;
         } else {
@@ -159,7 +163,8 @@ impl Hosted {
         effects: &mut Vec<Effect>,
     ) -> LocalCheckpoint {
         let coming = self.installs.coming.take();
-        let Installable { checkpoint, state } = coming.expect("raft jumps only where `install` sent it");
+        let Installable { checkpoint, membership, state } =
+            coming.expect("raft jumps only where `install` sent it");
         assert_eq!((checkpoint.index, checkpoint.term), (offer.index, offer.term));
         match state {
             GroupState::Partition(state) => {
@@ -174,6 +179,7 @@ impl Hosted {
             }
             GroupState::New => unreachable!("a checkpoint holds a state"),
         }
+        self.members = MembersSince::new(offer.index, membership);
         self.tail.clear();
         self.truncated = (offer.index, offer.term);
         self.log_bytes = 0;

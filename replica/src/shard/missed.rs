@@ -57,7 +57,7 @@ impl Missed {
     pub(super) fn due(&self, meta: &BatchMeta) -> Option<i32> {
         match self.firsts.get(&meta.producer_id) {
             Some(first) if first.epoch == meta.producer_epoch => {
-                (first.sequence != meta.base_sequence).then_some(first.sequence)
+                is_behind(meta.base_sequence, first.sequence).then_some(first.sequence)
             }
             _ if self.strict_until.is_some_and(|until| self.now < until) => {
                 (meta.base_sequence != 0).then_some(0)
@@ -70,6 +70,13 @@ impl Missed {
     pub(super) fn forget(&mut self, producer_id: i64) {
         self.firsts.remove(&producer_id);
     }
+}
+
+/// Whether a sequence comes after another; they wrap at 2^31. One that comes before what was refused here was on its way to
+/// another node: it is a beginning, and no gap.
+const fn is_behind(sequence: i32, first: i32) -> bool {
+    let distance = sequence.wrapping_sub(first) & i32::MAX;
+    distance != 0 && distance < 1 << 30
 }
 
 #[cfg(test)]
@@ -99,6 +106,7 @@ mod tests {
         missed.note(7, 0, 5);
         assert_eq!(missed.due(&meta(7, 0, 5)), Some(3));
         assert_eq!(missed.due(&meta(7, 0, 3)), None);
+        assert_eq!(missed.due(&meta(7, 0, 2)), None, "it was tried elsewhere before");
         assert_eq!(missed.due(&meta(7, 1, 0)), None);
         assert_eq!(missed.due(&meta(8, 0, 5)), None);
         missed.forget(7);

@@ -227,13 +227,13 @@ impl Node {
 
     /// What a leader sent this node to is durable here.
     pub fn install(&mut self, bytes: &Bytes) -> JobOutcome {
-        let Start { state, header, .. } = Start::of(bytes);
+        let Start { state, header, seed, .. } = Start::of(bytes);
         let (index, term) = (header.state.index, header.state.term);
         let file = format!("{index:020}-{:08x}.installed", term.0);
         self.disk.files.insert(file.clone(), bytes.clone());
         let checkpoint = LocalCheckpoint { index, term, file, sha256: Digest::of(bytes) };
         let state = GroupState::Partition(state);
-        JobOutcome::Installable(Box::new(Installable { checkpoint, state }))
+        JobOutcome::Installable(Box::new(Installable { checkpoint, membership: seed.membership, state }))
     }
 
     /// A new disk for a new learner: the checkpoint, and the marks that make its log begin behind it.

@@ -15,7 +15,7 @@ use crate::{
     faults::DISK_BYTES,
     jobs::RemoteStore,
     model::Model,
-    node::{Node, Seat, Start, open_log},
+    node::{FOUNDER_COUNTER, Node, Seat, Start, open_log},
     plan::Plan,
     violation::{Checked, violation},
 };
@@ -30,6 +30,10 @@ pub struct Machine {
     pub model: Model,
     /// The life, if there is one.
     pub node: Option<Node>,
+    /// The counter of its replica of the metadata.
+    pub metadata: u64,
+    /// Since which step of a run it waits for such a replica: until then it does not start.
+    pub unseated: Option<usize>,
     /// How many lives there were.
     pub life: u64,
     /// What is shown of each partition in this life.
@@ -69,6 +73,8 @@ impl Machine {
             disk: MemoryDisk::default(),
             model: Model::with_peers(),
             node: None,
+            metadata: FOUNDER_COUNTER,
+            unseated: None,
             life: 0,
             views: BTreeMap::new(),
             promised: BTreeMap::new(),
@@ -85,7 +91,8 @@ impl Machine {
         // Whoever starts it looks whether there is room.
         self.disk.resize(DISK_BYTES);
         let Surroundings { clock, plan, remote, founders, bug } = *surroundings;
-        let seat = Seat { node: self.id, life: self.life, founders: founders.to_vec() };
+        let (life, metadata) = (self.life, self.metadata);
+        let seat = Seat { node: self.id, life, founders: founders.to_vec(), metadata };
         let start = Start { clock, seed, plan, bug: Bug::of_log(bug), remote, seat: Some(seat) };
         let log = match open_log(&self.disk, &start) {
             Ok(log) => log,

@@ -15,6 +15,8 @@
 pub mod bugs;
 mod checks;
 pub mod machine;
+mod members;
+pub mod moving;
 pub mod network;
 mod peace;
 pub mod run;

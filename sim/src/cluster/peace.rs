@@ -114,8 +114,9 @@ impl World {
                 states.entry(group).or_default().push(node.driver.shard().state_hash(group));
             }
         }
-        let all = running.len();
-        states.values().all(|states| states.len() == all && states.windows(2).all(|pair| pair[0] == pair[1]))
+        states.iter().all(|(group, states)| {
+            states.len() == self.hosts(*group) && states.windows(2).all(|pair| pair[0] == pair[1])
+        }) && self.is_settled()
             && self.clients.is_content(&Default::default())
     }
 

@@ -72,7 +72,7 @@ impl World {
     }
 
     /// Nodes whose disk died, or failed, end.
-    fn bury(&mut self) -> Checked {
+    pub(super) fn bury(&mut self) -> Checked {
         for id in self.ids() {
             let machine = &self.machines[&id];
             let failed = machine.node.as_ref().is_some_and(|node| node.failed);
@@ -90,7 +90,7 @@ impl World {
     }
 
     /// One step: something happens, and everything that can be checked at once is.
-    fn step(&mut self) -> Checked {
+    pub(super) fn step(&mut self) -> Checked {
         self.counts.steps += 1;
         let id = self.any();
         match self.random.random_range(0..200) {

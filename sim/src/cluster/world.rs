@@ -73,6 +73,8 @@ pub struct World {
     pub truth: Truth,
     /// The bucket of all.
     pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
+    /// Who founded the cluster.
+    pub founders: Vec<NodeId>,
     /// The seeded bug.
     pub bug: Option<Bug>,
     /// All that happened.
@@ -109,7 +111,8 @@ impl World {
             plan,
             machines: ids.iter().map(|id| (*id, Machine::new(*id))).collect(),
             network: Network::default(),
-            clients: Clients::of(ids),
+            clients: Clients::of(ids.clone()),
+            founders: ids,
             truth: Truth::default(),
             bug: None,
             trace,
@@ -143,8 +146,11 @@ impl World {
 
     /// Starts a node; whether it runs.
     pub fn start(&mut self, id: NodeId) -> Checked<bool> {
+        if self.machines[&id].unseated.is_some() {
+            return Ok(false);
+        }
         let seed = self.random.random();
-        let founders = self.ids();
+        let founders = self.founders.clone();
         let (clock, plan, remote) = (self.clock.clone(), self.plan.clone(), Arc::clone(&self.remote.1));
         let bug = self.bug;
         let surroundings =
@@ -224,6 +230,7 @@ impl World {
                 self.trace.note(format_args!("{id}: {group} is gone"));
                 let machine = self.machine(id);
                 machine.views.remove(&group);
+                machine.promised.remove(&group);
                 if let Some(node) = &mut machine.node {
                     let removal = node.cold.remove(group);
                     node.executor.spawn(removal);
@@ -382,9 +389,15 @@ impl World {
                 Done::Nothing
             }));
         }
+        for group in std::mem::take(&mut node.ports.sweeps) {
+            let sweep = node.cold.sweep(group);
+            node.executor.spawn(sweep);
+        }
+        let proposals = std::mem::take(&mut node.ports.proposals);
         let fetched = node.fetch();
         self.counts.fetches += u64::from(fetched);
         let stepped = node.executor.step();
+        self.carry(proposals)?;
         let ran = stepped.is_some();
         match stepped {
             Some(Some(Done::Job(_, group, outcome))) => {
@@ -392,9 +405,12 @@ impl World {
                 self.trace.note(format_args!("{id}: {group}: {outcome:?}"));
                 self.turn(id, Input::JobDone { group, outcome })?;
             }
+            Some(Some(Done::Swept(group))) => self.turn(id, Event::Swept(group))?,
             Some(Some(Done::Read(read))) => {
                 self.reading -= 1;
-                node.reading -= 1;
+                if let Some(node) = &mut self.machine(id).node {
+                    node.reading -= 1;
+                }
                 self.check_reader(id, *read)?;
             }
             _ => self.absorb(id)?,

@@ -14,6 +14,7 @@ impl StartJob for NoJobs {
     fn start(&self, _: Job) {}
     fn fetch(&self, _: GroupId, _: Fetch) {}
     fn remove(&self, _: GroupId) {}
+    fn sweep(&self, _: GroupId) {}
 }
 
 struct Nobody;
@@ -37,6 +38,7 @@ fn ends_for(group: GroupId, outbox: Option<Arc<dyn Outbox>>) -> Option<String> {
         clock: Arc::new(SystemClock::new()),
         metrics: Arc::new(Metrics::new()),
         outbox,
+        proposals: tokio::sync::mpsc::unbounded_channel().0,
         waiting: HashMap::new(),
         confirming: HashMap::new(),
         confirmed: 0,

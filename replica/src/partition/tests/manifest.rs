@@ -102,7 +102,7 @@ fn b2_the_manifest_ends_where_the_tier_does() {
     log.trim(17);
     assert_eq!(ends(&log), 15, "also where that range is still open");
     let decoded =
-        PartitionState::decode(log.state.identity().clone(), log.state.encode(&[], &ConfState::default()))
+        PartitionState::decode(log.state.identity().clone(), log.state.encode(&[], |_| ConfState::default()))
             .unwrap();
     assert_eq!(decoded.hash(), log.state.hash());
 }

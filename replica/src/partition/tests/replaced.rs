@@ -45,7 +45,7 @@ impl Log {
     fn may_delete(&self, tombstone: &Tombstone) -> bool {
         let restored = PartitionState::decode(
             self.state.identity().clone(),
-            self.state.encode(&[], &ConfState::default()),
+            self.state.encode(&[], |_| ConfState::default()),
         );
         assert_eq!(
             restored.unwrap().bucket().may_delete(tombstone),

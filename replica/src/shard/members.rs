@@ -1,0 +1,169 @@
+//! Who was in the group, from which entry on.
+//!
+//! ```text
+//!  entry          40            70     90
+//!  members   [a b c]    + d learner   [a b d]
+//!  frozen rolls      55            80              a checkpoint as of 55 names a b c: what came later is replayed behind it
+//! ```
+//! What a checkpoint in the bucket says of members is as of S, and S is older than what is applied here.
+
+use std::collections::BTreeMap;
+
+use varve_common::{GroupId, LogIndex, Monotonic, ReplicaId};
+use varve_consensus::{Membership, Standing, Step, Wanted, next_step};
+
+use super::{
+    Shard,
+    hosted::{Hosted, Machine},
+};
+use crate::{
+    api::{Effect, Now},
+    limits::{PIN_LEASE, PROMOTION_LAG_MAX},
+};
+
+/// Learners on their way, each with how far it was known to be and since when.
+pub(super) type Pins = BTreeMap<ReplicaId, (LogIndex, Monotonic)>;
+
+/// The members at entries that matter, in order; what lies between two changes is as at the one before.
+#[derive(Clone, Debug, Default)]
+pub struct MembersSince(Vec<(LogIndex, Membership)>);
+
+impl MembersSince {
+    /// Nothing is known but what is from `index` on.
+    pub(super) fn new(index: LogIndex, membership: Membership) -> Self {
+        Self(vec![(index, membership)])
+    }
+
+    /// What a checkpoint says of earlier entries.
+    pub(super) fn recall(&mut self, earlier: Vec<(LogIndex, Membership)>) {
+        let first = self.0.first().map_or(LogIndex::ZERO, |first| first.0);
+        let mut all: Vec<_> = earlier.into_iter().filter(|known| known.0 < first).collect();
+        all.append(&mut self.0);
+        self.0 = all;
+    }
+
+    fn note(&mut self, changes: Vec<(LogIndex, Membership)>) {
+        self.0.extend(changes);
+    }
+
+    /// The members as of an entry, where that is known.
+    #[must_use]
+    pub fn at(&self, index: LogIndex) -> Option<&Membership> {
+        self.0.iter().rev().find(|known| known.0 <= index).map(|known| &known.1)
+    }
+
+    /// Nobody asks for what was before the members as of this entry.
+    fn forget_before(&mut self, index: LogIndex) {
+        let kept = self.0.iter().rposition(|known| known.0 <= index).unwrap_or(0);
+        self.0.drain(..kept);
+    }
+}
+
+impl Hosted {
+    /// Takes note of what was applied.
+    pub(super) fn note_changes(&mut self) {
+        let changes = self.raft.take_changes();
+        if changes.is_empty() {
+            return;
+        }
+        self.members.note(changes);
+        self.since_checkpoint.changes += 1;
+        if let Machine::Partition(state) = &self.machine {
+            self.members.forget_before(state.oldest_frozen());
+        } else {
+            self.members.forget_before(self.applied());
+        }
+    }
+}
+
+impl Hosted {
+    /// Whether a learner has all but the newest entries, and all that proves what is in the bucket.
+    fn is_caught_up(&self, member: ReplicaId) -> bool {
+        let proven = match &self.machine {
+            Machine::Partition(state) => state.bucket().published.last().map(|last| last.applied_index),
+            Machine::Metadata(_) => None,
+        };
+        let proven = proven.unwrap_or_default().min(self.raft.commit_index());
+        let matched = self.raft.matched(member).unwrap_or_default();
+        // Who never answered has nothing, however short the log is.
+        matched > LogIndex::ZERO
+            && matched >= proven
+            && matched.0 + PROMOTION_LAG_MAX >= self.raft.last_index().0
+    }
+
+    /// The log is kept for who is on its way, as long as it makes progress.
+    fn pin(&mut self, now: Now) {
+        let learners = self.raft.membership().learners.clone();
+        self.pins.retain(|learner, _| learners.contains(learner));
+        for learner in learners {
+            let matched = self.raft.matched(learner).unwrap_or_default();
+            let pin = self.pins.entry(learner).or_insert((matched, now.monotonic));
+            if pin.0 != matched {
+                *pin = (matched, now.monotonic);
+            }
+        }
+        self.pins.retain(|_, (_, since)| now.monotonic.since(*since) < PIN_LEASE);
+    }
+
+    /// The log needs no entry up to this one for a learner on its way: one that has nothing begins behind S.
+    pub(super) fn pinned_above(&self) -> LogIndex {
+        let begins = match &self.machine {
+            Machine::Partition(state) => state.bucket().published.last(),
+            Machine::Metadata(state) => state.published().last(),
+        };
+        let begins = begins.map_or(self.truncated.0, |newest| newest.state_index);
+        let pins = self.pins.values().map(|(matched, _)| begins.max(*matched));
+        pins.min().filter(|_| self.is_leader()).unwrap_or(LogIndex(u64::MAX))
+    }
+}
+
+impl Shard {
+    /// Goes one step from the members that a group has to those that it is to have, where this node leads it and is settled
+    /// (`None` otherwise); whether it has come to them.
+    pub fn move_members(
+        &mut self,
+        now: Now,
+        group: GroupId,
+        wanted: &Wanted,
+        effects: &mut Vec<Effect>,
+    ) -> Option<bool> {
+        let hosted = self.groups.get(group).filter(|hosted| !self.failed && hosted.is_ready())?;
+        let lives = |member: ReplicaId| self.is_alive(member.node()) && hosted.is_caught_up(member);
+        let standing = Standing {
+            leader: hosted.replica,
+            membership: hosted.raft.membership(),
+            version: hosted.raft.members_version(),
+            pending: hosted.raft.has_pending_change(),
+            is_caught_up: &lives,
+        };
+        let step = next_step(&standing, wanted);
+        self.groups.serve(group, |hosted| {
+            hosted.pin(now);
+            match &step {
+                // What is not taken now is tried again.
+                Step::Change(changes) => drop(hosted.raft.propose_changes(changes, wanted.version)),
+                Step::Transfer(to) => hosted.raft.transfer(*to),
+                Step::Wait | Step::Settled => {}
+            }
+        });
+        self.drive(now, group, effects);
+        Some(step == Step::Settled)
+    }
+
+    /// Whether this node leads a group whose members are not these, or are about to be others.
+    #[must_use]
+    pub fn is_led_astray(&self, group: GroupId, voters: &[ReplicaId]) -> bool {
+        let Some(hosted) = self.groups.get(group).filter(|hosted| hosted.is_ready()) else { return false };
+        let members = hosted.raft.membership();
+        members.voters.len() != voters.len()
+            || !members.learners.is_empty()
+            || members.is_joint()
+            || !voters.iter().all(|voter| members.voters.contains(voter))
+    }
+
+    /// Whether jobs still run of a group that has left.
+    #[must_use]
+    pub fn lingers(&self, group: GroupId) -> bool {
+        self.lingering.contains_key(&group)
+    }
+}
