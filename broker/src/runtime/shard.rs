@@ -88,36 +88,23 @@ impl<J: StartJob> ShardThread<J> {
     }
 
     fn run(self) {
-        let Self {
-            mut driver,
-            inbox,
-            mailbox,
-            wal,
-            jobs,
-            views,
-            tail,
-            clock,
-            metrics,
-            outbox,
-            proposals,
-            failed,
-        } = self;
+        let Self { mut driver, inbox, clock, .. } = self;
         let mut ports = ThreadPorts {
-            mailbox,
-            wal,
-            jobs,
-            views,
-            tail,
+            mailbox: self.mailbox,
+            wal: self.wal,
+            jobs: self.jobs,
+            views: self.views,
+            tail: self.tail,
             clock: Arc::clone(&clock),
-            metrics,
-            outbox,
-            proposals,
+            metrics: self.metrics,
+            outbox: self.outbox,
+            proposals: self.proposals,
             waiting: HashMap::new(),
             confirming: HashMap::new(),
             confirmed: 0,
             replies: Vec::new(),
             held: Vec::new(),
-            failed: Some(failed),
+            failed: Some(self.failed),
         };
         let mut stopping = false;
         let mut drained: Option<oneshot::Sender<()>> = None;
