@@ -1,5 +1,5 @@
 //! What one node asks of the node that leads the metadata group: a change of the metadata, and its outcome. And what it asks
-//! of the leader of any group: to let another replica lead.
+//! of the leader of any group: to let another replica lead, and how far its replicas are.
 //!
 //! ```text
 //! node that was asked                                       leader of group 0
@@ -10,6 +10,8 @@
 //! ```
 //! Requests are opaque to the transport that carries them. The receiving side never forwards: two nodes that take each
 //! other for the leader only tell each other so.
+
+pub mod progress;
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,6 +30,8 @@ use crate::runtime::backend::NodeBackend;
 const VERSION: u8 = 1;
 /// The first byte of a request to hand over.
 const TRANSFER: u8 = 2;
+/// The first byte of a question how far replicas are.
+const PROGRESS: u8 = 3;
 
 /// Carries requests to another node.
 pub trait Controller: Send + Sync + 'static {
@@ -130,6 +134,8 @@ pub enum Request {
         /// The replica.
         to: ReplicaId,
     },
+    /// To say how far the replicas are of what it leads of these groups.
+    Progress(Vec<GroupId>),
 }
 
 /// Asks to hand over.
@@ -144,6 +150,15 @@ pub fn encode_transfer(group: GroupId, to: ReplicaId) -> Bytes {
     encoder.finish()
 }
 
+/// Asks how far the replicas of groups are.
+#[must_use]
+pub fn encode_progress(groups: &[GroupId]) -> Bytes {
+    let mut encoder = Encoder::new();
+    encoder.u8(PROGRESS);
+    progress::encode_groups(&mut encoder, groups);
+    encoder.finish()
+}
+
 /// A change as it travels.
 #[must_use]
 pub fn encode_request(command: &MetadataCommand) -> Bytes {
@@ -153,10 +168,17 @@ pub fn encode_request(command: &MetadataCommand) -> Bytes {
     encoder.finish()
 }
 
-/// Reads what [`encode_request`] or [`encode_transfer`] wrote.
+/// Reads what [`encode_request`], [`encode_transfer`] or [`encode_progress`] wrote.
 pub fn decode_request(request: Bytes) -> Result<Request, DecodeError> {
-    if request.first() == Some(&TRANSFER) {
-        return decode_transfer(request.slice(1..));
+    match request.first() {
+        Some(&TRANSFER) => return decode_transfer(request.slice(1..)),
+        Some(&PROGRESS) => {
+            let mut decoder = Decoder::new(request.slice(1..));
+            let groups = progress::decode_groups(&mut decoder)?;
+            decoder.finish()?;
+            return Ok(Request::Progress(groups));
+        }
+        _ => {}
     }
     let mut decoder = versioned(request)?;
     let rest = decoder.remaining();
@@ -333,6 +355,8 @@ mod tests {
         assert_eq!(decode_request(encode_request(&command)), Ok(Request::Change(command)));
         let (group, to) = (GroupId(7), ReplicaId::new(NodeId::new(2).unwrap(), 3).unwrap());
         assert_eq!(decode_request(encode_transfer(group, to)), Ok(Request::Transfer { group, to }));
+        let groups = vec![group, GroupId::METADATA];
+        assert_eq!(decode_request(encode_progress(&groups)), Ok(Request::Progress(groups)));
         let rejections = [
             MetadataRejected::TopicExists { id: TopicId::from_random(5) },
             MetadataRejected::TopicIdTaken,

@@ -13,6 +13,7 @@
 //! never bytes that a stranger announced. Every task has an owner that ends it. Liveness never depends on the object
 //! store.
 
+pub mod balance;
 pub mod config;
 pub mod controller;
 pub mod driver;

@@ -25,6 +25,7 @@ use crate::{
         Fetch, Layers, Listener, TopicCreation,
         topic::{self, Defaults, Effective, Given, ProduceRules, Source},
     },
+    controller::progress::Progress,
     metrics::Metrics,
 };
 
@@ -210,6 +211,17 @@ pub struct Found {
     pub timestamp: i64,
 }
 
+/// Where a node keeps its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// Its path.
+    pub path: String,
+    /// The size of its file system; 0 where that is not known.
+    pub total_bytes: u64,
+    /// What is free there.
+    pub free_bytes: u64,
+}
+
 /// Runs the groups.
 pub trait Backend: Send + Sync + 'static {
     /// The newest metadata.
@@ -228,6 +240,17 @@ pub trait Backend: Send + Sync + 'static {
         count: usize,
         replicas: Vec<Vec<NodeId>>,
     ) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
+
+    /// Asks for a partition to be held by these nodes, in order of preference, or by those that hold it now, `None`. On
+    /// success it is journaled; its leader brings it about.
+    fn reassign(
+        &self,
+        group: GroupId,
+        nodes: Option<Vec<NodeId>>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
+
+    /// Takes a node out of the cluster.
+    fn remove_broker(&self, node: NodeId) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
 
     /// Sets a topic's own configuration values, and removes those without a value; on success the next
     /// [`Backend::image`] holds the change.
@@ -260,6 +283,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Lets another replica of a group lead. Whether it came to lead within the time.
     fn elect(&self, group: GroupId, leader: ReplicaId, within: Duration) -> BoxFuture<'static, bool>;
+
+    /// How far the replicas of groups are, as their leaders say, in no order. Groups whose leader does not answer are missing.
+    fn progress(&self, groups: Vec<GroupId>) -> BoxFuture<'static, Vec<Progress>>;
+
+    /// Where the data is.
+    fn directory(&self) -> Directory;
 
     /// Whether a node is heard of.
     fn is_alive(&self, node: NodeId) -> bool;

@@ -59,6 +59,12 @@ pub const LINES_AHEAD_MAX: usize = 10_000;
 /// The longest line.
 pub const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
+/// Partitions whose logs one request asks about.
+pub const QUORUMS_MAX: usize = 10_000;
+
+/// How long a broker is given to hand over what it leads.
+pub const TRANSFER_TIMEOUT_MS: i32 = 10_000;
+
 const _: () = assert!(FETCH_WAIT_MS as u128 * 2 < RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!((BROKER_TIMEOUT_MS as u128) < RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!(LINGER.as_millis() < LINGER_MAX.as_millis());

@@ -99,6 +99,8 @@ pub enum FormationEffect {
     Join {
         /// The cluster.
         cluster: ClusterId,
+        /// Its first voters.
+        voters: Vec<ReplicaId>,
     },
     /// Nothing will come of it: stop and say so.
     Refuse(Refused),
@@ -309,7 +311,7 @@ impl Formation {
             return effects.push(if self.is_member() {
                 FormationEffect::Start { cluster, voters }
             } else {
-                FormationEffect::Join { cluster }
+                FormationEffect::Join { cluster, voters }
             });
         }
         if self.follow_the_formed(effects) {

@@ -35,6 +35,37 @@ impl Message {
         Term(self.0.term)
     }
 
+    /// What it is, for whoever counts.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        use eraftpb::MessageType as Type;
+        match self.0.get_msg_type() {
+            Type::MsgAppend => "append",
+            Type::MsgAppendResponse => "append_response",
+            Type::MsgRequestVote => "vote",
+            Type::MsgRequestVoteResponse => "vote_response",
+            Type::MsgRequestPreVote => "pre_vote",
+            Type::MsgRequestPreVoteResponse => "pre_vote_response",
+            Type::MsgSnapshot => "snapshot",
+            Type::MsgHeartbeat => "heartbeat",
+            Type::MsgHeartbeatResponse => "heartbeat_response",
+            Type::MsgTimeoutNow => "transfer",
+            _ => "other",
+        }
+    }
+
+    /// Whether it asks for a vote: the sender campaigns.
+    #[must_use]
+    pub fn is_campaign(&self) -> bool {
+        self.0.get_msg_type() == eraftpb::MessageType::MsgRequestVote
+    }
+
+    /// How many entries it carries.
+    #[must_use]
+    pub const fn entries(&self) -> usize {
+        self.0.entries.len()
+    }
+
     /// About how much memory its entries hold, in bytes.
     #[must_use]
     pub fn payload_bytes(&self) -> usize {

@@ -171,6 +171,8 @@ error_codes! {
     EligibleLeadersNotAvailable = 83, "ELIGIBLE_LEADERS_NOT_AVAILABLE", retry;
     /// The partition has the leader that it is to have.
     ElectionNotNeeded = 84, "ELECTION_NOT_NEEDED", retry;
+    /// Nothing of it is on its way.
+    NoReassignmentInProgress = 85, "NO_REASSIGNMENT_IN_PROGRESS", give_up;
     /// A record or batch breaks a rule.
     InvalidRecord = 87, "INVALID_RECORD", give_up;
     /// A transaction holds the offset.
@@ -181,6 +183,8 @@ error_codes! {
     ProducerFenced = 90, "PRODUCER_FENCED", give_up;
     /// No topic has this id.
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID", retry;
+    /// No broker has this id.
+    BrokerIdNotRegistered = 102, "BROKER_ID_NOT_REGISTERED", give_up;
     /// The topic's id is another.
     InconsistentTopicId = 103, "INCONSISTENT_TOPIC_ID", retry;
     /// The session mixed topics with and without id.

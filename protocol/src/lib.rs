@@ -24,6 +24,7 @@
 //! It may touch memory only.
 
 pub mod batch;
+pub mod election;
 pub mod error_code;
 pub mod fetch;
 pub mod frame;

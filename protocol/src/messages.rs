@@ -4,24 +4,30 @@
 //! message, e.g. [`produce_request::TopicProduceData`].
 
 pub use kafka_wire::{
-    AlterConfigsRequest, AlterConfigsResponse, ApiVersionsRequest, ApiVersionsResponse,
-    CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
-    DescribeClusterRequest, DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse,
-    ElectLeadersRequest, ElectLeadersResponse, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest,
+    AlterConfigsRequest, AlterConfigsResponse, AlterPartitionReassignmentsRequest,
+    AlterPartitionReassignmentsResponse, ApiVersionsRequest, ApiVersionsResponse, CreatePartitionsRequest,
+    CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse, DeleteRecordsRequest,
+    DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse, DescribeClusterRequest,
+    DescribeClusterResponse, DescribeConfigsRequest, DescribeConfigsResponse, DescribeLogDirsRequest,
+    DescribeLogDirsResponse, DescribeQuorumRequest, DescribeQuorumResponse, ElectLeadersRequest,
+    ElectLeadersResponse, FetchRequest, FetchResponse, IncrementalAlterConfigsRequest,
     IncrementalAlterConfigsResponse, InitProducerIdRequest, InitProducerIdResponse, ListOffsetsRequest,
-    ListOffsetsResponse, MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest,
-    OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
+    ListOffsetsResponse, ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
+    MetadataRequest, MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse,
+    ProduceRequest, ProduceResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
 };
 pub use kafka_wire::{
-    alter_configs_request, alter_configs_response, api_versions_request, api_versions_response,
+    alter_configs_request, alter_configs_response, alter_partition_reassignments_request,
+    alter_partition_reassignments_response, api_versions_request, api_versions_response,
     create_partitions_request, create_partitions_response, create_topics_request, create_topics_response,
     delete_records_request, delete_records_response, delete_topics_request, delete_topics_response,
     describe_cluster_request, describe_cluster_response, describe_configs_request, describe_configs_response,
+    describe_log_dirs_request, describe_log_dirs_response, describe_quorum_request, describe_quorum_response,
     elect_leaders_request, elect_leaders_response, fetch_request, fetch_response,
     incremental_alter_configs_request, incremental_alter_configs_response, init_producer_id_request,
-    init_producer_id_response, list_offsets_request, list_offsets_response, metadata_request,
+    init_producer_id_response, list_offsets_request, list_offsets_response,
+    list_partition_reassignments_request, list_partition_reassignments_response, metadata_request,
     metadata_response, offset_for_leader_epoch_request, offset_for_leader_epoch_response, produce_request,
     produce_response,
 };
-pub use kafka_wire_core::{StrBytes, TaggedFields, Uuid};
+pub use kafka_wire_core::{StrBytes, TaggedField, TaggedFields, Uuid};

@@ -163,10 +163,15 @@ responses! {
     OffsetForLeaderEpoch(OffsetForLeaderEpochResponse),
     DescribeConfigs(DescribeConfigsResponse),
     AlterConfigs(AlterConfigsResponse),
+    DescribeLogDirs(DescribeLogDirsResponse),
     CreatePartitions(CreatePartitionsResponse),
     ElectLeaders(ElectLeadersResponse),
     IncrementalAlterConfigs(IncrementalAlterConfigsResponse),
+    AlterPartitionReassignments(AlterPartitionReassignmentsResponse),
+    ListPartitionReassignments(ListPartitionReassignmentsResponse),
+    DescribeQuorum(DescribeQuorumResponse),
     DescribeCluster(DescribeClusterResponse),
+    UnregisterBroker(UnregisterBrokerResponse),
 }
 
 /// Takes the header off a response frame (without length prefix): correlation id and body. For our own clients.

@@ -34,14 +34,24 @@ pub enum ApiKey {
     DescribeConfigs = 32,
     /// Replaces a topic's own configuration.
     AlterConfigs = 33,
+    /// What partitions take on a broker.
+    DescribeLogDirs = 35,
     /// Adds partitions to topics.
     CreatePartitions = 37,
     /// Lets preferred replicas lead.
     ElectLeaders = 43,
     /// Changes single values of it.
     IncrementalAlterConfigs = 44,
+    /// Moves replicas to other nodes.
+    AlterPartitionReassignments = 45,
+    /// What is on its way.
+    ListPartitionReassignments = 46,
+    /// Who leads a group, and how far its replicas are.
+    DescribeQuorum = 55,
     /// Cluster id and brokers.
     DescribeCluster = 60,
+    /// Takes a broker out of the cluster for good.
+    UnregisterBroker = 64,
 }
 
 /// One row of [`TABLE`].
@@ -103,13 +113,21 @@ pub const TABLE: &[Api] = &[
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
     api(ApiKey::DescribeConfigs, 1, 4, 4),
     api(ApiKey::AlterConfigs, 0, 2, 2),
+    // 4 tells of the file system.
+    api(ApiKey::DescribeLogDirs, 1, 4, 2),
     // 3 throttles by the number of mutations.
     api(ApiKey::CreatePartitions, 0, 3, 2),
     // 1 brings unclean elections.
     api(ApiKey::ElectLeaders, 0, 2, 2),
     api(ApiKey::IncrementalAlterConfigs, 0, 1, 1),
+    // 1 may insist on the number of replicas.
+    api(ApiKey::AlterPartitionReassignments, 0, 1, 0),
+    api(ApiKey::ListPartitionReassignments, 0, 0, 0),
+    // 2 brings the replicas' addresses.
+    api(ApiKey::DescribeQuorum, 0, 2, 0),
     // 2 tells fenced brokers.
     api(ApiKey::DescribeCluster, 0, 2, 0),
+    api(ApiKey::UnregisterBroker, 0, 0, 0),
 ];
 
 impl ApiKey {

@@ -31,4 +31,4 @@ pub mod seeding;
 pub mod shard;
 
 pub use api::*;
-pub use shard::Shard;
+pub use shard::{Figures, Shard};

@@ -2,6 +2,7 @@
 
 mod actions;
 mod apply;
+mod figures;
 mod hosted;
 mod installs;
 mod members;
@@ -23,6 +24,8 @@ use std::{
 
 use varve_common::{Digest, GroupId, LogIndex, Term, TopicId};
 use varve_consensus::{GroupConfig, Membership, MultiRaft, NodeConfig, TermRun};
+
+pub use figures::Figures;
 
 use crate::api::{
     Action, Effect, GroupStatus, Input, Mark, Now, PartitionView, PeerEffect, Refusal, Reply, StopReason,

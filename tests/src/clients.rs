@@ -103,6 +103,13 @@ pub fn varve_output(node: &Node, arguments: &[&str]) -> Option<String> {
     String::from_utf8(output.stdout).ok().filter(|_| output.status.success())
 }
 
+/// Whether `varve … -o json` exits with zero, and what it printed; nothing where that is no JSON.
+#[must_use]
+pub fn varve_json(node: &Node, arguments: &[&str]) -> (bool, Value) {
+    let output = varve_command(node, arguments).args(["-o", "json"]).output().unwrap();
+    (output.status.success(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
 fn varve_command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(tool::varve());
     command.args(arguments).args(["--bootstrap-server", &node.bootstrap()]).stdin(Stdio::null());

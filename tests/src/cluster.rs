@@ -26,6 +26,7 @@ pub struct Cluster {
     /// In order of their ids, from 1.
     pub nodes: Vec<Node>,
     peers: Vec<SocketAddr>,
+    extra: Vec<SocketAddr>,
     bucket: tempfile::TempDir,
 }
 
@@ -53,8 +54,12 @@ impl Cluster {
 
     fn stopped_each(count: usize, options: impl Fn(usize) -> Options) -> Self {
         let bucket = tempfile::Builder::new().prefix("varve-bucket-").tempdir().unwrap();
-        let mut cluster =
-            Self { nodes: Vec::new(), peers: (0..count).map(|_| free_address()).collect(), bucket };
+        let mut cluster = Self {
+            nodes: Vec::new(),
+            peers: (0..count).map(|_| free_address()).collect(),
+            extra: Vec::new(),
+            bucket,
+        };
         let stopped = |number| Node::stopped(cluster.options(number, &options(number + 1)));
         cluster.nodes = (0..count).map(stopped).collect();
         cluster
@@ -63,8 +68,8 @@ impl Cluster {
     fn options(&self, number: usize, options: &Options) -> Options {
         let seeds: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
         let bucket = self.bucket.path().display().to_string();
-        let id = (number + 1).to_string();
-        options.clone().args(&["--node-id", &id, "--peer-listen", &seeds[number]]).args(&[
+        let (id, listen) = ((number + 1).to_string(), self.peer_address(number).to_string());
+        options.clone().args(&["--node-id", &id, "--peer-listen", &listen]).args(&[
             "--seeds",
             &seeds.join(","),
             "--object-store",
@@ -72,10 +77,20 @@ impl Cluster {
         ])
     }
 
+    /// Adds a node with the next number, an empty disk and the same seeds, and does not start it. Its place.
+    pub fn add(&mut self, options: &Options) -> usize {
+        let number = self.nodes.len();
+        self.extra.push(free_address());
+        let options = self.options(number, options);
+        self.nodes.push(Node::stopped(options));
+        number
+    }
+
     /// Where a node listens for the others.
     #[must_use]
     pub fn peer_address(&self, number: usize) -> SocketAddr {
-        self.peers[number]
+        // Those that came later are no seeds.
+        self.peers.iter().chain(&self.extra).nth(number).copied().expect("the node was added")
     }
 
     /// Addresses of all nodes, for clients.

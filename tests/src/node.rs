@@ -141,6 +141,12 @@ impl Node {
         self.child = Some(command.spawn().unwrap());
     }
 
+    /// Empties the disk of a node that does not run.
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "the node is running");
+        fs::remove_dir_all(self.data()).unwrap();
+    }
+
     /// kill -9: the process has no say.
     pub fn kill(&mut self) {
         self.kill_nowait();

@@ -59,6 +59,11 @@ impl Moves {
         self.image = Some(Arc::clone(image));
     }
 
+    /// The newest that was acted on.
+    pub(super) fn image(&self) -> Option<&Image> {
+        self.image.as_deref()
+    }
+
     pub(super) fn sweep(&mut self, group: GroupId) {
         self.sweeps.entry(group).or_insert(false);
     }

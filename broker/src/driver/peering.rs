@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use varve_common::{GroupId, NodeId, ReplicaId};
-use varve_consensus::{Envelope, Fetch, Message, Role};
+use varve_common::{GroupId, LogIndex, NodeId, ReplicaId};
+use varve_consensus::{Envelope, Fetch, Membership, Message, Role};
 use varve_replica::{Now, PeerEffect, PeerInput, metadata::Image};
 use varve_wal as wal;
 
 use super::{Driver, Event, Ports, open::log_entry};
-use crate::peers::Outgoing;
+use crate::{
+    controller::progress::{Member, Progress},
+    peers::Outgoing,
+};
 
 impl Driver {
     pub(super) fn send<P: Ports>(&self, group: GroupId, message: Message, ports: &mut P) {
@@ -52,6 +55,36 @@ impl Driver {
                 self.shard.transfer(now, group, to, &mut self.effects);
             }
         }
+    }
+
+    /// How far the replicas of a group are, where this node leads it.
+    #[must_use]
+    pub fn progress(&self, group: GroupId) -> Option<Progress> {
+        let led = self.shard.replica(group).filter(|led| led.role == Role::Leader && !led.stopped)?;
+        let Membership { voters, learners, voters_outgoing, .. } = &led.membership;
+        // A disk that is gone holds nothing, whoever has its node's name now.
+        let is_there = |id: &&ReplicaId| !self.is_lost(**id);
+        let leaving = voters_outgoing.iter().filter(|id| !voters.contains(id) && !learners.contains(id));
+        let voting = voters.iter().chain(leaving).filter(is_there).map(|id| (id, true));
+        let member = |(replica, votes): (&ReplicaId, bool)| Member {
+            replica: *replica,
+            matched: if *replica == led.replica { led.last } else { self.matched(group, *replica) },
+            votes,
+            in_sync: led.in_sync.contains(replica)
+                && (*replica == led.replica || self.shard.is_alive(replica.node())),
+        };
+        let learning = learners.iter().filter(is_there).map(|id| (id, false));
+        let members = voting.chain(learning).map(member).collect();
+        let (leader, term) = (led.replica, led.term);
+        Some(Progress { group, leader, term, commit: led.commit, last: led.last, members })
+    }
+
+    fn is_lost(&self, replica: ReplicaId) -> bool {
+        self.moves.image().is_some_and(|image| image.is_lost(replica))
+    }
+
+    fn matched(&self, group: GroupId, member: ReplicaId) -> LogIndex {
+        self.shard.matched(group, member).unwrap_or(LogIndex::ZERO)
     }
 
     /// The core pulses to whoever is a broker, or hosts a member of some group here.

@@ -28,12 +28,23 @@ use crate::{
 };
 
 const TOPIC: i8 = 2;
+const BROKER: i8 = 4;
 
 /// How IncrementalAlterConfigs numbers what is done to a value.
 const SET: i8 = 0;
 const DELETE: i8 = 1;
 const APPEND: i8 = 2;
 const SUBTRACT: i8 = 3;
+
+/// What Kafka's tool for reassignments takes away at the end, whether it was set or not. There are none here: taking them away
+/// is done before it is begun.
+const THROTTLES: [&str; 5] = [
+    "leader.replication.throttled.rate",
+    "follower.replication.throttled.rate",
+    "replica.alter.log.dirs.io.max.bytes.per.second",
+    "leader.replication.throttled.replicas",
+    "follower.replication.throttled.replicas",
+];
 
 /// Why nothing of a resource was changed.
 struct Refused(ErrorCode, String);
@@ -114,7 +125,9 @@ pub async fn change(
     let times = count(resources.iter().map(|one| (one.resource_type, one.resource_name.as_str())));
     let mut response = IncrementalAlterConfigsResponse::default();
     for resource in resources {
-        let subject = Subject::new(node, context, resource.resource_type, resource.resource_name.as_str());
+        let mut subject =
+            Subject::new(node, context, resource.resource_type, resource.resource_name.as_str());
+        subject.is_done = !resource.configs.is_empty() && resource.configs.iter().all(takes_a_throttle);
         let plan = |topic: &Topic| {
             check_once(resource.configs.iter().map(|one| one.name.as_str()))?;
             let changes: Vec<_> = resource.configs.iter().map(change_of).collect::<Result<_, _>>()?;
@@ -128,6 +141,10 @@ pub async fn change(
         response.responses.push(result);
     }
     response
+}
+
+fn takes_a_throttle(config: &incremental_alter_configs_request::AlterableConfig) -> bool {
+    config.config_operation == DELETE && THROTTLES.contains(&config.name.as_str())
 }
 
 fn change_of(
@@ -161,11 +178,13 @@ struct Subject<'a> {
     context: &'a Context,
     kind: i8,
     name: &'a str,
+    /// Whether nothing is left to change.
+    is_done: bool,
 }
 
 impl<'a> Subject<'a> {
     const fn new(node: &'a Node, context: &'a Context, kind: i8, name: &'a str) -> Self {
-        Self { node, context, kind, name }
+        Self { node, context, kind, name, is_done: false }
     }
 
     async fn apply(
@@ -176,6 +195,10 @@ impl<'a> Subject<'a> {
     ) -> Result<(), Refused> {
         if times.get(&(self.kind, self.name)).is_some_and(|times| *times > 1) {
             return Err(invalid("the resource is named more than once in the request"));
+        }
+        if self.kind == BROKER && self.is_done {
+            return authorize(self.context, Operation::AlterConfigs, Resource::Cluster)
+                .map_err(Refused::from);
         }
         if self.kind != TOPIC {
             return Err(invalid(
@@ -189,6 +212,9 @@ impl<'a> Subject<'a> {
         let _alone = self.node.alteration.lock().await;
         let image = self.node.backend.image();
         let topic = image.topic_by_name(self.name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        if self.is_done {
+            return Ok(());
+        }
         let delta = plan(topic)?;
         if !validate_only && !delta.is_empty() {
             tracing::info!(topic = self.name, changes = ?delta, "topic configuration changes");

@@ -1,24 +1,26 @@
-//! ElectLeaders: lets the preferred replica of a partition lead. What is refused is told as Kafka tells it.
+//! ElectLeaders: lets the preferred replica of a partition lead, or the one on a node that is named
+//! ([`varve_protocol::election`]). What is refused is told as Kafka tells it.
 //!
 //! There are no unclean elections: a replica that lacks committed records never leads.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use futures_util::future::join_all;
+use varve_common::{GroupId, NodeId, ReplicaId};
 use varve_protocol::{
-    ErrorCode,
+    ErrorCode, election,
     messages::{
         ElectLeadersRequest, ElectLeadersResponse, StrBytes,
         elect_leaders_response::{PartitionResult, ReplicaElectionResult},
     },
 };
-use varve_replica::metadata::Partition;
 
-use super::access::{Operation, Resource, authorize};
+use super::{
+    access::{Operation, Resource, authorize},
+    describe_quorum::group_of,
+};
 use crate::{net::Context, node::Node};
 
-const PREFERRED: i8 = 0;
-const UNCLEAN: i8 = 1;
 /// Before this version every election is one of the preferred replica, and the answer has no error of its own.
 const TYPES_FROM: i16 = 1;
 /// The longest wait, whatever the client asks.
@@ -29,6 +31,24 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 enum Election {
     Preferred,
     Unclean,
+    /// The replica on this node, which must keep up.
+    Named(NodeId),
+}
+
+impl Election {
+    fn of(version: i16, request: &ElectLeadersRequest) -> Result<Self, ErrorCode> {
+        match request.election_type {
+            _ if version < TYPES_FROM => Ok(Self::Preferred),
+            election::PREFERRED => Ok(Self::Preferred),
+            election::UNCLEAN => Ok(Self::Unclean),
+            // Nobody means all partitions at once.
+            election::NAMED if request.topic_partitions.is_some() => {
+                let node = election::named(request).and_then(|node| u32::try_from(node).ok());
+                node.and_then(NodeId::new).map(Self::Named).ok_or(ErrorCode::InvalidRequest)
+            }
+            _ => Err(ErrorCode::InvalidRequest),
+        }
+    }
 }
 
 /// Which partitions of which topics are asked about.
@@ -43,12 +63,7 @@ pub async fn answer(
     request: ElectLeadersRequest,
 ) -> ElectLeadersResponse {
     let mut response = ElectLeadersResponse::default();
-    let election = match request.election_type {
-        _ if version < TYPES_FROM => Ok(Election::Preferred),
-        PREFERRED => Ok(Election::Preferred),
-        UNCLEAN => Ok(Election::Unclean),
-        _ => Err(ErrorCode::InvalidRequest),
-    };
+    let election = Election::of(version, &request);
     let allowed = authorize(context, Operation::Alter, Resource::Cluster);
     let election = match allowed.and(election) {
         Ok(election) => election,
@@ -62,7 +77,13 @@ pub async fn answer(
     let within = Duration::from_millis(u64::try_from(request.timeout_ms).unwrap_or(0)).min(WAIT_MAX);
     let is_all = request.topic_partitions.is_none();
     let asked: Asked = match request.topic_partitions {
-        Some(topics) => topics.into_iter().map(|one| (one.topic.into_string(), one.partitions)).collect(),
+        Some(topics) => {
+            let mut asked = Asked::new();
+            for one in topics {
+                asked.entry(one.topic.into_string()).or_default().extend(one.partitions);
+            }
+            asked
+        }
         None => everything(node),
     };
     let topics = asked.iter().map(async |(topic, partitions)| {
@@ -111,16 +132,27 @@ async fn one(
 ) -> Result<(), Refused> {
     let image = node.backend.image();
     let unknown = |what: String| (ErrorCode::UnknownTopicOrPartition, Some(what));
+    if let Election::Named(to) = election {
+        let group = group_of(&image, topic, index);
+        let group = group.ok_or_else(|| unknown(format!("No such partition as {topic}-{index}")))?;
+        return elect(node, group, to, within).await;
+    }
     let found = image.topic_by_name(topic).ok_or_else(|| unknown(format!("No such topic as {topic}")))?;
     let partition = usize::try_from(index).ok().and_then(|index| found.partitions.get(index));
     let partition = partition.ok_or_else(|| unknown(format!("No such partition as {topic}-{index}")))?;
     match election {
-        Election::Preferred => elect_preferred(node, partition, within).await,
         Election::Unclean if node.backend.leadership(partition.group).is_some() => Err(unneeded()),
         Election::Unclean => Err(told(
             ErrorCode::EligibleLeadersNotAvailable,
             "Eligible topic partition leaders are not available.",
         )),
+        Election::Preferred | Election::Named(_) => {
+            let preferred = partition.replicas.first().copied().ok_or_else(away)?;
+            elect(node, partition.group, preferred.node(), within).await.map_err(|(code, message)| {
+                // Kafka has words for this one.
+                if code == ErrorCode::ElectionNotNeeded { (code, message) } else { away() }
+            })
+        }
     }
 }
 
@@ -132,17 +164,23 @@ fn unneeded() -> Refused {
     told(ErrorCode::ElectionNotNeeded, "Leader election not needed for topic partition.")
 }
 
-async fn elect_preferred(node: &Node, partition: &Partition, within: Duration) -> Result<(), Refused> {
-    let away = || told(ErrorCode::PreferredLeaderNotAvailable, "The preferred leader was not available.");
-    let preferred = partition.replicas.first().copied().ok_or_else(away)?;
-    let known = node.backend.leadership(partition.group).ok_or_else(away)?;
-    if known.leader.node() == preferred.node() {
+fn away() -> Refused {
+    told(ErrorCode::PreferredLeaderNotAvailable, "The preferred leader was not available.")
+}
+
+/// Lets the replica on a node lead: one that keeps up, and whose node is heard of.
+async fn elect(node: &Node, group: GroupId, to: NodeId, within: Duration) -> Result<(), Refused> {
+    let refused = |why: String| (ErrorCode::EligibleLeadersNotAvailable, Some(why));
+    let known = node.backend.leadership(group).ok_or_else(|| refused("nobody leads it".to_owned()))?;
+    if known.leader.node() == to {
         return Err(unneeded());
     }
-    let keeps_up = known.in_sync.iter().any(|replica| replica.node() == preferred.node());
-    if !keeps_up || !node.backend.is_alive(preferred.node()) {
-        return Err(away());
+    let replica: Option<ReplicaId> = known.in_sync.iter().copied().find(|replica| replica.node() == to);
+    let replica =
+        replica.ok_or_else(|| refused(format!("node {to} has no replica of it that is in sync")))?;
+    if !node.backend.is_alive(to) {
+        return Err(refused(format!("node {to} is not heard of")));
     }
-    let elected = node.backend.elect(partition.group, preferred, within).await;
-    if elected { Ok(()) } else { Err(away()) }
+    let elected = node.backend.elect(group, replica, within).await;
+    if elected { Ok(()) } else { Err(refused(format!("node {to} did not come to lead in time"))) }
 }

@@ -114,6 +114,11 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::AlterConfigs => "AlterConfigs",
         ApiKey::IncrementalAlterConfigs => "IncrementalAlterConfigs",
         ApiKey::DescribeCluster => "DescribeCluster",
+        ApiKey::DescribeQuorum => "DescribeQuorum",
+        ApiKey::DescribeLogDirs => "DescribeLogDirs",
+        ApiKey::AlterPartitionReassignments => "AlterPartitionReassignments",
+        ApiKey::ListPartitionReassignments => "ListPartitionReassignments",
+        ApiKey::UnregisterBroker => "UnregisterBroker",
     }
 }
 
@@ -151,6 +156,17 @@ pub fn count(response: &Response, each: impl FnMut(&'static str)) {
         Response::AlterConfigs(r) => r.responses.iter().for_each(|r| one(r.error_code)),
         Response::IncrementalAlterConfigs(r) => r.responses.iter().for_each(|r| one(r.error_code)),
         Response::DescribeCluster(r) => one(r.error_code),
+        Response::AlterPartitionReassignments(r) => {
+            one(r.error_code);
+            r.responses.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::ListPartitionReassignments(r) => one(r.error_code),
+        Response::UnregisterBroker(r) => one(r.error_code),
+        Response::DescribeLogDirs(r) => one(r.error_code),
+        Response::DescribeQuorum(r) => {
+            one(r.error_code);
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
     }
 }
 

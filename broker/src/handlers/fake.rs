@@ -12,8 +12,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use varve_common::{
-    Clock, ClusterId, Entropy, GroupId, Incarnation, LeaderEpoch, Monotonic, NodeId, Offset, PartitionIndex,
-    ReplicaId, Term, TopicId, clock::BoxFuture,
+    Clock, ClusterId, Entropy, GroupId, Incarnation, LeaderEpoch, LogIndex, Monotonic, NodeId, Offset,
+    PartitionIndex, ReplicaId, Term, TopicId, clock::BoxFuture,
 };
 use varve_formats::state::EpochStart;
 use varve_protocol::batch::{BatchHeader, Caps, Records, patch};
@@ -24,6 +24,7 @@ use varve_replica::{
 
 use crate::{
     config::{Config, Sources},
+    controller::progress::{Member, Progress},
     metrics::Metrics,
     node::*,
 };
@@ -245,6 +246,40 @@ impl Backend for Fake {
         ready(Ok(()))
     }
 
+    /// Whoever is added is so at the next look; nobody brings it about.
+    fn reassign(
+        &self,
+        group: GroupId,
+        nodes: Option<Vec<NodeId>>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let place = |topic: &Arc<Topic>| topic.partitions.iter().position(|at| at.group == group);
+        let mut places = metadata.topics.values().filter_map(|topic| Some((topic, place(topic)?)));
+        let (topic, number) = places.next().unwrap();
+        let mut topic = Topic::clone(topic);
+        let partition = topic.partitions[number].clone();
+        let replica = |node: NodeId| partition.on(node).unwrap_or(ReplicaId::new(node, 77).unwrap());
+        let target = nodes.map(|nodes| nodes.into_iter().map(replica).collect());
+        topic.partitions[number].target =
+            target.filter(|target| *target != partition.replicas).unwrap_or_default();
+        Arc::make_mut(&mut metadata.topics).insert(topic.id, Arc::new(topic));
+        state.image = Arc::new(state.image.advance(metadata));
+        ready(Ok(()))
+    }
+
+    fn remove_broker(&self, node: NodeId) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let hosts = |topic: &Arc<Topic>| topic.partitions.iter().any(|at| at.on(node).is_some());
+        if metadata.topics.values().any(hosts) {
+            return ready(Err(MetadataRejected::BrokerInUse.into()));
+        }
+        Arc::make_mut(&mut metadata.brokers).remove(&node);
+        state.image = Arc::new(state.image.advance(metadata));
+        ready(Ok(()))
+    }
+
     fn configure_topic(
         &self,
         id: TopicId,
@@ -333,6 +368,22 @@ impl Backend for Fake {
         let in_sync = state.leaders.get(&group).map_or(vec![leader], |known| known.in_sync.clone());
         state.leaders.insert(group, Leadership { leader, epoch: LeaderEpoch(4), in_sync });
         ready(true)
+    }
+
+    /// Whoever is in sync has everything, and the others nothing.
+    fn progress(&self, groups: Vec<GroupId>) -> BoxFuture<'static, Vec<Progress>> {
+        let one = |group: GroupId| {
+            let Leadership { leader, in_sync, .. } = self.leadership(group)?;
+            let member =
+                |id: &ReplicaId| Member { replica: *id, matched: LogIndex(8), votes: true, in_sync: true };
+            let members = in_sync.iter().map(member).collect();
+            Some(Progress { group, leader, term: Term(3), commit: LogIndex(7), last: LogIndex(8), members })
+        };
+        ready(groups.into_iter().filter_map(one).collect())
+    }
+
+    fn directory(&self) -> Directory {
+        Directory { path: "/data".to_owned(), total_bytes: 100, free_bytes: 60 }
     }
 
     fn is_alive(&self, node: NodeId) -> bool {

@@ -14,6 +14,8 @@ mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_log_dirs;
+mod describe_quorum;
 mod elect_leaders;
 mod errors;
 mod fetch;
@@ -24,7 +26,9 @@ mod metadata;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
+mod reassignments;
 pub mod topics;
+mod unregister_broker;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -177,6 +181,21 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::ElectLeaders(request) => {
             Response::ElectLeaders(elect_leaders::answer(node, context, version, request).await)
+        }
+        Request::AlterPartitionReassignments(request) => {
+            Response::AlterPartitionReassignments(reassignments::alter(node, context, version, request).await)
+        }
+        Request::ListPartitionReassignments(request) => {
+            Response::ListPartitionReassignments(reassignments::list(node, context, &request))
+        }
+        Request::UnregisterBroker(request) => {
+            Response::UnregisterBroker(unregister_broker::answer(node, context, request).await)
+        }
+        Request::DescribeLogDirs(request) => {
+            Response::DescribeLogDirs(describe_log_dirs::answer(node, context, version, &request))
+        }
+        Request::DescribeQuorum(request) => {
+            Response::DescribeQuorum(describe_quorum::answer(node, context, version, request).await)
         }
         Request::DescribeCluster(request) => {
             Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))

@@ -34,12 +34,12 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// A listener that is bound and does not accept yet: so that the addresses are known, and taken, before the node is
-/// ready to answer.
+/// A listener that is bound and does not listen yet: so that the addresses are known, and taken, before the node is ready to
+/// answer. A client that comes too early is refused, and goes to another node instead of waiting for this one.
 #[derive(Debug)]
 pub struct Bound {
     name: Arc<str>,
-    listener: TcpListener,
+    socket: TcpSocket,
     /// Where it really listens: port 0 was given a number.
     pub address: SocketAddr,
 }
@@ -51,12 +51,23 @@ impl Bound {
             let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
             socket.set_reuseaddr(true)?;
             socket.bind(address)?;
-            let listener = socket.listen(BACKLOG)?;
-            let address = listener.local_addr()?;
-            Ok(Self { name: name.into(), listener, address })
+            let address = socket.local_addr()?;
+            Ok(Self { name: name.into(), socket, address })
         };
         bind().map_err(|source| BindError { address, source })
     }
+
+    fn listen(self) -> Result<Listening, BindError> {
+        let address = self.address;
+        let listener = self.socket.listen(BACKLOG).map_err(|source| BindError { address, source })?;
+        Ok(Listening { name: self.name, listener })
+    }
+}
+
+/// A listener that takes connections.
+struct Listening {
+    name: Arc<str>,
+    listener: TcpListener,
 }
 
 /// Listeners at work.
@@ -75,14 +86,14 @@ struct Acceptor {
 }
 
 impl Server {
-    /// Accepts on every listener, on the runtime that this is called in.
-    #[must_use]
+    /// Listens and accepts on every listener, on the runtime that this is called in.
     pub fn start(
         bound: Vec<Bound>,
         service: Arc<dyn Service>,
         observer: Arc<dyn Observer>,
         limits: Limits,
-    ) -> Self {
+    ) -> Result<Self, BindError> {
+        let listening = bound.into_iter().map(Bound::listen).collect::<Result<Vec<_>, _>>()?;
         let tasks = TaskTracker::new();
         let shared = Shared {
             service,
@@ -100,7 +111,7 @@ impl Server {
             tasks: tasks.clone(),
         });
         let accepting = CancellationToken::new();
-        for bound in bound {
+        for bound in listening {
             let (acceptor, accepting) = (Arc::clone(&acceptor), accepting.clone());
             tasks.spawn(async move {
                 tokio::select! {
@@ -109,7 +120,7 @@ impl Server {
                 }
             });
         }
-        Self { acceptor, accepting, tasks }
+        Ok(Self { acceptor, accepting, tasks })
     }
 
     /// Stops accepting, lets answers in flight leave, and waits for every connection to end.
@@ -126,7 +137,7 @@ impl Server {
 }
 
 impl Acceptor {
-    async fn accept_all(self: &Arc<Self>, bound: Bound) {
+    async fn accept_all(self: &Arc<Self>, bound: Listening) {
         loop {
             match bound.listener.accept().await {
                 Ok((socket, client)) => self.admit(&bound.name, socket, client),

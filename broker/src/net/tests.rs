@@ -115,7 +115,7 @@ impl Fixture {
     fn new(limits: Limits) -> Self {
         let bound = Bound::bind("kafka", "127.0.0.1:0".parse().unwrap()).unwrap();
         let (address, echo, log) = (bound.address, Arc::new(Echo::default()), Arc::new(Log::default()));
-        let server = Server::start(vec![bound], echo.clone(), log.clone(), limits);
+        let server = Server::start(vec![bound], echo.clone(), log.clone(), limits).unwrap();
         Self { server, address, echo, log }
     }
 

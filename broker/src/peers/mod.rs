@@ -44,7 +44,7 @@ pub mod tls;
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -207,6 +207,12 @@ impl Peers {
     pub fn set_addresses(&self, addresses: BTreeMap<NodeId, String>) {
         self.0.routes.set_addresses(addresses);
         self.0.follow_routes();
+    }
+
+    /// The nodes of which something is known: from the metadata, or because seeds have said who they are.
+    #[must_use]
+    pub fn known(&self) -> BTreeSet<NodeId> {
+        self.0.routes.nodes()
     }
 
     /// Sends a message or a pulse, or drops it. Never blocks.

@@ -1,14 +1,12 @@
 //! What handlers ask of the node, answered by the shard's thread, the published views and the log view.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch};
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
-use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
-use varve_replica::{
-    BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps, metadata::MetadataRejected,
-};
+use varve_formats::command::MetadataCommand;
+use varve_replica::{BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps};
 use varve_tiering::{
     Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
     TimestampOffset, tail::Batches,
@@ -24,20 +22,18 @@ use super::{
     views::Views,
 };
 use crate::{
-    controller::{Done, Link},
+    controller::{Done, Link, progress::Progress},
     metrics::Metrics,
     node::{
-        Append, Appended, Backend, Found, Image, Leadership, MetadataRefusal, NewTopic, ReadBatches,
-        ReadError, ReadLimits, Reading,
+        Append, Appended, Backend, Directory, Found, Image, Leadership, MetadataRefusal, NewTopic,
+        ReadBatches, ReadError, ReadLimits, Reading,
     },
 };
 
 /// Ids that are allocated at once: what a crash leaves unused is never missed.
-const ID_BLOCK: u32 = 1_000;
+pub(super) const ID_BLOCK: u32 = 1_000;
 /// How long a quorum is given to say that this node still leads.
 const CONFIRM_LIMIT: Duration = Duration::from_secs(5);
-/// How long a new topic is given until its partitions lead.
-const LEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long a producer is kept waiting before it is told that there is no room: the client's own retries follow.
 const FULL_PAUSE: Duration = Duration::from_millis(200);
 
@@ -53,6 +49,8 @@ pub struct NodeBackend {
     pub mailbox: Mailbox,
     /// What it published.
     pub views: Views,
+    /// The data directory.
+    pub data: Arc<std::path::Path>,
     /// Records, wherever they are.
     pub log: Arc<LogView>,
     /// Where reads that may block run.
@@ -91,66 +89,6 @@ impl NodeBackend {
     /// Changes the metadata, wherever it is decided, and waits until this node shows it.
     pub async fn change(&self, command: MetadataCommand) -> Result<Done, MetadataRefusal> {
         self.changes().change(command).await
-    }
-
-    /// The first of `count` replica counters of a node that nobody had, in a row.
-    async fn replica_ids(&self, node: NodeId, count: u32) -> Result<u64, MetadataRefusal> {
-        let allocate = |wanted: u32| async move {
-            let count = wanted.max(ID_BLOCK);
-            match self.change(MetadataCommand::AllocateReplicaIds { node: node.get(), count }).await? {
-                Done::ReplicaIds { first, count } => Ok((first, u64::from(count))),
-                _ => Err(MetadataRefusal::NotController),
-            }
-        };
-        self.replica_ids.of(node).take(count, allocate).await
-    }
-
-    /// Gives every replica its id.
-    async fn incarnate(&self, placed: &[Vec<NodeId>]) -> Result<Vec<PartitionAssignment>, MetadataRefusal> {
-        let mut counts = BTreeMap::<NodeId, u32>::new();
-        placed.iter().flatten().for_each(|node| *counts.entry(*node).or_default() += 1);
-        let mut next = BTreeMap::new();
-        for (node, count) in counts {
-            next.insert(node, self.replica_ids(node, count).await?);
-        }
-        let mut incarnate_one = |node: &NodeId| {
-            let counter = next.get_mut(node).expect("all of them were counted");
-            *counter += 1;
-            ReplicaId::new(*node, *counter - 1).ok_or(MetadataRejected::InvalidCount)
-        };
-        let assignment = |nodes: &Vec<NodeId>| {
-            let replicas = nodes.iter().map(&mut incarnate_one).collect::<Result<_, _>>()?;
-            Ok(PartitionAssignment { group: 0, replicas })
-        };
-        placed.iter().map(assignment).collect()
-    }
-
-    async fn create(self, topic: NewTopic) -> Result<(), MetadataRefusal> {
-        let partitions = self.incarnate(&topic.replicas).await?;
-        let id = topic.id;
-        let command = CreateTopic { id, name: topic.name, partitions, configs: topic.configs };
-        self.change(MetadataCommand::CreateTopic(command)).await?;
-        self.led(id).await;
-        Ok(())
-    }
-
-    async fn extend(
-        self,
-        id: TopicId,
-        count: usize,
-        replicas: Vec<Vec<NodeId>>,
-    ) -> Result<(), MetadataRefusal> {
-        let partitions = self.incarnate(&replicas).await?;
-        let first = u32::try_from(count).map_err(|_| MetadataRejected::InvalidPartitions)?;
-        self.change(MetadataCommand::CreatePartitions { id, first, partitions }).await?;
-        self.led(id).await;
-        Ok(())
-    }
-
-    /// Clients that create partitions use them at once: gives them a moment to lead.
-    async fn led(&self, topic: TopicId) {
-        let limit = self.clock.sleep(LEAD_LIMIT);
-        tokio::select! { () = self.views.led(topic) => {}, () = limit => {} }
     }
 
     /// What the bucket did not give is told apart from what it has lost.
@@ -324,6 +262,19 @@ impl Backend for NodeBackend {
         Box::pin(self.clone().extend(id, count, replicas))
     }
 
+    fn reassign(
+        &self,
+        group: GroupId,
+        nodes: Option<Vec<NodeId>>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        Box::pin(self.clone().reassign_to(group, nodes))
+    }
+
+    fn remove_broker(&self, node: NodeId) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let (this, node) = (self.clone(), node.get());
+        Box::pin(async move { this.change(MetadataCommand::RemoveBroker { node }).await.map(drop) })
+    }
+
     fn configure_topic(
         &self,
         id: TopicId,
@@ -413,12 +364,31 @@ impl Backend for NodeBackend {
             let leader = ReplicaId::new(self.node, 1)?;
             return Some(Leadership { leader, epoch: LeaderEpoch(0), in_sync: vec![leader] });
         }
-        self.views.leadership(group)
+        let mut known = self.views.leadership(group)?;
+        let image = self.views.image();
+        known.in_sync.retain(|replica| !image.is_lost(*replica));
+        Some(known)
     }
 
     fn elect(&self, group: GroupId, leader: ReplicaId, within: Duration) -> BoxFuture<'static, bool> {
         let node = self.clone();
         Box::pin(async move { node.changes().elect(group, leader, within).await })
+    }
+
+    fn progress(&self, groups: Vec<GroupId>) -> BoxFuture<'static, Vec<Progress>> {
+        Box::pin(super::progress::of(self.clone(), groups))
+    }
+
+    fn directory(&self) -> Directory {
+        // The figures of the metrics: seconds old at the most, and no system call for a client's sake.
+        let bytes =
+            |gauge: &prometheus_client::metrics::gauge::Gauge| u64::try_from(gauge.get()).unwrap_or(0);
+        let handles = &self.metrics.handles;
+        Directory {
+            path: self.data.display().to_string(),
+            total_bytes: bytes(&handles.disk_total),
+            free_bytes: bytes(&handles.disk_free),
+        }
     }
 
     fn is_alive(&self, node: NodeId) -> bool {

@@ -65,11 +65,23 @@ impl StartJob for JobRunner {
     fn start(&self, job: Job) {
         let (surroundings, mailbox) = (Arc::clone(&self.surroundings), self.mailbox.clone());
         let (metrics, began) = (Arc::clone(&self.metrics), Instant::now());
+        let seed_bytes = if let Job::Install { checkpoint, .. } = &job { checkpoint.bytes } else { 0 };
         self.runtime.spawn(async move {
             let (group, outcome) = jobs::run(job, &surroundings).await;
             log(group, &outcome);
             count(&metrics.handles, &outcome, began.elapsed());
             watch_stalls(&metrics.stalls, group, &outcome, surroundings.clock.monotonic());
+            match &outcome {
+                JobOutcome::Installable(_) => {
+                    metrics.handles.raft_seeds.inc();
+                    metrics.handles.raft_seed_bytes.inc_by(seed_bytes);
+                }
+                JobOutcome::CheckpointWritten(_) => {
+                    let now_ms = surroundings.clock.wall_ms();
+                    metrics.handles.raft_snapshot_last.set(now_ms as f64 / 1000.0);
+                }
+                _ => {}
+            }
             mailbox.send(Mail::JobDone(group, outcome));
         });
     }
@@ -134,6 +146,7 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
         }
         JobOutcome::CheckpointPublished { checkpoint, .. } => {
             handles.snapshots.inc();
+            handles.raft_snapshot_bytes.inc_by(checkpoint.bytes);
             handles.snapshot_last.set(checkpoint.published_ms as f64 / 1000.0);
         }
         JobOutcome::Deleted { uids } => {
@@ -142,6 +155,9 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
         JobOutcome::Reaped { objects, pass, .. } => {
             handles.deleted_objects.inc_by(*objects);
             handles.topics_reaped.inc_by(u64::from(*pass == ReapPass::Final));
+        }
+        JobOutcome::CheckpointWritten(_) => {
+            handles.raft_snapshots.inc();
         }
         JobOutcome::Failed { kind: JobKind::Publish, .. } => {
             handles.snapshot_errors.inc();

@@ -30,6 +30,13 @@ impl Block {
     }
 }
 
+impl Block {
+    /// Gives up what is left of the newest block.
+    pub async fn forget(&self) {
+        *self.0.lock().await = (0, 0);
+    }
+}
+
 /// A block for each node.
 #[derive(Default)]
 pub struct Blocks(Guard<BTreeMap<NodeId, Arc<Block>>>);

@@ -137,6 +137,9 @@ impl Changes<'_> {
         let outcome = match controller::decode_request(request) {
             Ok(Request::Change(command)) => self.propose(command).await,
             Ok(Request::Transfer { group, to }) => self.hand_over(group, to),
+            Ok(Request::Progress(groups)) => {
+                return controller::progress::encode(&self.mailbox.progress(groups).await);
+            }
             Err(error) => {
                 tracing::warn!(%error, "another node's request cannot be read");
                 Outcome::Busy

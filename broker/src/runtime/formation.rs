@@ -89,6 +89,8 @@ pub enum Formed {
     Newcomer {
         /// The cluster.
         cluster: ClusterId,
+        /// The founding voters of group 0.
+        voters: Vec<ReplicaId>,
     },
 }
 
@@ -207,7 +209,9 @@ impl Seat {
             FormationEffect::Start { cluster, voters } => {
                 return Ok(Some(Formed::Founder { cluster, voters }));
             }
-            FormationEffect::Join { cluster } => return Ok(Some(Formed::Newcomer { cluster })),
+            FormationEffect::Join { cluster, voters } => {
+                return Ok(Some(Formed::Newcomer { cluster, voters }));
+            }
             FormationEffect::Refuse(why) => return Err(why.into()),
         }
         Ok(None)

@@ -2,17 +2,13 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::sync::oneshot;
 use varve_common::{Clock, Disk, GroupId};
 use varve_compactor::{Pin, PressureGauge};
 use varve_objects::{BudgetReport, Budgets, Count, Counters, Operation};
 use varve_replica::PartitionView;
 use varve_tiering::{ChunkCache, Slab, SlabCounts};
 
-use super::{
-    mailbox::{Mail, Mailbox},
-    views::Views,
-};
+use super::{mailbox::Mailbox, views::Views};
 use crate::metrics::{Handles, Metrics};
 
 /// How often figures are read.
@@ -66,6 +62,7 @@ pub async fn watch(sources: Sources) {
         log(&sources, handles).await;
         stalls(&sources, handles);
         partitions(&sources, handles);
+        groups(&sources, handles).await;
         store(&sources, handles, &mut last);
         budget(&sources, handles, &mut last);
         sources.clock.sleep(INTERVAL).await;
@@ -95,8 +92,8 @@ async fn log(sources: &Sources, handles: &Handles) {
 async fn pins(mailbox: &Mailbox, groups: &[GroupId], is_pressed: bool) -> Vec<Pin> {
     let mut pins = Vec::new();
     for group in groups.iter().take(PINNED_MAX) {
-        let (answer, status) = oneshot::channel();
-        mailbox.send(Mail::Status(*group, answer));
+        let group = *group;
+        let status = mailbox.look(move |driver| driver.shard().status(group));
         // A node that is stopping says nothing any more.
         let Ok(status) = status.await else { break };
         pins.push(status.map_or(Pin::Damage, |status| Pin::of(&status, is_pressed)));
@@ -116,14 +113,38 @@ fn partitions(sources: &Sources, handles: &Handles) {
     handles.topics.set(topics as i64);
     handles.deletions.set(sources.views.image().deletions.len() as i64);
     handles.partitions.set(views.len() as i64);
-    // And the group of the metadata.
-    handles.groups.set(views.len() as i64 + 1);
     handles.partitions_unavailable.set(sources.views.waiting() as i64);
     let bytes: u64 = views.iter().map(|view| untiered_bytes(view)).sum();
     handles.untiered_bytes.set(bytes as i64);
     let oldest = views.iter().filter_map(|view| untiered_since_ms(view)).min();
     let age_ms = oldest.map_or(0, |since| sources.clock.wall_ms().saturating_sub(since).max(0));
     handles.untiered_age.set(age_ms as f64 / 1000.0);
+}
+
+async fn groups(sources: &Sources, handles: &Handles) {
+    // A node that stops has nothing to say.
+    let Ok(figures) = sources.mailbox.figures().await else { return };
+    let gauges = [
+        (&handles.groups, figures.groups),
+        (&handles.raft_leaders, figures.led),
+        (&handles.raft_leaderless, figures.leaderless),
+        (&handles.raft_resting, figures.resting),
+        (&handles.raft_stopped, figures.stopped),
+        (&handles.raft_learners, figures.learners),
+        (&handles.raft_term, figures.term_max),
+        (&handles.raft_last, figures.last),
+        (&handles.raft_committed, figures.committed),
+        (&handles.raft_applied, figures.applied),
+        (&handles.raft_memory, figures.memory_bytes),
+        (&handles.raft_follower_lag, figures.follower_lag),
+        (&handles.raft_follower_lag_max, figures.follower_lag_max),
+        (&handles.raft_in_sync, figures.in_sync),
+        (&handles.raft_in_sync_min, figures.in_sync_min.unwrap_or(0)),
+        (&handles.raft_under_replicated, figures.under_replicated),
+    ];
+    for (gauge, value) in gauges {
+        gauge.set(value as i64);
+    }
 }
 
 fn untiered_bytes(view: &PartitionView) -> u64 {

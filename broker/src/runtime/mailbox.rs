@@ -14,13 +14,19 @@ use tokio::sync::oneshot;
 use varve_common::{GroupId, LogIndex};
 use varve_compactor::Pressure;
 use varve_consensus::ReadError;
-use varve_replica::{GroupStatus, Input, JobOutcome, PeerInput, Reply, Ticket};
+use varve_replica::{Figures, Input, JobOutcome, PeerInput, Reply, Ticket};
 
 use super::inbound::Held;
-use crate::driver::{Ack, Event};
+use crate::{
+    controller::progress::Progress,
+    driver::{Ack, Driver, Event},
+};
 
 /// Inputs that one turn takes in at the most, so that replies of early ones do not wait for late ones.
 const TURN_INPUTS_MAX: usize = 1_024;
+
+/// A look at the core between two turns.
+pub type Look = Box<dyn FnOnce(&Driver) + Send>;
 
 /// One letter.
 pub enum Mail {
@@ -49,8 +55,8 @@ pub enum Mail {
     JobDone(GroupId, JobOutcome),
     /// How short of room the log is, and who must let go of it.
     Pressure(Pressure),
-    /// Somebody wants to know what a group says of itself; nothing of one that is not here or has stopped.
-    Status(GroupId, oneshot::Sender<Option<GroupStatus>>),
+    /// Somebody wants to know something of the core, and is told at once.
+    Look(Look),
     /// The node is about to stop: what can leave for the bucket does; the sender is told when nothing is left.
     Drain(oneshot::Sender<()>),
     /// The node stops: the thread ends when what it was told before is done.
@@ -92,6 +98,29 @@ impl Mailbox {
         let (answer, waiter) = oneshot::channel();
         self.send(Mail::Confirm(group, answer));
         waiter.await.map_err(|_| Stopped)
+    }
+
+    /// Looks at the core.
+    pub async fn look<T: Send + 'static>(
+        &self,
+        look: impl FnOnce(&Driver) -> T + Send + 'static,
+    ) -> Result<T, Stopped> {
+        let (answer, waiter) = oneshot::channel();
+        // Whoever asked may have gone.
+        self.send(Mail::Look(Box::new(move |driver| drop(answer.send(look(driver))))));
+        waiter.await.map_err(|_| Stopped)
+    }
+
+    /// How far the replicas are of what this node leads of these groups. A node that stops leads nothing.
+    pub async fn progress(&self, groups: Vec<GroupId>) -> Vec<Progress> {
+        let led =
+            move |driver: &Driver| groups.into_iter().filter_map(|group| driver.progress(group)).collect();
+        self.look(led).await.unwrap_or_default()
+    }
+
+    /// What the groups come to together.
+    pub async fn figures(&self) -> Result<Figures, Stopped> {
+        self.look(|driver| driver.shard().figures()).await
     }
 
     /// Sends a request now; the answer comes through the receiver.

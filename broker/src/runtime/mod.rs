@@ -1,7 +1,9 @@
 //! The production side of the driver's ports: threads, clocks, the data directory, the process.
 
+mod assignments;
 pub mod backend;
 pub mod background;
+mod balancing;
 mod banner;
 pub mod blocks;
 pub mod certificates;
@@ -18,11 +20,13 @@ pub mod guard;
 mod hand_over;
 pub mod identity;
 pub mod inbound;
+mod joining;
 pub mod mailbox;
 pub mod options;
 mod orphans;
 pub mod peering;
 pub mod pressure;
+mod progress;
 mod registration;
 pub mod rot;
 

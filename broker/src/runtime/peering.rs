@@ -33,6 +33,7 @@ use super::{
     guard::FoundError,
     identity::Identity,
     inbound::Inbound,
+    joining,
     process::RunError,
     shard::Outbox,
     small_file::{self, SmallFileError},
@@ -59,6 +60,8 @@ pub(super) struct Place {
     pub(super) desk: Arc<Desk>,
     /// The founding voters of the metadata group.
     pub(super) voters: Vec<ReplicaId>,
+    /// This disk's replica of it: one of them, or one that was handed out when it joined.
+    pub(super) replica: ReplicaId,
     /// Which of this node's starts this is.
     pub(super) life: u64,
 }
@@ -179,20 +182,25 @@ pub(super) async fn take_place(
         peers.accompany(certificates.follow());
     }
     let seeds: Arc<dyn Seeds> = Arc::new(Way(peers.clone()));
-    let (cluster, voters) = match desk.seat.form(&ground, &seeds).await? {
-        Formed::Founder { cluster, voters } => (cluster, voters),
-        Formed::Newcomer { cluster } => return Err(RunError::Newcomer(cluster)),
-    };
+    let formed = desk.seat.form(&ground, &seeds).await?;
+    let (Formed::Founder { cluster, .. } | Formed::Newcomer { cluster, .. }) = formed;
     let identity = match known {
         Some(identity) if identity.cluster == cluster => identity,
         Some(identity) => return Err(RunError::OtherCluster { mine: identity.cluster, theirs: cluster }),
         None => Identity { cluster, incarnation: Incarnation::FIRST, node: config.node },
     };
+    let (voters, replica) = match formed {
+        Formed::Founder { voters, .. } => (voters, ReplicaId::new(config.node, 1).expect("1 is a counter")),
+        Formed::Newcomer { voters, .. } => {
+            peers.set_cluster(cluster);
+            (voters, joining::join(&peers, &ground, cluster).await?)
+        }
+    };
     if known.is_none() {
         identity.store(&*ground.disk, &ground.directory).map_err(FoundError::from)?;
     }
     let life = next_life(&*ground.disk, &ground.directory, &*ground.clock)?;
-    Ok((identity, Place { peers, server, desk, voters, life }))
+    Ok((identity, Place { peers, server, desk, voters, replica, life }))
 }
 
 /// The number of this start: larger than that of every start before, also of a disk that was wiped since.

@@ -23,7 +23,7 @@ use varve_wal::NativeDisk;
 use super::{
     backend::NodeBackend,
     background::{self, JobRunner},
-    banner,
+    balancing, banner,
     certificates::CertificatesError,
     clock::{SystemClock, SystemEntropy},
     cold,
@@ -36,6 +36,7 @@ use super::{
     guard::{self, FoundError},
     hand_over,
     identity::Identity,
+    joining::{self, JoinError},
     mailbox::{Mail, Mailbox, mailbox},
     options, orphans,
     peering::{self, Place},
@@ -122,11 +123,9 @@ pub enum RunError {
     /// A small file of the data directory.
     #[error(transparent)]
     SmallFile(#[from] SmallFileError),
-    /// This disk is not one of the founders'.
-    #[error(
-        "the seeds have formed cluster {0} without this disk: it is new, or it was wiped, and this version cannot add it"
-    )]
-    Newcomer(ClusterId),
+    /// The cluster does not take this node.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The seeds are another cluster.
     #[error("the data directory is of cluster {mine}, the seeds are cluster {theirs}")]
     OtherCluster {
@@ -197,11 +196,15 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         place.open(&base.identity, &core.backend, &base.metrics);
         tokio::spawn(peering::follow_addresses(place.peers.clone(), core.backend.views.clone()))
     });
+    if let Some(place) = base.place.as_ref().filter(|place| !place.voters.contains(&place.replica)) {
+        // The others must know where it is before they can send it anything.
+        joining::register(&place.peers, &*base.clock, registration.clone()).await?;
+    }
     // Before the first entry: in a log that is full it waits for what this frees.
     let pressure = tokio::spawn(pressure::watch(watches::pressure_sources(&base, &core)?));
     register(&base, &core.backend, registration).await?;
 
-    let server = listen(&base, &core, bound);
+    let server = listen(&base, &core, bound)?;
     let control = Arc::new(scrub::Control::default());
     let storage = watches::storage_surface(&core, &control);
     let admin = Admin::start(
@@ -214,6 +217,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     .map_err(system("listen on the admin address"))?;
     banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
 
+    let balancing = tokio::spawn(balancing::watch(core.backend.clone()));
     let gauges = tokio::spawn(gauges::watch(watches::gauge_sources(&base, &core)?));
     let slab = tokio::spawn(cold::watch(&base, core.cold.chunks().slab().cloned()));
     let pace = tokio::spawn(core.backend.pace.clone().watch());
@@ -231,6 +235,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         tracing::error!(%error, "stopping");
     }
     pressure.abort();
+    balancing.abort();
     gauges.abort();
     slab.abort();
     pace.abort();
@@ -332,10 +337,11 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         options_of: options::options_of(&base.config),
     };
     let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement);
-    // The metadata group of a new cluster is founded by each founder's first replica.
-    let founder = ReplicaId::new(base.identity.node, 1).expect("1 is a counter");
-    let founders = base.place.as_ref().map_or_else(|| vec![founder], |place| place.voters.clone());
-    let first = groups.metadata(founder, founders)?;
+    // The metadata group of a new cluster is founded by each founder's first replica; who joins later learns it.
+    let alone = ReplicaId::new(base.identity.node, 1).expect("1 is a counter");
+    let replica = base.place.as_ref().map_or(alone, |place| place.replica);
+    let founders = base.place.as_ref().map_or_else(|| vec![alone], |place| place.voters.clone());
+    let first = groups.metadata(replica, founders)?;
     let driver =
         Driver::new(shard(base), groups, options::plan_options(&base.config), Arc::clone(&base.entropy))
             .with_hot_bytes_max(sealed_bytes_max(base, bytes_max)?);
@@ -349,6 +355,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let (failed_sender, failed) = oneshot::channel();
     let (proposals, proposed) = mpsc::unbounded_channel();
     let thread = ShardThread {
+        node: base.identity.node,
         driver,
         inbox,
         mailbox: post.clone(),
@@ -368,6 +375,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         node: base.identity.node,
         mailbox: post,
         views,
+        data: base.layout.root.as_path().into(),
         log: Arc::new(log),
         cold: base.cold.clone(),
         reads: ColdReads::new(base.metrics.handles.cold_reads.clone()),
@@ -430,7 +438,7 @@ fn bind(config: &Config) -> Result<Vec<Bound>, BindError> {
     config.listeners.iter().map(|listener| Bound::bind(&listener.name, listener.address)).collect()
 }
 
-fn listen(base: &Base, core: &Core, bound: Vec<Bound>) -> Server {
+fn listen(base: &Base, core: &Core, bound: Vec<Bound>) -> Result<Server, BindError> {
     let node = Node {
         id: base.identity.node,
         backend: Arc::new(core.backend.clone()),

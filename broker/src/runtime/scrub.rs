@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use varve_common::{
     Access, Clock, Disk, Entropy, GroupId, Incarnation, LogIndex, Monotonic, clock::BoxFuture,
     disk::read_exact_at,
@@ -168,9 +168,7 @@ impl Sources {
     }
 
     async fn status(&self, group: GroupId) -> Option<GroupStatus> {
-        let (answer, status) = oneshot::channel();
-        self.mailbox.send(Mail::Status(group, answer));
-        status.await.ok()?
+        self.mailbox.look(move |driver| driver.shard().status(group)).await.ok()?
     }
 
     /// What is still known of a partition that has stopped: its files and its objects are read all the same, and files are

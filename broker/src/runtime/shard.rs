@@ -12,8 +12,8 @@ use std::{
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
-use varve_common::{Clock, GroupId, LogIndex, Monotonic, NodeId, Offset};
-use varve_consensus::{Fetch, LeaderReport, ReadError};
+use varve_common::{Clock, GroupId, LogIndex, Monotonic, NodeId, Offset, Term};
+use varve_consensus::{Envelope, Fetch, LeaderReport, ReadError};
 use varve_formats::command::MetadataCommand;
 use varve_replica::{Input, Job, Now, PartitionView, PeerInput, Reply, Ticket, metadata::Image};
 use varve_tiering::tail::TailCache;
@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     driver::{Driver, Event, Ports, Writes},
-    metrics::Metrics,
+    metrics::{Handles, Metrics},
     peers::Outgoing,
 };
 
@@ -55,6 +55,8 @@ pub trait Outbox: Send + Sync {
 
 /// What the thread is made of.
 pub struct ShardThread<J> {
+    /// This node.
+    pub node: NodeId,
     /// The core and its surroundings.
     pub driver: Driver,
     /// Where letters come from.
@@ -87,25 +89,32 @@ impl<J: StartJob> ShardThread<J> {
         thread::Builder::new().name("shard".to_owned()).spawn(move || self.run())
     }
 
-    fn run(self) {
-        let Self { mut driver, inbox, clock, .. } = self;
-        let mut ports = ThreadPorts {
+    fn take_apart(self) -> (Driver, Inbox, ThreadPorts<J>) {
+        let ports = ThreadPorts {
+            node: self.node,
             mailbox: self.mailbox,
             wal: self.wal,
             jobs: self.jobs,
             views: self.views,
             tail: self.tail,
-            clock: Arc::clone(&clock),
+            clock: self.clock,
             metrics: self.metrics,
             outbox: self.outbox,
             proposals: self.proposals,
             waiting: HashMap::new(),
+            campaign: None,
             confirming: HashMap::new(),
             confirmed: 0,
             replies: Vec::new(),
             held: Vec::new(),
             failed: Some(self.failed),
         };
+        (self.driver, self.inbox, ports)
+    }
+
+    fn run(self) {
+        let (mut driver, inbox, mut ports) = self.take_apart();
+        let clock = Arc::clone(&ports.clock);
         let mut stopping = false;
         let mut drained: Option<oneshot::Sender<()>> = None;
         let mut ticked: Option<Monotonic> = None;
@@ -118,7 +127,7 @@ impl<J: StartJob> ShardThread<J> {
             for letter in letters {
                 match letter {
                     Mail::Request { ticket, input, answer } => {
-                        ports.waiting.insert(ticket, answer);
+                        ports.waiting.insert(ticket, (answer, now.monotonic));
                         events.push(Event::Core(*input));
                     }
                     Mail::Input(input) => events.push(Event::Core(*input)),
@@ -134,10 +143,7 @@ impl<J: StartJob> ShardThread<J> {
                         events.push(Event::Core(Input::JobDone { group, outcome }));
                     }
                     Mail::Pressure(pressure) => driver.press(pressure),
-                    Mail::Status(group, answer) => {
-                        // Whoever asked may have gone.
-                        let _ = answer.send(driver.shard().status(group));
-                    }
+                    Mail::Look(look) => look(&driver),
                     Mail::Drain(sender) => {
                         driver.drain();
                         drained = Some(sender);
@@ -168,7 +174,36 @@ const fn late_by(since_last: Duration) -> usize {
     (since_last.as_millis() / TICK.as_millis()) as usize - 1
 }
 
+fn entries(record: &varve_wal::GroupRecord) -> u64 {
+    match &record.record {
+        varve_wal::Record::Entries(entries) => entries.len() as u64,
+        _ => 0,
+    }
+}
+
+/// Counts what goes to another node; gives the election in which votes were asked for last.
+fn count(handles: &Handles, frame: &Outgoing, last: Option<(GroupId, Term)>) -> Option<(GroupId, Term)> {
+    match frame {
+        Outgoing::Message(Envelope { group, message, .. }) => {
+            handles.raft_messages.get_or_create(&[("kind", message.kind())]).inc();
+            handles.raft_sent_entries.inc_by(message.entries() as u64);
+            let campaign = message.is_campaign().then(|| (*group, message.term()));
+            // Each of the others is asked.
+            handles.raft_campaigns.inc_by(u64::from(campaign.is_some() && campaign != last));
+            campaign.or(last)
+        }
+        Outgoing::Pulse(pulse) => {
+            let sent = |kind| handles.raft_messages.get_or_create(&[("kind", kind)]);
+            sent("pulse").inc();
+            sent("heartbeat").inc_by(pulse.beats.len() as u64);
+            sent("heartbeat_response").inc_by(pulse.answers.len() as u64);
+            last
+        }
+    }
+}
+
 struct ThreadPorts<J> {
+    node: NodeId,
     mailbox: Mailbox,
     wal: varve_wal::Handle,
     jobs: J,
@@ -178,7 +213,10 @@ struct ThreadPorts<J> {
     metrics: Arc<Metrics>,
     outbox: Option<Arc<dyn Outbox>>,
     proposals: mpsc::UnboundedSender<MetadataCommand>,
-    waiting: HashMap<Ticket, oneshot::Sender<Reply>>,
+    /// Who waits for an answer, and since when.
+    waiting: HashMap<Ticket, (oneshot::Sender<Reply>, Monotonic)>,
+    /// The election in which a replica here asked for votes last.
+    campaign: Option<(GroupId, Term)>,
     /// Who waits for a quorum, by ticket.
     confirming: HashMap<u64, oneshot::Sender<Result<LogIndex, ReadError>>>,
     confirmed: u64,
@@ -220,8 +258,12 @@ impl<J> ThreadPorts<J> {
     /// The turn is done.
     fn answer(&mut self) {
         self.held.clear();
+        let now = self.clock.monotonic();
         for (ticket, reply) in self.replies.drain(..) {
-            if let Some(answer) = self.waiting.remove(&ticket) {
+            if let Some((answer, asked)) = self.waiting.remove(&ticket) {
+                if matches!(reply, Reply::Produced { .. } | Reply::Metadata(_)) {
+                    self.metrics.handles.raft_commit_latency.observe(now.since(asked).as_secs_f64());
+                }
                 // A client that went away does not want its answer.
                 drop(answer.send(reply));
             }
@@ -236,6 +278,7 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
         let bytes: u64 = writes.records.iter().map(varve_wal::GroupRecord::bytes).sum();
         metrics.handles.wal_appended.inc_by(bytes);
         metrics.handles.wal_batch_bytes.observe(bytes as f64);
+        metrics.handles.raft_entries.inc_by(writes.records.iter().map(entries).sum());
         let (acks, began) = (writes.acks, clock.monotonic());
         self.wal.submit(
             writes.records,
@@ -304,6 +347,7 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
 
     fn send(&mut self, to: NodeId, frame: Outgoing) {
         if let Some(outbox) = &self.outbox {
+            self.campaign = count(&self.metrics.handles, &frame, self.campaign);
             outbox.send(to, frame);
         }
     }
@@ -313,7 +357,10 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
     }
 
     fn leaders(&mut self, reports: Vec<LeaderReport>) {
-        self.views.learn(&reports);
+        let elected = self.views.learn(&reports);
+        self.metrics.handles.raft_leader_changes.inc_by(elected.len() as u64);
+        let own = elected.iter().filter(|node| **node == self.node).count();
+        self.metrics.handles.raft_elected.inc_by(own as u64);
     }
 
     fn read_done(&mut self, ticket: u64, outcome: Result<LogIndex, ReadError>) {

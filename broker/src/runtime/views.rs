@@ -101,21 +101,24 @@ impl Views {
         self.added.send_replace(());
     }
 
-    /// Takes a partition away: those who wait for it learn that it is gone.
+    /// Takes a partition away: those who wait for it learn that it is gone. Who leads it stays known: it may have moved to other
+    /// nodes, and its leader says so only once.
     pub fn remove(&self, group: GroupId) {
         self.damaged.write().expect("no holder of this lock panics").remove(&group);
-        self.leaders.write().expect("no holder of this lock panics").remove(&group);
         self.write().remove(&group);
     }
 
-    /// Takes what leaders say, and wakes who waits for one. An older word than what is known changes nothing.
-    pub fn learn<'a>(&self, reports: impl IntoIterator<Item = &'a LeaderReport>) {
-        let mut is_news = false;
+    /// Takes what leaders say, and wakes who waits for one. An older word than what is known changes nothing. Who came to lead a
+    /// group, one word for each.
+    pub fn learn<'a>(&self, reports: impl IntoIterator<Item = &'a LeaderReport>) -> Vec<NodeId> {
+        let (mut is_news, mut elected) = (false, Vec::new());
         let mut leaders = self.leaders.write().expect("no holder of this lock panics");
         for report in reports {
             let LeaderReport { group, term, leader, in_sync, .. } = report;
             let epoch = term.leader_epoch();
-            if leaders.get(group).is_none_or(|known| known.epoch <= epoch) {
+            let before = leaders.get(group).map(|known| known.epoch);
+            if before.is_none_or(|known| known <= epoch) {
+                elected.extend((before != Some(epoch)).then(|| leader.node()));
                 leaders.insert(*group, Leadership { leader: *leader, epoch, in_sync: in_sync.clone() });
                 is_news = true;
             }
@@ -124,6 +127,7 @@ impl Views {
         if is_news {
             self.told.send_replace(());
         }
+        elected
     }
 
     /// The nodes that are heard of, this one among them.
@@ -228,7 +232,12 @@ impl Views {
 
     /// Replaces the metadata and wakes who waits for it.
     pub fn set_image(&self, metadata: &metadata::Image) {
-        self.image.send_replace(Arc::new(self.image().advance(metadata.clone())));
+        let before = self.image();
+        self.image.send_replace(Arc::new(before.advance(metadata.clone())));
+        if metadata.deletions.len() > before.deletions.len() || metadata.groups.len() < before.groups.len() {
+            let mut leaders = self.leaders.write().expect("no holder of this lock panics");
+            leaders.retain(|group, _| *group == GroupId::METADATA || metadata.groups.contains_key(group));
+        }
     }
 
     /// Until the metadata here is of this version, or a later one.

@@ -1,5 +1,6 @@
 //! The grammar. One struct per command, with its words for `--help`; what they do is in `commands`.
 
+mod cluster;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -7,7 +8,10 @@ mod tests;
 use clap::{Parser, Subcommand, ValueEnum};
 use varve_protocol::batch::Codec;
 
-pub use self::server::{ServerFlags, StoreFlags};
+pub use self::{
+    cluster::{ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode, TransferLeader, Wait},
+    server::{ServerFlags, StoreFlags},
+};
 use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
 
 const EXIT_CODES: &str =
@@ -37,6 +41,9 @@ pub enum Command {
     /// Create, list, describe and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// Show how a cluster of nodes is, and who leads what; and change that
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Write records: from the arguments, or one per line from standard input
     Produce(Produce),
     /// Read records and print them

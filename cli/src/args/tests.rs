@@ -173,3 +173,35 @@ fn help_tells_defaults_units_and_variables() {
     assert!(help(&["topic", "list"]).contains("VARVE_BROKERS"));
     assert!(help(&[]).contains("Exit codes: 0 done"));
 }
+
+#[test]
+fn a_cluster_is_asked_and_told_in_one_word_each() {
+    for line in [
+        "varve cluster info -o json -b h:1",
+        "varve cluster health",
+        "varve cluster partitions --unhealthy t",
+    ] {
+        assert!(matches!(parse(line).command, Some(Command::Cluster(_))), "{line}");
+    }
+    let line = "varve cluster transfer-leader t-0 metadata --to 3";
+    let Some(Command::Cluster(ClusterCommand::TransferLeader(transfer))) = parse(line).command else {
+        panic!("{line}")
+    };
+    assert_eq!((transfer.partitions.len(), transfer.to), (2, 3));
+    assert_eq!(refused("varve cluster transfer-leader t-0"), 2);
+    assert_eq!(refused("varve cluster transfer-leader --to 1"), 2);
+}
+
+#[test]
+fn nodes_come_go_and_are_replaced() {
+    for line in [
+        "varve cluster add-node 4 --timeout 60",
+        "varve cluster remove-node 2",
+        "varve cluster replace-node 2 --with 4 -o json",
+        "varve cluster drain 1",
+    ] {
+        assert!(matches!(parse(line).command, Some(Command::Cluster(_))), "{line}");
+    }
+    assert_eq!(refused("varve cluster replace-node 2"), 2);
+    assert_eq!(refused("varve cluster drain 0"), 2);
+}

@@ -7,6 +7,7 @@
 //! Versions are negotiated per connection with ApiVersions first. Requests that can name a topic by name or by id use
 //! names: Produce and Fetch stay below 13, DeleteTopics below 6. Only `varve-protocol` encodes and decodes.
 
+pub mod cluster;
 mod connection;
 pub mod error;
 pub mod fetch;

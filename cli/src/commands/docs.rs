@@ -41,11 +41,7 @@ fn describe(command: &clap::Command, page: &mut String) {
     let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
     let mut command = command.clone();
     let help = command.render_help().to_string();
-    let _ = write!(
-        page,
-        "\n## {}\n\n```text\n",
-        name.replace('-', " ").replace("describe storage", "describe-storage")
-    );
+    let _ = write!(page, "\n## {name}\n\n```text\n");
     for line in help.trim_end().lines() {
         let _ = writeln!(page, "{}", line.trim_end());
     }

@@ -1,5 +1,6 @@
 //! What the commands do, one file each.
 
+pub mod cluster;
 pub mod config;
 pub mod consume;
 pub mod dev;
@@ -36,6 +37,7 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Dev(flags)) => dev::run(flags, sources),
         Some(Command::DevNode(flags)) => dev::node(&flags, sources),
         Some(Command::Topic(command)) => topic::run(command, &sources),
+        Some(Command::Cluster(command)) => cluster::run(command, &sources),
         Some(Command::Produce(flags)) => produce::run(flags, &sources),
         Some(Command::Consume(flags)) => consume::run(&flags, &sources),
         Some(Command::Snapshot(command)) => snapshot::run(command, sources),

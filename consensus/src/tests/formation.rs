@@ -142,7 +142,7 @@ impl Cluster {
                     self.starts.insert((cluster, self.nodes[seed], *disk));
                     self.seeds[seed].outcome = Some(Outcome::Started(cluster));
                 }
-                FormationEffect::Join { cluster } => {
+                FormationEffect::Join { cluster, .. } => {
                     let durable = matches!(self.seeds[seed].record, FormationRecord::Formed { .. });
                     assert!(durable, "joined before that is durable");
                     self.seeds[seed].outcome = Some(Outcome::Joined(cluster));

@@ -167,6 +167,16 @@ impl Image {
         self.topics.get(&id)
     }
 
+    /// Whether a replica was on a disk that is lost, or on a node that has left: its node's metadata is of a later disk.
+    #[must_use]
+    pub fn is_lost(&self, replica: ReplicaId) -> bool {
+        match self.metadata_replicas.get(&replica.node()) {
+            Some(Some(hosted)) => replica.counter() < hosted.counter(),
+            Some(None) => true,
+            None => false,
+        }
+    }
+
     /// The topic, partition number and partition that a group is.
     #[must_use]
     pub fn partition_of(&self, group: GroupId) -> Option<(&Arc<Topic>, PartitionIndex, &Partition)> {

@@ -112,6 +112,7 @@ mod tests {
         missed.note(7, 0, 5);
         assert_eq!(missed.due(&meta(7, 0, 5)), Some(3));
         assert_eq!(missed.due(&meta(7, 0, 3)), None);
+        assert_eq!(missed.due(&meta(7, 0, 2)), None, "it was tried elsewhere before");
         assert_eq!(missed.due(&meta(7, 1, 0)), None);
         assert_eq!(missed.due(&meta(8, 0, 5)), None);
         missed.forget(7);

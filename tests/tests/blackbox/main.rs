@@ -8,6 +8,8 @@
 mod anomalies;
 mod bad_input;
 mod cluster;
+mod cluster_admin;
+mod cluster_join;
 mod cold_reads;
 mod collect;
 mod damage;

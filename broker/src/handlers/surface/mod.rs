@@ -38,6 +38,11 @@ async fn one(peer: &mut impl Peer, key: ApiKey, version: i16) {
         ApiKey::ElectLeaders => topics::elect_leaders(peer, version).await,
         ApiKey::IncrementalAlterConfigs => configs::change(peer, version).await,
         ApiKey::DescribeCluster => topics::describe_cluster(peer, version).await,
+        ApiKey::AlterPartitionReassignments => topics::alter_reassignments(peer, version).await,
+        ApiKey::ListPartitionReassignments => topics::list_reassignments(peer, version).await,
+        ApiKey::UnregisterBroker => topics::unregister_broker(peer, version).await,
+        ApiKey::DescribeLogDirs => topics::describe_log_dirs(peer, version).await,
+        ApiKey::DescribeQuorum => topics::describe_quorum(peer, version).await,
         ApiKey::ApiVersions => topics::api_versions(peer, version).await,
         ApiKey::InitProducerId => topics::init_producer_id(peer, version).await,
     }

@@ -326,6 +326,94 @@ pub async fn describe_cluster(peer: &mut impl Peer, version: i16) {
     }
 }
 
+pub async fn alter_reassignments(peer: &mut impl Peer, version: i16) {
+    let name = format!("reassign-{version}");
+    create(peer, &name).await;
+    let asked = |index: i32, replicas: Option<Vec<i32>>| {
+        message!(alter_partition_reassignments_request::ReassignablePartition {
+            partition_index: index,
+            replicas: replicas,
+        })
+    };
+    let wanted = [Some(vec![1]), None, Some(vec![2]), Some(vec![1, 1]), Some(Vec::new())];
+    let refused = ErrorCode::InvalidReplicaAssignment;
+    let expected = [ErrorCode::None, ErrorCode::NoReassignmentInProgress, refused, refused, refused];
+    for (topic, index, replicas, error) in wanted
+        .into_iter()
+        .zip(expected)
+        .map(|(replicas, error)| (name.as_str(), 0, replicas, error))
+        .chain([("no-such", 0, Some(vec![1]), ErrorCode::UnknownTopicOrPartition)])
+        .chain([(name.as_str(), 7, None, ErrorCode::UnknownTopicOrPartition)])
+    {
+        let topic = message!(alter_partition_reassignments_request::ReassignableTopic {
+            name: topic.into(),
+            partitions: vec![asked(index, replicas.clone())],
+        });
+        let request = message!(AlterPartitionReassignmentsRequest { timeout_ms: 1_000, topics: vec![topic] });
+        let response = ask!(peer, version, AlterPartitionReassignments, request);
+        let told = &response.responses[0].partitions[0];
+        assert_eq!((response.error_code, told.error_code), (OK, code(error)), "{replicas:?} {told:?}");
+    }
+}
+
+pub async fn list_reassignments(peer: &mut impl Peer, version: i16) {
+    let all = message!(ListPartitionReassignmentsRequest { timeout_ms: 1_000, topics: None });
+    let response = ask!(peer, version, ListPartitionReassignments, all);
+    assert_eq!((response.error_code, response.topics.len()), (OK, 0));
+}
+
+pub async fn unregister_broker(peer: &mut impl Peer, version: i16) {
+    let response = ask!(peer, version, UnregisterBroker, message!(UnregisterBrokerRequest { broker_id: 99 }));
+    assert_eq!(response.error_code, code(ErrorCode::BrokerIdNotRegistered));
+}
+
+pub async fn describe_log_dirs(peer: &mut impl Peer, version: i16) {
+    let name = format!("dirs-{version}");
+    create(peer, &name).await;
+    let asked = |name: &str, partitions: Vec<i32>| {
+        message!(describe_log_dirs_request::DescribableLogDirTopic {
+            topic: name.into(),
+            partitions: partitions
+        })
+    };
+    let some = vec![asked(&name, vec![0, 7]), asked("no-such", vec![0])];
+    for (topics, most) in [(Some(some), 1), (None, usize::MAX)] {
+        let request = message!(DescribeLogDirsRequest { topics: topics });
+        let response = ask!(peer, version, DescribeLogDirs, request);
+        assert_eq!((response.error_code, response.results.len()), (OK, 1));
+        let result = &response.results[0];
+        let found = result.topics.iter().find(|topic| topic.name.as_str() == name).unwrap();
+        assert!(!result.log_dir.is_empty() && result.topics.len() <= most);
+        let partition = &found.partitions[0];
+        assert_eq!((found.partitions.len(), partition.partition_index, partition.offset_lag), (1, 0, 0));
+    }
+}
+
+pub async fn describe_quorum(peer: &mut impl Peer, version: i16) {
+    let name = format!("quorum-{version}");
+    create(peer, &name).await;
+    let topic = |name: &str, indexes: &[i32]| {
+        let at = |index: &i32| message!(describe_quorum_request::PartitionData { partition_index: *index });
+        message!(describe_quorum_request::TopicData {
+            topic_name: name.into(),
+            partitions: indexes.iter().map(at).collect(),
+        })
+    };
+    let topics = vec![topic("__cluster_metadata", &[0, 1]), topic(&name, &[0, 1])];
+    let response = ask!(peer, version, DescribeQuorum, message!(DescribeQuorumRequest { topics: topics }));
+    assert_eq!((response.error_code, response.topics.len()), (OK, 2));
+    for topic in &response.topics {
+        let (led, unknown) = (&topic.partitions[0], &topic.partitions[1]);
+        assert_eq!((led.error_code, led.leader_id, led.observers.len()), (OK, 1, 0), "{response:?}");
+        assert!(led.high_watermark > 0 && led.current_voters[0].log_end_offset >= led.high_watermark);
+        assert_eq!((led.current_voters.len(), led.current_voters[0].replica_id), (1, 1));
+        assert_eq!(led.current_voters[0].last_caught_up_timestamp > 0, version >= 1);
+        let unknown = (unknown.error_code, unknown.leader_id);
+        assert_eq!(unknown, (code(ErrorCode::UnknownTopicOrPartition), -1));
+    }
+    assert_eq!(response.nodes.len(), usize::from(version >= 2));
+}
+
 pub async fn api_versions(peer: &mut impl Peer, version: i16) {
     let mut request = ApiVersionsRequest::default();
     if version >= 3 {

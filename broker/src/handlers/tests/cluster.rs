@@ -297,3 +297,79 @@ async fn the_preferred_replica_leads_again_where_it_is_in_sync() {
     let partitions = fixture.metadata(12, "back").await.topics[0].partitions.clone();
     assert_eq!((partitions[0].leader_id, partitions[1].leader_id), (2, 1));
 }
+
+#[tokio::test]
+async fn a_named_replica_leads_where_it_is_in_sync() {
+    let fixture = three().await;
+    create_topic(&fixture, "named", (-1, -1), &[&[1, 2, 3], &[1, 2, 3], &[1, 2, 3]]).await;
+    let group = |index: u64| GroupId(2 + index);
+    fixture.fake.leads(group(0), 1, &[1, 2, 3]);
+    fixture.fake.leads(group(1), 1, &[1, 2]);
+    fixture.fake.leads(group(2), 3, &[1, 2, 3]);
+    let mut topic = elect_leaders_request::TopicPartitions::default();
+    (topic.topic, topic.partitions) = ("named".into(), vec![0, 1, 2, 3]);
+    let mut request = ElectLeadersRequest::default();
+    (request.topic_partitions, request.timeout_ms) = (Some(vec![topic]), 1_000);
+    varve_protocol::election::name(&mut request, 3);
+    let ask = |request| async { fixture.ask(2, Request::ElectLeaders(request)).await };
+    let Response::ElectLeaders(response) = ask(request.clone()).await else { panic!() };
+    let results = &response.replica_election_results[0].partition_result;
+    let codes: Vec<i16> = results.iter().map(|result| result.error_code).collect();
+    let refused = [
+        ErrorCode::None,
+        ErrorCode::EligibleLeadersNotAvailable,
+        ErrorCode::ElectionNotNeeded,
+        ErrorCode::UnknownTopicOrPartition,
+    ];
+    assert_eq!(codes, refused.map(code));
+    assert_eq!(fixture.metadata(12, "named").await.topics[0].partitions[0].leader_id, 3);
+    // All partitions at once are never meant.
+    request.topic_partitions = None;
+    let Response::ElectLeaders(response) = ask(request).await else { panic!() };
+    assert_eq!(response.error_code, code(ErrorCode::InvalidRequest));
+}
+
+#[tokio::test]
+async fn what_is_reassigned_is_told_until_it_is_done_and_can_be_given_up() {
+    let fixture = three().await;
+    create_topic(&fixture, "moves", (-1, -1), &[&[1, 2], &[2, 3]]).await;
+    let reassign = |index: i32, replicas: Option<Vec<i32>>, version: i16| {
+        let mut partition = alter_partition_reassignments_request::ReassignablePartition::default();
+        (partition.partition_index, partition.replicas) = (index, replicas);
+        let mut topic = alter_partition_reassignments_request::ReassignableTopic::default();
+        (topic.name, topic.partitions) = ("moves".into(), vec![partition]);
+        let mut request = AlterPartitionReassignmentsRequest::default();
+        (request.topics, request.allow_replication_factor_change) = (vec![topic], version == 0);
+        let fixture = &fixture;
+        async move {
+            let request = Request::AlterPartitionReassignments(request);
+            let Response::AlterPartitionReassignments(told) = fixture.ask(version, request).await else {
+                panic!()
+            };
+            told.responses[0].partitions[0].error_code
+        }
+    };
+    let list = || async {
+        let request = Request::ListPartitionReassignments(ListPartitionReassignmentsRequest::default());
+        let Response::ListPartitionReassignments(told) = fixture.ask(0, request).await else { panic!() };
+        told.topics
+    };
+    assert_eq!(reassign(0, Some(vec![3, 2]), 1).await, 0);
+    let topics = list().await;
+    let moving = &topics[0].partitions[0];
+    assert_eq!((topics.len(), topics[0].partitions.len(), moving.partition_index), (1, 1, 0));
+    assert_eq!(moving.replicas, [3, 2, 1]);
+    assert_eq!(
+        (moving.adding_replicas.as_slice(), moving.removing_replicas.as_slice()),
+        (&[3][..], &[1][..])
+    );
+    assert_eq!(reassign(0, None, 1).await, 0);
+    assert_eq!(list().await, []);
+    assert_eq!(reassign(0, None, 1).await, code(ErrorCode::NoReassignmentInProgress));
+    assert_eq!(reassign(0, Some(vec![1, 2, 3]), 1).await, code(ErrorCode::InvalidReplicationFactor));
+    assert_eq!(reassign(0, Some(vec![1, 2, 3]), 0).await, 0);
+    // Who is not heard of cannot catch up; whoever holds it may be away.
+    fixture.fake.kill(NodeId::new(3).unwrap());
+    assert_eq!(reassign(1, Some(vec![3, 1]), 0).await, 0);
+    assert_eq!(reassign(1, None, 0).await, 0);
+}

@@ -204,7 +204,13 @@ async fn without_a_leader_it_is_tried_until_there_is_one_or_time_is_up() {
     let heard = Peer::new(1, [not_leader(None)]);
     connect(&heard, []);
     let (group, leader) = (GroupId::METADATA, replica(2));
-    heard.views.learn(&[LeaderReport { group, term: Term(3), version: 1, leader, in_sync: vec![leader] }]);
+    let _ = heard.views.learn(&[LeaderReport {
+        group,
+        term: Term(3),
+        version: 1,
+        leader,
+        in_sync: vec![leader],
+    }]);
     assert_eq!(heard.change(IDS).await, Err(MetadataRefusal::NotController));
 }
 
@@ -251,7 +257,7 @@ async fn the_leader_of_a_group_is_asked_to_hand_over_and_the_new_one_is_waited_f
     };
     let within = Duration::from_secs(5);
     assert!(!here.changes().elect(group, replica(1), within).await, "nobody leads");
-    here.views.learn(&[report(1, 2)]);
+    let _ = here.views.learn(&[report(1, 2)]);
     let changes = here.changes();
     let mut elected = Box::pin(changes.elect(group, replica(1), within));
     for _ in 0..10 {
@@ -260,12 +266,12 @@ async fn the_leader_of_a_group_is_asked_to_hand_over_and_the_new_one_is_waited_f
     }
     there.read();
     assert_eq!(*there.handed.lock().unwrap(), [(group, replica(1))]);
-    here.views.learn(&[report(2, 1)]);
+    let _ = here.views.learn(&[report(2, 1)]);
     assert!(elected.await);
     // Now it leads itself.
     let mut elected = Box::pin(changes.elect(group, replica(2), within));
     assert!(futures_util::poll!(&mut elected).is_pending());
-    here.views.learn(&[report(3, 2)]);
+    let _ = here.views.learn(&[report(3, 2)]);
     assert!(elected.await);
     here.read();
     assert_eq!(*here.handed.lock().unwrap(), [(group, replica(2))]);

@@ -90,10 +90,10 @@ async fn a_wiped_disk_joins_what_it_founded_and_a_claimed_prefix_is_refused() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let mut members: Vec<Member> = (0..3).map(|number| member(number, &store)).collect();
     let formed = form(&members, &Arc::default(), 1).await;
-    let Formed::Founder { cluster, .. } = formed[0] else { panic!("{formed:?}") };
+    let Formed::Founder { cluster, voters } = formed[0].clone() else { panic!("{formed:?}") };
     members[2] = member(2, &store);
     let again = form(&members, &Arc::default(), 2).await;
-    assert_eq!((&again[0], &again[2]), (&formed[0], &Formed::Newcomer { cluster }));
+    assert_eq!((&again[0], &again[2]), (&formed[0], &Formed::Newcomer { cluster, voters }));
 
     let strangers: Vec<Member> = (0..3).map(|number| member(number, &store)).collect();
     let table = Arc::<Table>::default();

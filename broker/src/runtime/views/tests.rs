@@ -53,11 +53,11 @@ fn told(views: &Views) -> Option<(u32, i32, usize)> {
 fn the_newest_word_counts_and_a_leader_of_this_node_only_once_it_takes_requests() {
     let (views, _) = views();
     assert_eq!((told(&views), views.waiting()), (None, 1));
-    views.learn(&[report(3, 1, 2, &[1, 2])]);
+    assert_eq!(views.learn(&[report(3, 1, 2, &[1, 2])]).len(), 1);
     assert_eq!((told(&views), views.waiting()), (Some((2, 3, 2)), 0), "no replica here knows better");
-    views.learn(&[report(2, 9, 1, &[1])]);
+    assert_eq!(views.learn(&[report(2, 9, 1, &[1])]), []);
     assert_eq!(told(&views), Some((2, 3, 2)), "an older term changes nothing");
-    views.learn(&[report(3, 2, 2, &[2])]);
+    assert_eq!(views.learn(&[report(3, 2, 2, &[2])]), []);
     assert_eq!(told(&views), Some((2, 3, 1)));
 
     here(&views, 3, None, false);
@@ -70,11 +70,11 @@ fn the_newest_word_counts_and_a_leader_of_this_node_only_once_it_takes_requests(
     assert_eq!(told(&views), None, "its own first entry is not applied");
     here(&views, 5, Some(1), true);
     assert_eq!(told(&views), Some((1, 5, 1)));
-    views.learn(&[report(5, 3, 1, &[1, 2])]);
+    let _ = views.learn(&[report(5, 3, 1, &[1, 2])]);
     assert_eq!(told(&views), Some((1, 5, 2)));
     here(&views, 5, None, false);
     assert_eq!(told(&views), None, "it stepped down within its term");
-    views.learn(&[report(6, 1, 2, &[2])]);
+    let _ = views.learn(&[report(6, 1, 2, &[2])]);
     assert_eq!(told(&views), Some((2, 6, 1)));
 }
 
@@ -93,7 +93,7 @@ async fn a_new_topic_is_waited_for_until_somebody_leads_it_or_it_is_gone() {
     let (views, id) = self::views();
     let mut led = Box::pin(views.led(id));
     assert!(futures_util::poll!(&mut led).is_pending());
-    views.learn(&[report(1, 1, 2, &[2])]);
+    let _ = views.learn(&[report(1, 1, 2, &[2])]);
     led.await;
     // Led here.
     let (views, id) = self::views();

@@ -1,0 +1,152 @@
+//! A disk that joins a cluster that was formed without it: a new node's, or that of a node whose disk was wiped.
+//!
+//! ```text
+//!  seeds ──Formed, without this disk──> HostMetadata ──> replica id ──> file `joined`, durable ──> group 0 as a learner
+//!                                     whoever leads the metadata                                        │
+//!  others send it the metadata <── RegisterBroker, with its address <───────────────────────────────────'
+//! ```
+//! The replica's number is new: what this node's replicas of an earlier disk had acknowledged is not held against this one,
+//! and what they had promised does not bind it. A crash before the file is durable asks again and gets another number.
+
+use std::{path::Path, time::Duration};
+
+use varve_common::{Clock, ClusterId, Disk, NodeId, ReplicaId};
+use varve_formats::command::{BrokerRegistration, MetadataCommand};
+use varve_replica::metadata::MetadataRejected;
+
+use super::{
+    formation::Ground,
+    small_file::{self, SmallFileError},
+};
+use crate::{
+    controller::{self, Done, Outcome},
+    peers::Peers,
+};
+
+const FILE: &str = "joined";
+/// How long one node is given to answer.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+/// Between two rounds through the nodes.
+const PAUSE: Duration = Duration::from_millis(200);
+/// How often it is told that nobody answers, in rounds.
+const TOLD_EVERY: u32 = 50;
+
+/// Why a node does not join.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] SmallFileError),
+    /// What the disk holds is not what was written.
+    #[error("the file of the data directory that says how this node joined is damaged")]
+    Damaged,
+    /// It joined another cluster before.
+    #[error("the data directory has joined cluster {mine}, the seeds are cluster {theirs}")]
+    OtherCluster {
+        /// Before.
+        mine: ClusterId,
+        /// Now.
+        theirs: ClusterId,
+    },
+    /// The metadata refuses.
+    #[error("the cluster does not take this node: {0}")]
+    Refused(#[from] MetadataRejected),
+    /// The metadata answers something else.
+    #[error("the cluster has answered something else than a replica's number")]
+    Answer,
+}
+
+/// This disk's replica of the metadata: the one that it was given when it joined, or a new one.
+pub(super) async fn join(peers: &Peers, ground: &Ground, cluster: ClusterId) -> Result<ReplicaId, JoinError> {
+    if let Some((mine, replica)) = load(&*ground.disk, &ground.directory)? {
+        if mine != cluster {
+            return Err(JoinError::OtherCluster { mine, theirs: cluster });
+        }
+        return Ok(replica);
+    }
+    tracing::info!(%cluster, "this disk is new to the cluster: joining it");
+    let command = MetadataCommand::HostMetadata { node: ground.node.get() };
+    let Done::ReplicaIds { first, .. } = tell(peers, &*ground.clock, command).await? else {
+        return Err(JoinError::Answer);
+    };
+    let replica = ReplicaId::new(ground.node, first).ok_or(JoinError::Answer)?;
+    store(&*ground.disk, &ground.directory, cluster, replica)?;
+    tracing::info!(%cluster, %replica, "joined");
+    Ok(replica)
+}
+
+/// Registers this node before it knows the metadata itself.
+pub(super) async fn register(
+    peers: &Peers,
+    clock: &dyn Clock,
+    registration: BrokerRegistration,
+) -> Result<(), JoinError> {
+    tell(peers, clock, MetadataCommand::RegisterBroker(registration)).await.map(drop)
+}
+
+/// Has a change made by whoever leads the metadata, however long that takes. A change whose outcome is not known is made once
+/// more: so it must be one that may come twice.
+async fn tell(peers: &Peers, clock: &dyn Clock, command: MetadataCommand) -> Result<Done, JoinError> {
+    let request = controller::encode_request(&command);
+    let mut round: u32 = 0;
+    loop {
+        let mut asked: Vec<NodeId> = peers.known().into_iter().collect();
+        while let Some(node) = asked.pop() {
+            let Ok(reply) = peers.call(node, request.clone(), ASK_LIMIT).await else { continue };
+            match controller::decode_reply(reply) {
+                Ok(Outcome::Applied { outcome, .. }) => return Ok(outcome?),
+                // Who leads is asked next, where it was not asked in this round.
+                Ok(Outcome::NotLeader { leader: Some(leader) }) => {
+                    if let Some(place) = asked.iter().position(|other| *other == leader) {
+                        let last = asked.len() - 1;
+                        asked.swap(place, last);
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%node, %error, "a node's answer cannot be read"),
+            }
+        }
+        if round.is_multiple_of(TOLD_EVERY) {
+            tracing::info!("waiting for whoever leads the cluster's metadata");
+        }
+        round = round.wrapping_add(1);
+        clock.sleep(PAUSE).await;
+    }
+}
+
+fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<(ClusterId, ReplicaId)>, JoinError> {
+    let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else { return Ok(None) };
+    let body = small_file::unseal(&bytes).ok_or(JoinError::Damaged)?;
+    let (cluster, replica) = body.split_at_checked(16).ok_or(JoinError::Damaged)?;
+    let cluster = ClusterId(cluster.try_into().expect("it was split there"));
+    let replica = replica.try_into().ok().map(u64::from_le_bytes).and_then(ReplicaId::from_raw);
+    Ok(Some((cluster, replica.ok_or(JoinError::Damaged)?)))
+}
+
+fn store(
+    disk: &dyn Disk,
+    directory: &Path,
+    cluster: ClusterId,
+    replica: ReplicaId,
+) -> Result<(), SmallFileError> {
+    let body = [&cluster.0[..], &replica.get().to_le_bytes()].concat();
+    small_file::replace(disk, directory, FILE, &small_file::seal(&body))
+}
+
+#[cfg(test)]
+mod tests {
+    use varve_wal::NativeDisk;
+
+    use super::*;
+
+    #[test]
+    fn how_a_disk_joined_reads_back_and_damage_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (cluster, replica) = (ClusterId([3; 16]), ReplicaId::new(NodeId::new(4).unwrap(), 7).unwrap());
+        assert!(load(&NativeDisk, directory.path()).unwrap().is_none());
+        store(&NativeDisk, directory.path(), cluster, replica).unwrap();
+        assert_eq!(load(&NativeDisk, directory.path()).unwrap(), Some((cluster, replica)));
+        small_file::replace(&NativeDisk, directory.path(), FILE, b"garbage").unwrap();
+        assert!(matches!(load(&NativeDisk, directory.path()), Err(JoinError::Damaged)));
+    }
+}

@@ -1,0 +1,163 @@
+//! Nodes come to a cluster that is formed, leave it, and come back without their disks; under load, with stock clients.
+
+use serde_json::Value;
+use varve_tests::{
+    clients::{java, kcat, varve_json},
+    cluster::Cluster,
+    marked::line,
+    node::{Node, Options},
+    tool::Tool,
+    wait_for,
+};
+
+const TOPIC: &str = "moving";
+const VALUE_BYTES: usize = 200;
+
+fn value(number: u64) -> String {
+    line(number, VALUE_BYTES)
+}
+
+fn info(node: &Node) -> Value {
+    varve_json(node, &["cluster", "info"]).1
+}
+
+/// A figure of each node that the cluster knows, by their order.
+fn figures(node: &Node, field: &str) -> Vec<u64> {
+    let info = info(node);
+    let nodes = info["nodes"].as_array().cloned().unwrap_or_default();
+    nodes.iter().map(|node| node[field].as_u64().unwrap_or(u64::MAX)).collect()
+}
+
+fn role(node: &Node, id: u64) -> String {
+    let info = info(node);
+    let mut nodes = info["nodes"].as_array().into_iter().flatten();
+    let found = nodes.find(|node| node["node"].as_u64() == Some(id));
+    found.and_then(|node| node["metadata_role"].as_str()).unwrap_or_default().to_owned()
+}
+
+fn is_healthy(node: &Node) -> bool {
+    varve_json(node, &["cluster", "health"]).0
+}
+
+fn replicas(node: &Node, topic: &str) -> Vec<Vec<u64>> {
+    let (_, rows) = varve_json(node, &["cluster", "partitions", topic]);
+    let ids = |row: &Value| row["replicas"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
+    rows.as_array().map(|rows| rows.iter().map(ids).collect()).unwrap_or_default()
+}
+
+/// Every record of a partition once and in order, through a client that knows one node only.
+fn check_all(node: &Node, topic: &str, written: u64) {
+    let read =
+        kcat(node, &["-C", "-q", "-e", "-t", topic, "-p", "0", "-o", "0", "-X", "check.crcs=true"], b"");
+    let read = String::from_utf8(read).unwrap();
+    let mut lines = read.lines();
+    for number in 0..written {
+        assert_eq!(lines.next(), Some(value(number).as_str()), "record {number} is lost or other");
+    }
+    assert_eq!(lines.next(), None, "there is more than was written");
+}
+
+#[test]
+fn a_fourth_node_joins_and_gets_its_share_under_load() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    cluster.create_topic("others", 8, 3, &[]);
+    wait_for("a healthy cluster", 30, || is_healthy(&cluster.nodes[0]));
+    let load = cluster.start_load(TOPIC, value);
+    let fourth = cluster.add(&Options::small());
+    cluster.nodes[fourth].restart();
+    assert_eq!(role(&cluster.nodes[fourth], 4), "learner");
+    let added = varve_json(&cluster.nodes[0], &["cluster", "add-node", "4", "--timeout", "120"]);
+    assert!(added.0 && added.1["status"] == "added", "{added:?}");
+    for figure in ["replicas", "leaders"] {
+        let (least, most) = if figure == "replicas" { (6, 7) } else { (2, 3) };
+        wait_for("a fair share for all", 60, || {
+            let shares = figures(&cluster.nodes[0], figure);
+            shares.len() == 4 && shares.iter().all(|share| (least..=most).contains(share))
+        });
+    }
+    wait_for("a healthy cluster of four", 60, || cluster.nodes.iter().all(is_healthy));
+    let written = load.finish();
+    cluster.nodes.iter().for_each(|node| check_all(node, TOPIC, written));
+    // It is part of the cluster, also after a restart.
+    cluster.nodes[fourth].kill();
+    cluster.nodes[fourth].restart();
+    wait_for("a healthy cluster of four again", 60, || cluster.nodes.iter().all(is_healthy));
+    check_all(&cluster.nodes[fourth], TOPIC, written);
+}
+
+#[test]
+fn a_wiped_founder_comes_back_with_everything() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    wait_for("a healthy cluster", 30, || is_healthy(&cluster.nodes[0]));
+    let load = cluster.start_load(TOPIC, value);
+    for wiped in [0, 2] {
+        cluster.nodes[wiped].kill();
+        cluster.nodes[wiped].wipe();
+        cluster.nodes[wiped].restart();
+        wait_for("the wiped one to hold everything again", 120, || {
+            let node = &cluster.nodes[wiped];
+            is_healthy(node) && ["voter", "leader"].contains(&role(node, wiped as u64 + 1).as_str())
+        });
+    }
+    let written = load.finish();
+    // Those two alone are a quorum, and have all of it.
+    cluster.nodes[1].kill();
+    wait_for("the wiped ones to lead", 60, || cluster.leader(0, TOPIC, 0).is_some_and(|leader| leader != 1));
+    check_all(&cluster.nodes[0], TOPIC, written);
+    check_all(&cluster.nodes[2], TOPIC, written);
+}
+
+#[test]
+fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
+    if !Tool::need(&[Tool::Kcat, Tool::Java]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    let fourth = cluster.add(&Options::small());
+    cluster.nodes[fourth].restart();
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    wait_for("a healthy cluster of four", 60, || cluster.nodes.iter().all(is_healthy));
+    let load = cluster.start_load(TOPIC, value);
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan.json");
+    for wanted in [[2, 3, 4], [4, 1, 3]] {
+        let partition = serde_json::json!({"topic": TOPIC, "partition": 0, "replicas": wanted});
+        std::fs::write(&plan, serde_json::json!({"version": 1, "partitions": [partition]}).to_string())
+            .unwrap();
+        let tool = |mode: &str| {
+            let plan = plan.display().to_string();
+            java(
+                &cluster.nodes[0],
+                "reassign.ReassignPartitionsCommand",
+                &["--reassignment-json-file", &plan, mode],
+                b"",
+            )
+        };
+        let begun = tool("--execute");
+        assert!(begun.contains("Successfully started partition reassignment"), "{begun}");
+        wait_for("the move to be done", 120, || tool("--verify").contains("is completed"));
+        assert_eq!(replicas(&cluster.nodes[1], TOPIC), [wanted.map(|id| id as u64).to_vec()]);
+    }
+    let drained = varve_json(&cluster.nodes[1], &["cluster", "drain", "4"]);
+    assert!(drained.0, "{drained:?}");
+    wait_for("the fourth to lead nothing", 30, || figures(&cluster.nodes[0], "leaders").get(3) == Some(&0));
+    let removed = varve_json(&cluster.nodes[1], &["cluster", "remove-node", "4", "--timeout", "120"]);
+    assert!(removed.0 && removed.1["status"] == "removed", "{removed:?}");
+    cluster.nodes[fourth].kill();
+    wait_for("a healthy cluster of three", 60, || {
+        cluster.nodes[..3].iter().all(is_healthy) && figures(&cluster.nodes[0], "replicas").len() == 3
+    });
+    let mut held = replicas(&cluster.nodes[0], TOPIC).remove(0);
+    held.sort_unstable();
+    assert_eq!(held, [1, 2, 3]);
+    let written = load.finish();
+    cluster.nodes[..3].iter().for_each(|node| check_all(node, TOPIC, written));
+}
