@@ -227,7 +227,9 @@ impl MetadataState {
             MetadataCommand::AllocateReplicaIds { node, count } => self.allocate_replica_ids(node, count),
             MetadataCommand::SetFeature { name, level } => self.set_feature(name, level),
             MetadataCommand::Reassign { group, target } => self.reassign(group, target),
-            MetadataCommand::MembersChanged { group, members } => self.members_changed(group, &members),
+            MetadataCommand::MembersChanged { group, members, version } => {
+                self.members_changed(group, &members, version)
+            }
             MetadataCommand::ReplaceReplicas { node, below } => self.replace_replicas(node, below),
             MetadataCommand::HostMetadata { node } => self.host_metadata(node),
             MetadataCommand::RemoveBroker { node } => self.remove_broker(node),

@@ -22,7 +22,7 @@ use std::{
     sync::Arc,
 };
 
-use varve_common::{Digest, GroupId, LogIndex, Term, TopicId};
+use varve_common::{Digest, GroupId, LogIndex, ReplicaId, Term, TopicId};
 use varve_consensus::{GroupConfig, Membership, MultiRaft, NodeConfig, TermRun};
 
 pub use figures::Figures;
@@ -213,6 +213,12 @@ impl Shard {
     #[must_use]
     pub fn view(&self, group: GroupId) -> Option<PartitionView> {
         self.groups.get(group).filter(|hosted| !hosted.is_stopped()).and_then(Hosted::view)
+    }
+
+    /// Whether this replica of a group is the one that is open here.
+    #[must_use]
+    pub fn hosts(&self, group: GroupId, replica: ReplicaId) -> bool {
+        self.groups.get(group).is_some_and(|hosted| hosted.replica == replica)
     }
 
     /// The groups of this node, in order.

@@ -360,7 +360,7 @@ impl Node {
         match flight.map_or(Ok(()), Flight::run) {
             Ok(()) => {
                 model.synced_to(written);
-                self.turn(acks.into_iter().map(Input::from));
+                self.turn(acks);
             }
             Err(_) => self.fail(),
         }
@@ -378,7 +378,7 @@ impl Node {
             Ok(()) => {
                 model.synced();
                 let acks = std::mem::take(&mut self.unsynced);
-                self.turn(acks.into_iter().map(Input::from));
+                self.turn(acks);
             }
             Err(_) => self.fail(),
         }

@@ -4,11 +4,15 @@ use varve_common::{GroupId, LogIndex};
 use varve_consensus::{Membership, TermRun};
 use varve_replica::{Input, OpenGroup, PeerInput};
 
+use super::writes::Ack;
+
 /// What happened.
 #[derive(Debug)]
 pub enum Event {
     /// Something for one group, or for all.
     Core(Input),
+    /// What a group wrote is fsynced.
+    Written(Ack),
     /// A group of this node begins.
     Open(Box<Opening>),
     /// Something from, or about, the other nodes.
@@ -25,6 +29,12 @@ pub enum Event {
 impl From<Input> for Event {
     fn from(input: Input) -> Self {
         Self::Core(input)
+    }
+}
+
+impl From<Ack> for Event {
+    fn from(ack: Ack) -> Self {
+        Self::Written(ack)
     }
 }
 

@@ -99,9 +99,11 @@ impl Driver {
         for group in self.moves.moving.clone() {
             let Some(wanted) = self.wanted(group, &image) else { continue };
             let settled = self.shard.move_members(now, group, &wanted, &mut self.effects);
-            let journaled = image.partition_of(group).is_some_and(|(_, _, each)| !each.target.is_empty());
-            if settled == Some(true) && journaled {
-                self.moves.say(group, MetadataCommand::MembersChanged { group, members: wanted.voters });
+            let partition = image.partition_of(group).filter(|(_, _, each)| !each.target.is_empty());
+            if let Some((_, _, partition)) = partition.filter(|_| settled == Some(true)) {
+                let version = partition.version;
+                self.moves
+                    .say(group, MetadataCommand::MembersChanged { group, members: wanted.voters, version });
             }
         }
         if let Some((node, below)) = self.groups.lost(&image) {

@@ -140,9 +140,13 @@ impl Driver {
 
     fn step(&mut self, now: Now, event: Event) {
         match event {
-            Event::Core(mut input) => {
-                self.note(&mut input);
-                self.shard.step(now, input, &mut self.effects);
+            Event::Core(input) => self.step_core(now, input),
+            Event::Written(ack) => {
+                let (group, replica) = ack.writer();
+                // What an earlier replica of the group wrote says nothing of what this one did.
+                if self.shard.hosts(group, replica) {
+                    self.step_core(now, ack.input());
+                }
             }
             Event::Open(opening) => {
                 let Opening { group, membership, earlier, runs } = *opening;
@@ -162,6 +166,11 @@ impl Driver {
                 self.move_members(now);
             }
         }
+    }
+
+    fn step_core(&mut self, now: Now, mut input: Input) {
+        self.note(&mut input);
+        self.shard.step(now, input, &mut self.effects);
     }
 
     /// Carries out one effect.

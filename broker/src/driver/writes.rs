@@ -6,13 +6,15 @@ use varve_common::{GroupId, ReplicaId};
 use varve_replica::{Input, LocalCheckpoint, LogEntry, Mark, PersistedHardState};
 use varve_wal::{self as wal, GroupRecord, Record};
 
-/// Who is told.
+/// Who is told: that replica of the group, and none that took its place meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
     /// A ready of a group.
     Persisted {
         /// Which group.
         group: GroupId,
+        /// Which replica of it wrote.
+        replica: ReplicaId,
         /// Its number.
         ready: u64,
     },
@@ -20,16 +22,26 @@ pub enum Ack {
     Marked {
         /// Which group.
         group: GroupId,
+        /// Which replica of it wrote.
+        replica: ReplicaId,
         /// Its number.
         number: u64,
     },
 }
 
-impl From<Ack> for Input {
-    fn from(ack: Ack) -> Self {
-        match ack {
-            Ack::Persisted { group, ready } => Self::Persisted { group, ready },
-            Ack::Marked { group, number } => Self::Marked { group, number },
+impl Ack {
+    /// Who wrote.
+    pub(super) const fn writer(self) -> (GroupId, ReplicaId) {
+        match self {
+            Self::Persisted { group, replica, .. } | Self::Marked { group, replica, .. } => (group, replica),
+        }
+    }
+
+    /// What the group is told.
+    pub(super) const fn input(self) -> Input {
+        match self {
+            Self::Persisted { group, ready, .. } => Input::Persisted { group, ready },
+            Self::Marked { group, number, .. } => Input::Marked { group, number },
         }
     }
 }
@@ -103,7 +115,7 @@ impl Writes {
         if !entries.is_empty() {
             self.records.push(record(Record::Entries(entries.into_iter().map(entry_record).collect())));
         }
-        self.acks.push(Ack::Persisted { group, ready });
+        self.acks.push(Ack::Persisted { group, replica, ready });
         None
     }
 
@@ -126,7 +138,7 @@ impl Writes {
             self.waiting.remove(&group);
         }
         self.records.push(GroupRecord { group, replica, record: mark_record(mark) });
-        self.acks.push(Ack::Marked { group, number });
+        self.acks.push(Ack::Marked { group, replica, number });
     }
 
     /// What there is to write, with the riders; `None` where nobody waits for a write.
@@ -225,7 +237,7 @@ mod tests {
         assert!(writes.take().is_none());
         writes.mark(GroupId(5), replica(), 1, Mark::Destroyed);
         let taken = writes.take().expect("a mark waits");
-        assert_eq!(taken.acks, [Ack::Marked { group: GroupId(5), number: 1 }]);
+        assert_eq!(taken.acks, [Ack::Marked { group: GroupId(5), replica: replica(), number: 1 }]);
         assert_eq!(taken.records[1].record, Record::HardState(hard_state_record(state(9))));
     }
 

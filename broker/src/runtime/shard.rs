@@ -134,7 +134,7 @@ impl<J: StartJob> ShardThread<J> {
                     Mail::Event(event) => events.push(*event),
                     Mail::Peer(input, memory) => events.push(ports.hold(input, memory)),
                     Mail::Confirm(group, answer) => events.push(ports.confirm(group, answer)),
-                    Mail::Written(acks) => events.extend(acks.into_iter().map(|ack| Event::Core(ack.into()))),
+                    Mail::Written(acks) => events.extend(acks.into_iter().map(Event::Written)),
                     Mail::WriteFailed(why) => {
                         events.push(Event::Core(Input::PersistFailed));
                         ports.fail(why);

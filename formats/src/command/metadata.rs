@@ -1,7 +1,7 @@
 //! Commands of the metadata group, and their stored form.
 
 use varve_common::{
-    GroupId, ReplicaId, TopicId,
+    GroupId, LogIndex, ReplicaId, TopicId,
     codec::{DecodeError, Decoder, Encoder},
 };
 
@@ -74,6 +74,8 @@ pub enum MetadataCommand {
         group: GroupId,
         /// The target that it came to; with another than the present one nothing changes.
         members: Vec<ReplicaId>,
+        /// The journal's entry in which it stands: the same target may be asked for, given up and asked for again.
+        version: LogIndex,
     },
     /// The disk of a node is lost: all replicas on it whose counters are lower than this are to be replaced by new ones there.
     ReplaceReplicas {
@@ -193,8 +195,9 @@ impl MetadataCommand {
                 frame.u16(*level);
             }
             Self::Reassign { group, target } => encode_members(frame, Self::REASSIGN, *group, target),
-            Self::MembersChanged { group, members } => {
+            Self::MembersChanged { group, members, version } => {
                 encode_members(frame, Self::MEMBERS_CHANGED, *group, members);
+                frame.u64(version.0);
             }
             Self::ReplaceReplicas { node, below } => {
                 frame.u8(Self::REPLACE_REPLICAS);
@@ -235,9 +238,11 @@ impl MetadataCommand {
             }
             Self::SET_FEATURE => Self::SetFeature { name: frame.string()?, level: frame.u16()? },
             Self::REASSIGN => Self::Reassign { group: GroupId(frame.u64()?), target: decode_members(frame)? },
-            Self::MEMBERS_CHANGED => {
-                Self::MembersChanged { group: GroupId(frame.u64()?), members: decode_members(frame)? }
-            }
+            Self::MEMBERS_CHANGED => Self::MembersChanged {
+                group: GroupId(frame.u64()?),
+                members: decode_members(frame)?,
+                version: LogIndex(frame.u64()?),
+            },
             Self::REPLACE_REPLICAS => Self::ReplaceReplicas { node: frame.u32()?, below: frame.u64()? },
             Self::HOST_METADATA => Self::HostMetadata { node: frame.u32()? },
             Self::REMOVE_BROKER => Self::RemoveBroker { node: frame.u32()? },

@@ -133,7 +133,11 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
         ("reassign", metadata(MetadataCommand::Reassign { group: GroupId(3), target: vec![replica, other] })),
         (
             "members_changed",
-            metadata(MetadataCommand::MembersChanged { group: GroupId(3), members: vec![other] }),
+            metadata(MetadataCommand::MembersChanged {
+                group: GroupId(3),
+                members: vec![other],
+                version: LogIndex(7),
+            }),
         ),
         ("replace_replicas", metadata(MetadataCommand::ReplaceReplicas { node: 2, below: 9 })),
         ("host_metadata", metadata(MetadataCommand::HostMetadata { node: 2 })),

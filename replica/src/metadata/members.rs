@@ -9,7 +9,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use varve_common::{GroupId, NodeId, ReplicaId};
+use varve_common::{GroupId, LogIndex, NodeId, ReplicaId};
 
 use super::{MetadataDone, MetadataRejected, MetadataState, Partition, Topic};
 
@@ -38,7 +38,8 @@ impl MetadataState {
         })
     }
 
-    /// One replica a node, each handed out, and none that was there before the newest that its node has.
+    /// One replica a node, each handed out, and none that was there before the newest that its node has. Another one takes the
+    /// place of one that may vote only where that is lost with its disk: its node would destroy it at once.
     fn may_become(&self, partition: &Partition, target: &[ReplicaId]) -> bool {
         let nodes: BTreeSet<NodeId> = target.iter().map(|replica| replica.node()).collect();
         let counters = &self.image.replica_counters;
@@ -54,8 +55,12 @@ impl MetadataState {
             let newest = known.filter(|known| known.node() == replica.node()).max();
             newest.is_none_or(|newest| newest < *replica || (newest == *replica && present))
         };
+        let displaces = |replica: &ReplicaId| {
+            partition.known().any(|known| known.node() == replica.node() && is_here(&known))
+        };
         let sound = |replica: &ReplicaId| {
-            partition.known().any(|known| known == *replica) || (is_handed_out(replica) && is_here(replica))
+            partition.known().any(|known| known == *replica)
+                || (is_handed_out(replica) && is_here(replica) && !displaces(replica))
         };
         !target.is_empty()
             && nodes.len() == target.len()
@@ -66,9 +71,10 @@ impl MetadataState {
         &mut self,
         group: GroupId,
         members: &[ReplicaId],
+        version: LogIndex,
     ) -> Result<MetadataDone, MetadataRejected> {
         let (_, _, partition) = self.image.partition_of(group).ok_or(MetadataRejected::UnknownGroup)?;
-        if partition.target != members || members.is_empty() {
+        if partition.target != members || members.is_empty() || partition.version != version {
             return Err(MetadataRejected::OtherTarget);
         }
         self.change_partition(group, |partition| {

@@ -175,7 +175,8 @@ fn a_reassignment_is_journaled_until_the_group_has_come_to_it() {
     let journaled = partition(&state);
     assert_eq!((&journaled.replicas, &journaled.target), (&before, &target));
     assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
-    let done = |members| MetadataCommand::MembersChanged { group: GroupId(1), members };
+    let version = journaled.version;
+    let done = |members| MetadataCommand::MembersChanged { group: GroupId(1), members, version };
     let (state, outcomes) =
         state_after(commands.into_iter().chain([done(before.clone()), done(target.clone())]).collect());
     assert_eq!(outcomes[6], Err(MetadataRejected::OtherTarget));
@@ -217,7 +218,7 @@ fn no_replica_is_taken_twice_or_comes_back() {
     let (left, present) = (vec![id(1, 2), id(2, 2)], vec![id(1, 2), id(2, 2), id(3, 2)]);
     let gone = [
         reassign(left.clone()),
-        MetadataCommand::MembersChanged { group: GroupId(1), members: left },
+        MetadataCommand::MembersChanged { group: GroupId(1), members: left, version: LogIndex(6) },
         reassign(present),
     ];
     let (_, outcomes) = state_after(spread().into_iter().chain(gone).collect());
@@ -227,7 +228,7 @@ fn no_replica_is_taken_twice_or_comes_back() {
     let given_up = [
         reassign(other.clone()),
         reassign(before.clone()),
-        MetadataCommand::MembersChanged { group: GroupId(1), members: before },
+        MetadataCommand::MembersChanged { group: GroupId(1), members: before, version: LogIndex(7) },
         reassign(other),
     ];
     let (_, outcomes) = state_after(spread().into_iter().chain(given_up).collect());
@@ -258,4 +259,27 @@ fn a_node_leaves_when_nothing_is_on_it() {
     assert_eq!(outcomes[6], Ok(MetadataDone::BrokerRemoved));
     assert_eq!(state.image().metadata_replicas[&NodeId::new(4).unwrap()], None);
     assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+}
+
+#[test]
+fn a_second_reassignment_does_not_hide_a_living_replica_behind_a_newer_one_on_its_node() {
+    let first = vec![id(1, 2), id(2, 2), id(4, 1)];
+    let second = vec![id(1, 2), id(2, 2), id(4, 2)];
+    let (state, outcomes) =
+        state_after(spread().into_iter().chain([reassign(first), reassign(second)]).collect());
+    assert_eq!(outcomes[6], Err(MetadataRejected::InvalidReplicas));
+    assert_eq!(partition(&state).on(NodeId::new(4).unwrap()), Some(id(4, 1)), "it may vote already");
+}
+
+#[test]
+fn the_end_of_an_earlier_reassignment_does_not_end_a_later_one() {
+    let (before, target) = (vec![id(1, 2), id(2, 2), id(3, 2)], vec![id(1, 2), id(2, 2), id(4, 1)]);
+    // Said of the first, on its way as long as it takes to change one's mind twice.
+    let (group, members) = (GroupId(1), target.clone());
+    let late = MetadataCommand::MembersChanged { group, members, version: LogIndex(6) };
+    let commands = [reassign(target.clone()), reassign(before), reassign(target), late];
+    let (state, outcomes) = state_after(spread().into_iter().chain(commands).collect());
+    assert_eq!(outcomes[8], Err(MetadataRejected::OtherTarget));
+    assert!(!partition(&state).target.is_empty());
+    assert_eq!(partition(&state).on(NodeId::new(3).unwrap()), Some(id(3, 2)), "it may vote still");
 }
