@@ -246,7 +246,7 @@ fn the_same_seed_leaves_the_same_trace() {
 
 /// The violation that some seed shows.
 fn found(bug: Bug, checkers: &[&str]) {
-    let seen = (0..60).find_map(|seed| run(seed, 3, Some(bug), Trace::default()).violation);
+    let seen = (0..1_000).find_map(|seed| run(seed, 3, Some(bug), Trace::default()).violation);
     let seen = seen.unwrap_or_else(|| panic!("no seed finds {bug:?}"));
     assert!(checkers.contains(&seen.checker), "{bug:?} is found by {seen}");
 }
