@@ -13,7 +13,7 @@ mod tests;
 use std::sync::Arc;
 
 use varve_common::{
-    ClusterId, Digest, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, Term, TopicId,
+    ClusterId, Digest, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, ReplicaId, Term, TopicId,
 };
 use varve_consensus::EntryKind;
 use varve_formats::command::{
@@ -251,6 +251,7 @@ impl MetadataState {
 
     fn create(&mut self, command: CreateTopic) -> Result<MetadataDone, MetadataRejected> {
         self.check_new(&command)?;
+        self.check_present(&command.partitions)?;
         let partitions = self.found(command.id, 0, command.partitions);
         let topic = Arc::new(Topic {
             id: command.id,
@@ -297,10 +298,19 @@ impl MetadataState {
         {
             return Err(MetadataRejected::InvalidPartitions);
         }
+        self.check_present(&assignments)?;
         topic.partitions.extend(self.found(id, count, assignments));
         let topic = Arc::new(topic);
         Arc::make_mut(&mut self.image.topics).insert(id, Arc::clone(&topic));
         Ok(MetadataDone::PartitionsCreated(topic))
+    }
+
+    /// A node that was removed while somebody placed replicas on it hosts none.
+    fn check_present(&self, assignments: &[PartitionAssignment]) -> Result<(), MetadataRejected> {
+        let is_removed =
+            |replica: &ReplicaId| self.image.metadata_replicas.get(&replica.node()) == Some(&None);
+        let any = assignments.iter().flat_map(|each| &each.replicas).any(is_removed);
+        if any { Err(MetadataRejected::InvalidReplicas) } else { Ok(()) }
     }
 
     fn check_new(&self, command: &CreateTopic) -> Result<(), MetadataRejected> {

@@ -2,16 +2,11 @@
 
 use varve_sim::{bugs::Bug, plan::Length, run::run, trace::Trace};
 
-/// Runs seeds until one finds the bug.
-fn found(bug: Bug, seeds: std::ops::Range<u64>) -> &'static str {
-    let first =
-        seeds.into_iter().find_map(|seed| run(seed, Length::Short, Some(bug), Trace::default()).violation);
-    first.unwrap_or_else(|| panic!("no seed finds {}", bug.name())).checker
-}
-
-fn is_found(bug: Bug, seeds: std::ops::Range<u64>, checkers: &[&str]) {
-    let checker = found(bug, seeds);
-    assert!(checkers.contains(&checker), "{} is found by {checker}", bug.name());
+/// Runs seeds until one of these checkers finds the bug. Another one may see what follows from it first.
+fn is_found(bug: Bug, mut seeds: std::ops::Range<u64>, checkers: &[&str]) {
+    let finds = |seed| run(seed, Length::Short, Some(bug), Trace::default()).violation;
+    let found = seeds.any(|seed| finds(seed).is_some_and(|violation| checkers.contains(&violation.checker)));
+    assert!(found, "no seed finds {}", bug.name());
 }
 
 #[test]

@@ -16,8 +16,8 @@ use crate::{
 const LEAD_LIMIT: Duration = Duration::from_secs(10);
 
 impl NodeBackend {
-    /// The first of `count` replica counters of a node that nobody had, in a row.
-    async fn replica_ids(&self, node: NodeId, count: u32) -> Result<u64, MetadataRefusal> {
+    /// The first of `count` replica counters of a node that nobody had, in a row, all of them above `above`.
+    async fn replica_ids(&self, node: NodeId, count: u32, above: u64) -> Result<u64, MetadataRefusal> {
         let allocate = |wanted: u32| async move {
             let count = wanted.max(ID_BLOCK);
             match self.change(MetadataCommand::AllocateReplicaIds { node: node.get(), count }).await? {
@@ -27,8 +27,10 @@ impl NodeBackend {
         };
         let block = self.replica_ids.of(node);
         let first = block.take(count, allocate).await?;
-        // A block from before the node's disk was lost: its numbers are those of replicas that are not hosted any more.
-        if ReplicaId::new(node, first).is_none_or(|replica| self.views.image().is_lost(replica)) {
+        // A block from before the node's disk was lost: its numbers are those of replicas that are not hosted any more. Or one from
+        // before the block of another node that moved replicas there: what left is never older than what comes.
+        let is_old = |replica: ReplicaId| replica.counter() <= above || self.views.image().is_lost(replica);
+        if ReplicaId::new(node, first).is_none_or(is_old) {
             block.forget().await;
             return block.take(count, allocate).await;
         }
@@ -41,7 +43,7 @@ impl NodeBackend {
         placed.iter().flatten().for_each(|node| *counts.entry(*node).or_default() += 1);
         let mut next = BTreeMap::new();
         for (node, count) in counts {
-            next.insert(node, self.replica_ids(node, count).await?);
+            next.insert(node, self.replica_ids(node, count, 0).await?);
         }
         let mut incarnate_one = |node: &NodeId| {
             let counter = next.get_mut(node).expect("all of them were counted");
@@ -93,7 +95,10 @@ impl NodeBackend {
                     target.push(match partition.on(node) {
                         Some(replica) if !image.is_lost(replica) => replica,
                         _ => {
-                            let counter = self.replica_ids(node, 1).await?;
+                            let known = partition.known().chain(partition.left.iter().copied());
+                            let newest = known.filter(|known| known.node() == node).max();
+                            let above = newest.map_or(0, ReplicaId::counter);
+                            let counter = self.replica_ids(node, 1, above).await?;
                             ReplicaId::new(node, counter).ok_or(MetadataRejected::InvalidCount)?
                         }
                     });

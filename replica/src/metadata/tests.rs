@@ -259,6 +259,12 @@ fn a_node_leaves_when_nothing_is_on_it() {
     assert_eq!(outcomes[6], Ok(MetadataDone::BrokerRemoved));
     assert_eq!(state.image().metadata_replicas[&NodeId::new(4).unwrap()], None);
     assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+    // Placed before it left, and applied after.
+    let partitions = vec![PartitionAssignment { group: 0, replicas: vec![id(4, 2)] }];
+    let topic = state.image().topics.keys().next().copied().unwrap();
+    let late = MetadataCommand::CreatePartitions { id: topic, first: 1, partitions };
+    let (_, outcomes) = state_after(spread().into_iter().chain([remove(4), late]).collect());
+    assert_eq!(outcomes[6], Err(MetadataRejected::InvalidReplicas));
 }
 
 #[test]

@@ -21,8 +21,19 @@ use crate::{
     limits::{PIN_LEASE, PROMOTION_LAG_MAX},
 };
 
-/// Learners on their way, each with how far it was known to be and since when.
-pub(super) type Pins = BTreeMap<ReplicaId, (LogIndex, Monotonic)>;
+/// Learners on their way.
+pub(super) type Pins = BTreeMap<ReplicaId, Pin>;
+
+/// What is kept of the log for a learner.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pin {
+    /// How far it was known to be.
+    matched: LogIndex,
+    /// Since when.
+    since: Monotonic,
+    /// Whether that is recent enough: for one that makes no progress nothing is kept, until it does.
+    holds: bool,
+}
 
 /// The members at entries that matter, in order; what lies between two changes is as at the one before.
 #[derive(Clone, Debug, Default)]
@@ -97,12 +108,13 @@ impl Hosted {
         self.pins.retain(|learner, _| learners.contains(learner));
         for learner in learners {
             let matched = self.raft.matched(learner).unwrap_or_default();
-            let pin = self.pins.entry(learner).or_insert((matched, now.monotonic));
-            if pin.0 != matched {
-                *pin = (matched, now.monotonic);
+            let fresh = Pin { matched, since: now.monotonic, holds: true };
+            let pin = self.pins.entry(learner).or_insert(fresh);
+            if pin.matched != matched {
+                *pin = fresh;
             }
+            pin.holds = now.monotonic.since(pin.since) < PIN_LEASE;
         }
-        self.pins.retain(|_, (_, since)| now.monotonic.since(*since) < PIN_LEASE);
     }
 
     /// The log needs no entry up to this one for a learner on its way: one that has nothing begins behind S.
@@ -112,7 +124,7 @@ impl Hosted {
             Machine::Metadata(state) => state.published().last(),
         };
         let begins = begins.map_or(self.truncated.0, |newest| newest.state_index);
-        let pins = self.pins.values().map(|(matched, _)| begins.max(*matched));
+        let pins = self.pins.values().filter(|pin| pin.holds).map(|pin| begins.max(pin.matched));
         pins.min().filter(|_| self.is_leader()).unwrap_or(LogIndex(u64::MAX))
     }
 }
