@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use varve_common::{GroupId, NodeId};
+use varve_common::{GroupId, NodeId, ReplicaId};
 use varve_replica::metadata::{self, Partition};
 
 use super::backend::NodeBackend;
@@ -79,25 +79,26 @@ async fn fill(node: &NodeBackend, image: &metadata::Image, next: NodeId, leads: 
             }
         }
         if moves.is_empty() {
-            hand_over(node, &partitions, next).await;
+            hand_over(node, &partitions).await;
         }
     }
-    let settled = |partition: &&Partition| partition.target.is_empty() && !is_to_lead(node, partition, next);
+    let settled = |partition: &&Partition| partition.target.is_empty() && due(node, partition).is_none();
     moves.is_empty() && partitions.iter().all(settled)
 }
 
-/// Whether a node stands first and another leads.
-fn is_to_lead(node: &NodeBackend, partition: &Partition, next: NodeId) -> bool {
-    let stands_first = partition.replicas.first().is_some_and(|replica| replica.node() == next);
-    stands_first && node.leadership(partition.group).is_none_or(|known| known.leader.node() != next)
+/// The replica that stands first, where it lives and another leads.
+fn due(node: &NodeBackend, partition: &Partition) -> Option<ReplicaId> {
+    let first = partition.replicas.first().copied().filter(|replica| node.is_alive(replica.node()));
+    first.filter(|first| node.leadership(partition.group).is_none_or(|known| known.leader != *first))
 }
 
-/// Lets the node lead what it stands first in, where it is in sync.
-async fn hand_over(node: &NodeBackend, partitions: &[&Partition], next: NodeId) {
-    for partition in partitions.iter().filter(|partition| is_to_lead(node, partition, next)) {
+/// Lets those lead that stand first, where they are in sync: shares are counted by that, and an election before the node joined may
+/// have gone to another.
+async fn hand_over(node: &NodeBackend, partitions: &[&Partition]) {
+    for partition in partitions {
+        let Some(replica) = due(node, partition) else { continue };
         let known = node.leadership(partition.group);
-        let in_sync = known.into_iter().flat_map(|known| known.in_sync);
-        if let Some(replica) = in_sync.into_iter().find(|replica| replica.node() == next) {
+        if known.is_some_and(|known| known.in_sync.contains(&replica)) {
             let _ = node.elect(partition.group, replica, ELECT_LIMIT).await;
         }
     }

@@ -158,7 +158,7 @@ impl<J: StartJob> ShardThread<J> {
             }
             driver.turn(now, events, &mut ports);
             if since_last >= TICK {
-                ports.tell_alive(&driver);
+                ports.tell_silent(&driver);
             }
             ports.answer();
             if drained.is_some() && driver.is_drained() {
@@ -246,12 +246,12 @@ impl<J> ThreadPorts<J> {
         self.failed.take().map(|failed| failed.send(why));
     }
 
-    /// Tells readers which brokers are heard of.
-    fn tell_alive(&self, driver: &Driver) {
+    /// Tells readers which brokers are not heard of.
+    fn tell_silent(&self, driver: &Driver) {
         if driver.shard().has_peers() {
             let image = self.views.image();
             let brokers = image.brokers.keys().copied();
-            self.views.set_alive(brokers.filter(|node| driver.shard().is_alive(*node)).collect());
+            self.views.set_silent(brokers.filter(|node| !driver.shard().is_alive(*node)).collect());
         }
     }
 

@@ -31,8 +31,8 @@ pub struct Views {
     leaders: Arc<RwLock<HashMap<GroupId, Leadership>>>,
     /// Wakes with each of them.
     told: watch::Sender<()>,
-    /// The nodes that are heard of; `None` while nobody has said.
-    alive: Arc<RwLock<Option<BTreeSet<NodeId>>>>,
+    /// The nodes that were waited for, and are not heard of.
+    silent: Arc<RwLock<BTreeSet<NodeId>>>,
 }
 
 impl Views {
@@ -46,7 +46,7 @@ impl Views {
             damaged: Arc::default(),
             leaders: Arc::default(),
             told: watch::Sender::new(()),
-            alive: Arc::default(),
+            silent: Arc::default(),
         }
     }
 
@@ -130,16 +130,15 @@ impl Views {
         elected
     }
 
-    /// The nodes that are heard of, this one among them.
-    pub fn set_alive(&self, nodes: BTreeSet<NodeId>) {
-        *self.alive.write().expect("no holder of this lock panics") = Some(nodes);
+    /// The nodes that are not heard of.
+    pub fn set_silent(&self, nodes: BTreeSet<NodeId>) {
+        *self.silent.write().expect("no holder of this lock panics") = nodes;
     }
 
-    /// Whether a node is heard of.
+    /// Whether a node is heard of, or so new that nobody has listened for it.
     #[must_use]
     pub fn is_alive(&self, node: NodeId) -> bool {
-        let alive = self.alive.read().expect("no holder of this lock panics");
-        alive.as_ref().is_none_or(|alive| alive.contains(&node))
+        !self.silent.read().expect("no holder of this lock panics").contains(&node)
     }
 
     /// Who leads a group: what its leader said, or what the replica here knows where that is newer. `None` where the

@@ -76,6 +76,7 @@ fn a_fourth_node_joins_and_gets_its_share_under_load() {
         let (least, most) = if figure == "replicas" { (6, 7) } else { (2, 3) };
         wait_for("a fair share for all", 60, || {
             let shares = figures(&cluster.nodes[0], figure);
+            println!("{figure} {shares:?}");
             shares.len() == 4 && shares.iter().all(|share| (least..=most).contains(share))
         });
     }

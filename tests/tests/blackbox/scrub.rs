@@ -21,9 +21,18 @@ use crate::{
     rot::{STORAGE_ERROR, fill, flip, produce, storage, value},
 };
 
-/// Runs a scrub, of the running node or of its files; exit code and report.
+/// Runs a scrub of the running node; exit code and report.
 fn scrub(node: &Node) -> (i32, Value) {
-    let (code, text) = storage(node, &["scrub", "-o", "json", "--admin", &node.admin().to_string()]);
+    scrub_with(node, &["scrub", "-o", "json", "--admin", &node.admin().to_string()])
+}
+
+/// The same of the files of a stopped one.
+fn scrub_files(node: &Node) -> (i32, Value) {
+    scrub_with(node, &["scrub", "-o", "json"])
+}
+
+fn scrub_with(node: &Node, arguments: &[&str]) -> (i32, Value) {
+    let (code, text) = storage(node, arguments);
     let report = text.find('{').and_then(|begin| serde_json::from_str(&text[begin..]).ok());
     (code, report.unwrap_or_else(|| panic!("{code} {text}")))
 }
@@ -149,17 +158,17 @@ fn scrub_beside_a_stopped_node_repairs_files_and_says_what_waits_for_the_node() 
     }
     let mut node = start_tiered(settings());
     assert!(node.terminate().success());
-    assert_eq!(scrub(&node).0, 0);
+    assert_eq!(scrub_files(&node).0, 0);
     let sealed = files_below(&node.data().join("segments")).remove(1);
     let whole = fs::read(&sealed).unwrap();
     flip_at(&sealed, middle(&sealed));
-    let (code, report) = scrub(&node);
+    let (code, report) = scrub_files(&node);
     assert_eq!((code, outcomes(&report, "sealed file")), (0, vec!["repaired".to_owned()]), "{report}");
     assert_eq!(fs::read(&sealed).unwrap(), whole);
 
     let object = object_at(&node, 900);
     flip_at(&object, middle(&object));
-    let (code, report) = scrub(&node);
+    let (code, report) = scrub_files(&node);
     assert_eq!((code, outcomes(&report, "segment")), (1, vec!["unrepaired".to_owned()]), "{report}");
     node.restart();
     let (code, report) = scrub(&node);

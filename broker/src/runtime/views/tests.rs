@@ -79,11 +79,11 @@ fn the_newest_word_counts_and_a_leader_of_this_node_only_once_it_takes_requests(
 }
 
 #[test]
-fn everybody_lives_until_somebody_says_who_does() {
+fn everybody_lives_who_is_not_said_to_be_silent() {
     let (views, _) = views();
     let node = |id| NodeId::new(id).unwrap();
     assert!(views.is_alive(node(7)));
-    views.set_alive(BTreeSet::from([node(1), node(2)]));
+    views.set_silent(BTreeSet::from([node(7)]));
     assert!(views.is_alive(node(2)) && !views.is_alive(node(7)));
 }
 
