@@ -375,11 +375,12 @@ fn plan(
             break;
         }
         expected = run.end_index();
-        // The first run may begin with entries that were not asked for, so it does not count.
-        if bytes > bytes_max {
+        // What would not fit is not read; a long first run may begin with entries that were not asked for.
+        let is_first = fetches.is_empty();
+        if !is_first && bytes + u64::from(run.bytes) > bytes_max {
             break;
         }
-        if !fetches.is_empty() {
+        if !is_first || run.count == 1 {
             bytes += u64::from(run.bytes);
         }
         let Some((_, file)) = files.range(..=run.position).next_back() else { break };

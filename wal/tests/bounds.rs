@@ -1,11 +1,11 @@
-//! How much room the log takes.
+//! How much room the log takes, and how much of it is read.
 
 mod common;
 
 use std::sync::Arc;
 
 use common::*;
-use varve_common::Access;
+use varve_common::{Access, GroupId, LogIndex};
 use varve_wal::{Options, open, testing::MemoryDisk};
 
 /// Past the page cache each batch takes whole blocks, whatever little is in it.
@@ -32,4 +32,26 @@ fn padded_batches_keep_the_log_within_its_bounds() {
         assert!(usage.bytes <= bound, "{index}: {usage:?}");
     }
     assert_eq!(all(&reader, 1).len() as u64, kept);
+}
+
+/// A step of an upload or a fetch asks for 1 MiB, which a few large batches just do not fill.
+#[test]
+fn the_disk_is_asked_for_little_more_than_a_reader_gets() {
+    for entry_bytes in [100, 20 << 10, 100 << 10, 256 << 10, 400 << 10] {
+        let disk = MemoryDisk::default();
+        let options = Options { file_bytes: 64 << 20, bytes_max: 1 << 30, ..options(1) };
+        let (mut writer, reader, _) = open(Arc::new(disk.clone()), options).unwrap();
+        let count = ((16 << 20) / entry_bytes as u64).min(20_000);
+        (1..=count).for_each(|index| put(&mut writer, &[entries(1, index..index + 1, 1, entry_bytes)]));
+        let (before, mut next, mut bytes) = (disk.bytes_read(), LogIndex(1), 0);
+        while next.0 <= count {
+            let step = reader.entries(GroupId(1), next, 1 << 20).unwrap();
+            bytes += step.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+            next = step.last().unwrap().index.next();
+        }
+        let read = disk.bytes_read() - before;
+        // A small batch of the log holds one entry here, so headers are most of the rest.
+        let framing = 256 * count;
+        assert!(read <= bytes + bytes / 8 + framing, "{entry_bytes}: {read} read for {bytes}");
+    }
 }

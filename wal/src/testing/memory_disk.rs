@@ -38,6 +38,7 @@ pub(super) struct Tree {
     total_bytes: u64,
     operations: u64,
     pub syncs: u64,
+    pub bytes_read: u64,
     plan: BTreeMap<u64, Injected>,
     targets: Vec<(Target, Injected)>,
     pub read_errors: ReadErrors,
@@ -224,6 +225,12 @@ impl MemoryDisk {
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.lock().syncs
+    }
+
+    /// How many bytes of files were read.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.lock().bytes_read
     }
 
     /// Changes the disk's size, for disks that fill and empty again.

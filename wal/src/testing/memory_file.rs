@@ -57,6 +57,7 @@ impl DiskFile for MemoryFile {
         let start = (position as usize).min(bytes.len());
         let end = (start + buffer.len()).min(bytes.len());
         buffer[..end - start].copy_from_slice(&bytes[start..end]);
+        tree.bytes_read += (end - start) as u64;
         Ok(end - start)
     }
 
