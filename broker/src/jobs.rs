@@ -29,8 +29,8 @@ use varve_replica::{
 };
 use varve_snapshot::{PublishError, local, publish};
 use varve_tiering::{
-    LocalSegments, RangeSource, Remover, RolledSegment, SealError, SourceError, UploadError, UploadKey,
-    Uploaders, put_node,
+    LocalSegments, RangeSource, Remover, RolledSegment, SealError, SourceError, TailCache, UploadError,
+    UploadKey, Uploaders, put_node,
 };
 use varve_wal::{ReadError, Reader};
 
@@ -55,6 +55,8 @@ pub struct Surroundings {
     pub local: LocalSegments,
     /// The log.
     pub wal: Reader,
+    /// What of it is in memory.
+    pub tail: TailCache,
     /// The data directory.
     pub data: PathBuf,
     /// How checkpoints are compressed.
@@ -74,7 +76,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
     let outcome = match job {
         Job::Upload { identity, intent, roll, frozen, seal, .. } => {
             let segment = rolled(identity, frozen.as_deref());
-            let mut source = RangeSource::new(at.wal.clone(), group, roll);
+            let mut source = RangeSource::new(at.wal.clone(), group, roll).with_tail(at.tail.clone());
             if let Some(seal) = seal {
                 match at.local.open(group, &segment.identity, &seal) {
                     Ok(file) => source = source.or_sealed(file),
@@ -95,7 +97,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
         }
         Job::Seal { identity, roll, frozen, .. } => {
             let (base, segment) = (roll.base, rolled(identity, frozen.as_deref()));
-            let source = RangeSource::new(at.wal.clone(), group, roll);
+            let source = RangeSource::new(at.wal.clone(), group, roll).with_tail(at.tail.clone());
             match at.local.seal(group, &segment, source) {
                 Ok(mark) => JobOutcome::Sealed(mark),
                 Err(error) => not_sealed(base, &error),

@@ -3,13 +3,15 @@
 //! `protocol` validates what clients send; here batches are trusted as far as their own arithmetic goes.
 
 use bytes::Buf;
-use varve_common::{Offset, Term, codec::DecodeError};
+use varve_common::{Offset, Term, codec::DecodeError, crc32c};
 
 /// The length of a batch's header in bytes.
 pub const BATCH_HEADER_BYTES: usize = 61;
 
 /// What comes before the part that `batch_length` counts: base offset and the length itself.
 const LENGTH_END: usize = 12;
+/// Where what the checksum covers begins.
+const CRC_END: usize = 21;
 
 /// What a segment needs of a batch's header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +73,13 @@ impl BatchHeader {
             count,
         })
     }
+
+    /// Whether `bytes` are one whole batch with the checksum that its producer gave it.
+    #[must_use]
+    pub fn is_intact(bytes: &[u8]) -> bool {
+        Self::read(bytes)
+            .is_ok_and(|header| header.bytes == bytes.len() && crc32c(&bytes[CRC_END..]) == header.crc)
+    }
 }
 
 /// Walks over whole batches.
@@ -88,7 +97,6 @@ pub fn batches(mut bytes: &[u8]) -> impl Iterator<Item = Result<BatchHeader, Dec
 #[cfg(test)]
 pub(crate) mod tests_support {
     use bytes::{BufMut, Bytes, BytesMut};
-    use varve_common::crc32c;
 
     /// A batch of `count` records whose body is `body`, which nobody looks at.
     pub(crate) fn batch(base: u64, count: u32, timestamp: i64, codec: i16, body: &[u8]) -> Bytes {

@@ -189,6 +189,7 @@ impl Cold {
             keys: keys(),
             local,
             wal: wal.clone(),
+            tail: tail.clone(),
             data: PathBuf::from("/data"),
             claimed: None,
             retention: varve_broker::jobs::Retention::default(),

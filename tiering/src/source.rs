@@ -1,8 +1,9 @@
 //! The records of a rolled range, for an upload or a seal: read from where they are, held against what the roll
 //! promises (invariant B6).
 //!
-//! The write-ahead log is read first. Where it has been cut, or its bytes are damaged, the sealed file of the range
-//! goes on from the same offset: both hold the same batches.
+//! What the tail cache still holds comes from there: a busy partition's range is uploaded while it is in memory, and its disk
+//! is left to producers. The write-ahead log has the rest. Where it has been cut, or its bytes are damaged, the sealed file
+//! of the range goes on from the same offset: all hold the same batches.
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use crate::{
     limits::SOURCE_READ_BYTES,
     seal::{Damaged, LocalSegment},
     segment::batches_from,
+    tail::{ReadLimits, TailCache},
 };
 
 /// Why a range cannot be read as its roll promises.
@@ -79,7 +81,8 @@ pub enum SourceError {
 const CRCS: &str = "digest of batch checksums";
 
 enum Place {
-    Wal(LogIndex),
+    /// At this entry, or at the one that holds the next offset.
+    Wal(Option<LogIndex>),
     Sealed,
 }
 
@@ -88,6 +91,7 @@ pub struct RangeSource {
     wal: Reader,
     group: GroupId,
     roll: RollEntry,
+    tail: Option<TailCache>,
     sealed: Option<Arc<LocalSegment>>,
     place: Place,
     next: Offset,
@@ -102,12 +106,13 @@ impl RangeSource {
     /// Begins at the range's begin.
     #[must_use]
     pub fn new(wal: Reader, group: GroupId, roll: RollEntry) -> Self {
-        let (next, place) = (roll.base, Place::Wal(roll.first_index));
+        let (next, place) = (roll.base, Place::Wal(Some(roll.first_index)));
         // Whole segments would push out of the page cache what consumers read.
         Self {
             wal: wal.one_pass(),
             group,
             roll,
+            tail: None,
             sealed: None,
             place,
             next,
@@ -135,6 +140,13 @@ impl RangeSource {
         Self { crcs_promised: false, ..Self::new(wal, group, roll) }
     }
 
+    /// Takes from the cache what is still there.
+    #[must_use]
+    pub fn with_tail(mut self, tail: TailCache) -> Self {
+        self.tail = Some(tail);
+        self
+    }
+
     /// Goes on in the sealed file of the range where the write-ahead log cannot.
     #[must_use]
     pub fn or_sealed(mut self, segment: Arc<LocalSegment>) -> Self {
@@ -154,8 +166,11 @@ impl RangeSource {
         if self.next >= self.roll.end {
             return self.check_promise().map(|()| None);
         }
+        if let Some(batches) = self.read_tail()? {
+            return Ok(Some(batches));
+        }
         if let Place::Wal(index) = self.place {
-            match self.read_wal(index) {
+            match self.entry_at(index).and_then(|index| self.read_wal(index)) {
                 Err(SourceError::Wal(_) | SourceError::Term { .. }) if self.sealed.is_some() => {
                     self.place = Place::Sealed;
                 }
@@ -163,6 +178,35 @@ impl RangeSource {
             }
         }
         self.read_sealed().map(Some)
+    }
+
+    /// `None` where the cache has let go of it, or where its bytes are not what they were.
+    fn read_tail(&mut self) -> Result<Option<Bytes>, SourceError> {
+        let Some(tail) = &self.tail else { return Ok(None) };
+        let limits = ReadLimits { bytes_max: SOURCE_READ_BYTES as usize, below: self.roll.end };
+        let Some(cached) = tail.read(self.group, self.next, limits) else { return Ok(None) };
+        let mut gathered = BytesMut::with_capacity(cached.bytes);
+        for batch in cached.chunks.iter().take_while(|batch| BatchHeader::is_intact(batch)) {
+            self.accept(self.roll.roll_index, batch)?;
+            gathered.extend_from_slice(batch);
+        }
+        if gathered.is_empty() {
+            return Ok(None);
+        }
+        self.place = match self.place {
+            Place::Wal(_) => Place::Wal(None),
+            Place::Sealed => Place::Sealed,
+        };
+        Ok(Some(gathered.freeze()))
+    }
+
+    fn entry_at(&self, known: Option<LogIndex>) -> Result<LogIndex, SourceError> {
+        let found = match known {
+            None => self.wal.find_offset(self.group, self.next)?,
+            known => known,
+        };
+        // Where it was cut, the range's first entry is missing as well.
+        Ok(found.unwrap_or(self.roll.first_index))
     }
 
     fn read_wal(&mut self, from: LogIndex) -> Result<Bytes, SourceError> {
@@ -191,7 +235,7 @@ impl RangeSource {
                 }
             }
         }
-        self.place = Place::Wal(index);
+        self.place = Place::Wal(Some(index));
         // A copy, on purpose: a slice would keep what of other groups lies between in the log.
         Ok(gathered.freeze())
     }

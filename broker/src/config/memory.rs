@@ -17,6 +17,8 @@ use super::Share;
 
 /// A budget's least share: below it nothing moves.
 const LEAST_BYTES: u64 = 1 << 20;
+/// Two segments as they come: one is uploaded out of memory while the next one fills.
+const TAIL_BYTES: u64 = 128 << 20;
 
 /// How many bytes of memory each part of the process may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +33,7 @@ pub struct Budgets {
     pub uploads: u64,
     /// Merges and repairs there.
     pub merges: u64,
-    /// Newest batches, for consumers at the tail.
+    /// Newest batches, for consumers at the tail and for uploads.
     pub tail: u64,
     /// Chunks of cold objects.
     pub chunks: u64,
@@ -62,7 +64,7 @@ impl Budgets {
             answers: share(memory, 256 << 20, 16),
             uploads: share(memory, 256 << 20, 8),
             merges: share(memory, 80 << 20, 16),
-            tail: share(memory, 64 << 20, 16),
+            tail: share(memory, TAIL_BYTES, 16),
             chunks: share(memory, 64 << 20, 16),
             indices: share(memory, 64 << 20, 32),
         }

@@ -360,7 +360,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         inbox,
         mailbox: post.clone(),
         wal: wal.clone(),
-        jobs: job_runner(base, keys, local.clone(), reader.clone(), post.clone()),
+        jobs: job_runner(base, keys, local.clone(), (reader.clone(), tail.clone()), post.clone()),
         views: views.clone(),
         tail,
         clock: Arc::clone(&base.clock),
@@ -406,7 +406,7 @@ fn job_runner(
     base: &Base,
     keys: Keys,
     local: LocalSegments,
-    wal: varve_wal::Reader,
+    (wal, tail): (varve_wal::Reader, TailCache),
     mailbox: Mailbox,
 ) -> JobRunner {
     let stores = &base.tier.stores;
@@ -420,6 +420,7 @@ fn job_runner(
         keys,
         local,
         wal,
+        tail,
         data: base.layout.root.clone(),
         claimed: Some(base.identity.incarnation),
         retention: Retention::default(),

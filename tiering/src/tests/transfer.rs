@@ -78,6 +78,48 @@ fn b6_a_range_that_is_not_what_the_roll_promises_is_refused() {
     assert!(matches!(error, SealError::Source(SourceError::Term { .. })), "{error}");
 }
 
+fn bytes_of(mut source: crate::RangeSource) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while let Some(batches) = source.next_batches().unwrap() {
+        bytes.extend_from_slice(&batches);
+    }
+    bytes
+}
+
+#[test]
+fn what_is_in_memory_is_not_read_from_the_log() {
+    let node = rolled();
+    let whole: Vec<u8> = node.model.iter().flat_map(|batch| batch.2.to_vec()).collect();
+    let source = || node.source(&node.rolls[0]).with_tail(node.view.tail().clone());
+    let read = node.disk.bytes_read();
+    assert_eq!(bytes_of(source()), whole);
+    assert_eq!(node.disk.bytes_read(), read);
+    for (from, until) in [(0, 1), (0, 2), (1, 2), (1, 3), (2, 3)] {
+        node.forget_tail();
+        for (base, end, batch) in &node.model[from..until] {
+            node.view.tail().push(GROUP, *base, *end, batch.clone());
+        }
+        assert_eq!(bytes_of(source()), whole, "with {from}..{until} in memory");
+        assert!(node.disk.bytes_read() > read);
+    }
+}
+
+#[test]
+fn memory_that_changed_is_not_uploaded() {
+    let node = rolled();
+    let whole: Vec<u8> = node.model.iter().flat_map(|batch| batch.2.to_vec()).collect();
+    for changed in 0..node.model.len() {
+        node.forget_tail();
+        for (place, (base, end, batch)) in node.model.iter().enumerate() {
+            let mut bytes = batch.to_vec();
+            *bytes.last_mut().unwrap() ^= u8::from(place == changed);
+            node.view.tail().push(GROUP, *base, *end, bytes.into());
+        }
+        let source = node.source(&node.rolls[0]).with_tail(node.view.tail().clone());
+        assert_eq!(bytes_of(source), whole, "batch {changed}");
+    }
+}
+
 #[test]
 fn t37_two_uploads_of_one_range_read_equal() {
     let mut node = rolled();
