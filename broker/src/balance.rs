@@ -7,6 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use varve_common::NodeId;
 
+/// Partitions that move at once: what bounds the bytes on their way, and how many leaders copy.
+pub const MOVES_MAX: usize = 4;
+
 /// A partition's replicas as they are to be; the first leads by preference.
 pub type Replicas = Vec<NodeId>;
 
@@ -45,12 +48,15 @@ impl<'a> Burden<'a> {
 
     /// Whether a node may stand where `from` does: not beside its own rack, unless `from` does as well.
     fn may_replace(&self, replicas: &Replicas, from: NodeId, to: NodeId) -> bool {
-        let beside = |node: NodeId| {
-            let rack = self.racks.get(&node);
-            rack.is_some() && replicas.iter().any(|other| *other != from && self.racks.get(other) == rack)
-        };
+        let beside = |node| is_beside(node, replicas, from, self.racks);
         !replicas.contains(&to) && (!beside(to) || beside(from))
     }
+}
+
+/// Whether a node shares its rack with a replica, that on `leaving` aside.
+fn is_beside(node: NodeId, replicas: &Replicas, leaving: NodeId, racks: &BTreeMap<NodeId, String>) -> bool {
+    let rack = racks.get(&node);
+    rack.is_some() && replicas.iter().any(|other| *other != leaving && racks.get(other) == rack)
 }
 
 /// Partitions that are to have other replicas, by their place in `partitions`, so that `node` gets its share of what `nodes`
@@ -129,10 +135,7 @@ pub fn without(
     racks: &BTreeMap<NodeId, String>,
     holds: &BTreeMap<NodeId, usize>,
 ) -> Option<Replicas> {
-    let beside = |node: &NodeId| {
-        let rack = racks.get(node);
-        rack.is_some() && replicas.iter().any(|other| *other != leaving && racks.get(other) == rack)
-    };
+    let beside = |node: &NodeId| is_beside(*node, replicas, leaving, racks);
     let free = nodes.iter().filter(|node| **node != leaving && !replicas.contains(node));
     let heir = free.min_by_key(|node| (beside(node), holds.get(node).copied().unwrap_or(0), **node))?;
     Some(replicas.iter().map(|node| if *node == leaving { *heir } else { *node }).collect())
@@ -186,7 +189,6 @@ mod tests {
         let racks: BTreeMap<_, _> =
             [(1, "a"), (2, "b"), (3, "c"), (4, "c")].map(|(id, rack)| (node(id), rack.to_owned())).into();
         let mut partitions = nine(3);
-        apply(&mut partitions.clone(), BTreeMap::new());
         let moves = fill(&partitions, node(4), &nodes(1..=4), &racks);
         assert!(!moves.is_empty());
         apply(&mut partitions, moves);

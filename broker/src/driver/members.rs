@@ -34,6 +34,8 @@ const LOOK: u64 = 10;
 #[derive(Default)]
 pub(super) struct Moves {
     image: Option<Arc<Image>>,
+    /// What it says of a disk of this node that is lost.
+    lost: Option<(NodeId, u64)>,
     /// Groups with a target.
     moving: BTreeSet<GroupId>,
     /// Groups that open here once nothing is left of an earlier replica; `true` where that goes already.
@@ -47,7 +49,7 @@ pub(super) struct Moves {
 }
 
 impl Moves {
-    pub(super) fn note(&mut self, image: &Arc<Image>) {
+    pub(super) fn note(&mut self, image: &Arc<Image>, lost: Option<(NodeId, u64)>) {
         let targets = image.topics.values().flat_map(|topic| &topic.partitions);
         let targets = targets.filter(|partition| !partition.target.is_empty());
         self.moving = targets.map(|partition| partition.group).collect();
@@ -57,6 +59,7 @@ impl Moves {
         self.said.retain(|group, _| self.moving.contains(group) || *group == GroupId::METADATA);
         self.sweeps.retain(|group, _| image.groups.contains_key(group));
         self.image = Some(Arc::clone(image));
+        self.lost = lost;
     }
 
     /// The newest that was acted on.
@@ -106,7 +109,7 @@ impl Driver {
                     .say(group, MetadataCommand::MembersChanged { group, members: wanted.voters, version });
             }
         }
-        if let Some((node, below)) = self.groups.lost(&image) {
+        if let Some((node, below)) = self.moves.lost {
             let command = MetadataCommand::ReplaceReplicas { node: node.get(), below };
             self.moves.say(GroupId::METADATA, command);
         }
@@ -200,16 +203,17 @@ mod tests {
         metadata_wanted(&image, &Membership { voters, learners: learners.to_vec(), ..Membership::default() })
     }
 
+    fn metadata(voters: Vec<ReplicaId>, learners: Vec<ReplicaId>) -> Wanted {
+        Wanted { voters, learners, version: LogIndex::ZERO }
+    }
+
     #[test]
     fn a_node_that_joins_learns_the_metadata_and_three_vote() {
         let founders = vec![id(1, 1), id(2, 1), id(3, 1)];
         let joins = wanted(&[(4, Some(2))], &[1, 2, 3], &[]);
-        assert_eq!(joins, Wanted { voters: founders, learners: vec![id(4, 2)], version: LogIndex::ZERO });
+        assert_eq!(joins, metadata(founders, vec![id(4, 2)]));
         let second = wanted(&[(2, Some(2))], &[1], &[]);
-        assert_eq!(
-            second,
-            Wanted { voters: vec![id(1, 1)], learners: vec![id(2, 2)], version: LogIndex::ZERO }
-        );
+        assert_eq!(second, metadata(vec![id(1, 1)], vec![id(2, 2)]));
         let third = wanted(&[(2, Some(2)), (3, Some(2))], &[1], &[id(2, 2)]);
         assert_eq!(third.voters, [id(1, 1), id(2, 2), id(3, 2)]);
     }
@@ -217,27 +221,13 @@ mod tests {
     #[test]
     fn a_lost_founders_new_replica_takes_its_seat() {
         let lost = wanted(&[(2, Some(5)), (4, Some(2))], &[1, 2, 3], &[id(4, 2)]);
-        assert_eq!(
-            lost,
-            Wanted {
-                voters: vec![id(1, 1), id(3, 1), id(2, 5)],
-                learners: vec![id(4, 2)],
-                version: LogIndex::ZERO
-            }
-        );
+        assert_eq!(lost, metadata(vec![id(1, 1), id(3, 1), id(2, 5)], vec![id(4, 2)]));
     }
 
     #[test]
     fn a_node_that_left_gives_its_seat_to_a_learner() {
         let left = wanted(&[(2, None), (4, Some(2)), (5, Some(2))], &[1, 2, 3], &[id(4, 2), id(5, 2)]);
-        assert_eq!(
-            left,
-            Wanted {
-                voters: vec![id(1, 1), id(3, 1), id(4, 2)],
-                learners: vec![id(5, 2)],
-                version: LogIndex::ZERO
-            }
-        );
+        assert_eq!(left, metadata(vec![id(1, 1), id(3, 1), id(4, 2)], vec![id(5, 2)]));
         let nobody = wanted(&[(2, None)], &[1, 2, 3], &[]);
         assert_eq!(nobody.voters, [id(1, 1), id(3, 1)]);
     }

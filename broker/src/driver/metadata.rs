@@ -30,7 +30,7 @@ impl Driver {
             return;
         }
         self.reconcile(&image, queue, ports);
-        self.moves.note(&image);
+        self.moves.note(&image, self.groups.lost(&image));
         queue.extend(self.meet(Some(&image)));
         self.touched.insert(GroupId::METADATA);
         ports.metadata(image);

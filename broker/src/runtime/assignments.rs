@@ -95,9 +95,7 @@ impl NodeBackend {
                     target.push(match partition.on(node) {
                         Some(replica) if !image.is_lost(replica) => replica,
                         _ => {
-                            let known = partition.known().chain(partition.left.iter().copied());
-                            let newest = known.filter(|known| known.node() == node).max();
-                            let above = newest.map_or(0, ReplicaId::counter);
+                            let above = partition.newest_on(node).map_or(0, ReplicaId::counter);
                             let counter = self.replica_ids(node, 1, above).await?;
                             ReplicaId::new(node, counter).ok_or(MetadataRejected::InvalidCount)?
                         }

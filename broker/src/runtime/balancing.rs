@@ -16,8 +16,6 @@ use crate::{balance, node::Backend as _};
 
 /// How often it is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// Partitions that move at once: what bounds the bytes on their way, and how many leaders copy.
-const MOVES_MAX: usize = 4;
 /// How long a replica that came to its node is given to lead.
 const ELECT_LIMIT: Duration = Duration::from_secs(5);
 
@@ -71,7 +69,7 @@ async fn fill(node: &NodeBackend, image: &metadata::Image, next: NodeId, leads: 
     let moves = balance::fill(&wanted, next, &alive, &racks);
     let under_way = partitions.iter().filter(|partition| !partition.target.is_empty()).count();
     if leads {
-        for (place, nodes) in moves.iter().take(MOVES_MAX.saturating_sub(under_way)) {
+        for (place, nodes) in moves.iter().take(balance::MOVES_MAX.saturating_sub(under_way)) {
             let group = partitions[*place].group;
             tracing::info!(%group, ?nodes, "a partition moves to the node that joined");
             if let Err(why) = node.reassign(group, Some(nodes.clone())).await {

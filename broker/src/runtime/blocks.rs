@@ -28,9 +28,7 @@ impl Block {
         *left = (first + u64::from(count), left.1 - u64::from(count));
         Ok(first)
     }
-}
 
-impl Block {
     /// Gives up what is left of the newest block.
     pub async fn forget(&self) {
         *self.0.lock().await = (0, 0);

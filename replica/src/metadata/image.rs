@@ -75,6 +75,21 @@ impl Partition {
     pub fn on(&self, node: NodeId) -> Option<ReplicaId> {
         self.known().filter(|replica| replica.node() == node).max()
     }
+
+    /// The newest replica that a node ever had, as far as it is known: none that comes is older.
+    #[must_use]
+    pub fn newest_on(&self, node: NodeId) -> Option<ReplicaId> {
+        let known = self.known().chain(self.left.iter().copied());
+        known.filter(|replica| replica.node() == node).max()
+    }
+
+    /// It is to have these.
+    pub(super) fn aim(&mut self, target: Vec<ReplicaId>) {
+        if self.founders.is_empty() {
+            self.founders.clone_from(&self.replicas);
+        }
+        self.target = target;
+    }
 }
 
 /// A topic.

@@ -30,10 +30,7 @@ impl MetadataState {
         let idle = partition.target.is_empty() && partition.replicas == target;
         self.change_partition(group, |partition| {
             if !idle {
-                if partition.founders.is_empty() {
-                    partition.founders.clone_from(&partition.replicas);
-                }
-                partition.target = target;
+                partition.aim(target);
             }
         })
     }
@@ -49,22 +46,18 @@ impl MetadataState {
             None => true,
             Some(hosted) => hosted.is_some_and(|first| first < *replica),
         };
-        let is_newest = |replica: &ReplicaId| {
-            let present = partition.known().any(|known| known == *replica);
-            let known = partition.known().chain(partition.left.iter().copied());
-            let newest = known.filter(|known| known.node() == replica.node()).max();
-            newest.is_none_or(|newest| newest < *replica || (newest == *replica && present))
-        };
         let displaces = |replica: &ReplicaId| {
             partition.known().any(|known| known.node() == replica.node() && is_here(&known))
         };
-        let sound = |replica: &ReplicaId| {
-            partition.known().any(|known| known == *replica)
-                || (is_handed_out(replica) && is_here(replica) && !displaces(replica))
+        let is_sound = |replica: &ReplicaId| {
+            let newest = partition.newest_on(replica.node());
+            if partition.known().any(|known| known == *replica) {
+                return newest == Some(*replica);
+            }
+            let is_newer = newest.is_none_or(|newest| newest < *replica);
+            is_newer && is_handed_out(replica) && is_here(replica) && !displaces(replica)
         };
-        !target.is_empty()
-            && nodes.len() == target.len()
-            && target.iter().all(|id| sound(id) && is_newest(id))
+        !target.is_empty() && nodes.len() == target.len() && target.iter().all(is_sound)
     }
 
     pub(super) fn members_changed(
@@ -79,7 +72,6 @@ impl MetadataState {
         }
         self.change_partition(group, |partition| {
             partition.replicas = std::mem::take(&mut partition.target);
-            partition.leaving.clear();
         })
     }
 
@@ -100,11 +92,8 @@ impl MetadataState {
             let fresh = ReplicaId::new(node, next).ok_or(MetadataRejected::InvalidCount)?;
             Arc::make_mut(&mut self.image.replica_counters).insert(node, next + 1);
             self.change_partition(group, |partition| {
-                if partition.founders.is_empty() {
-                    partition.founders.clone_from(&partition.replicas);
-                }
                 let wanted = partition.wanted().iter();
-                partition.target = wanted.map(|id| if *id == gone { fresh } else { *id }).collect();
+                partition.aim(wanted.map(|id| if *id == gone { fresh } else { *id }).collect());
             })?;
             count += 1;
         }

@@ -85,9 +85,7 @@ impl Hosted {
             self.members.forget_before(self.applied());
         }
     }
-}
 
-impl Hosted {
     /// Whether a learner has all but the newest entries, and all that proves what is in the bucket.
     fn is_caught_up(&self, member: ReplicaId) -> bool {
         let proven = match &self.machine {

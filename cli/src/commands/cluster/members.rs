@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::json;
 use varve_broker::{
-    balance::{self, Replicas},
+    balance::{self, MOVES_MAX, Replicas},
     config::Sources,
 };
 use varve_common::NodeId;
@@ -25,8 +25,6 @@ use crate::{
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// Partitions that move at once.
-const MOVES_MAX: usize = 4;
 /// How long the cluster is given to fill a node by itself.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -83,9 +81,12 @@ fn moving(client: &mut Client) -> Result<BTreeSet<Place>, Failure> {
     }
 }
 
+fn known_id(node: i32) -> Option<NodeId> {
+    u32::try_from(node).ok().and_then(NodeId::new)
+}
+
 fn node_id(node: i32) -> Result<NodeId, Failure> {
-    let id = u32::try_from(node).ok().and_then(NodeId::new);
-    id.ok_or_else(|| Failure::usage(format!("{node} is no node's number")))
+    known_id(node).ok_or_else(|| Failure::usage(format!("{node} is no node's number")))
 }
 
 impl Survey {
@@ -95,21 +96,18 @@ impl Survey {
 
     fn up(&self) -> BTreeSet<NodeId> {
         let up = self.nodes.iter().filter(|node| node.is_up);
-        up.filter_map(|node| u32::try_from(node.id).ok().and_then(NodeId::new)).collect()
+        up.filter_map(|node| known_id(node.id)).collect()
     }
 
     fn racks(&self) -> BTreeMap<NodeId, String> {
-        let rack = |node: &crate::client::cluster::Node| {
-            Some((u32::try_from(node.id).ok().and_then(NodeId::new)?, node.rack.clone()?))
-        };
+        let rack = |node: &crate::client::cluster::Node| Some((known_id(node.id)?, node.rack.clone()?));
         self.nodes.iter().filter_map(rack).collect()
     }
 
     /// Partitions with their replicas.
     fn replicas(&self) -> Vec<(Place, Replicas)> {
-        let nodes = |replicas: &[i32]| -> Replicas {
-            replicas.iter().filter_map(|id| u32::try_from(*id).ok().and_then(NodeId::new)).collect()
-        };
+        let nodes =
+            |replicas: &[i32]| -> Replicas { replicas.iter().filter_map(|id| known_id(*id)).collect() };
         self.partitions.iter().map(|(place, at)| (place.clone(), nodes(&at.replicas))).collect()
     }
 }
