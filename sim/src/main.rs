@@ -1,14 +1,19 @@
-//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--nodes 3 [--log-files 24]] [--bug NAME] [--trace]`.
+//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--nodes 3 [--log-files 24]] [--moving] [--bug NAME] [--trace]`.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use varve_sim::{
     bugs::Bug,
-    cluster,
+    cluster::{
+        self,
+        moving::run_moving,
+        run::{Setup, run_as},
+    },
     plan::Length,
     run::{Outcome, run},
     trace::Trace,
+    violation::Violation,
 };
 
 #[derive(Parser)]
@@ -26,6 +31,9 @@ struct Arguments {
     /// How many files the log of each node of a cluster may take, whatever the seed says.
     #[arg(long)]
     log_files: Option<u64>,
+    /// Three nodes that become four, while replicas move and disks are lost.
+    #[arg(long, conflicts_with_all = ["long", "nodes", "log_files", "bug"])]
+    moving: bool,
     /// Seeds a bug; the run succeeds when some seed finds it.
     #[arg(long)]
     bug: Option<String>,
@@ -41,25 +49,30 @@ fn parse_seeds(text: &str) -> Option<std::ops::Range<u64>> {
     }
 }
 
-fn report(outcome: &Outcome) {
-    outcome.lines.iter().for_each(|line| println!("{line}"));
-    let verdict = outcome.violation.as_ref().map_or("ok".to_owned(), ToString::to_string);
-    println!("seed {:>6} hash {:016x} {:?} {verdict}", outcome.seed, outcome.hash, outcome.counts);
+/// What is told of a seed.
+struct Told {
+    hash: u64,
+    counts: String,
+    violation: Option<Violation>,
+    lines: Vec<String>,
 }
 
-fn run_clusters(seeds: std::ops::Range<u64>, arguments: &Arguments) -> ExitCode {
-    let mut found = 0_u64;
-    for seed in seeds {
-        let trace = if arguments.trace { Trace::verbose() } else { Trace::default() };
-        let setup = cluster::run::Setup { log_files: arguments.log_files, ..Default::default() };
-        let outcome = cluster::run::run_as(seed, arguments.nodes, setup, trace);
-        found += u64::from(outcome.violation.is_some());
-        outcome.lines.iter().for_each(|line| println!("{line}"));
-        let verdict = outcome.violation.as_ref().map_or("ok".to_owned(), ToString::to_string);
-        println!("seed {seed:>6} hash {:016x} {:?} {verdict}", outcome.hash, outcome.counts);
+impl Arguments {
+    /// Runs one seed as they say.
+    fn run(&self, seed: u64, bug: Option<Bug>) -> Told {
+        let trace = if self.trace { Trace::verbose() } else { Trace::default() };
+        let outcome = if self.moving {
+            run_moving(seed, trace)
+        } else if self.nodes > 1 {
+            run_as(seed, self.nodes, Setup { log_files: self.log_files, ..Setup::default() }, trace)
+        } else {
+            let length = if self.long { Length::Long } else { Length::Short };
+            let Outcome { hash, counts, violation, lines, .. } = run(seed, length, bug, trace);
+            return Told { hash, counts: format!("{counts:?}"), violation, lines };
+        };
+        let cluster::run::Outcome { hash, counts, violation, lines, .. } = outcome;
+        Told { hash, counts: format!("{counts:?}"), violation, lines }
     }
-    println!("{found} seeds with a violation");
-    if found > 0 { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
 fn main() -> ExitCode {
@@ -75,16 +88,13 @@ fn main() -> ExitCode {
         }
         bug => bug.flatten(),
     };
-    if arguments.nodes > 1 {
-        return run_clusters(seeds, &arguments);
-    }
-    let length = if arguments.long { Length::Long } else { Length::Short };
     let mut found = 0_u64;
     for seed in seeds {
-        let trace = if arguments.trace { Trace::verbose() } else { Trace::default() };
-        let outcome = run(seed, length, bug, trace);
-        found += u64::from(outcome.violation.is_some());
-        report(&outcome);
+        let Told { hash, counts, violation, lines } = arguments.run(seed, bug);
+        found += u64::from(violation.is_some());
+        lines.iter().for_each(|line| println!("{line}"));
+        let verdict = violation.map_or("ok".to_owned(), |violation| violation.to_string());
+        println!("seed {seed:>6} hash {hash:016x} {counts} {verdict}");
     }
     println!("{found} seeds with a violation");
     if (found > 0) == bug.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

@@ -48,14 +48,7 @@ pub fn run(seed: u64, length: Length, bug: Option<Bug>, trace: Trace) -> Outcome
     let mut world = World::new(seed, length, bug, trace);
     let result = std::panic::catch_unwind(AssertUnwindSafe(|| world.run()));
     Bug::plant(None);
-    let violation = match result {
-        Ok(Ok(())) => None,
-        Ok(Err(violation)) => Some(violation),
-        Err(panic) => Some(violation("panic", message_of(&*panic))),
-    };
-    if let Some(violation) = &violation {
-        world.trace.note(format_args!("{violation}"));
-    }
+    let violation = violation_of(result, &mut world.trace);
     let lines = world.trace.lines().to_vec();
     Outcome { seed, hash: world.trace.hash(), counts: world.counts, crashes: world.crashes, violation, lines }
 }
@@ -64,6 +57,18 @@ pub(crate) fn message_of(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without words".to_owned())
+}
+
+/// What went wrong, noted in the trace, too.
+pub(crate) fn violation_of(result: std::thread::Result<Checked>, trace: &mut Trace) -> Option<Violation> {
+    let violation = match result {
+        Ok(ended) => ended.err(),
+        Err(panic) => Some(violation("panic", message_of(&*panic))),
+    };
+    if let Some(violation) = &violation {
+        trace.note(format_args!("{violation}"));
+    }
+    violation
 }
 
 impl World {

@@ -211,28 +211,3 @@ fn clusters_whose_replicas_move_break_no_invariant() {
 fn more_clusters_whose_replicas_move_break_no_invariant() {
     moving(12..24);
 }
-
-/// For a search: `VARVE_SEEDS=100..200`.
-#[test]
-#[ignore = "a search"]
-fn search() {
-    let seeds = std::env::var("VARVE_SEEDS").unwrap_or_else(|_| "0..20".to_owned());
-    let (from, to) = seeds.split_once("..").unwrap();
-    for seed in from.parse::<u64>().unwrap()..to.parse().unwrap() {
-        let outcome = run_moving(seed, Trace::verbose());
-        let counts = outcome.counts;
-        match outcome.violation {
-            None => println!("{seed}: ok, jumps {} acknowledged {}", counts.jumps, counts.acknowledged),
-            Some(violation) => {
-                let text = violation.to_string();
-                println!("{seed}: {}", &text[..text.len().min(400)]);
-                let path = std::env::var("VARVE_TRACES").unwrap_or_else(|_| "/tmp".to_owned());
-                std::fs::write(
-                    format!("{path}/m7-{seed}.txt"),
-                    format!("{}\n{text}", outcome.lines.join("\n")),
-                )
-                .unwrap();
-            }
-        }
-    }
-}

@@ -69,19 +69,9 @@ impl StartJob for JobRunner {
         self.runtime.spawn(async move {
             let (group, outcome) = jobs::run(job, &surroundings).await;
             log(group, &outcome);
-            count(&metrics.handles, &outcome, began.elapsed());
+            let ended = Ended { took: began.elapsed(), wall_ms: surroundings.clock.wall_ms(), seed_bytes };
+            count(&metrics.handles, &outcome, &ended);
             watch_stalls(&metrics.stalls, group, &outcome, surroundings.clock.monotonic());
-            match &outcome {
-                JobOutcome::Installable(_) => {
-                    metrics.handles.raft_seeds.inc();
-                    metrics.handles.raft_seed_bytes.inc_by(seed_bytes);
-                }
-                JobOutcome::CheckpointWritten(_) => {
-                    let now_ms = surroundings.clock.wall_ms();
-                    metrics.handles.raft_snapshot_last.set(now_ms as f64 / 1000.0);
-                }
-                _ => {}
-            }
             mailbox.send(Mail::JobDone(group, outcome));
         });
     }
@@ -94,21 +84,26 @@ impl StartJob for JobRunner {
     }
 
     fn remove(&self, group: GroupId) {
-        let surroundings = Arc::clone(&self.surroundings);
-        self.runtime.spawn(async move {
-            if let Err(error) = surroundings.remove_group(group) {
-                tracing::warn!(%group, %error, "files of a deleted partition could not be removed");
-            }
-        });
+        self.remove_then(group, || {});
     }
 
     fn sweep(&self, group: GroupId) {
-        let (surroundings, mailbox) = (Arc::clone(&self.surroundings), self.mailbox.clone());
+        let mailbox = self.mailbox.clone();
+        self.remove_then(group, move || {
+            mailbox.send(Mail::Event(Box::new(driver::Event::Swept(group))));
+        });
+    }
+}
+
+impl JobRunner {
+    /// Removes the files of a replica that is gone from this node; those that stay are rubbish, and no reason to wait.
+    fn remove_then(&self, group: GroupId, done: impl FnOnce() + Send + 'static) {
+        let surroundings = Arc::clone(&self.surroundings);
         self.runtime.spawn(async move {
             if let Err(error) = surroundings.remove_group(group) {
-                tracing::warn!(%group, %error, "files of an earlier replica could not be removed");
+                tracing::warn!(%group, %error, "files of a replica that is gone could not be removed");
             }
-            mailbox.send(Mail::Event(Box::new(driver::Event::Swept(group))));
+            done();
         });
     }
 }
@@ -121,12 +116,20 @@ fn watch_stalls(stalls: &Stalls, group: GroupId, outcome: &JobOutcome, now: Mono
     }
 }
 
-fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
+/// What is counted of a job beside its outcome.
+struct Ended {
+    took: Duration,
+    wall_ms: i64,
+    /// Bytes of the checkpoint that it was to bring.
+    seed_bytes: u64,
+}
+
+fn count(handles: &Handles, outcome: &JobOutcome, ended: &Ended) {
     match outcome {
         JobOutcome::Uploaded { entry, .. } => {
             handles.uploads.inc();
             handles.uploaded.inc_by(entry.length);
-            handles.upload_latency.observe(took.as_secs_f64());
+            handles.upload_latency.observe(ended.took.as_secs_f64());
         }
         JobOutcome::UploadFailed { .. } => {
             handles.upload_errors.inc();
@@ -158,6 +161,11 @@ fn count(handles: &Handles, outcome: &JobOutcome, took: Duration) {
         }
         JobOutcome::CheckpointWritten(_) => {
             handles.raft_snapshots.inc();
+            handles.raft_snapshot_last.set(ended.wall_ms as f64 / 1000.0);
+        }
+        JobOutcome::Installable(_) => {
+            handles.raft_seeds.inc();
+            handles.raft_seed_bytes.inc_by(ended.seed_bytes);
         }
         JobOutcome::Failed { kind: JobKind::Publish, .. } => {
             handles.snapshot_errors.inc();

@@ -88,17 +88,15 @@ async fn log(sources: &Sources, handles: &Handles) {
     }
 }
 
-/// What each of them waits for, of as many as are asked.
+/// What each of them waits for, of as many as are asked. A node that is stopping says nothing any more.
 async fn pins(mailbox: &Mailbox, groups: &[GroupId], is_pressed: bool) -> Vec<Pin> {
-    let mut pins = Vec::new();
-    for group in groups.iter().take(PINNED_MAX) {
-        let group = *group;
-        let status = mailbox.look(move |driver| driver.shard().status(group));
-        // A node that is stopping says nothing any more.
-        let Ok(status) = status.await else { break };
-        pins.push(status.map_or(Pin::Damage, |status| Pin::of(&status, is_pressed)));
-    }
-    pins
+    let groups: Vec<GroupId> = groups.iter().take(PINNED_MAX).copied().collect();
+    let look = mailbox.look(move |driver| {
+        let statuses = groups.into_iter().map(|group| driver.shard().status(group));
+        let pin = |status: Option<_>| status.map_or(Pin::Damage, |status| Pin::of(&status, is_pressed));
+        statuses.map(pin).collect()
+    });
+    look.await.unwrap_or_default()
 }
 
 fn stalls(sources: &Sources, handles: &Handles) {

@@ -1,17 +1,16 @@
 //! The scheduler of [`super::run`], while an operator moves replicas, nodes join, and disks are lost.
 
-use std::panic::AssertUnwindSafe;
-
 use rand::RngExt;
 use varve_common::{GroupId, NodeId, ReplicaId};
 use varve_formats::command::MetadataCommand;
 use varve_replica::metadata::{Image, Partition};
 
-use super::{machine::Machine, run::Outcome, world::World};
-use crate::{
-    trace::Trace,
-    violation::{Checked, violation},
+use super::{
+    machine::Machine,
+    run::{Outcome, watch},
+    world::World,
 };
+use crate::{trace::Trace, violation::Checked};
 
 /// Steps of a run.
 const STEPS: usize = 5_000;
@@ -27,17 +26,7 @@ pub fn run_moving(seed: u64, trace: Trace) -> Outcome {
     if seed.is_multiple_of(3) {
         world = world.keeping_logs();
     }
-    let result = std::panic::catch_unwind(AssertUnwindSafe(|| world.run_moving()));
-    let violation = match result {
-        Ok(Ok(())) => None,
-        Ok(Err(violation)) => Some(violation),
-        Err(panic) => Some(violation("panic", crate::run::message_of(&*panic))),
-    };
-    if let Some(violation) = &violation {
-        world.trace.note(format_args!("{violation}"));
-    }
-    let lines = world.trace.lines().to_vec();
-    Outcome { seed, hash: world.trace.hash(), counts: world.counts, violation, lines }
+    watch(seed, world, World::run_moving)
 }
 
 impl World {

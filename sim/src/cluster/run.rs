@@ -14,7 +14,7 @@ use crate::{
     faults::DISK_BYTES,
     jobs::rates,
     trace::Trace,
-    violation::{Checked, Violation, violation},
+    violation::{Checked, Violation},
 };
 
 /// Steps of a run.
@@ -62,16 +62,15 @@ pub fn run_as(seed: u64, nodes: u32, setup: Setup, trace: Trace) -> Outcome {
         world = world.keeping_logs();
     }
     world.bug = bug;
-    let result = std::panic::catch_unwind(AssertUnwindSafe(|| world.run()));
+    let outcome = watch(seed, world, World::run);
     Bug::plant(None);
-    let violation = match result {
-        Ok(Ok(())) => None,
-        Ok(Err(violation)) => Some(violation),
-        Err(panic) => Some(violation("panic", crate::run::message_of(&*panic))),
-    };
-    if let Some(violation) = &violation {
-        world.trace.note(format_args!("{violation}"));
-    }
+    outcome
+}
+
+/// What comes of a run, however it ends.
+pub(super) fn watch(seed: u64, mut world: World, run: impl FnOnce(&mut World) -> Checked) -> Outcome {
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| run(&mut world)));
+    let violation = crate::run::violation_of(result, &mut world.trace);
     let lines = world.trace.lines().to_vec();
     Outcome { seed, hash: world.trace.hash(), counts: world.counts, violation, lines }
 }
