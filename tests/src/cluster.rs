@@ -15,7 +15,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    clients::{varve, varve_output},
+    clients::{kcat, varve, varve_output},
+    marked::line,
     node::{Node, Options, free_address},
     wait_for,
 };
@@ -183,6 +184,28 @@ impl Cluster {
         });
         Load { kcat, feeder, ends }
     }
+}
+
+/// The record of a number, as [`check_all`] looks for it: 200 bytes of text.
+#[must_use]
+pub fn value(number: u64) -> String {
+    const VALUE_BYTES: usize = 200;
+    line(number, VALUE_BYTES)
+}
+
+/// Every record of partition 0 once and in order, through a client that knows one node only.
+///
+/// # Panics
+/// One is lost, other, or there are more.
+pub fn check_all(node: &Node, topic: &str, written: u64) {
+    let read =
+        kcat(node, &["-C", "-q", "-e", "-t", topic, "-p", "0", "-o", "0", "-X", "check.crcs=true"], b"");
+    let read = String::from_utf8(read).unwrap();
+    let mut lines = read.lines();
+    for number in 0..written {
+        assert_eq!(lines.next(), Some(value(number).as_str()), "record {number} is lost or other");
+    }
+    assert_eq!(lines.next(), None, "there is more than was written");
 }
 
 /// A producer at work.

@@ -9,8 +9,7 @@ use std::{
 
 use varve_tests::{
     clients::kcat,
-    cluster::Cluster,
-    marked::line,
+    cluster::{Cluster, check_all, value},
     node::{Node, Options},
     raw::list_offset,
     tool::Tool,
@@ -18,11 +17,6 @@ use varve_tests::{
 };
 
 const TOPIC: &str = "replicated";
-const VALUE_BYTES: usize = 200;
-
-fn value(number: u64) -> String {
-    line(number, VALUE_BYTES)
-}
 
 fn end_of(cluster: &Cluster, asked: usize) -> i64 {
     cluster.leader(asked, TOPIC, 0).map_or(-1, |leader| {
@@ -33,18 +27,6 @@ fn end_of(cluster: &Cluster, asked: usize) -> i64 {
 
 fn wait_end(cluster: &Cluster, asked: usize, beyond: i64) {
     wait_for("records to be acknowledged", 60, || end_of(cluster, asked) > beyond);
-}
-
-/// Every record once and in order, through a client that knows one node only.
-fn check_all(node: &Node, written: u64) {
-    let read =
-        kcat(node, &["-C", "-q", "-e", "-t", TOPIC, "-p", "0", "-o", "0", "-X", "check.crcs=true"], b"");
-    let read = String::from_utf8(read).unwrap();
-    let mut lines = read.lines();
-    for number in 0..written {
-        assert_eq!(lines.next(), Some(value(number).as_str()), "record {number} is lost or other");
-    }
-    assert_eq!(lines.next(), None, "there is more than was written");
 }
 
 #[test]
@@ -65,7 +47,7 @@ fn a_cluster_loses_its_leader_in_the_middle_and_no_record() {
     cluster.nodes[first].restart();
     wait_for("the dead one to be in sync again", 60, || cluster.in_sync(second, TOPIC, 0) == [0, 1, 2]);
     let written = load.finish();
-    cluster.nodes.iter().for_each(|node| check_all(node, written));
+    cluster.nodes.iter().for_each(|node| check_all(node, TOPIC, written));
 }
 
 #[test]
@@ -83,7 +65,7 @@ fn all_nodes_die_at_once_and_come_back_with_everything() {
         cluster.nodes.iter_mut().for_each(Node::launch);
         cluster.nodes.iter_mut().for_each(Node::wait_ready);
         let _ = cluster.wait_leader(0, TOPIC, 0, None);
-        check_all(&cluster.nodes[1], written);
+        check_all(&cluster.nodes[1], TOPIC, written);
     }
 }
 
@@ -152,5 +134,5 @@ fn nodes_that_prove_who_they_are_make_a_cluster_and_let_nobody_else_in() {
         cluster.nodes[asked].metric_of("varve_peer_refused_total", "no secure connection") > 0.0
     });
     let written = load.finish();
-    check_all(&cluster.nodes[asked], written);
+    check_all(&cluster.nodes[asked], TOPIC, written);
 }

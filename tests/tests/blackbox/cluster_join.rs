@@ -2,20 +2,14 @@
 
 use serde_json::Value;
 use varve_tests::{
-    clients::{java, kcat, varve_json},
-    cluster::Cluster,
-    marked::line,
+    clients::{java, varve_json},
+    cluster::{Cluster, check_all, value},
     node::{Node, Options},
     tool::Tool,
     wait_for,
 };
 
 const TOPIC: &str = "moving";
-const VALUE_BYTES: usize = 200;
-
-fn value(number: u64) -> String {
-    line(number, VALUE_BYTES)
-}
 
 fn info(node: &Node) -> Value {
     varve_json(node, &["cluster", "info"]).1
@@ -43,18 +37,6 @@ fn replicas(node: &Node, topic: &str) -> Vec<Vec<u64>> {
     let (_, rows) = varve_json(node, &["cluster", "partitions", topic]);
     let ids = |row: &Value| row["replicas"].as_array().unwrap().iter().filter_map(Value::as_u64).collect();
     rows.as_array().map(|rows| rows.iter().map(ids).collect()).unwrap_or_default()
-}
-
-/// Every record of a partition once and in order, through a client that knows one node only.
-fn check_all(node: &Node, topic: &str, written: u64) {
-    let read =
-        kcat(node, &["-C", "-q", "-e", "-t", topic, "-p", "0", "-o", "0", "-X", "check.crcs=true"], b"");
-    let read = String::from_utf8(read).unwrap();
-    let mut lines = read.lines();
-    for number in 0..written {
-        assert_eq!(lines.next(), Some(value(number).as_str()), "record {number} is lost or other");
-    }
-    assert_eq!(lines.next(), None, "there is more than was written");
 }
 
 #[test]
