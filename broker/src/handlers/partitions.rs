@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use varve_common::{GroupId, Offset, TopicId};
 use varve_protocol::ErrorCode;
-use varve_replica::{PartitionView, metadata::Topic};
+use varve_replica::{
+    PartitionView,
+    metadata::{Partition, Topic},
+};
 
 use crate::node::{Image, Node};
 
@@ -36,6 +39,31 @@ impl TopicRef {
         match self {
             Self::Name(name) => image.topic_by_name(name).ok_or(ErrorCode::UnknownTopicOrPartition),
             Self::Id(id) => image.topic(*id).ok_or(ErrorCode::UnknownTopicId),
+        }
+    }
+}
+
+/// What there is to tell of partitions, topic by topic: of those that a request names, or of all where it names none. Topics
+/// of which nothing is told are left out.
+pub fn tell<T>(
+    image: &Image,
+    asked: Option<impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[i32]>)>>,
+    told: impl Fn(i32, &Partition) -> Option<T>,
+) -> Vec<(String, Vec<T>)> {
+    let of = |topic: &Topic, asked: Option<&[i32]>| {
+        let partitions = (0..).zip(&topic.partitions);
+        let partitions = partitions.filter(|(index, _)| asked.is_none_or(|asked| asked.contains(index)));
+        let told: Vec<T> = partitions.filter_map(|(index, at)| told(index, at)).collect();
+        (!told.is_empty()).then(|| (topic.name.to_string(), told))
+    };
+    match asked {
+        None => image.topics.values().filter_map(|topic| of(topic, None)).collect(),
+        Some(asked) => {
+            let known = |name: &str| image.topic_by_name(name);
+            asked
+                .into_iter()
+                .filter_map(|(name, asked)| of(known(name.as_ref())?, Some(asked.as_ref())))
+                .collect()
         }
     }
 }
