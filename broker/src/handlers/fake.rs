@@ -102,6 +102,7 @@ pub fn empty_view() -> PartitionView {
         leader: Some(replica_id()),
         leader_epoch: LeaderEpoch(3),
         ready: true,
+        whole: true,
         log_start: Offset(0),
         local_start: Offset(0),
         tiered_end: Offset(0),
@@ -168,6 +169,14 @@ impl Fake {
 }
 
 impl Fake {
+    /// Says where a broker stands.
+    pub fn stand(&self, node: NodeId, rack: &str) {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        Arc::make_mut(&mut metadata.brokers).get_mut(&node).unwrap().rack = Some(rack.to_owned());
+        state.image = Arc::new(state.image.advance(metadata));
+    }
+
     /// Says who leads a group in epoch 3, and who keeps up.
     pub fn leads(&self, group: GroupId, leader: u32, in_sync: &[u32]) {
         let replica = |node: u32| ReplicaId::new(NodeId::new(node).unwrap(), 1).unwrap();

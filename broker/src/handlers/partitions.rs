@@ -6,7 +6,7 @@ use tokio::sync::watch;
 use varve_common::{GroupId, Offset, TopicId};
 use varve_protocol::ErrorCode;
 use varve_replica::{
-    PartitionView,
+    PartitionView, Role,
     metadata::{Partition, Topic},
 };
 
@@ -22,6 +22,8 @@ pub struct Served {
     pub changes: watch::Receiver<Arc<PartitionView>>,
     /// It has stopped: what is left of it is read, and where that ends nobody knows what there was.
     pub is_damaged: bool,
+    /// Another node leads it: what is committed there may not be known here yet.
+    pub is_followed: bool,
 }
 
 /// How a request names a topic.
@@ -81,7 +83,32 @@ pub fn find(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorC
     let absent = if is_damaged { ErrorCode::KafkaStorageError } else { ErrorCode::NotLeaderOrFollower };
     let changes = node.backend.watch(group).ok_or(absent)?;
     let view = Arc::clone(&changes.borrow());
-    if view.ready { Ok(Served { group, view, changes, is_damaged }) } else { Err(absent) }
+    if view.ready { Ok(Served { group, view, changes, is_damaged, is_followed: false }) } else { Err(absent) }
+}
+
+/// The same for who only reads, and may read what another node leads.
+pub fn find_to_read(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorCode> {
+    match find(node, topic, partition) {
+        Err(ErrorCode::NotLeaderOrFollower) => {
+            let index = usize::try_from(partition).expect("it was found");
+            follow(node, topic.partitions[index].group).ok_or(ErrorCode::NotLeaderOrFollower)
+        }
+        found => found,
+    }
+}
+
+/// A partition that another node leads. It is served as long as this replica votes, is whole, and hears of a leader that says that
+/// it keeps up: whoever reads from one that was cut off would wait for records that the others have long had.
+fn follow(node: &Node, group: GroupId) -> Option<Served> {
+    let changes = node.backend.watch(group)?;
+    let view = Arc::clone(&changes.borrow());
+    let leader = view.leader.filter(|leader| node.backend.is_alive(leader.node()))?;
+    let known = node.backend.leadership(group)?;
+    let keeps_up =
+        (known.leader, known.epoch) == (leader, view.leader_epoch) && known.in_sync.contains(&view.replica);
+    let serves =
+        view.whole && view.role == Role::Follower && keeps_up && node.backend.damage(group).is_none();
+    serves.then_some(Served { group, view, changes, is_damaged: false, is_followed: true })
 }
 
 impl Served {
