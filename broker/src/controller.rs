@@ -1,5 +1,5 @@
 //! What one node asks of the node that leads the metadata group: a change of the metadata, and its outcome. And what it asks
-//! of the leader of any group: to let another replica lead, and how far its replicas are.
+//! of the leader of any group: to let another replica lead, how far its replicas are, and where its records end.
 //!
 //! ```text
 //! node that was asked                                       leader of group 0
@@ -12,6 +12,7 @@
 //! other for the leader only tell each other so.
 
 pub mod progress;
+pub mod read_index;
 
 use std::sync::{Arc, OnceLock};
 
@@ -32,6 +33,8 @@ const VERSION: u8 = 1;
 const TRANSFER: u8 = 2;
 /// The first byte of a question how far replicas are.
 const PROGRESS: u8 = 3;
+/// The first byte of a question where records end.
+const READ_INDEX: u8 = 4;
 
 /// Carries requests to another node.
 pub trait Controller: Send + Sync + 'static {
@@ -136,6 +139,8 @@ pub enum Request {
     },
     /// To say how far the replicas are of what it leads of these groups.
     Progress(Vec<GroupId>),
+    /// To say where the records end of what it leads of these groups, once a quorum has said that it does.
+    ReadIndex(Vec<GroupId>),
 }
 
 /// Asks to hand over.
@@ -153,10 +158,27 @@ pub fn encode_transfer(group: GroupId, to: ReplicaId) -> Bytes {
 /// Asks how far the replicas of groups are.
 #[must_use]
 pub fn encode_progress(groups: &[GroupId]) -> Bytes {
+    encode_question(PROGRESS, groups)
+}
+
+/// Asks where the records of groups end.
+#[must_use]
+pub fn encode_read_index(groups: &[GroupId]) -> Bytes {
+    encode_question(READ_INDEX, groups)
+}
+
+fn encode_question(kind: u8, groups: &[GroupId]) -> Bytes {
     let mut encoder = Encoder::new();
-    encoder.u8(PROGRESS);
+    encoder.u8(kind);
     progress::encode_groups(&mut encoder, groups);
     encoder.finish()
+}
+
+fn decode_question(request: Bytes) -> Result<Vec<GroupId>, DecodeError> {
+    let mut decoder = Decoder::new(request);
+    let groups = progress::decode_groups(&mut decoder)?;
+    decoder.finish()?;
+    Ok(groups)
 }
 
 /// A change as it travels.
@@ -168,16 +190,12 @@ pub fn encode_request(command: &MetadataCommand) -> Bytes {
     encoder.finish()
 }
 
-/// Reads what [`encode_request`], [`encode_transfer`] or [`encode_progress`] wrote.
+/// Reads what [`encode_request`], [`encode_transfer`], [`encode_progress`] or [`encode_read_index`] wrote.
 pub fn decode_request(request: Bytes) -> Result<Request, DecodeError> {
     match request.first() {
         Some(&TRANSFER) => return decode_transfer(request.slice(1..)),
-        Some(&PROGRESS) => {
-            let mut decoder = Decoder::new(request.slice(1..));
-            let groups = progress::decode_groups(&mut decoder)?;
-            decoder.finish()?;
-            return Ok(Request::Progress(groups));
-        }
+        Some(&PROGRESS) => return decode_question(request.slice(1..)).map(Request::Progress),
+        Some(&READ_INDEX) => return decode_question(request.slice(1..)).map(Request::ReadIndex),
         _ => {}
     }
     let mut decoder = versioned(request)?;
@@ -356,7 +374,8 @@ mod tests {
         let (group, to) = (GroupId(7), ReplicaId::new(NodeId::new(2).unwrap(), 3).unwrap());
         assert_eq!(decode_request(encode_transfer(group, to)), Ok(Request::Transfer { group, to }));
         let groups = vec![group, GroupId::METADATA];
-        assert_eq!(decode_request(encode_progress(&groups)), Ok(Request::Progress(groups)));
+        assert_eq!(decode_request(encode_progress(&groups)), Ok(Request::Progress(groups.clone())));
+        assert_eq!(decode_request(encode_read_index(&groups)), Ok(Request::ReadIndex(groups)));
         let rejections = [
             MetadataRejected::TopicExists { id: TopicId::from_random(5) },
             MetadataRejected::TopicIdTaken,

@@ -126,6 +126,8 @@ metrics! {
     fetch_bytes: counter() "kafka_fetch" "bytes" "Bytes of record batches that were returned";
     fetch_batches: counter() "kafka_fetch_batches" "" "Record batches that were returned";
     fetch_records: counter() "kafka_fetch_records" "" "Records that were returned";
+    fetch_followed: counter() "kafka_fetch_follower" "bytes" "Those of them that came from partitions that another node leads";
+    fetch_redirects: counter() "kafka_fetch_redirects" "" "Partitions of fetches whose consumers were sent to a replica in their rack";
     fetch_sessions: gauge() "kafka_fetch_sessions" "" "Incremental fetch sessions";
     wal_commit_latency: latency() "wal_commit_latency" "seconds" "From handing a batch to the write-ahead log until it is fsynced";
     wal_batch_bytes: sizes() "wal_batch" "bytes" "Size of what one turn of the core hands to the log";

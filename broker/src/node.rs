@@ -4,7 +4,7 @@
 //! decided, in the core's own types. In production it is the runtime around the shard thread, in tests an in-memory fake.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Deref,
     sync::{Arc, OnceLock},
     time::Duration,
@@ -286,6 +286,12 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How far the replicas of groups are, as their leaders say, in no order. Groups whose leader does not answer are missing.
     fn progress(&self, groups: Vec<GroupId>) -> BoxFuture<'static, Vec<Progress>>;
+
+    /// Asks the leaders of groups where their records end, and waits until the replicas here show as much: those of which
+    /// everything shows that was acknowledged before.
+    fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'static, BTreeSet<GroupId>> {
+        Box::pin(std::future::ready(groups.into_iter().collect()))
+    }
 
     /// Where the data is.
     fn directory(&self) -> Directory;

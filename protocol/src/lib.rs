@@ -35,6 +35,9 @@ pub mod request;
 pub mod response;
 pub mod versions;
 
+/// What the log of the metadata is called.
+pub const METADATA_TOPIC: &str = "__cluster_metadata";
+
 pub use error_code::ErrorCode;
 pub use fetch::encode_fetch_response;
 pub use frame::FrameError;

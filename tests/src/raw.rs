@@ -164,3 +164,27 @@ pub fn fetch(address: SocketAddr, topic: &str, offset: i64) -> (i16, Vec<u8>) {
     let code = i16::from_be_bytes(frame[at..at + 2].try_into().expect("two bytes"));
     (code, frame[(at + 26).min(frame.len())..].to_vec())
 }
+
+/// Fetches partition 0 from an offset as a consumer that stands in a rack: the error code, the replica to go to (-1: none), and the
+/// records as they are on the wire.
+#[must_use]
+pub fn fetch_near(
+    address: SocketAddr,
+    topic: &str,
+    offset: i64,
+    rack: &str,
+    wait_ms: i32,
+) -> (i16, i32, Vec<u8>) {
+    let request = Request::new(1, 11).i32(-1).i32(wait_ms).i32(1).i32(1 << 20).i8(0).i32(0).i32(-1);
+    let request = request.i32(1).string(topic).i32(1).i32(0).i32(-1).i64(offset).i64(-1).i32(1 << 20);
+    let request = request.i32(0).string(rack);
+    let mut socket = Socket::connect(address);
+    socket.send_frame(&request.0);
+    let Answer::Frame(frame) = socket.answer() else { panic!("no answer to Fetch") };
+    // correlation id 4, throttle 4, error 2, session 4, topics 4, name 2 + n, partitions 4, index 4: then error 2, offsets 24, aborted 4,
+    // replica 4, length 4, records
+    let at = 4 + 4 + 2 + 4 + 4 + 2 + topic.len() + 4 + 4;
+    let code = i16::from_be_bytes(frame[at..at + 2].try_into().expect("two bytes"));
+    let replica = i32::from_be_bytes(frame[at + 30..at + 34].try_into().expect("four bytes"));
+    (code, replica, frame[at + 38..].to_vec())
+}

@@ -69,6 +69,12 @@ pub const KEYS: &[Key] = &[
         "This node's number, unique in the cluster.",
     ),
     flag(
+        "broker.rack",
+        Kind::Text,
+        "",
+        "Where this node stands: a rack, a zone. Replicas of a partition go to different racks as long as there are any, and consumers that name the same as `client.rack` are sent to a replica in it. Empty: nowhere in particular.",
+    ),
+    flag(
         "listen",
         Kind::Text,
         "127.0.0.1:9092",
@@ -289,6 +295,12 @@ pub const KEYS: &[Key] = &[
         Kind::Bytes { min: 1024 },
         "55MiB",
         "The most that one fetch returns, whatever the client asks.",
+    ),
+    key(
+        "varve.follower.read",
+        Kind::Choice(&["none", "stale", "linearizable"]),
+        "stale",
+        "Whether this node serves fetches of partitions that another leads, and as a leader sends consumers to replicas in their rack. stale: what it knows to be committed, some milliseconds behind the leader. linearizable: it asks the leader first, so that whatever was acknowledged before a fetch is in its answer. none: leaders serve alone.",
     ),
     key(
         "max.incremental.fetch.session.cache.slots",

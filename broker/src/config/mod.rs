@@ -14,6 +14,7 @@
 pub mod alter;
 mod bucket;
 mod cluster;
+mod fetch;
 pub mod keys;
 pub mod layers;
 pub mod memory;
@@ -33,6 +34,7 @@ use varve_objects::s3::Credentials;
 pub use self::{
     bucket::S3,
     cluster::Seeds,
+    fetch::{Fetch, FollowerRead},
     layers::{LayerError, Layers, Origin, Sources},
     memory::Budgets,
     orphans::{Orphans, OrphansMode},
@@ -127,15 +129,6 @@ pub struct Connections {
     pub frame_bytes_max: usize,
 }
 
-/// Bounds on fetches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fetch {
-    /// The most that one response carries.
-    pub bytes_max: u32,
-    /// Incremental sessions that are remembered.
-    pub sessions_max: usize,
-}
-
 /// Everything that the process needs to know.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -143,6 +136,8 @@ pub struct Config {
     pub data_directory: PathBuf,
     /// Who this node is.
     pub node: NodeId,
+    /// Where it stands.
+    pub rack: Option<String>,
     /// Where Kafka clients connect.
     pub listeners: Vec<Listener>,
     /// Where other nodes connect.
@@ -227,6 +222,7 @@ impl Config {
         let config = Self {
             data_directory: read.non_empty("data.dir")?.into(),
             node: NodeId::new(read.number("node.id")).expect("the table bounds node.id"),
+            rack: Some(read.text("broker.rack")).filter(|rack| !rack.is_empty()).map(str::to_owned),
             listeners: read.listeners()?,
             peer_listen: read.socket("peer.listen")?,
             peer_advertise: read.peer_advertise()?,
@@ -257,10 +253,7 @@ impl Config {
             topic_defaults: topic::Defaults::from_layers(&layers),
             producer_expiration: read.span("producer.id.expiration.ms"),
             connections: read.connections(),
-            fetch: Fetch {
-                bytes_max: u32::try_from(read.bytes("fetch.max.bytes")).unwrap_or(i32::MAX as u32),
-                sessions_max: read.number("max.incremental.fetch.session.cache.slots") as usize,
-            },
+            fetch: read.fetch(),
             log_format: read.text("log.format").to_owned(),
             log_filter: read.text("log.filter").to_owned(),
             layers: layers.clone(),

@@ -35,6 +35,7 @@ pub(super) fn view(
         leader: Some(found.replica),
         leader_epoch: term.leader_epoch(),
         ready: true,
+        whole: true,
         log_start: bucket.log_start,
         local_start: local_start(stopped, group, &state),
         tiered_end: bucket.tiered_end,

@@ -1,6 +1,6 @@
 //! Where clients are sent.
 
-use varve_common::GroupId;
+use varve_common::{GroupId, NodeId};
 use varve_replica::metadata::Broker;
 
 use crate::{net::Context, node::Node};
@@ -24,6 +24,14 @@ pub fn endpoints(node: &Node, context: &Context) -> Vec<Endpoint> {
     let mut endpoints = registered(node, context);
     endpoints.retain(|endpoint| endpoint.is_alive);
     endpoints
+}
+
+/// Whether a node is heard of, and clients of this listener can reach it.
+pub fn is_reachable(node: &Node, context: &Context, id: NodeId) -> bool {
+    let image = node.backend.image();
+    let known = image.brokers.get(&id);
+    let is_known = id == node.id || known.is_some_and(|at| advertised(at, &context.listener).is_some());
+    is_known && node.backend.is_alive(id)
 }
 
 /// Every broker, whether it is heard of or not.
@@ -75,8 +83,6 @@ pub fn controller(node: &Node, endpoints: &[Endpoint]) -> i32 {
 
 #[cfg(test)]
 mod tests {
-    use varve_common::NodeId;
-
     use super::*;
 
     #[test]

@@ -4,9 +4,12 @@ use varve_protocol::messages::{
     DescribeLogDirsRequest, DescribeLogDirsResponse, StrBytes,
     describe_log_dirs_response::{DescribeLogDirsPartition, DescribeLogDirsResult, DescribeLogDirsTopic},
 };
-use varve_replica::{PartitionView, metadata::Topic};
+use varve_replica::PartitionView;
 
-use super::access::{Operation, Resource, authorize};
+use super::{
+    access::{Operation, Resource, authorize},
+    partitions,
+};
 use crate::{net::Context, node::Node};
 
 /// From this version on the answer has an error of its own.
@@ -34,22 +37,14 @@ pub fn answer(
     if version >= SPACE_FROM {
         (result.total_bytes, result.usable_bytes) = (wire(directory.total_bytes), wire(directory.free_bytes));
     }
-    let held = |topic: &Topic, asked: Option<&[i32]>| {
-        let partitions = (0..).zip(&topic.partitions);
-        let partitions = partitions.filter(|(index, _)| asked.is_none_or(|asked| asked.contains(index)));
+    let asked = request.topics.as_ref();
+    let asked = asked.map(|asked| asked.iter().map(|topic| (topic.topic.as_str(), &topic.partitions)));
+    let held = partitions::tell(&image, asked, |index, at| Some(held(index, &*node.view(at.group)?)));
+    for (name, partitions) in held {
         let mut told = DescribeLogDirsTopic::default();
-        told.name = StrBytes::from(topic.name.to_string());
-        told.partitions =
-            partitions.filter_map(|(index, at)| Some(held(index, &*node.view(at.group)?))).collect();
-        (!told.partitions.is_empty()).then_some(told)
-    };
-    result.topics = match &request.topics {
-        None => image.topics.values().filter_map(|topic| held(topic, None)).collect(),
-        Some(topics) => {
-            let known = topics.iter().filter_map(|asked| Some((image.topic_by_name(&asked.topic)?, asked)));
-            known.filter_map(|(topic, asked)| held(topic, Some(&asked.partitions))).collect()
-        }
-    };
+        (told.name, told.partitions) = (name.into(), partitions);
+        result.topics.push(told);
+    }
     response.results = vec![result];
     response
 }

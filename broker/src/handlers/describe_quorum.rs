@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use varve_common::GroupId;
 use varve_protocol::{
-    ErrorCode,
+    ErrorCode, METADATA_TOPIC,
     messages::{
         DescribeQuorumRequest, DescribeQuorumResponse,
         describe_quorum_response::{Listener, Node as QuorumNode, PartitionData, ReplicaState, TopicData},
@@ -25,8 +25,6 @@ use crate::{
     node::Node,
 };
 
-/// What the metadata's log is called.
-pub const METADATA_TOPIC: &str = "__cluster_metadata";
 /// From this version on a partition says what is wrong with it in words, and replicas when they were heard of.
 const NODES_FROM: i16 = 2;
 

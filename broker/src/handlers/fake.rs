@@ -102,6 +102,7 @@ pub fn empty_view() -> PartitionView {
         leader: Some(replica_id()),
         leader_epoch: LeaderEpoch(3),
         ready: true,
+        whole: true,
         log_start: Offset(0),
         local_start: Offset(0),
         tiered_end: Offset(0),
@@ -156,18 +157,26 @@ impl Fake {
         state.logs[&group].view.send_modify(|view| change(Arc::make_mut(view)));
     }
 
-    /// Adds a broker.
-    pub fn register(&self, node: NodeId, advertised: &str) {
+    fn change(&self, change: impl FnOnce(&mut metadata::Image)) {
         let mut state = self.0.lock().unwrap();
         let mut metadata = metadata::Image::clone(&state.image);
-        let broker =
-            Broker { node, epoch: 1, advertised: vec![advertised.to_owned()], rack: None, peer: None };
-        Arc::make_mut(&mut metadata.brokers).insert(node, broker);
+        change(&mut metadata);
         state.image = Arc::new(state.image.advance(metadata));
     }
-}
 
-impl Fake {
+    /// Adds a broker.
+    pub fn register(&self, node: NodeId, advertised: &str) {
+        let advertised = vec![advertised.to_owned()];
+        let broker = Broker { node, epoch: 1, advertised, rack: None, peer: None };
+        self.change(|metadata| drop(Arc::make_mut(&mut metadata.brokers).insert(node, broker)));
+    }
+
+    /// Says where a broker stands.
+    pub fn stand(&self, node: NodeId, rack: &str) {
+        let stand = |broker: &mut Broker| broker.rack = Some(rack.to_owned());
+        self.change(|metadata| stand(Arc::make_mut(&mut metadata.brokers).get_mut(&node).unwrap()));
+    }
+
     /// Says who leads a group in epoch 3, and who keeps up.
     pub fn leads(&self, group: GroupId, leader: u32, in_sync: &[u32]) {
         let replica = |node: u32| ReplicaId::new(NodeId::new(node).unwrap(), 1).unwrap();

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use varve_common::{GroupId, Offset, TopicId};
 use varve_protocol::ErrorCode;
-use varve_replica::{PartitionView, metadata::Topic};
+use varve_replica::{
+    PartitionView, Role,
+    metadata::{Partition, Topic},
+};
 
 use crate::node::{Image, Node};
 
@@ -19,6 +22,8 @@ pub struct Served {
     pub changes: watch::Receiver<Arc<PartitionView>>,
     /// It has stopped: what is left of it is read, and where that ends nobody knows what there was.
     pub is_damaged: bool,
+    /// Another node leads it: what is committed there may not be known here yet.
+    pub is_followed: bool,
 }
 
 /// How a request names a topic.
@@ -40,6 +45,31 @@ impl TopicRef {
     }
 }
 
+/// What there is to tell of partitions, topic by topic: of those that a request names, or of all where it names none. Topics
+/// of which nothing is told are left out.
+pub fn tell<T>(
+    image: &Image,
+    asked: Option<impl IntoIterator<Item = (impl AsRef<str>, impl AsRef<[i32]>)>>,
+    told: impl Fn(i32, &Partition) -> Option<T>,
+) -> Vec<(String, Vec<T>)> {
+    let of = |topic: &Topic, asked: Option<&[i32]>| {
+        let partitions = (0..).zip(&topic.partitions);
+        let partitions = partitions.filter(|(index, _)| asked.is_none_or(|asked| asked.contains(index)));
+        let told: Vec<T> = partitions.filter_map(|(index, at)| told(index, at)).collect();
+        (!told.is_empty()).then(|| (topic.name.to_string(), told))
+    };
+    match asked {
+        None => image.topics.values().filter_map(|topic| of(topic, None)).collect(),
+        Some(asked) => {
+            let known = |name: &str| image.topic_by_name(name);
+            asked
+                .into_iter()
+                .filter_map(|(name, asked)| of(known(name.as_ref())?, Some(asked.as_ref())))
+                .collect()
+        }
+    }
+}
+
 /// The partition of a topic, if this node leads it. What is left of a damaged one is still read.
 pub fn find(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorCode> {
     let index = usize::try_from(partition).map_err(|_| ErrorCode::UnknownTopicOrPartition)?;
@@ -53,7 +83,32 @@ pub fn find(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorC
     let absent = if is_damaged { ErrorCode::KafkaStorageError } else { ErrorCode::NotLeaderOrFollower };
     let changes = node.backend.watch(group).ok_or(absent)?;
     let view = Arc::clone(&changes.borrow());
-    if view.ready { Ok(Served { group, view, changes, is_damaged }) } else { Err(absent) }
+    if view.ready { Ok(Served { group, view, changes, is_damaged, is_followed: false }) } else { Err(absent) }
+}
+
+/// The same for who only reads, and may read what another node leads.
+pub fn find_to_read(node: &Node, topic: &Topic, partition: i32) -> Result<Served, ErrorCode> {
+    match find(node, topic, partition) {
+        Err(ErrorCode::NotLeaderOrFollower) => {
+            let index = usize::try_from(partition).expect("it was found");
+            follow(node, topic.partitions[index].group).ok_or(ErrorCode::NotLeaderOrFollower)
+        }
+        found => found,
+    }
+}
+
+/// A partition that another node leads. It is served as long as this replica votes, is whole, and hears of a leader that says that
+/// it keeps up: whoever reads from one that was cut off would wait for records that the others have long had.
+fn follow(node: &Node, group: GroupId) -> Option<Served> {
+    let changes = node.backend.watch(group)?;
+    let view = Arc::clone(&changes.borrow());
+    let leader = view.leader.filter(|leader| node.backend.is_alive(leader.node()))?;
+    let known = node.backend.leadership(group)?;
+    let keeps_up =
+        (known.leader, known.epoch) == (leader, view.leader_epoch) && known.in_sync.contains(&view.replica);
+    let serves =
+        view.whole && view.role == Role::Follower && keeps_up && node.backend.damage(group).is_none();
+    serves.then_some(Served { group, view, changes, is_damaged: false, is_followed: true })
 }
 
 impl Served {

@@ -7,18 +7,19 @@ use varve_protocol::{
     ErrorCode,
     messages::{
         AlterPartitionReassignmentsRequest, AlterPartitionReassignmentsResponse,
-        ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, StrBytes,
+        ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse,
         alter_partition_reassignments_request::ReassignablePartition,
         alter_partition_reassignments_response::{ReassignablePartitionResponse, ReassignableTopicResponse},
         list_partition_reassignments_response::{OngoingPartitionReassignment, OngoingTopicReassignment},
     },
 };
-use varve_replica::metadata::{Partition, Topic};
+use varve_replica::metadata::Partition;
 
 use super::{
     access::{Operation, Resource, authorize},
     brokers::wire_id,
     errors::Coded as _,
+    partitions,
 };
 use crate::{net::Context, node::Node};
 
@@ -132,22 +133,13 @@ pub fn list(
         return response;
     }
     let image = node.backend.image();
-    let ongoing = |topic: &Topic, asked: Option<&[i32]>| {
-        let partitions = (0..).zip(&topic.partitions);
-        let partitions = partitions.filter(|(index, _)| asked.is_none_or(|asked| asked.contains(index)));
-        let moving: Vec<_> = partitions.filter_map(|(index, at)| ongoing(index, at)).collect();
+    let asked = request.topics.as_ref();
+    let asked = asked.map(|asked| asked.iter().map(|topic| (topic.name.as_str(), &topic.partition_indexes)));
+    for (name, partitions) in partitions::tell(&image, asked, ongoing) {
         let mut told = OngoingTopicReassignment::default();
-        told.name = StrBytes::from(topic.name.to_string());
-        told.partitions = moving;
-        (!told.partitions.is_empty()).then_some(told)
-    };
-    response.topics = match &request.topics {
-        None => image.topics.values().filter_map(|topic| ongoing(topic, None)).collect(),
-        Some(topics) => {
-            let known = topics.iter().filter_map(|asked| Some((image.topic_by_name(&asked.name)?, asked)));
-            known.filter_map(|(topic, asked)| ongoing(topic, Some(&asked.partition_indexes))).collect()
-        }
-    };
+        (told.name, told.partitions) = (name.into(), partitions);
+        response.topics.push(told);
+    }
     response
 }
 

@@ -17,6 +17,7 @@ use crate::net::Principal;
 mod alter;
 mod cluster;
 mod cold;
+mod followers;
 
 struct Fixture {
     handlers: Handlers,

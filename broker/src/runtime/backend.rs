@@ -1,6 +1,6 @@
 //! What handlers ask of the node, answered by the shard's thread, the published views and the log view.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch};
@@ -377,6 +377,10 @@ impl Backend for NodeBackend {
 
     fn progress(&self, groups: Vec<GroupId>) -> BoxFuture<'static, Vec<Progress>> {
         Box::pin(super::progress::of(self.clone(), groups))
+    }
+
+    fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'static, BTreeSet<GroupId>> {
+        Box::pin(super::read_index::of(self.clone(), groups))
     }
 
     fn directory(&self) -> Directory {

@@ -18,6 +18,7 @@ use varve_replica::{Input, PeerInput, Refusal, Reply, metadata::MetadataRejected
 use super::{
     backend::NodeBackend,
     mailbox::{Mail, Mailbox, Stopped},
+    read_index,
     views::Views,
 };
 use crate::{
@@ -139,6 +140,10 @@ impl Changes<'_> {
             Ok(Request::Transfer { group, to }) => self.hand_over(group, to),
             Ok(Request::Progress(groups)) => {
                 return controller::progress::encode(&self.mailbox.progress(groups).await);
+            }
+            Ok(Request::ReadIndex(groups)) => {
+                let confirmed = read_index::confirmed(self.mailbox, self.views, groups).await;
+                return controller::read_index::encode(&confirmed);
             }
             Err(error) => {
                 tracing::warn!(%error, "another node's request cannot be read");

@@ -31,6 +31,7 @@ mod registration;
 pub mod rot;
 
 pub mod process;
+mod read_index;
 pub mod scrub;
 pub mod shard;
 pub mod small_file;

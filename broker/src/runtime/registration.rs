@@ -29,7 +29,7 @@ pub(super) fn registration(base: &Base, bound: &[Bound]) -> BrokerRegistration {
     BrokerRegistration {
         node: base.identity.node.get(),
         advertised: base.config.listeners.iter().zip(bound).filter_map(address).collect(),
-        rack: None,
+        rack: base.config.rack.clone(),
         peer: base.config.peer_address().filter(|_| is_clustered),
     }
 }

@@ -15,9 +15,6 @@ use varve_protocol::{
 use super::{Client, ClientError, address, error};
 use crate::limits;
 
-/// What the log of the metadata is called.
-pub const METADATA: &str = "__cluster_metadata";
-
 /// A topic's partition.
 pub type Place = (String, i32);
 

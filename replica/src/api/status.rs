@@ -84,6 +84,8 @@ pub struct PartitionView {
     pub leader_epoch: LeaderEpoch,
     /// Whether this replica serves: it leads with its own no-op applied, and has applied A of its seed.
     pub ready: bool,
+    /// Whether its state is whole: all that it shows is committed. One that began with a checkpoint has applied A of it.
+    pub whole: bool,
     /// The first offset that exists.
     pub log_start: Offset,
     /// The first offset from which on all is on this node, in sealed files and the WAL.

@@ -42,6 +42,7 @@ impl Hosted {
             leader: self.raft.leader(),
             leader_epoch: self.raft.term().leader_epoch(),
             ready: self.is_ready(),
+            whole: state.is_whole(),
             log_start: bucket.log_start,
             local_start: self.local_start(state),
             tiered_end: bucket.tiered_end,

@@ -9,6 +9,7 @@ mod anomalies;
 mod bad_input;
 mod cluster;
 mod cluster_admin;
+mod cluster_follow;
 mod cluster_join;
 mod cold_reads;
 mod collect;

@@ -11,6 +11,7 @@
 
 mod cold;
 mod pass;
+mod replicas;
 mod room;
 mod session;
 
@@ -31,6 +32,7 @@ pub use session::Sessions;
 use self::{
     cold::OnTheirWay,
     pass::{Codecs, Fetched, Pass},
+    replicas::Replicas,
     room::Room,
     session::{Opened, Plan, Wanted},
 };
@@ -60,12 +62,13 @@ pub struct Answered {
 pub async fn answer(shared: &Shared, context: &Context, version: i16, request: FetchRequest) -> Answered {
     let began = Instant::now();
     let wait = Duration::from_millis(u64::try_from(request.max_wait_ms).unwrap_or(0)).min(WAIT_MAX);
-    let limits = Limits::new(shared, version, &request);
+    let mut limits = Limits::new(shared, version, &request);
     let plan = match shared.sessions.open(&request, version >= IDS_FROM, &*shared.node.entropy) {
         Ok(plan) => plan,
         Err(code) => return failed(code),
     };
     shared.node.metrics.handles.fetch_sessions.set(shared.sessions.count());
+    limits.replicas.freshen(&shared.node, &plan.wanted).await;
     let (fetched, share) = gather(shared, context, &limits, &plan.wanted, began + wait).await;
     let fetched = shared.sessions.close(&plan, fetched);
     count(shared, &fetched);
@@ -85,6 +88,7 @@ struct Limits {
     bytes_max: usize,
     read_committed: bool,
     codecs: Codecs,
+    replicas: Replicas,
 }
 
 impl Limits {
@@ -96,6 +100,7 @@ impl Limits {
             bytes_max,
             read_committed: request.isolation_level == 1,
             codecs: if version < ZSTD_FROM { Codecs::BeforeZstd } else { Codecs::All },
+            replicas: Replicas::of(&shared.node, version, request),
         }
     }
 }
@@ -115,9 +120,13 @@ async fn gather(
         let mut pass = Pass::new(&shared.node, context, limits, room);
         pass.visit(wanted, &mut cold).await;
         let enough = pass.bytes() >= limits.bytes_min || pass.is_urgent() || wanted.is_empty();
-        if enough || Instant::now() >= deadline {
+        let is_over = limits.bytes_min == 0 || Instant::now() >= deadline;
+        if enough || is_over {
             cold.linger().await;
             pass.take_arrived(&mut cold).await;
+            if is_over {
+                pass.tell_behind();
+            }
             return pass.finish();
         }
         pass.wait(&mut cold, deadline).await;
@@ -126,6 +135,11 @@ async fn gather(
 
 fn count(shared: &Shared, fetched: &[Fetched]) {
     let handles = &shared.node.metrics.handles;
+    for fetched in fetched {
+        let followed = if fetched.is_followed { fetched.bytes() } else { 0 };
+        handles.fetch_followed.inc_by(followed as u64);
+        handles.fetch_redirects.inc_by(u64::from(fetched.data.preferred_read_replica >= 0));
+    }
     for records in fetched.iter().flat_map(|fetched| &fetched.records) {
         handles.fetch_bytes.inc_by(records.len() as u64);
         for batch in varve_protocol::batch::Batches::new(records).flatten() {
@@ -142,7 +156,7 @@ fn respond(plan: &Plan, fetched: Vec<Fetched>) -> (FetchResponse, Vec<Records>) 
         Opened::New { id } | Opened::Continued { id } => id,
     };
     let mut all = Vec::with_capacity(fetched.len());
-    for Fetched { topic, data, records } in fetched {
+    for Fetched { topic, data, records, .. } in fetched {
         all.push(records);
         match response.responses.last_mut().filter(|last| names(last, &topic)) {
             Some(last) => last.partitions.push(data),

@@ -27,6 +27,7 @@ use super::{
     },
     Limits,
     cold::{Arrived, OnTheirWay},
+    replicas::Replicas,
     room::Room,
     session::Wanted,
 };
@@ -44,12 +45,22 @@ pub struct Fetched {
     pub data: PartitionData,
     /// Its records, where they lie: each chunk one batch or more.
     pub records: Vec<Bytes>,
+    /// Another node leads it.
+    pub is_followed: bool,
+    /// The client is ahead of what is known here to be committed.
+    pub is_behind: bool,
 }
 
 impl Fetched {
+    fn new(topic: TopicRef, data: PartitionData) -> Self {
+        Self { topic, data, records: Vec::new(), is_followed: false, is_behind: false }
+    }
+
     /// Whether it must be told whatever else happens.
     pub fn is_urgent(&self) -> bool {
-        self.data.error_code != ErrorCode::None.number() || self.data.diverging_epoch.epoch >= 0
+        self.data.error_code != ErrorCode::None.number()
+            || self.data.diverging_epoch.epoch >= 0
+            || self.data.preferred_read_replica >= 0
     }
 
     /// How many bytes of batches it has.
@@ -104,6 +115,7 @@ pub struct Pass<'a> {
     bytes: usize,
     read_committed: bool,
     codecs: Codecs,
+    replicas: &'a Replicas,
     fetched: Vec<Fetched>,
     changes: Vec<watch::Receiver<Arc<PartitionView>>>,
     readings: Vec<Begun>,
@@ -113,7 +125,7 @@ pub struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub const fn new(node: &'a Node, context: &'a Context, limits: &Limits, room: Room<'a>) -> Self {
+    pub const fn new(node: &'a Node, context: &'a Context, limits: &'a Limits, room: Room<'a>) -> Self {
         Self {
             node,
             context,
@@ -121,6 +133,7 @@ impl<'a> Pass<'a> {
             bytes: 0,
             read_committed: limits.read_committed,
             codecs: limits.codecs,
+            replicas: &limits.replicas,
             fetched: Vec::new(),
             changes: Vec::new(),
             readings: Vec::new(),
@@ -137,6 +150,12 @@ impl<'a> Pass<'a> {
     /// Whether something must be told at once.
     pub fn is_urgent(&self) -> bool {
         self.fetched.iter().any(Fetched::is_urgent)
+    }
+
+    /// Time is up: whoever is ahead of this replica asks another.
+    pub fn tell_behind(&mut self) {
+        let behind = self.fetched.iter_mut().filter(|fetched| fetched.is_behind && !fetched.is_urgent());
+        behind.for_each(|fetched| fetched.fail(ErrorCode::OffsetNotAvailable));
     }
 
     /// What there is, and the memory that it may take.
@@ -209,8 +228,8 @@ impl<'a> Pass<'a> {
             data.partition_index = want.partition;
             // Without transactions there are no aborted ones; who reads uncommitted gets no list at all.
             data.aborted_transactions = self.read_committed.then(Vec::new);
-            let mut fetched = Fetched { topic: want.topic.clone(), data, records: Vec::new() };
-            let checked = self.check(want, &mut fetched.data);
+            let mut fetched = Fetched::new(want.topic.clone(), data);
+            let checked = self.check(want, &mut fetched);
             self.fetched.push(fetched);
             match checked {
                 Ok(Some(_)) if cold.knows(place) => self.arrive(place, cold.arrived(place)).await,
@@ -228,16 +247,22 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether a partition has records for the client.
-    fn check(&mut self, want: &Wanted, data: &mut PartitionData) -> Result<Option<Question>, ErrorCode> {
+    fn check(&mut self, want: &Wanted, fetched: &mut Fetched) -> Result<Option<Question>, ErrorCode> {
         let served = self.find(want)?;
         let whole = served.whole();
-        self.changes.push(served.changes);
-        let view = &served.view;
+        self.changes.push(served.changes.clone());
+        let (view, data) = (&served.view, &mut fetched.data);
+        fetched.is_followed = served.is_followed;
         partitions::check_epoch(view, want.current_leader_epoch)?;
         data.high_watermark = view.high_watermark.to_wire();
         data.last_stable_offset = view.last_stable_offset.to_wire();
         data.log_start_offset = view.log_start.to_wire();
         let from = Offset::from_wire(want.offset).ok_or(ErrorCode::OffsetOutOfRange)?;
+        // What its leader has committed may not have come here yet. It is waited for, and nobody is sent back.
+        fetched.is_behind = served.is_followed && from > view.high_watermark;
+        if fetched.is_behind {
+            return Ok(None);
+        }
         // Behind what is left of a damaged one there may have been anything: nobody is sent elsewhere.
         if whole.is_ok() && diverges(view, want, data) {
             return Ok(None);
@@ -247,6 +272,10 @@ impl<'a> Pass<'a> {
         }
         if from < view.log_start || from > view.log_end {
             return Err(ErrorCode::OffsetOutOfRange);
+        }
+        if let Some(nearer) = self.replicas.nearer(self.node, self.context, &served) {
+            data.preferred_read_replica = nearer;
+            return Ok(None);
         }
         let below = if self.read_committed { view.last_stable_offset } else { view.high_watermark };
         let place = self.fetched.len();
@@ -346,7 +375,7 @@ impl<'a> Pass<'a> {
         }
         let topic = want.topic.find(&image)?;
         authorize(self.context, Operation::Read, Resource::Topic(&topic.name))?;
-        partitions::find(self.node, topic, want.partition)
+        self.replicas.find(self.node, topic, want.partition)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What names, makes and describes topics and the cluster.
 
-use varve_protocol::TABLE;
+use varve_protocol::{METADATA_TOPIC, TABLE};
 
 use super::*;
 
@@ -399,7 +399,7 @@ pub async fn describe_quorum(peer: &mut impl Peer, version: i16) {
             partitions: indexes.iter().map(at).collect(),
         })
     };
-    let topics = vec![topic("__cluster_metadata", &[0, 1]), topic(&name, &[0, 1])];
+    let topics = vec![topic(METADATA_TOPIC, &[0, 1]), topic(&name, &[0, 1])];
     let response = ask!(peer, version, DescribeQuorum, message!(DescribeQuorumRequest { topics: topics }));
     assert_eq!((response.error_code, response.topics.len()), (OK, 2));
     for topic in &response.topics {

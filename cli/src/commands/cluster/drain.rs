@@ -4,15 +4,12 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use varve_broker::config::Sources;
-use varve_protocol::ErrorCode;
+use varve_protocol::{ErrorCode, METADATA_TOPIC};
 
 use super::survey::Survey;
 use crate::{
     args::OneNode,
-    client::{
-        ClientError,
-        cluster::{METADATA, Place},
-    },
+    client::{ClientError, cluster::Place},
     failure::Failure,
     output,
 };
@@ -57,7 +54,7 @@ fn heirs(survey: &Survey, node: i32) -> (BTreeMap<i32, Vec<Place>>, Vec<Place>) 
         .collect();
     if let Some(quorum) = survey.metadata.as_ref().filter(|quorum| quorum.leader == node) {
         let keeps_up = quorum.voters.iter().filter(|(_, end)| **end >= quorum.commit).map(|(id, _)| *id);
-        led.push(((METADATA.to_owned(), 0), keeps_up.collect()));
+        led.push(((METADATA_TOPIC.to_owned(), 0), keeps_up.collect()));
     }
     let (mut heirs, mut left) = (BTreeMap::<i32, Vec<Place>>::new(), Vec::new());
     for (place, in_sync) in led {

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use varve_protocol::METADATA_TOPIC;
+
 use crate::client::{
     Client, ClientError, Missing, Partition,
-    cluster::{METADATA, Node, Place, Quorum},
+    cluster::{Node, Place, Quorum},
 };
 
 /// Voters of the metadata, where there are nodes enough.
@@ -82,7 +84,7 @@ impl Survey {
                 topic.partitions.into_iter().map(move |(index, at)| ((name.clone(), index), at))
             })
             .collect();
-        let metadata = (METADATA.to_owned(), 0);
+        let metadata = (METADATA_TOPIC.to_owned(), 0);
         let mut places = vec![metadata.clone()];
         places.extend(partitions.keys().cloned());
         let mut quorums = client.quorums(&places)?;

@@ -2,14 +2,11 @@
 
 use serde_json::{Value, json};
 use varve_broker::config::Sources;
-use varve_protocol::ErrorCode;
+use varve_protocol::{ErrorCode, METADATA_TOPIC};
 
 use crate::{
     args::TransferLeader,
-    client::{
-        ClientError,
-        cluster::{METADATA, Place},
-    },
+    client::{ClientError, cluster::Place},
     failure::Failure,
     output::{self, Format},
 };
@@ -52,7 +49,7 @@ pub fn run(flags: &TransferLeader, sources: &Sources) -> Result<(), Failure> {
 
 fn place(name: &str) -> Result<Place, Failure> {
     if name == METADATA_NAME {
-        return Ok((METADATA.to_owned(), 0));
+        return Ok((METADATA_TOPIC.to_owned(), 0));
     }
     let wrong = || Failure::usage(format!("{name} is no partition, as topic-0, nor {METADATA_NAME}"));
     let (topic, index) = name.rsplit_once('-').ok_or_else(wrong)?;
@@ -60,7 +57,7 @@ fn place(name: &str) -> Result<Place, Failure> {
 }
 
 fn name((topic, index): &Place) -> String {
-    if topic == METADATA { METADATA_NAME.to_owned() } else { format!("{topic}-{index}") }
+    if topic == METADATA_TOPIC { METADATA_NAME.to_owned() } else { format!("{topic}-{index}") }
 }
 
 #[cfg(test)]

@@ -1,0 +1,261 @@
+//! Consumers that read from the replica in their rack: stock clients, followers that lag, leaders that die, and records that only the
+//! bucket has.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use varve_tests::{
+    clients::{java, kcat, varve_json},
+    cluster::Cluster,
+    marked::line,
+    node::{Node, Options},
+    raw::{fetch_near, list_offset},
+    tool::Tool,
+    wait_for,
+};
+
+const TOPIC: &str = "near";
+const VALUE_BYTES: usize = 200;
+const NOT_LEADER_OR_FOLLOWER: i16 = 6;
+const FOLLOWED: &str = "varve_kafka_fetch_follower_bytes_total";
+
+fn value(number: u64) -> String {
+    line(number, VALUE_BYTES)
+}
+
+/// Three nodes in the racks r1, r2 and r3, and a topic on all of them.
+fn start(options: &Options, configs: &[&str]) -> Cluster {
+    let cluster = Cluster::start_each(3, |id| options.clone().args(&["--broker-rack", &format!("r{id}")]));
+    cluster.create_topic(TOPIC, 1, 3, configs);
+    wait_for("all in sync", 30, || cluster.in_sync(0, TOPIC, 0) == [0, 1, 2]);
+    cluster
+}
+
+fn write(cluster: &Cluster, numbers: std::ops::Range<u64>) {
+    let lines: String = numbers.map(|number| value(number) + "\n").collect();
+    let asked = ["-P", "-t", TOPIC, "-p", "0", "-X", "acks=all", "-X", "enable.idempotence=true"];
+    let _ = kcat(&cluster.nodes[0], &asked, lines.as_bytes());
+}
+
+fn rack(number: usize) -> String {
+    format!("client.rack=r{}", number + 1)
+}
+
+/// A consumer that stands in a node's rack, and goes on until it is killed.
+struct Consumer {
+    kcat: Child,
+    read: PathBuf,
+}
+
+impl Consumer {
+    fn start(cluster: &Cluster, near: usize, folder: &Path) -> Self {
+        let read = folder.join("read");
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-b", &cluster.bootstrap(), "-C", "-q", "-u", "-t", TOPIC, "-p", "0", "-o", "0"]);
+        kcat.args(["-X", "check.crcs=true", "-X", &rack(near), "-X", "socket.timeout.ms=3000"]);
+        kcat.args(["-X", "topic.metadata.refresh.interval.ms=1000"]);
+        let out = File::create(&read).unwrap();
+        let kcat = kcat.stdin(Stdio::null()).stdout(out).stderr(Stdio::null()).spawn().unwrap();
+        Self { kcat, read }
+    }
+
+    fn lines(&self) -> u64 {
+        let read = std::fs::read(&self.read).unwrap();
+        read.iter().filter(|byte| **byte == b'\n').count() as u64
+    }
+
+    fn wait(&self, lines: u64) {
+        wait_for(&format!("{lines} records to be read"), 120, || self.lines() >= lines);
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        let _ = self.kcat.kill();
+        let _ = self.kcat.wait();
+    }
+}
+
+/// Every record once and in order.
+fn check(read: &str, written: u64) {
+    let mut lines = read.lines();
+    for number in 0..written {
+        assert_eq!(lines.next(), Some(value(number).as_str()), "record {number} is lost or other");
+    }
+    assert_eq!(lines.next(), None, "there is more than was written");
+}
+
+fn check_file(consumer: &Consumer, written: u64) {
+    consumer.wait(written);
+    check(&std::fs::read_to_string(&consumer.read).unwrap(), written);
+}
+
+#[test]
+fn stock_consumers_read_from_the_replica_in_their_rack() {
+    if !Tool::need(&[Tool::Kcat, Tool::Java]) {
+        return;
+    }
+    let cluster = start(&Options::small(), &[]);
+    const RECORDS: u64 = 3_000;
+    write(&cluster, 0..RECORDS);
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    let (near, far) = ((leader + 1) % 3, (leader + 2) % 3);
+    let served = |node: usize| cluster.nodes[node].metric("varve_kafka_fetch_bytes_total");
+    let (by_leader, by_far) = (served(leader), served(far));
+    let arguments =
+        ["-C", "-q", "-e", "-t", TOPIC, "-p", "0", "-o", "0", "-X", "check.crcs=true", "-X", &rack(near)];
+    check(&String::from_utf8(kcat(&cluster.nodes[0], &arguments, b"")).unwrap(), RECORDS);
+    let whole = (RECORDS * VALUE_BYTES as u64) as f64;
+    let followed = cluster.nodes[near].metric(FOLLOWED);
+    assert!(followed >= whole, "the follower served {followed} of {whole} bytes");
+    assert_eq!((served(leader), served(far)), (by_leader, by_far), "nobody else served any");
+    assert!(cluster.nodes[leader].metric("varve_kafka_fetch_redirects_total") >= 1.0);
+
+    let folder = tempfile::tempdir().unwrap();
+    let properties = folder.path().join("consumer.properties");
+    std::fs::write(&properties, rack(far)).unwrap();
+    let count = RECORDS.to_string();
+    let reading = ["--topic", TOPIC, "--partition", "0", "--offset", "earliest", "--max-messages", &count];
+    let file = properties.display().to_string();
+    let reading = [&reading[..], &["--command-config", &file]].concat();
+    check(&java(&cluster.nodes[0], "consumer.ConsoleConsumer", &reading, b""), RECORDS);
+    let followed = cluster.nodes[far].metric(FOLLOWED);
+    assert!(followed >= whole, "the follower served {followed} of {whole} bytes to Java");
+    assert_eq!(served(leader), by_leader);
+
+    // Where nobody stands the leader serves, and the clients learn who stands where.
+    let arguments = ["-C", "-q", "-e", "-t", TOPIC, "-p", "0", "-o", "0", "-X", "client.rack=elsewhere"];
+    check(&String::from_utf8(kcat(&cluster.nodes[0], &arguments, b"")).unwrap(), RECORDS);
+    assert!(served(leader) >= by_leader + whole);
+    let (_, info) = varve_json(&cluster.nodes[0], &["cluster", "info"]);
+    let racks: Vec<_> = info["nodes"].as_array().unwrap().iter().map(|node| node["rack"].as_str()).collect();
+    assert_eq!(racks, [Some("r1"), Some("r2"), Some("r3")]);
+}
+
+#[test]
+fn a_consumer_near_a_follower_loses_nothing_when_the_leader_dies() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = start(&Options::small(), &[]);
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    let near = (leader + 1) % 3;
+    let folder = tempfile::tempdir().unwrap();
+    let consumer = Consumer::start(&cluster, near, folder.path());
+    let load = cluster.start_load(TOPIC, value);
+    consumer.wait(2_000);
+    assert!(cluster.nodes[near].metric(FOLLOWED) > 0.0);
+    cluster.nodes[leader].kill();
+    let _ = cluster.wait_leader(near, TOPIC, 0, Some(leader));
+    consumer.wait(consumer.lines() + 2_000);
+    cluster.nodes[leader].restart();
+    wait_for("the dead one to be in sync again", 60, || cluster.in_sync(near, TOPIC, 0) == [0, 1, 2]);
+    consumer.wait(consumer.lines() + 1_000);
+    check_file(&consumer, load.finish());
+}
+
+#[test]
+fn a_consumer_near_a_follower_that_stood_still_reads_on_where_it_lags() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let cluster = start(&Options::small(), &[]);
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    let near = (leader + 1) % 3;
+    let signal = |name: &str| {
+        let pid = cluster.nodes[near].pid().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let consumer = Consumer::start(&cluster, near, folder.path());
+    let load = cluster.start_load(TOPIC, value);
+    consumer.wait(2_000);
+    signal("-STOP");
+    // librdkafka stays with its replica for minutes, whatever becomes of it: it gets nothing meanwhile.
+    let end = || list_offset(cluster.nodes[leader].kafka(), TOPIC, 0, -1).unwrap_or(-1);
+    let before = end();
+    wait_for("others to go on", 60, || end() > before + 10_000);
+    wait_for("it to be out of sync", 60, || !cluster.in_sync(leader, TOPIC, 0).contains(&near));
+    signal("-CONT");
+    let followed = cluster.nodes[near].metric(FOLLOWED);
+    wait_for("the follower to serve again", 60, || cluster.nodes[near].metric(FOLLOWED) > followed);
+    check_file(&consumer, load.finish());
+}
+
+#[test]
+fn a_follower_without_a_leader_serves_nobody() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = start(&Options::small(), &[]);
+    write(&cluster, 0..10);
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    let (near, other) = ((leader + 1) % 3, (leader + 2) % 3);
+    let address = cluster.nodes[near].kafka();
+    wait_for("the follower to serve", 30, || fetch_near(address, TOPIC, 0, "", 0).0 == 0);
+    // The leader names the one in the rack, and no records.
+    let sent = fetch_near(cluster.nodes[leader].kafka(), TOPIC, 0, &format!("r{}", near + 1), 0);
+    assert_eq!((sent.0, sent.1, sent.2.len()), (0, near as i32 + 1, 0));
+    cluster.nodes[other].kill();
+    cluster.nodes[leader].kill();
+    wait_for("the follower to notice", 30, || {
+        fetch_near(address, TOPIC, 0, "", 0).0 == NOT_LEADER_OR_FOLLOWER
+    });
+}
+
+#[test]
+fn a_linearizable_follower_has_what_was_acknowledged_before() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let options = Options::small().env("VARVE_FOLLOWER_READ", "linearizable");
+    let cluster = start(&options, &[]);
+    write(&cluster, 0..1);
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    for number in 1..40 {
+        write(&cluster, number..number + 1);
+        for near in [(leader + 1) % 3, (leader + 2) % 3] {
+            let (code, _, records) =
+                fetch_near(cluster.nodes[near].kafka(), TOPIC, i64::try_from(number).unwrap(), "", 0);
+            let wanted = value(number);
+            let is_there = records.windows(wanted.len()).any(|window| window == wanted.as_bytes());
+            assert!(code == 0 && is_there, "record {number} of node {}: {code}", near + 1);
+        }
+    }
+}
+
+#[test]
+fn followers_serve_what_only_the_bucket_has() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let options = Options::small().env("VARVE_TIER_MAX_AGE_MS", "1000");
+    let mut cluster = start(&options, &["segment.bytes=65536", "local.retention.bytes=1"]);
+    const BATCH: u64 = 2_000;
+    let mut written = 0;
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    let near = (leader + 1) % 3;
+    wait_for("records to leave the nodes", 120, || {
+        write(&cluster, written..written + BATCH);
+        written += BATCH;
+        let leader: &Node = &cluster.nodes[leader];
+        list_offset(leader.kafka(), TOPIC, 0, -4).unwrap_or(-1) >= 1_000
+    });
+    // Nothing comes from the memory of this life.
+    cluster.nodes[near].kill();
+    cluster.nodes[near].restart();
+    wait_for("all in sync", 60, || cluster.in_sync(leader, TOPIC, 0) == [0, 1, 2]);
+    wait_for("the follower to serve", 60, || {
+        fetch_near(cluster.nodes[near].kafka(), TOPIC, i64::try_from(written).unwrap(), "", 0).0 == 0
+    });
+    let arguments =
+        ["-C", "-q", "-e", "-t", TOPIC, "-p", "0", "-o", "0", "-X", "check.crcs=true", "-X", &rack(near)];
+    check(&String::from_utf8(kcat(&cluster.nodes[leader], &arguments, b"")).unwrap(), written);
+    assert!(cluster.nodes[near].metric(FOLLOWED) >= (written * VALUE_BYTES as u64) as f64);
+    wait_for("the bucket's bytes to be counted", 30, || {
+        cluster.nodes[near].metric("varve_tier_read_bytes_total") > 0.0
+    });
+}
