@@ -142,6 +142,7 @@ metrics! {
     raft_resting: gauge() "raft_groups_resting" "" "Groups at rest: nothing is said about them";
     raft_stopped: gauge() "raft_groups_stopped" "" "Groups whose replica here has stopped";
     raft_learners: gauge() "raft_learners" "" "Replicas on this node that do not vote: what a node that joins still has to catch up with";
+    raft_learner_lag: gauge() "raft_learner_lag_entries" "" "Entries that they lack, as their leaders say";
     raft_term: gauge() "raft_term" "" "The highest term of a group of this node";
     raft_last: gauge() "raft_log_end_entries" "" "Sum of the indexes at which the logs of this node's groups end";
     raft_committed: gauge() "raft_committed_entries" "" "Sum of their commit indexes";
@@ -230,6 +231,7 @@ metrics! {
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
     disk_short: gauge() "storage_disk_short" "" "1 while the file system, not the log's limit, makes data leave this node, and producers wait";
     disk_total: gauge() "storage_disk_total" "bytes" "Size of the data directory's file system";
+    start_stage: gauge("stage") "start_stage" "" "1 for the stage that the start of this node is in: opening, forming, joining, recovering, registering, serving";
     start_time: fraction() "process_start_time" "seconds" "When the process began";
 }
 

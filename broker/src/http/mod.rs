@@ -1,10 +1,17 @@
 //! The admin address: metrics and health, over plain HTTP, without data and without secrets.
 //!
+//! It listens before anything else does, and says how far the start has come.
+//!
 //! `/livez` says that the process turns: it asks nobody, least of all the object store. `/readyz` (and `/healthz`) asks
 //! the checks that the node gave, each by name; `?verbose` lists them. `/metrics` is OpenMetrics text. `/storage` says what is
 //! damaged and what scrub has read, as JSON; a POST to `/storage/scrub` lets it read everything now.
 
-use std::{fmt::Write as _, io, net::SocketAddr, sync::Arc};
+use std::{
+    fmt::Write as _,
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
 use axum::{
     Router,
@@ -46,14 +53,23 @@ impl Check {
 pub struct Admin {
     /// Where it really listens.
     pub address: SocketAddr,
+    shared: Arc<Shared>,
     task: JoinHandle<io::Result<()>>,
     stopping: CancellationToken,
 }
 
 struct Shared {
     metrics: Arc<Metrics>,
+    /// Asked from the first moment on.
     checks: Vec<Check>,
-    storage: Option<Storage>,
+    /// What there is to ask of a node that is up.
+    surface: OnceLock<(Vec<Check>, Storage)>,
+}
+
+impl Shared {
+    fn storage(&self) -> Result<&Storage, StatusCode> {
+        self.surface.get().map(|(_, storage)| storage).ok_or(StatusCode::NOT_FOUND)
+    }
 }
 
 /// What the storage is asked.
@@ -67,19 +83,20 @@ pub struct Storage {
 
 impl Admin {
     /// Listens, on the runtime that this is called in.
-    pub async fn start(
-        address: SocketAddr,
-        metrics: Arc<Metrics>,
-        checks: Vec<Check>,
-        storage: Option<Storage>,
-    ) -> io::Result<Self> {
+    pub async fn start(address: SocketAddr, metrics: Arc<Metrics>, checks: Vec<Check>) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        let router = router(Arc::new(Shared { metrics, checks, storage }));
-        let server = axum::serve(listener, router).with_graceful_shutdown(stopping.clone().cancelled_owned());
+        let shared = Arc::new(Shared { metrics, checks, surface: OnceLock::new() });
+        let server = axum::serve(listener, router(Arc::clone(&shared)))
+            .with_graceful_shutdown(stopping.clone().cancelled_owned());
         let task = tokio::spawn(async move { server.await });
-        Ok(Self { address, task, stopping })
+        Ok(Self { address, shared, task, stopping })
+    }
+
+    /// The node is up: there is more to ask.
+    pub fn open(&self, checks: Vec<Check>, storage: Storage) {
+        assert!(self.shared.surface.set((checks, storage)).is_ok(), "a node comes up once");
     }
 
     /// Answers what was asked and ends.
@@ -110,21 +127,21 @@ async fn scrape(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
 }
 
 async fn describe_storage(State(shared): State<Arc<Shared>>) -> impl IntoResponse {
-    let storage = shared.storage.as_ref().ok_or(StatusCode::NOT_FOUND)?;
+    let storage = shared.storage()?;
     Ok::<_, StatusCode>(([(header::CONTENT_TYPE, "application/json")], (storage.describe)().to_string()))
 }
 
-async fn start_scrub(State(shared): State<Arc<Shared>>) -> StatusCode {
-    let Some(storage) = &shared.storage else { return StatusCode::NOT_FOUND };
-    (storage.scrub)();
-    StatusCode::ACCEPTED
+async fn start_scrub(State(shared): State<Arc<Shared>>) -> Result<StatusCode, StatusCode> {
+    (shared.storage()?.scrub)();
+    Ok(StatusCode::ACCEPTED)
 }
 
 async fn ready(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> impl IntoResponse {
     let verbose = query
         .is_some_and(|query| query.split('&').any(|part| part == "verbose" || part.starts_with("verbose=")));
-    let findings: Vec<(&str, Finding)> =
-        shared.checks.iter().map(|check| (check.name, (check.ask)())).collect();
+    let up = shared.surface.get().map(|(checks, _)| checks);
+    let checks = shared.checks.iter().chain(up.into_iter().flatten());
+    let findings: Vec<(&str, Finding)> = checks.map(|check| (check.name, (check.ask)())).collect();
     let ready = findings.iter().all(|(_, finding)| finding.is_ok());
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, report(&findings, ready, verbose))
@@ -167,7 +184,7 @@ mod tests {
 
     async fn start(checks: Vec<Check>) -> Admin {
         let metrics = Arc::new(Metrics::new());
-        Admin::start("127.0.0.1:0".parse().unwrap(), metrics, checks, None).await.unwrap()
+        Admin::start("127.0.0.1:0".parse().unwrap(), metrics, checks).await.unwrap()
     }
 
     #[tokio::test]

@@ -28,7 +28,10 @@ use varve_formats::{
 use varve_objects::Store;
 use varve_snapshot::claim::{self, ClaimError, DataDirectory};
 
-use super::small_file::{self, SmallFileError};
+use super::{
+    small_file::{self, SmallFileError},
+    start::Start,
+};
 
 const FILE: &str = "formation";
 /// How often time is told to the formation.
@@ -73,6 +76,8 @@ pub struct Ground {
     pub node: NodeId,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Who is told what is waited for.
+    pub start: Start,
 }
 
 /// How it ended.
@@ -162,6 +167,7 @@ impl Seat {
             let waiting = self.waiting();
             if waiting != told {
                 tracing::info!(waiting = waiting.as_deref().unwrap_or("nothing"), "forming a cluster");
+                ground.start.wait_for(waiting.clone());
                 told = waiting;
             }
             let pause = ground.clock.sleep(tick.since(ground.clock.monotonic()));

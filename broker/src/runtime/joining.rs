@@ -17,6 +17,7 @@ use varve_replica::metadata::MetadataRejected;
 use super::{
     formation::Ground,
     small_file::{self, SmallFileError},
+    start::Stage,
 };
 use crate::{
     controller::{self, Done, Outcome},
@@ -65,6 +66,7 @@ pub(super) async fn join(peers: &Peers, ground: &Ground, cluster: ClusterId) -> 
         return Ok(replica);
     }
     tracing::info!(%cluster, "this disk is new to the cluster: joining it");
+    ground.start.enter(Stage::Joining);
     let command = MetadataCommand::HostMetadata { node: ground.node.get() };
     let Done::ReplicaIds { first, .. } = tell(peers, &*ground.clock, command).await? else {
         return Err(JoinError::Answer);

@@ -11,32 +11,32 @@ use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
+    task::JoinHandle,
 };
-use varve_common::{Clock, ClusterId, Disk, Entropy, ReplicaId};
+use varve_common::{Clock, Disk, Entropy, ReplicaId};
 use varve_consensus::GroupConfig;
 use varve_formats::{compression::Codec, keys::Keys};
 use varve_replica::{Shard, metadata};
-use varve_snapshot::claim::ClaimError;
 use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadMemory, Uploaders};
 use varve_wal::NativeDisk;
 
+pub use super::errors::RunError;
 use super::{
     backend::NodeBackend,
     background::{self, JobRunner},
     balancing, banner,
-    certificates::CertificatesError,
+    catching_up::{self, CatchingUp},
     clock::{SystemClock, SystemEntropy},
     cold,
     cold_pace::ColdPace,
     cold_reads::ColdReads,
-    data::{Layout, Lock, LockError},
+    data::{Layout, Lock},
     descriptors,
-    formation::{self, FormationError, Ground},
-    gauges,
-    guard::{self, FoundError},
-    hand_over,
+    errors::system,
+    formation::{self, Ground},
+    gauges, guard, hand_over,
     identity::Identity,
-    joining::{self, JoinError},
+    joining,
     mailbox::{Mail, Mailbox, mailbox},
     options, orphans,
     peering::{self, Place},
@@ -44,21 +44,21 @@ use super::{
     registration::{register, registration},
     rot, scrub,
     shard::ShardThread,
-    small_file::SmallFileError,
-    store::{self, Tier, TierError},
+    start::{Stage, Start},
+    store::{self, Tier},
     views::Views,
     watches,
 };
 use crate::{
     config::Config,
     controller::Link,
-    driver::{Driver, Groups, OpenError, Placement},
+    driver::{Driver, Groups, Placement},
     handlers::Handlers,
     http::Admin,
     jobs::{Retention, Surroundings},
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
-    node::{MetadataRefusal, Node},
+    node::Node,
     telemetry,
 };
 
@@ -67,81 +67,6 @@ const NET_THREADS: usize = 2;
 
 /// How long a stopping node waits for its uploads.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why the broker does not run, or not any more.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The operating system refuses something basic.
-    #[error("{what}: {source}")]
-    System {
-        /// What was wanted.
-        what: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
-    /// The data directory is in use.
-    #[error("data directory {path}: {source}")]
-    Lock {
-        /// Which.
-        path: String,
-        /// Why.
-        source: LockError,
-    },
-    /// Logging cannot be set up.
-    #[error(transparent)]
-    Telemetry(#[from] telemetry::TelemetryError),
-    /// The object store cannot be used.
-    #[error(transparent)]
-    Tier(#[from] TierError),
-    /// The directory or the prefix is another's.
-    #[error(transparent)]
-    Found(#[from] FoundError),
-    /// The log cannot be opened.
-    #[error("write-ahead log: {0}")]
-    Wal(#[from] varve_wal::OpenError),
-    /// The metadata cannot be opened: without it nothing can be served.
-    #[error(transparent)]
-    Metadata(#[from] OpenError),
-    /// The metadata group did not come up.
-    #[error("the metadata group does not lead: {0}")]
-    Register(MetadataRefusal),
-    /// A listener is taken.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// This node cannot prove itself among the others.
-    #[error(transparent)]
-    Certificates(#[from] CertificatesError),
-    /// The log, or the metadata's replica, has failed: nothing was acknowledged after that. A restart recovers.
-    #[error("the write-ahead log failed: {0}")]
-    LogFailed(String),
-    /// The prefix is not ours any more.
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    /// No cluster was formed.
-    #[error(transparent)]
-    Formation(#[from] FormationError),
-    /// A small file of the data directory.
-    #[error(transparent)]
-    SmallFile(#[from] SmallFileError),
-    /// The cluster does not take this node.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-    /// The seeds are another cluster.
-    #[error("the data directory is of cluster {mine}, the seeds are cluster {theirs}")]
-    OtherCluster {
-        /// Whose data this is.
-        mine: ClusterId,
-        /// Whose seeds these are.
-        theirs: ClusterId,
-    },
-    /// A node of several was started as if it were alone.
-    #[error("the data directory is of a node of a cluster: name its seeds")]
-    NeedsSeeds,
-}
-
-fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
-    move |source| RunError::System { what, source }
-}
 
 /// Runs a broker until it is told to stop (SIGTERM, SIGINT), or until it must.
 pub fn run(config: Config) -> Result<(), RunError> {
@@ -172,6 +97,7 @@ pub(super) struct Base {
     pub(super) cold: tokio::runtime::Handle,
     /// Its place among several nodes; `None` where it is alone.
     pub(super) place: Option<Place>,
+    pub(super) start: Start,
     _lock: Lock,
 }
 
@@ -188,8 +114,11 @@ pub(super) struct Core {
 }
 
 async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunError> {
-    let mut base = prepare(config, cold).await?;
+    let (held, start, admin) = begin(&config).await?;
+    let mut base = prepare(config, cold, held, start).await?;
+    base.start.enter(Stage::Recovering);
     let mut core = start_core(&base)?;
+    base.start.enter(Stage::Registering);
     let bound = bind(&base.config)?;
     let registration = registration(&base, &bound);
     let addresses = base.place.as_ref().map(|place| {
@@ -198,6 +127,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     });
     if let Some(place) = base.place.as_ref().filter(|place| !place.voters.contains(&place.replica)) {
         // The others must know where it is before they can send it anything.
+        base.start.wait_for(Some("waiting for whoever leads the cluster's metadata".to_owned()));
         joining::register(&place.peers, &*base.clock, registration.clone()).await?;
     }
     // Before the first entry: in a log that is full it waits for what this frees.
@@ -206,24 +136,13 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
 
     let server = listen(&base, &core, bound)?;
     let control = Arc::new(scrub::Control::default());
-    let storage = watches::storage_surface(&core, &control);
-    let admin = Admin::start(
-        base.config.admin_listen,
-        Arc::clone(&base.metrics),
-        watches::checks(&core),
-        Some(storage),
-    )
-    .await
-    .map_err(system("listen on the admin address"))?;
+    let catching_up = CatchingUp::default();
+    admin.open(watches::checks(&core, &catching_up), watches::storage_surface(&core, &control));
+    base.start.enter(Stage::Serving);
     banner::print(&base.config, &base.tier.name, &base.identity, admin.address, &core.recovery);
 
-    let balancing = tokio::spawn(balancing::watch(core.backend.clone()));
-    let gauges = tokio::spawn(gauges::watch(watches::gauge_sources(&base, &core)?));
-    let slab = tokio::spawn(cold::watch(&base, core.cold.chunks().slab().cloned()));
-    let pace = tokio::spawn(core.backend.pace.clone().watch());
-    let rot = tokio::spawn(rot::watch(watches::rot_sources(&base, &core)));
-    let scrub = base.cold.spawn(scrub::watch(watches::scrub_sources(&base, &core, control)));
-    let orphans = base.cold.spawn(orphans::watch(watches::orphan_sources(&base, &core)));
+    let mut accompanying = accompany(&base, &core, catching_up, control)?;
+    accompanying.push(pressure);
     let claim =
         guard::watch(base.tier.store(), base.tier.prefix.clone(), base.identity, Arc::clone(&base.clock));
     let ended = tokio::select! {
@@ -234,14 +153,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     if let Err(error) = &ended {
         tracing::error!(%error, "stopping");
     }
-    pressure.abort();
-    balancing.abort();
-    gauges.abort();
-    slab.abort();
-    pace.abort();
-    rot.abort();
-    orphans.abort();
-    scrub.abort();
+    accompanying.iter().for_each(JoinHandle::abort);
     let is_clustered = base.place.is_some();
     if ended.is_ok() && is_clustered {
         let backend = &core.backend;
@@ -262,6 +174,25 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     ended
 }
 
+/// What goes on beside the requests, until it is ended.
+fn accompany(
+    base: &Base,
+    core: &Core,
+    catching_up: CatchingUp,
+    control: Arc<scrub::Control>,
+) -> Result<Vec<JoinHandle<()>>, RunError> {
+    Ok(vec![
+        tokio::spawn(balancing::watch(core.backend.clone())),
+        tokio::spawn(catching_up::watch(core.backend.clone(), catching_up)),
+        tokio::spawn(gauges::watch(watches::gauge_sources(base, core)?)),
+        tokio::spawn(cold::watch(base, core.cold.chunks().slab().cloned())),
+        tokio::spawn(core.backend.pace.clone().watch()),
+        tokio::spawn(rot::watch(watches::rot_sources(base, core))),
+        base.cold.spawn(scrub::watch(watches::scrub_sources(base, core, control))),
+        base.cold.spawn(orphans::watch(watches::orphan_sources(base, core))),
+    ])
+}
+
 /// Lets what is open be rolled, uploaded and published. A store that is away costs [`DRAIN_LIMIT`], a second signal ends
 /// the wait; nothing is lost either way, it only leaves the bucket behind the node.
 async fn drain(core: &Core, clock: &dyn Clock) {
@@ -274,14 +205,32 @@ async fn drain(core: &Core, clock: &dyn Clock) {
     }
 }
 
-async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, RunError> {
+/// The data directory, and who holds it.
+type Held = (Arc<dyn Disk>, Layout, Lock);
+
+/// Takes the data directory, and listens on the admin address: from here on whoever asks is told how far the start has come. A cluster
+/// may be long in forming, and a log in being read.
+async fn begin(config: &Config) -> Result<(Held, Start, Admin), RunError> {
     let disk: Arc<dyn Disk> = Arc::new(NativeDisk);
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
     let layout = Layout::below(&config.data_directory);
     layout.create(&*disk).map_err(system("make the data directory"))?;
     let lock = Lock::take(&layout.root)
         .map_err(|source| RunError::Lock { path: layout.root.display().to_string(), source })?;
+    let metrics = Arc::new(Metrics::new());
+    let start = Start::new(Arc::clone(&metrics));
+    let admin = Admin::start(config.admin_listen, metrics, vec![start.check()]).await;
+    let admin = admin.map_err(system("listen on the admin address"))?;
+    Ok(((disk, layout, lock), start, admin))
+}
+
+async fn prepare(
+    config: Config,
+    cold: tokio::runtime::Handle,
+    (disk, layout, lock): Held,
+    start: Start,
+) -> Result<Base, RunError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let (identity, place) = if config.is_clustered() {
         let ground = Ground {
@@ -291,7 +240,9 @@ async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, R
             prefix: tier.prefix.clone(),
             node: config.node,
             clock: Arc::clone(&clock),
+            start: start.clone(),
         };
+        start.enter(Stage::Forming);
         let known = guard::known(&config, &layout, &*disk)?;
         let (identity, place) = peering::take_place(&config, ground, known, Arc::clone(&entropy)).await?;
         (identity, Some(place))
@@ -302,8 +253,21 @@ async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, R
         let found = guard::found(&config, &layout, &*disk, &*store, &tier.prefix, &*clock, &*entropy);
         (found.await?, None)
     };
-    let metrics = Arc::new(Metrics::new());
-    Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, place, _lock: lock })
+    let metrics = start.metrics();
+    Ok(Base {
+        config,
+        layout,
+        disk,
+        clock,
+        entropy,
+        tier,
+        identity,
+        metrics,
+        cold,
+        place,
+        start,
+        _lock: lock,
+    })
 }
 
 pub(super) fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {

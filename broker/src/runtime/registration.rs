@@ -11,6 +11,7 @@ use super::{
     backend::NodeBackend,
     changes::Changes,
     process::{Base, RunError},
+    start::Start,
 };
 use crate::{config::Listener, net::Bound, node::MetadataRefusal};
 
@@ -42,7 +43,7 @@ pub(super) async fn register(
     registration: BrokerRegistration,
 ) -> Result<(), RunError> {
     let among = if base.place.is_some() { Among::Others } else { Among::Nobody };
-    until_known(&backend.changes(), registration, among).await.map_err(RunError::Register)
+    until_known(&backend.changes(), registration, among, &base.start).await.map_err(RunError::Register)
 }
 
 /// Whether other nodes could lead the metadata.
@@ -56,17 +57,26 @@ async fn until_known(
     changes: &Changes<'_>,
     registration: BrokerRegistration,
     among: Among,
+    start: &Start,
 ) -> Result<(), MetadataRefusal> {
     let deadline = changes.clock.monotonic().plus(LEAD_LIMIT);
+    let mut told = None;
+    let mut wait = |what: &'static str| {
+        start.wait_for(Some(format!("waiting {what}")));
+        if told.replace(what) != Some(what) {
+            tracing::info!("waiting {what}");
+        }
+    };
     loop {
         match changes.change(MetadataCommand::RegisterBroker(registration.clone())).await {
             Ok(_) if changes.views.image().brokers.contains_key(&changes.node) => return Ok(()),
             // Who has not heard of its own registration does not know the cluster's topics either.
-            Ok(_) => tracing::info!("waiting for this node's metadata to catch up"),
+            Ok(_) => wait("for this node's metadata to catch up"),
             Err(refusal @ (MetadataRefusal::NotController | MetadataRefusal::TimedOut))
                 if among == Among::Others =>
             {
-                tracing::info!(%refusal, "waiting for the cluster");
+                tracing::debug!(%refusal, "the metadata cannot be changed now");
+                wait("for whoever leads the cluster's metadata");
             }
             Err(MetadataRefusal::NotController) if changes.clock.monotonic() < deadline => {}
             Err(refusal) => return Err(refusal),

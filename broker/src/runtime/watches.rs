@@ -5,6 +5,7 @@ use std::sync::Arc;
 use varve_objects::Class;
 
 use super::{
+    catching_up::CatchingUp,
     gauges, orphans, pressure,
     process::{Base, Core, RunError, wal_bytes_max},
     rot, scrub,
@@ -105,7 +106,7 @@ pub(super) fn rot_sources(base: &Base, core: &Core) -> rot::Sources {
     }
 }
 
-pub(super) fn checks(core: &Core) -> Vec<Check> {
+pub(super) fn checks(core: &Core, catching_up: &CatchingUp) -> Vec<Check> {
     let wal = core.wal.clone();
     let views = core.backend.views.clone();
     let damaged_views = views.clone();
@@ -121,5 +122,6 @@ pub(super) fn checks(core: &Core) -> Vec<Check> {
         }),
         // The others are served: a node that is taken away for the sake of one partition helps nobody.
         Check::noted("damage", move || Ok(rot::note(&damaged_views))),
+        catching_up.check(),
     ]
 }

@@ -37,6 +37,7 @@ fn member(number: usize, store: &Arc<dyn Store>) -> Member {
         prefix: Prefix::new("p"),
         node: NodeId::new(number as u32 + 1).unwrap(),
         clock: Arc::new(SystemClock::new()),
+        start: Start::new(Arc::default()),
     };
     Member { ground, _directory: directory }
 }

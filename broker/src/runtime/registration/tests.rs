@@ -64,7 +64,7 @@ async fn a_node_whose_metadata_does_not_know_it_is_not_ready_to_serve() {
         taken
     });
     let changes = Changes { node: node(), mailbox: &mailbox, views: &views, link: &link, clock: &clock };
-    until_known(&changes, registration(), Among::Others).await.unwrap();
+    until_known(&changes, registration(), Among::Others, &Start::new(Arc::default())).await.unwrap();
     assert!(views.image().brokers.contains_key(&node()));
     mailbox.send(Mail::Stop);
     assert_eq!(shard.join().unwrap(), 3, "it goes on where its own metadata shows it, and not before");

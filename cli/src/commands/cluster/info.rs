@@ -24,8 +24,9 @@ fn table(survey: &Survey) -> String {
     head.row(["PARTITIONS".to_owned(), survey.partitions.len().to_string()]);
     head.row(["LEADERLESS".to_owned(), survey.in_state(State::Leaderless).count().to_string()]);
     head.row(["UNDER-REPLICATED".to_owned(), survey.in_state(State::UnderReplicated).count().to_string()]);
-    let mut nodes =
-        Table::new(&["NODE", "ADDRESS", "RACK", "STATE", "METADATA", "LEADS", "HOLDS", "IN-SYNC", "LAG"]);
+    let mut nodes = Table::new(&[
+        "NODE", "ADDRESS", "RACK", "STATE", "METADATA", "LEADS", "HOLDS", "IN-SYNC", "JOINING", "LAG",
+    ]);
     for node in &survey.nodes {
         let share = survey.share(node.id);
         nodes.row([
@@ -37,6 +38,7 @@ fn table(survey: &Survey) -> String {
             share.leads.to_string(),
             share.holds.to_string(),
             share.in_sync.to_string(),
+            share.learns.to_string(),
             share.lag.to_string(),
         ]);
     }
@@ -57,6 +59,7 @@ fn to_json(survey: &Survey) -> Value {
             "leaders": share.leads,
             "replicas": share.holds,
             "in_sync_replicas": share.in_sync,
+            "joining_replicas": share.learns,
             "lag_entries": share.lag,
         })
     };

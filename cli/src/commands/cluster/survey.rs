@@ -62,6 +62,8 @@ pub struct Share {
     pub holds: usize,
     /// Those of them that keep up.
     pub in_sync: usize,
+    /// Replicas that it is being given: they catch up, and do not vote yet.
+    pub learns: usize,
     /// Entries that it lacks, of all partitions.
     pub lag: i64,
 }
@@ -105,6 +107,7 @@ impl Survey {
         for (place, partition) in &self.partitions {
             let quorum = self.quorums.get(place);
             // Also what it is about to hold.
+            share.learns += usize::from(quorum.is_some_and(|quorum| quorum.learners.contains_key(&node)));
             share.lag += quorum.and_then(|quorum| quorum.lag(node)).unwrap_or(0);
             share.leads += usize::from(partition.leader == node);
             share.holds += usize::from(partition.replicas.contains(&node));
