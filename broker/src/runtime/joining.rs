@@ -114,6 +114,16 @@ async fn tell(peers: &Peers, clock: &dyn Clock, command: MetadataCommand) -> Res
     }
 }
 
+/// Whether this disk has a replica's number from its cluster.
+pub(super) fn has_joined(disk: &dyn Disk, directory: &Path) -> Result<bool, SmallFileError> {
+    Ok(small_file::read(disk, &directory.join(FILE))?.is_some())
+}
+
+/// What this disk was given is another's: it asks again.
+pub(super) fn forget(disk: &dyn Disk, directory: &Path) -> Result<(), SmallFileError> {
+    small_file::remove(disk, directory, FILE)
+}
+
 fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<(ClusterId, ReplicaId)>, JoinError> {
     let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else { return Ok(None) };
     let body = small_file::unseal(&bytes).ok_or(JoinError::Damaged)?;
@@ -134,10 +144,14 @@ fn store(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use varve_wal::NativeDisk;
 
     use super::*;
+
+    pub fn join(directory: &Path, cluster: ClusterId, replica: ReplicaId) {
+        store(&NativeDisk, directory, cluster, replica).unwrap();
+    }
 
     #[test]
     fn how_a_disk_joined_reads_back_and_damage_is_told() {

@@ -12,11 +12,10 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot},
 };
-use varve_common::{Clock, ClusterId, Disk, Entropy, ReplicaId};
+use varve_common::{Clock, Disk, Entropy, ReplicaId};
 use varve_consensus::GroupConfig;
 use varve_formats::{compression::Codec, keys::Keys};
 use varve_replica::{Shard, metadata};
-use varve_snapshot::claim::ClaimError;
 use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadMemory, Uploaders};
 use varve_wal::NativeDisk;
 
@@ -24,19 +23,17 @@ use super::{
     backend::NodeBackend,
     background::{self, JobRunner},
     balancing, banner,
-    certificates::CertificatesError,
+    birth::{self, Standing},
     clock::{SystemClock, SystemEntropy},
     cold,
     cold_pace::ColdPace,
     cold_reads::ColdReads,
-    data::{Layout, Lock, LockError},
+    data::{Layout, Lock},
     descriptors,
-    formation::{self, FormationError, Ground},
-    gauges,
-    guard::{self, FoundError},
-    hand_over,
+    formation::{self, Ground},
+    gauges, guard, hand_over,
     identity::Identity,
-    joining::{self, JoinError},
+    joining,
     mailbox::{Mail, Mailbox, mailbox},
     options, orphans,
     peering::{self, Place},
@@ -44,100 +41,30 @@ use super::{
     registration::{register, registration},
     rot, scrub,
     shard::ShardThread,
-    small_file::SmallFileError,
-    store::{self, Tier, TierError},
+    store::{self, Tier},
     views::Views,
     watches,
 };
 use crate::{
     config::Config,
     controller::Link,
-    driver::{Driver, Groups, OpenError, Placement},
+    driver::{Driver, Groups, Placement},
     handlers::Handlers,
     http::Admin,
     jobs::{Retention, Surroundings},
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
-    node::{MetadataRefusal, Node},
+    node::Node,
     telemetry,
 };
+
+pub use super::failure::RunError;
 
 /// Threads for connections and handlers.
 const NET_THREADS: usize = 2;
 
 /// How long a stopping node waits for its uploads.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
-
-/// Why the broker does not run, or not any more.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The operating system refuses something basic.
-    #[error("{what}: {source}")]
-    System {
-        /// What was wanted.
-        what: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
-    /// The data directory is in use.
-    #[error("data directory {path}: {source}")]
-    Lock {
-        /// Which.
-        path: String,
-        /// Why.
-        source: LockError,
-    },
-    /// Logging cannot be set up.
-    #[error(transparent)]
-    Telemetry(#[from] telemetry::TelemetryError),
-    /// The object store cannot be used.
-    #[error(transparent)]
-    Tier(#[from] TierError),
-    /// The directory or the prefix is another's.
-    #[error(transparent)]
-    Found(#[from] FoundError),
-    /// The log cannot be opened.
-    #[error("write-ahead log: {0}")]
-    Wal(#[from] varve_wal::OpenError),
-    /// The metadata cannot be opened: without it nothing can be served.
-    #[error(transparent)]
-    Metadata(#[from] OpenError),
-    /// The metadata group did not come up.
-    #[error("the metadata group does not lead: {0}")]
-    Register(MetadataRefusal),
-    /// A listener is taken.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// This node cannot prove itself among the others.
-    #[error(transparent)]
-    Certificates(#[from] CertificatesError),
-    /// The log, or the metadata's replica, has failed: nothing was acknowledged after that. A restart recovers.
-    #[error("the write-ahead log failed: {0}")]
-    LogFailed(String),
-    /// The prefix is not ours any more.
-    #[error(transparent)]
-    Claim(#[from] ClaimError),
-    /// No cluster was formed.
-    #[error(transparent)]
-    Formation(#[from] FormationError),
-    /// A small file of the data directory.
-    #[error(transparent)]
-    SmallFile(#[from] SmallFileError),
-    /// The cluster does not take this node.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-    /// The seeds are another cluster.
-    #[error("the data directory is of cluster {mine}, the seeds are cluster {theirs}")]
-    OtherCluster {
-        /// Whose data this is.
-        mine: ClusterId,
-        /// Whose seeds these are.
-        theirs: ClusterId,
-    },
-    /// A node of several was started as if it were alone.
-    #[error("the data directory is of a node of a cluster: name its seeds")]
-    NeedsSeeds,
-}
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
     move |source| RunError::System { what, source }
@@ -172,6 +99,8 @@ pub(super) struct Base {
     pub(super) cold: tokio::runtime::Handle,
     /// Its place among several nodes; `None` where it is alone.
     pub(super) place: Option<Place>,
+    /// What was known of the log.
+    log: Standing,
     _lock: Lock,
 }
 
@@ -282,6 +211,7 @@ async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, R
     layout.create(&*disk).map_err(system("make the data directory"))?;
     let lock = Lock::take(&layout.root)
         .map_err(|source| RunError::Lock { path: layout.root.display().to_string(), source })?;
+    let log = know_the_log(&config, &layout, &*disk, &*entropy)?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let (identity, place) = if config.is_clustered() {
         let ground = Ground {
@@ -303,7 +233,30 @@ async fn prepare(config: Config, cold: tokio::runtime::Handle) -> Result<Base, R
         (found.await?, None)
     };
     let metrics = Arc::new(Metrics::new());
-    Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, place, _lock: lock })
+    Ok(Base { config, layout, disk, clock, entropy, tier, identity, metrics, cold, place, log, _lock: lock })
+}
+
+/// A node of several that lost its log is new to its cluster, which has what was in it. Alone it must not go on as if nothing
+/// had been there.
+fn know_the_log(
+    config: &Config,
+    layout: &Layout,
+    disk: &dyn Disk,
+    entropy: &dyn Entropy,
+) -> Result<Standing, RunError> {
+    let standing = birth::look(disk, layout, entropy)?;
+    if standing != Standing::Lost {
+        return Ok(standing);
+    }
+    if !config.is_clustered() || !formation::has_formed(disk, &layout.root)? {
+        return Err(RunError::LogLost(layout.wal.clone()));
+    }
+    let (standing, aside) = birth::forget(disk, layout, entropy)?;
+    tracing::error!(
+        log = %layout.wal.display(), set_aside = %aside.display(),
+        "the write-ahead log is not the one that this data directory began with, or is gone: this node joins its cluster anew"
+    );
+    Ok(standing)
 }
 
 pub(super) fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
@@ -319,13 +272,7 @@ fn sealed_bytes_max(base: &Base, wal_bytes_max: u64) -> Result<u64, RunError> {
 
 fn start_core(base: &Base) -> Result<Core, RunError> {
     let bytes_max = wal_bytes_max(base)?;
-    let mut wal_options =
-        varve_wal::Options::new(base.layout.wal.clone(), bytes_max, base.entropy.next_u64());
-    wal_options.file_bytes = pressure::file_bytes(base.config.wal_file_bytes, bytes_max);
-    let (writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), wal_options)?;
-    if recovery.buffered_instead {
-        tracing::info!("the file system refuses O_DIRECT: the log is written through the page cache");
-    }
+    let (writer, reader, recovery) = open_log(base, bytes_max)?;
     let recovered = banner::Recovered::of(&recovery);
     let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
     remove_leftovers(&local, &recovery).map_err(system("remove leftovers of sealing"))?;
@@ -389,6 +336,23 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     };
     base.cold.spawn(super::changes::carry(proposed, backend.clone()));
     Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
+}
+
+type OpenLog = (varve_wal::Writer, varve_wal::Reader, varve_wal::Recovery);
+
+fn open_log(base: &Base, bytes_max: u64) -> Result<OpenLog, RunError> {
+    let mut options = varve_wal::Options::new(base.layout.wal.clone(), bytes_max, base.entropy.next_u64());
+    options.file_bytes = pressure::file_bytes(base.config.wal_file_bytes, bytes_max);
+    let (mut writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), options)?;
+    if recovery.buffered_instead {
+        tracing::info!("the file system refuses O_DIRECT: the log is written through the page cache");
+    }
+    if base.log != Standing::Whole {
+        // From here on this log is missed when it is gone, and nobody was given a vote before.
+        writer.begin()?;
+        birth::bear(&*base.disk, &base.layout, base.log)?;
+    }
+    Ok((writer, reader, recovery))
 }
 
 fn shard(base: &Base) -> Shard {
