@@ -122,7 +122,8 @@ pub fn empty_view() -> PartitionView {
 
 impl Fake {
     fn new() -> Self {
-        let broker = Broker { node: node_id(), epoch: 1, advertised: Vec::new(), rack: None, peer: None };
+        let broker =
+            Broker { node: node_id(), epoch: 1, advertised: Vec::new(), rack: None, peer: None, level: 0 };
         let mut metadata = metadata::Image::new(ClusterId([7; 16]), Incarnation(1));
         metadata.brokers = Arc::new(BTreeMap::from([(node_id(), broker)]));
         let image = Arc::new(Image::new(metadata));
@@ -167,7 +168,7 @@ impl Fake {
     /// Adds a broker.
     pub fn register(&self, node: NodeId, advertised: &str) {
         let advertised = vec![advertised.to_owned()];
-        let broker = Broker { node, epoch: 1, advertised, rack: None, peer: None };
+        let broker = Broker { node, epoch: 1, advertised, rack: None, peer: None, level: 0 };
         self.change(|metadata| drop(Arc::make_mut(&mut metadata.brokers).insert(node, broker)));
     }
 

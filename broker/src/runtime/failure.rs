@@ -67,7 +67,7 @@ pub enum RunError {
     #[error(transparent)]
     Metadata(#[from] OpenError),
     /// The metadata group did not come up.
-    #[error("the metadata group does not lead: {0}")]
+    #[error("this node is not registered: {0}")]
     Register(MetadataRefusal),
     /// A listener is taken.
     #[error(transparent)]

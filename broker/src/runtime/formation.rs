@@ -128,6 +128,12 @@ impl Seat {
         self.lock().0.answer(probe)
     }
 
+    /// This disk's number; 0 as long as it has promised nothing.
+    #[must_use]
+    pub fn disk(&self) -> u64 {
+        self.lock().0.record().disk().unwrap_or(0)
+    }
+
     fn step(&self, input: FormationInput) {
         let (formation, effects) = &mut *self.lock();
         formation.step(input, effects);

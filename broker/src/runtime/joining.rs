@@ -6,7 +6,8 @@
 //!  others send it the metadata <── RegisterBroker, with its address <───────────────────────────────────'
 //! ```
 //! The replica's number is new: what this node's replicas of an earlier disk had acknowledged is not held against this one,
-//! and what they had promised does not bind it. A crash before the file is durable asks again and gets another number.
+//! and what they had promised does not bind it. The request carries the random number of the disk: a crash before the file is
+//! durable, or an answer that was lost, asks again and is told the same. The place of a node that is alive is given to nobody.
 
 use std::{path::Path, time::Duration};
 
@@ -30,6 +31,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often it is told that nobody answers, in rounds.
 const TOLD_EVERY: u32 = 50;
+/// How long it is waited until this node's own process before this one counts as dead.
+const DEATH_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why a node does not join.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +60,12 @@ pub enum JoinError {
 }
 
 /// This disk's replica of the metadata: the one that it was given when it joined, or a new one.
-pub(super) async fn join(peers: &Peers, ground: &Ground, cluster: ClusterId) -> Result<ReplicaId, JoinError> {
+pub(super) async fn join(
+    peers: &Peers,
+    ground: &Ground,
+    cluster: ClusterId,
+    number: u64,
+) -> Result<ReplicaId, JoinError> {
     if let Some((mine, replica)) = load(&*ground.disk, &ground.directory)? {
         if mine != cluster {
             return Err(JoinError::OtherCluster { mine, theirs: cluster });
@@ -65,9 +73,20 @@ pub(super) async fn join(peers: &Peers, ground: &Ground, cluster: ClusterId) -> 
         return Ok(replica);
     }
     tracing::info!(%cluster, "this disk is new to the cluster: joining it");
-    let command = MetadataCommand::HostMetadata { node: ground.node.get() };
-    let Done::ReplicaIds { first, .. } = tell(peers, &*ground.clock, command).await? else {
-        return Err(JoinError::Answer);
+    let command = MetadataCommand::HostMetadata { node: ground.node.get(), disk: number };
+    let given_up = ground.clock.monotonic().plus(DEATH_LIMIT);
+    let first = loop {
+        match tell(peers, &*ground.clock, command.clone()).await {
+            Ok(Done::ReplicaIds { first, .. }) => break first,
+            Ok(_) => return Err(JoinError::Answer),
+            Err(JoinError::Refused(why @ MetadataRejected::NodeAlive { .. }))
+                if ground.clock.monotonic() < given_up =>
+            {
+                tracing::info!(%why, "waiting until it is known to be gone");
+                ground.clock.sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error),
+        }
     };
     let replica = ReplicaId::new(ground.node, first).ok_or(JoinError::Answer)?;
     store(&*ground.disk, &ground.directory, cluster, replica)?;

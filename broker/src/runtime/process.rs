@@ -24,6 +24,7 @@ use super::{
     background::{self, JobRunner},
     balancing, banner,
     birth::{self, Standing},
+    changes,
     clock::{SystemClock, SystemEntropy},
     cold,
     cold_pace::ColdPace,
@@ -300,7 +301,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let log = LogView::new(tail.clone(), reader.clone(), local.clone(), cold_reader.clone());
     let views = Views::new(metadata::Image::new(base.identity.cluster, base.identity.incarnation));
     let (failed_sender, failed) = oneshot::channel();
-    let (proposals, proposed) = mpsc::unbounded_channel();
+    let (proposals, proposed) = mpsc::channel(changes::CARRIED_MAX);
     let thread = ShardThread {
         node: base.identity.node,
         driver,
@@ -334,7 +335,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         replica_ids: Arc::default(),
         link: Link::default(),
     };
-    base.cold.spawn(super::changes::carry(proposed, backend.clone()));
+    base.cold.spawn(changes::carry(proposed, backend.clone()));
     Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
 }
 

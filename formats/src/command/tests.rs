@@ -94,6 +94,8 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
                 advertised: vec!["a:9092".into()],
                 rack: Some("r1".into()),
                 peer: None,
+                disk: 0,
+                level: 0,
             })),
         ),
         (
@@ -103,6 +105,19 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
                 advertised: vec!["kafka=a:9092".into()],
                 rack: None,
                 peer: Some("a:9093".into()),
+                disk: 0,
+                level: 0,
+            })),
+        ),
+        (
+            "register_broker_disk",
+            metadata(MetadataCommand::RegisterBroker(BrokerRegistration {
+                node: 2,
+                advertised: Vec::new(),
+                rack: None,
+                peer: None,
+                disk: 0x1234_5678_9abc_def0,
+                level: 1,
             })),
         ),
         (
@@ -140,7 +155,8 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
             }),
         ),
         ("replace_replicas", metadata(MetadataCommand::ReplaceReplicas { node: 2, below: 9 })),
-        ("host_metadata", metadata(MetadataCommand::HostMetadata { node: 2 })),
+        ("host_metadata", metadata(MetadataCommand::HostMetadata { node: 2, disk: 0 })),
+        ("host_metadata_disk", metadata(MetadataCommand::HostMetadata { node: 2, disk: 77 })),
         ("remove_broker", metadata(MetadataCommand::RemoveBroker { node: 2 })),
     ]
 }
