@@ -76,7 +76,7 @@ pub(super) async fn join(
     let command = MetadataCommand::HostMetadata { node: ground.node.get(), disk: number };
     let given_up = ground.clock.monotonic().plus(DEATH_LIMIT);
     let first = loop {
-        match tell(peers, &*ground.clock, command.clone()).await {
+        match tell(peers, &*ground.clock, command.clone(), Some(ground.node)).await {
             Ok(Done::ReplicaIds { first, .. }) => break first,
             Ok(_) => return Err(JoinError::Answer),
             Err(JoinError::Refused(why @ MetadataRejected::NodeAlive { .. }))
@@ -100,12 +100,17 @@ pub(super) async fn register(
     clock: &dyn Clock,
     registration: BrokerRegistration,
 ) -> Result<(), JoinError> {
-    tell(peers, clock, MetadataCommand::RegisterBroker(registration)).await.map(drop)
+    tell(peers, clock, MetadataCommand::RegisterBroker(registration), None).await.map(drop)
 }
 
 /// Has a change made by whoever leads the metadata, however long that takes. A change whose outcome is not known is made once
-/// more: so it must be one that may come twice.
-async fn tell(peers: &Peers, clock: &dyn Clock, command: MetadataCommand) -> Result<Done, JoinError> {
+/// more: so it must be one that may come twice. Where `own` is said to lead, another machine has this one's number.
+async fn tell(
+    peers: &Peers,
+    clock: &dyn Clock,
+    command: MetadataCommand,
+    own: Option<NodeId>,
+) -> Result<Done, JoinError> {
     let request = controller::encode_request(&command);
     let mut round: u32 = 0;
     loop {
@@ -114,6 +119,9 @@ async fn tell(peers: &Peers, clock: &dyn Clock, command: MetadataCommand) -> Res
             let Ok(reply) = peers.call(node, request.clone(), ASK_LIMIT).await else { continue };
             match controller::decode_reply(reply) {
                 Ok(Outcome::Applied { outcome, .. }) => return Ok(outcome?),
+                Ok(Outcome::NotLeader { leader: Some(node) }) if own == Some(node) => {
+                    return Err(MetadataRejected::NodeAlive { node }.into());
+                }
                 // Who leads is asked next, where it was not asked in this round.
                 Ok(Outcome::NotLeader { leader: Some(leader) }) => {
                     if let Some(place) = asked.iter().position(|other| *other == leader) {
