@@ -326,6 +326,19 @@ fn encode_rejected(frame: &mut Encoder, rejected: &MetadataRejected) {
         MetadataRejected::InvalidReplicas => frame.u8(11),
         MetadataRejected::OtherTarget => frame.u8(12),
         MetadataRejected::BrokerInUse => frame.u8(13),
+        MetadataRejected::OtherDisk { node } => {
+            frame.u8(14);
+            frame.u32(node.get());
+        }
+        MetadataRejected::NodeAlive { node } => {
+            frame.u8(15);
+            frame.u32(node.get());
+        }
+        MetadataRejected::TooOld { node, level } => {
+            frame.u8(16);
+            frame.u32(node.get());
+            frame.u16(*level);
+        }
         MetadataRejected::FeatureDowngrade { current } => {
             frame.u8(8);
             frame.u16(*current);
@@ -348,8 +361,16 @@ fn decode_rejected(frame: &mut Decoder) -> Result<MetadataRejected, DecodeError>
         11 => MetadataRejected::InvalidReplicas,
         12 => MetadataRejected::OtherTarget,
         13 => MetadataRejected::BrokerInUse,
+        14 => MetadataRejected::OtherDisk { node: decode_node(frame)? },
+        15 => MetadataRejected::NodeAlive { node: decode_node(frame)? },
+        16 => MetadataRejected::TooOld { node: decode_node(frame)?, level: frame.u16()? },
         _ => return Err(frame.error("unknown reason of a rejection")),
     })
+}
+
+fn decode_node(frame: &mut Decoder) -> Result<NodeId, DecodeError> {
+    let id = frame.u32()?;
+    NodeId::new(id).ok_or_else(|| frame.error("node id out of range"))
 }
 
 /// Answers another node's request: proposes the change where this node leads. What cannot be read was not proposed.

@@ -4,9 +4,10 @@
 //! lock of the data directory keeps a running node out. Nothing is given up but by [`Storage::accept_loss`], which is durable when
 //! it returns; damaged bytes that the log has set aside stay beside it as evidence.
 
+mod lost;
 mod scrub;
 
-use std::{cell::OnceCell, collections::BTreeMap, io, ops::Range, sync::Arc};
+use std::{cell::OnceCell, collections::BTreeMap, io, ops::Range, path::PathBuf, sync::Arc};
 
 use varve_common::{Disk, Entropy as _, GroupId, LogIndex, Offset};
 use varve_formats::state::SealEntry;
@@ -18,10 +19,12 @@ use crate::{
     config::Config,
     driver::loss::{self, Left, Stopped, Way},
     runtime::{
+        birth::{self, BirthError, Standing},
         clock::SystemEntropy,
         data::{Layout, Lock},
         identity::{Identity, IdentityError},
         pressure,
+        small_file::SmallFileError,
         store::TierError,
     },
 };
@@ -58,6 +61,22 @@ pub enum StorageError {
     /// No damage there.
     #[error("{0} is not damaged")]
     Whole(String),
+    /// There is no log to look into.
+    #[error(
+        "the log in {} is not the one that this data directory began with, or is gone: `varve storage recover --accept-loss` gives up what it held", .0.display()
+    )]
+    LogLost(PathBuf),
+    /// Others have what was in the log.
+    #[error(
+        "the log of this node of a cluster is lost: nothing is to be given up here, it joins its cluster anew when it is started"
+    )]
+    JoinsAnew,
+    /// Which log it is cannot be told.
+    #[error(transparent)]
+    Birth(#[from] BirthError),
+    /// A small file of the data directory.
+    #[error(transparent)]
+    SmallFile(#[from] SmallFileError),
     /// No state to go on from.
     #[error("{0} has no checkpoint as of an entry that is left: nothing says what it was")]
     Groundless(String),
@@ -107,19 +126,23 @@ impl Storage {
         let disk: Arc<dyn Disk> = Arc::new(NativeDisk);
         let layout = Layout::below(&config.data_directory);
         let absent = || StorageError::Absent(layout.root.display().to_string());
-        if disk.list(&layout.wal).is_err() {
+        if disk.list(&layout.root).is_err() {
             return Err(absent());
         }
         let lock = Lock::take(&layout.root)?;
         let identity = Identity::load(&*disk, &layout.root)?.ok_or_else(absent)?;
-        let bytes_max = config.wal_bytes_max(disk.space(&layout.root)?.total_bytes);
-        let mut options =
-            wal::Options::new(layout.wal.clone(), bytes_max, SystemEntropy::default().next_u64());
-        options.file_bytes = pressure::file_bytes(config.wal_file_bytes, bytes_max);
-        let (writer, reader, recovery) = wal::open(Arc::clone(&disk), options)?;
+        if birth::inspect(&*disk, &layout)? == Some(Standing::Lost) {
+            return Err(StorageError::LogLost(layout.wal));
+        }
+        let (writer, reader, recovery) = wal::open(Arc::clone(&disk), wal_options(config, &layout, &*disk)?)?;
         let local = LocalSegments::new(Arc::clone(&disk), layout.segments.clone());
         let (groups, damaged) = (recovery.groups, OnceCell::new());
         Ok(Self { writer, groups, damaged, reader, local, disk, layout, identity, _lock: lock })
+    }
+
+    /// Gives up a log that is gone as a whole; what that costs each group.
+    pub fn give_up_log(config: &Config) -> Result<Vec<Loss>, StorageError> {
+        lost::give_up(config)
     }
 
     fn damaged(&self) -> &BTreeMap<GroupId, Damaged> {
@@ -157,6 +180,13 @@ impl Storage {
         }
         Ok(accepted)
     }
+}
+
+fn wal_options(config: &Config, layout: &Layout, disk: &dyn Disk) -> Result<wal::Options, StorageError> {
+    let bytes_max = config.wal_bytes_max(disk.space(&layout.root)?.total_bytes);
+    let mut options = wal::Options::new(layout.wal.clone(), bytes_max, SystemEntropy::default().next_u64());
+    options.file_bytes = pressure::file_bytes(config.wal_file_bytes, bytes_max);
+    Ok(options)
 }
 
 fn survey(

@@ -47,7 +47,6 @@ pub struct Group {
     membership: Membership,
     /// What it was from which entry on, since somebody last asked.
     changes: Vec<(LogIndex, Membership)>,
-    members_version: LogIndex,
     in_flight: VecDeque<InFlight>,
     /// Messages that became free to go.
     released: Vec<Message>,
@@ -80,7 +79,6 @@ impl Group {
             node,
             membership: recovered.membership,
             changes: Vec::new(),
-            members_version: LogIndex::ZERO,
             in_flight: VecDeque::new(),
             released: Vec::new(),
             vote_in_flight: None,
@@ -160,6 +158,8 @@ impl Group {
             self.tick_rest();
             self.tick_in_sync();
             self.tick_snapshots();
+        } else {
+            self.forget_who_spoke();
         }
     }
 
@@ -201,10 +201,10 @@ impl Group {
         self.propose_entry(EntryType::EntryConfChangeV2, membership::encode(changes, version))
     }
 
-    /// The newest version that an applied change follows from, as far as this process saw.
+    /// The newest version that an applied change follows from.
     #[must_use]
     pub const fn members_version(&self) -> LogIndex {
-        self.members_version
+        self.membership.version
     }
 
     /// Whether a membership change is appended, or was when this replica began to lead, and is not applied.
@@ -281,6 +281,7 @@ impl Group {
         }
         self.raise_probe(message.0.from);
         self.before_step(&message);
+        self.hear(message.0.from);
         if self.holds_back(&message) {
             return Ok(());
         }
@@ -397,11 +398,12 @@ impl Group {
         }
         let change =
             ConfChangeV2::decode(entry.data.clone()).expect("the gate and the proposer check changes");
-        self.members_version = self.members_version.max(membership::version_of(&change));
+        self.membership.version = self.membership.version.max(membership::version_of(&change));
         // raft refuses a change that leaves no voter, on every replica alike: then nothing changes.
         self.bound_flow(0);
         if let Ok(state) = self.node.apply_conf_change(&change) {
-            self.membership = Membership::from_raft(&state);
+            let version = self.membership.version;
+            self.membership = Membership { version, ..Membership::from_raft(&state) };
             self.changes.push((LogIndex(index), self.membership.clone()));
             self.leave_office();
         }

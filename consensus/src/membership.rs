@@ -18,6 +18,8 @@ pub struct Membership {
     pub learners_next: Vec<ReplicaId>,
     /// Whether raft leaves the joint configuration by itself.
     pub auto_leave: bool,
+    /// The newest version of what is wanted that a change up to here follows from.
+    pub version: LogIndex,
 }
 
 impl From<Vec<ReplicaId>> for Membership {
@@ -113,6 +115,7 @@ impl Membership {
             voters_outgoing: ids(&state.voters_outgoing),
             learners_next: ids(&state.learners_next),
             auto_leave: state.auto_leave,
+            version: LogIndex::ZERO,
         }
     }
 }

@@ -97,6 +97,7 @@ pub fn batches(mut bytes: &[u8]) -> impl Iterator<Item = Result<BatchHeader, Dec
 #[cfg(test)]
 pub(crate) mod tests_support {
     use bytes::{BufMut, Bytes, BytesMut};
+    use varve_common::crc32c;
 
     /// A batch of `count` records whose body is `body`, which nobody looks at.
     pub(crate) fn batch(base: u64, count: u32, timestamp: i64, codec: i16, body: &[u8]) -> Bytes {

@@ -16,7 +16,9 @@ use varve_common::{Digest, LogIndex, Offset, Term};
 
 pub(crate) use codec::decode_replica;
 pub use codec::encode_records;
-pub use metadata::{BrokerRegistration, CreateTopic, MetadataCommand, PartitionAssignment};
+pub use metadata::{
+    BrokerRegistration, CreateTopic, METADATA_FEATURE, METADATA_LEVEL, MetadataCommand, PartitionAssignment,
+};
 
 use crate::manifest::{Entry, NodeReference};
 

@@ -183,6 +183,8 @@ pub struct ConfState {
     pub learners_next: Vec<ReplicaId>,
     /// Whether the joint configuration is left by itself.
     pub auto_leave: bool,
+    /// The newest entry of the members' journal that a change among them follows from; zero where none does.
+    pub version: LogIndex,
 }
 
 /// What records imply as of a roll: a candidate for S (TIERING.md 1, 5).

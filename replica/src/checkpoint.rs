@@ -283,6 +283,7 @@ pub fn membership(members: &ConfState) -> Membership {
         voters_outgoing: members.voters_outgoing.clone(),
         learners_next: members.learners_next.clone(),
         auto_leave: members.auto_leave,
+        version: members.version,
     }
 }
 
@@ -293,5 +294,6 @@ fn conf_state(members: &Membership) -> ConfState {
         voters_outgoing: members.voters_outgoing.clone(),
         learners_next: members.learners_next.clone(),
         auto_leave: members.auto_leave,
+        version: members.version,
     }
 }

@@ -17,7 +17,8 @@ use varve_common::{
 };
 use varve_consensus::EntryKind;
 use varve_formats::command::{
-    BrokerRegistration, Command, CreateTopic, MetadataCommand, PartitionAssignment, PublishedCheckpoint,
+    BrokerRegistration, Command, CreateTopic, METADATA_FEATURE, MetadataCommand, PartitionAssignment,
+    PublishedCheckpoint,
 };
 
 pub use image::{Broker, Deletion, Image, Partition, Topic};
@@ -127,6 +128,30 @@ pub enum MetadataRejected {
     /// The node has replicas of partitions.
     #[error("the node has replicas")]
     BrokerInUse,
+    /// The node's place was given to another disk: this one was lost, or is a second machine with the same number.
+    #[error(
+        "another disk has taken the place of node {node}: this one was given up, or two machines have that number"
+    )]
+    OtherDisk {
+        /// Which node.
+        node: NodeId,
+    },
+    /// A machine asks for the place of a node that is alive.
+    #[error("node {node} is alive on another machine, or on another disk")]
+    NodeAlive {
+        /// Which node.
+        node: NodeId,
+    },
+    /// The node's release does not know what is written, or is to be.
+    #[error(
+        "the release on node {node} is too old: it does not know level {level} of the metadata's commands"
+    )]
+    TooOld {
+        /// Which node.
+        node: NodeId,
+        /// The level.
+        level: u16,
+    },
     /// Feature levels only rise.
     #[error("feature is at level {current}")]
     FeatureDowngrade {
@@ -231,7 +256,7 @@ impl MetadataState {
                 self.members_changed(group, &members, version)
             }
             MetadataCommand::ReplaceReplicas { node, below } => self.replace_replicas(node, below),
-            MetadataCommand::HostMetadata { node } => self.host_metadata(node),
+            MetadataCommand::HostMetadata { node, disk } => self.host_metadata(node, disk),
             MetadataCommand::RemoveBroker { node } => self.remove_broker(node),
         }
     }
@@ -242,10 +267,17 @@ impl MetadataState {
             // It left. It comes back with a replica of the metadata, or not at all.
             return Err(MetadataRejected::InvalidNode(registration.node));
         }
+        if registration.disk != 0 && self.image.is_other_disk(node, registration.disk) {
+            return Err(MetadataRejected::OtherDisk { node });
+        }
+        let known = self.image.level(METADATA_FEATURE);
+        if registration.level < known {
+            return Err(MetadataRejected::TooOld { node, level: known });
+        }
         let brokers = Arc::make_mut(&mut self.image.brokers);
         let epoch = brokers.get(&node).map_or(1, |broker| broker.epoch + 1);
-        let BrokerRegistration { advertised, rack, peer, .. } = registration;
-        brokers.insert(node, Broker { node, epoch, advertised, rack, peer });
+        let BrokerRegistration { advertised, rack, peer, level, .. } = registration;
+        brokers.insert(node, Broker { node, epoch, advertised, rack, peer, level });
         Ok(MetadataDone::BrokerRegistered { node, epoch })
     }
 

@@ -96,6 +96,12 @@ impl Shard {
             }
             return refuse(&input, Refusal::StorageError, effects);
         }
+        if let Some(rejected) = self.rejects(id, &input) {
+            if let Input::Propose { ticket: Some(ticket), .. } = input {
+                effects.push(Effect::Reply { ticket, reply: Reply::Metadata(Err(rejected)) });
+            }
+            return;
+        }
         self.groups.serve(id, |hosted| hosted.take(now, input, effects));
         self.drive(now, id, effects);
     }

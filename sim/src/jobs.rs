@@ -212,20 +212,10 @@ impl Cold {
 
     /// The removal of a group's files as a task.
     #[must_use]
-    pub fn remove(&self, group: GroupId) -> BoxFuture<'static, Done> {
-        let surroundings = Arc::clone(&self.surroundings);
-        Box::pin(async move {
-            // What stays behind is found again when the group is an orphan of the log, or never.
-            drop(surroundings.remove_group(group));
-            Done::Nothing
-        })
-    }
-
-    /// The same before another replica of the group opens.
-    #[must_use]
     pub fn sweep(&self, group: GroupId) -> BoxFuture<'static, Done> {
         let surroundings = Arc::clone(&self.surroundings);
         Box::pin(async move {
+            // What stays behind is found again when the group is an orphan of the log, or never.
             drop(surroundings.remove_group(group));
             Done::Swept(group)
         })

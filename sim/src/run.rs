@@ -3,6 +3,7 @@
 use std::{panic::AssertUnwindSafe, path::Path, sync::Arc, time::Duration};
 
 use rand::RngExt;
+use varve_broker::driver::Event;
 use varve_common::{Clock, GroupId, Offset};
 use varve_replica::{Input, PartitionView};
 use varve_tiering::ReadError;
@@ -273,6 +274,10 @@ impl World {
                 Done::Nothing
             }));
         }
+        for group in std::mem::take(&mut node.ports.sweeps) {
+            let sweep = node.cold.sweep(group);
+            node.executor.spawn(sweep);
+        }
         match node.executor.step() {
             Some(Some(Done::Job(kind, group, outcome))) => {
                 *node.running.entry(kind).or_insert(1) -= 1;
@@ -283,6 +288,10 @@ impl World {
                 self.check_written(group, &outcome)?;
                 let Some(node) = &mut self.node else { return Ok(()) };
                 node.turn([Input::JobDone { group, outcome }]);
+                Ok(())
+            }
+            Some(Some(Done::Swept(group))) => {
+                node.turn([Event::Swept(group)]);
                 Ok(())
             }
             Some(Some(Done::Read(read))) => {

@@ -342,10 +342,6 @@ impl World {
             Seen::Gone(group) => {
                 self.trace.note(format_args!("{group} is gone"));
                 self.views.remove(&group);
-                if let Some(node) = &mut self.node {
-                    let removal = node.cold.remove(group);
-                    node.executor.spawn(removal);
-                }
             }
         }
         Ok(())

@@ -193,6 +193,91 @@ fn a_replica_of_records_that_are_on_nodes_only_moves_with_the_whole_log() {
     world.make_peace().unwrap();
 }
 
+/// What an earlier target added may vote by the time it is called off.
+#[test]
+fn a_reassignment_that_is_called_off_halfway_loses_nobody_that_votes() {
+    let mut world = cut_cluster(1);
+    let group = partitions(&world)[0];
+    for id in 4..=6 {
+        world.add(node(id)).unwrap();
+    }
+    // The sixth is never switched on.
+    for id in 4..=5 {
+        assert!(world.start(node(id)).unwrap());
+        until(&mut world, "it follows the metadata", |world| world.machines[&node(id)].image.is_some());
+    }
+    let before = assigned(&world, group);
+    let mut target = Vec::new();
+    for id in 4..=6 {
+        let image = world.machines[&world.leader(GroupId::METADATA).unwrap()].image.clone().unwrap();
+        let next = image.replica_counters[&node(id)];
+        world.change(MetadataCommand::AllocateReplicaIds { node: id, count: 1 }).unwrap();
+        world.round().unwrap();
+        target.push(replica(id, next));
+    }
+    world.change(MetadataCommand::Reassign { group, target: target.clone() }).unwrap();
+    until(&mut world, "two of three have moved", |world| {
+        let leads = world.leader(group).and_then(|leads| world.machines[&leads].node.as_ref());
+        let members = leads.and_then(|node| node.driver.shard().membership(group)).unwrap_or_default();
+        !members.is_joint()
+            && target[..2].iter().all(|id| members.voters.contains(id))
+            && members.voters.len() == 3
+    });
+    produce(&mut world, 3);
+    world.change(MetadataCommand::Reassign { group, target: before.clone() }).unwrap();
+    until(&mut world, "it is called off", |world| {
+        let mut sorted = before.clone();
+        sorted.sort_unstable();
+        world.is_settled() && voters(world, group) == sorted
+    });
+    produce(&mut world, 3);
+    world.make_peace().unwrap();
+}
+
+/// A leader that restarts from its checkpoint knows what its group came to: an older target is none to act on.
+#[test]
+fn what_members_follow_from_outlives_a_restart_behind_a_checkpoint() {
+    let mut world = cut_cluster(2);
+    let group = partitions(&world)[0];
+    world.add(node(4)).unwrap();
+    assert!(world.start(node(4)).unwrap());
+    until(&mut world, "it follows the metadata", |world| world.machines[&node(4)].image.is_some());
+    let mut target = assigned(&world, group);
+    let counter = world.machines[&node(4)].metadata + 1;
+    world.change(MetadataCommand::AllocateReplicaIds { node: 4, count: 1 }).unwrap();
+    target[2] = replica(4, counter);
+    world.change(MetadataCommand::Reassign { group, target: target.clone() }).unwrap();
+    until(&mut world, "it has moved", |world| world.is_settled() && assigned(world, group) == target);
+    let version = |world: &World, id: NodeId| {
+        let node = world.machines[&id].node.as_ref()?;
+        Some(node.driver.shard().membership(group)?.version)
+    };
+    let holders: Vec<NodeId> = target.iter().map(|replica| replica.node()).collect();
+    let before = version(&world, holders[0]).unwrap();
+    assert!(before > varve_common::LogIndex::ZERO);
+    // Until all of the change is behind a cut on all of them.
+    let end = world.machines[&holders[0]].node.as_ref().unwrap().driver.shard().replica(group).unwrap().last;
+    for _ in 0..200 {
+        if truncated(&world, group) > end.0 {
+            break;
+        }
+        produce(&mut world, 5);
+    }
+    assert!(truncated(&world, group) > end.0, "the log is never cut behind the move");
+    for id in &holders {
+        world.crash(*id, true).unwrap();
+    }
+    for id in &holders {
+        assert!(world.start(*id).unwrap());
+    }
+    until(&mut world, "they are back", |world| holders.iter().all(|id| version(world, *id).is_some()));
+    let leads = world.leader(group);
+    println!("{leads:?}");
+    assert!(holders.iter().any(|id| version(&world, *id) == Some(before)));
+    produce(&mut world, 3);
+    world.make_peace().unwrap();
+}
+
 /// Progress is not proven here either (docs/plan.md).
 fn moving(seeds: std::ops::Range<u64>) {
     for seed in seeds {

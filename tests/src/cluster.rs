@@ -67,9 +67,13 @@ impl Cluster {
     }
 
     fn options(&self, number: usize, options: &Options) -> Options {
+        self.options_at(number, self.peer_address(number), options)
+    }
+
+    fn options_at(&self, number: usize, listen: SocketAddr, options: &Options) -> Options {
         let seeds: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
         let bucket = self.bucket.path().display().to_string();
-        let (id, listen) = ((number + 1).to_string(), self.peer_address(number).to_string());
+        let (id, listen) = ((number + 1).to_string(), listen.to_string());
         options.clone().args(&["--node-id", &id, "--peer-listen", &listen]).args(&[
             "--seeds",
             &seeds.join(","),
@@ -85,6 +89,12 @@ impl Cluster {
         let options = self.options(number, options);
         self.nodes.push(Node::stopped(options));
         number
+    }
+
+    /// A second machine with the number of a node, and an empty disk.
+    #[must_use]
+    pub fn double(&self, number: usize, options: &Options) -> Node {
+        Node::stopped(self.options_at(number, free_address(), options))
     }
 
     /// Where a node listens for the others.

@@ -138,6 +138,14 @@ impl Writer {
         self.place(&drafts, if entries { Class::Entries } else { Class::Reserve })
     }
 
+    /// Sees to it that the log has a file, durable under its name, before anything is written.
+    pub fn begin(&mut self) -> Result<(), AppendError> {
+        if self.used_bytes() > 0 {
+            return Ok(());
+        }
+        self.turn_over(0, Class::Reserve)
+    }
+
     /// Makes all that was appended durable. After an error nothing ever is again.
     pub fn sync(&mut self) -> Result<(), SyncError> {
         self.check()?;

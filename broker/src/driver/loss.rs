@@ -147,6 +147,26 @@ impl Stopped<'_> {
         }
     }
 
+    /// The metadata as of the newest checkpoint on this disk: all there is where the log is gone.
+    #[must_use]
+    pub fn newest_metadata(&self, found: &RecoveredGroup, kind: &GroupKind) -> Option<MetadataState> {
+        match self.checkpoint(GroupId::METADATA, found, kind, LogIndex(u64::MAX))?.0 {
+            State::Metadata(state) => Some(*state),
+            State::Partition(_) => None,
+        }
+    }
+
+    /// The sealed files that the newest checkpoint on this disk names.
+    #[must_use]
+    pub fn catalogue(&self, group: GroupId, found: &RecoveredGroup, kind: &GroupKind) -> Vec<wal::SealMark> {
+        let marks: Vec<_> = found.snapshots.iter().map(local_mark).collect();
+        let loaded = local::load(&**self.disk, self.data, group, &expected(group, kind), &marks).ok();
+        match loaded.and_then(|loaded| checkpoint::restore(loaded.checkpoint).ok()) {
+            Some(Decoded::Partition { seals, .. }) => seals.into_iter().map(wal_seal).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// What is left of a damaged group.
     #[must_use]
     pub fn left(&self, group: GroupId, found: &RecoveredGroup, kind: &GroupKind) -> Left {
@@ -294,6 +314,18 @@ impl Stopped<'_> {
         let loaded = local::load(&**self.disk, self.data, group, &expected(group, kind), &marks).ok()?;
         let mark = found.snapshots.iter().find(|mark| mark.index == loaded.mark.index)?.clone();
         Some((checkpoint::restore(loaded.checkpoint).ok()?.into(), mark))
+    }
+}
+
+fn wal_seal(seal: SealEntry) -> wal::SealMark {
+    wal::SealMark {
+        base: seal.base,
+        end: seal.end,
+        first_index: seal.first_index,
+        last_index: seal.last_index,
+        last_term: seal.last_term,
+        bytes: seal.bytes,
+        sha256: seal.sha256,
     }
 }
 

@@ -38,7 +38,8 @@ pub(super) struct Moves {
     lost: Option<(NodeId, u64)>,
     /// Groups with a target.
     moving: BTreeSet<GroupId>,
-    /// Groups that open here once nothing is left of an earlier replica; `true` where that goes already.
+    /// Groups of which nothing is to be left: they are gone, or open once nothing is left of an earlier replica; `true` where that
+    /// goes already.
     sweeps: BTreeMap<GroupId, bool>,
     /// Swept since this was last looked at.
     swept: Vec<GroupId>,
@@ -57,7 +58,6 @@ impl Moves {
             self.moving.insert(GroupId::METADATA);
         }
         self.said.retain(|group, _| self.moving.contains(group) || *group == GroupId::METADATA);
-        self.sweeps.retain(|group, _| image.groups.contains_key(group));
         self.image = Some(Arc::clone(image));
         self.lost = lost;
     }
@@ -133,20 +133,19 @@ impl Driver {
     /// Says what is to be said, and opens what nothing stands in the way of any more.
     pub(super) fn perform_moves<P: Ports>(&mut self, queue: &mut VecDeque<Event>, ports: &mut P) {
         self.moves.proposals.drain(..).for_each(|command| ports.propose(command));
-        for (group, goes) in &mut self.moves.sweeps {
+        for (group, goes) in self.moves.sweeps.iter_mut().filter(|(_, goes)| !**goes) {
             // The replica before is closed first, and a job of it may still write.
             let is_here = self.shard.replica(*group).is_some() || self.shard.lingers(*group);
-            if !*goes && !is_here {
+            if !is_here {
                 *goes = true;
                 ports.sweep(*group);
             }
         }
         let swept = std::mem::take(&mut self.moves.swept);
-        if swept.is_empty() {
-            return;
-        }
-        swept.into_iter().for_each(|group| self.groups.swept(group));
-        if let Some(image) = self.moves.image.clone() {
+        let Some(image) = self.moves.image.clone().filter(|_| !swept.is_empty()) else { return };
+        let back: Vec<GroupId> = swept.into_iter().filter(|group| image.groups.contains_key(group)).collect();
+        if !back.is_empty() {
+            back.into_iter().for_each(|group| self.groups.swept(group));
             self.reconcile(&image, queue, ports);
             self.groups.forget_swept();
             queue.extend(self.meet(Some(&image)));
@@ -172,7 +171,9 @@ fn metadata_wanted(image: &Image, membership: &Membership) -> Wanted {
     let heirs = lost.iter().filter_map(|node| others.iter().copied().find(|other| other.node() == *node));
     voters.extend(heirs.collect::<Vec<_>>());
     let nodes = voters.len() + others.iter().filter(|other| !voters.contains(other)).count();
-    let seats = membership.voters.len().max(if nodes >= METADATA_VOTERS { METADATA_VOTERS } else { 0 });
+    // Of an even number one is a guest: the heir of a voter that is about to go, say.
+    let odd = membership.voters.len().saturating_sub(1) | 1;
+    let seats = odd.max(if nodes >= METADATA_VOTERS { METADATA_VOTERS } else { 0 });
     for other in &others {
         if voters.len() < seats && !voters.contains(other) {
             voters.push(*other);
@@ -228,6 +229,10 @@ mod tests {
     fn a_node_that_left_gives_its_seat_to_a_learner() {
         let left = wanted(&[(2, None), (4, Some(2)), (5, Some(2))], &[1, 2, 3], &[id(4, 2), id(5, 2)]);
         assert_eq!(left, metadata(vec![id(1, 1), id(3, 1), id(4, 2)], vec![id(5, 2)]));
+        // The first leads and goes: its heir votes already, and nobody takes the seat that it leaves.
+        let hosts = [(1, None), (4, Some(1)), (5, Some(2))];
+        let heir = wanted(&hosts, &[1, 2, 3, 4], &[id(5, 2)]);
+        assert_eq!(heir, metadata(vec![id(2, 1), id(3, 1), id(4, 1)], vec![id(5, 2)]));
         let nobody = wanted(&[(2, None)], &[1, 2, 3], &[]);
         assert_eq!(nobody.voters, [id(1, 1), id(3, 1)]);
     }

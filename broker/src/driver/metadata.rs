@@ -46,7 +46,7 @@ impl Driver {
                     event => queue.push_back(event),
                 },
                 Change::Offline(error, left) => ports.offline(error.group(), &error.to_string(), left),
-                Change::Gone(group) => ports.gone(group),
+                Change::Gone(group) => self.gone(group, ports),
                 Change::Sweep(group) => self.moves.sweep(group),
             }
         }
@@ -78,8 +78,14 @@ impl Driver {
         }
         for (group, replica) in self.groups.take_orphans() {
             self.writes.mark(group, replica, 0, Mark::Destroyed);
-            ports.gone(group);
+            self.gone(group, ports);
         }
+    }
+
+    /// Its files go the way on which a later replica waits for it: nothing removes what that one has written.
+    fn gone<P: Ports>(&mut self, group: GroupId, ports: &mut P) {
+        ports.gone(group);
+        self.moves.sweep(group);
     }
 
     fn is_metadata_complete(&self) -> bool {

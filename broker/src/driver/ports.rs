@@ -38,10 +38,10 @@ pub trait Ports {
     /// A group of this node cannot be opened; what is left of it to read, if anything.
     fn offline(&mut self, group: GroupId, why: &str, left: Option<Arc<PartitionView>>);
 
-    /// A group has left this node for good: its files may go.
+    /// A group has left this node: nobody is shown it any more. Its files go with [`Ports::sweep`].
     fn gone(&mut self, group: GroupId);
 
-    /// Removes what an earlier replica of a group has left on this node; `Event::Swept` says when.
+    /// Removes what a replica of a group has left on this node; `Event::Swept` says when that is done.
     fn sweep(&mut self, group: GroupId);
 
     /// Carries a change to the leader of the metadata. It may be lost: who wants it says it again.

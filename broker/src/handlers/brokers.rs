@@ -88,8 +88,14 @@ mod tests {
     #[test]
     fn a_broker_is_reached_where_it_says_for_that_listener() {
         let named = ["IN=a:1", "OUT=[::1]:9092", "BAD=nowhere"].map(str::to_owned).to_vec();
-        let broker =
-            Broker { node: NodeId::new(2).unwrap(), epoch: 1, advertised: named, rack: None, peer: None };
+        let broker = Broker {
+            node: NodeId::new(2).unwrap(),
+            epoch: 1,
+            advertised: named,
+            rack: None,
+            peer: None,
+            level: 0,
+        };
         assert_eq!(advertised(&broker, "OUT"), Some(("[::1]".to_owned(), 9092)));
         assert_eq!(advertised(&broker, "IN"), Some(("a".to_owned(), 1)));
         assert_eq!((advertised(&broker, "BAD"), advertised(&broker, "MISSING")), (None, None));

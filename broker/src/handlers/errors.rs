@@ -64,6 +64,8 @@ impl Coded for MetadataRejected {
             Self::UnknownTopic | Self::UnknownGroup => ErrorCode::UnknownTopicOrPartition,
             Self::InvalidReplicas => ErrorCode::InvalidReplicaAssignment,
             Self::OtherTarget | Self::BrokerInUse => ErrorCode::InvalidRequest,
+            Self::TooOld { .. } => ErrorCode::UnsupportedVersion,
+            Self::OtherDisk { .. } | Self::NodeAlive { .. } => ErrorCode::InvalidRequest,
             Self::InvalidName => ErrorCode::InvalidTopicException,
             Self::InvalidPartitions | Self::PartitionsChanged { .. } => ErrorCode::InvalidPartitions,
             Self::InvalidNode(_) | Self::InvalidCount | Self::FeatureDowngrade { .. } => {

@@ -124,7 +124,8 @@ pub fn empty_view() -> PartitionView {
 
 impl Fake {
     fn new() -> Self {
-        let broker = Broker { node: node_id(), epoch: 1, advertised: Vec::new(), rack: None, peer: None };
+        let broker =
+            Broker { node: node_id(), epoch: 1, advertised: Vec::new(), rack: None, peer: None, level: 0 };
         let mut metadata = metadata::Image::new(ClusterId([7; 16]), Incarnation(1));
         metadata.brokers = Arc::new(BTreeMap::from([(node_id(), broker)]));
         let image = Arc::new(Image::new(metadata));

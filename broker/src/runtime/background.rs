@@ -83,27 +83,14 @@ impl StartJob for JobRunner {
         });
     }
 
-    fn remove(&self, group: GroupId) {
-        self.remove_then(group, || {});
-    }
-
     fn sweep(&self, group: GroupId) {
-        let mailbox = self.mailbox.clone();
-        self.remove_then(group, move || {
-            mailbox.send(Mail::Event(Box::new(driver::Event::Swept(group))));
-        });
-    }
-}
-
-impl JobRunner {
-    /// Removes the files of a replica that is gone from this node; those that stay are rubbish, and no reason to wait.
-    fn remove_then(&self, group: GroupId, done: impl FnOnce() + Send + 'static) {
-        let surroundings = Arc::clone(&self.surroundings);
+        let (surroundings, mailbox) = (Arc::clone(&self.surroundings), self.mailbox.clone());
         self.runtime.spawn(async move {
             if let Err(error) = surroundings.remove_group(group) {
-                tracing::warn!(%group, %error, "files of a replica that is gone could not be removed");
+                // What stays is rubbish, and no reason to wait.
+                tracing::warn!(%group, %error, "files of a replica that has left could not be removed");
             }
-            done();
+            mailbox.send(Mail::Event(Box::new(driver::Event::Swept(group))));
         });
     }
 }

@@ -23,17 +23,33 @@ const ELECT_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Default)]
 struct Filling {
     known: Option<BTreeSet<NodeId>>,
-    nodes: BTreeSet<NodeId>,
+    /// With the groups that each was to hold at the last look.
+    nodes: BTreeMap<NodeId, BTreeSet<GroupId>>,
+}
+
+/// What a node holds, or is to hold.
+fn held(image: &metadata::Image, node: NodeId) -> BTreeSet<GroupId> {
+    let partitions = image.topics.values().flat_map(|topic| &topic.partitions);
+    let here = |partition: &&Partition| partition.wanted().iter().any(|replica| replica.node() == node);
+    partitions.filter(here).map(|partition| partition.group).collect()
 }
 
 impl Filling {
-    /// Nodes that were not there at the last look have joined; those of the first look were there before this process.
+    /// Nodes that were not there at the last look have joined; those of the first look were there before this process. From whom
+    /// something is taken away somebody else moves it: it is about to leave, say, and is filled no more.
     fn look(&mut self, image: &metadata::Image) {
         let present: BTreeSet<NodeId> = image.brokers.keys().copied().collect();
         if let Some(known) = self.known.replace(present.clone()).filter(|known| !known.is_empty()) {
-            self.nodes.extend(present.difference(&known));
+            let joined = present.difference(&known).map(|node| (*node, BTreeSet::new()));
+            self.nodes.extend(joined);
         }
-        self.nodes.retain(|node| present.contains(node));
+        self.nodes.retain(|node, before| {
+            let now = held(image, *node);
+            let is_left_alone =
+                before.iter().all(|group| now.contains(group) || !image.groups.contains_key(group));
+            *before = now;
+            present.contains(node) && is_left_alone
+        });
     }
 }
 
@@ -44,7 +60,7 @@ pub async fn watch(node: NodeBackend) {
         node.clock.sleep(INTERVAL).await;
         let image = node.image();
         filling.look(&image);
-        let Some(next) = filling.nodes.first().copied() else { continue };
+        let Some(next) = filling.nodes.keys().next().copied() else { continue };
         let leads = node.leadership(GroupId::METADATA).is_some_and(|known| known.leader.node() == node.node);
         if fill(&node, &image, next, leads).await {
             tracing::info!(node = %next, "the node that joined has its share");
@@ -111,25 +127,52 @@ mod tests {
 
     use super::*;
 
+    fn image(ids: &[u32]) -> metadata::Image {
+        let mut image = metadata::Image::new(ClusterId::from_random(1), Incarnation(1));
+        let broker = |id: &u32| {
+            let node = NodeId::new(*id).unwrap();
+            (node, Broker { node, epoch: 1, advertised: Vec::new(), rack: None, peer: None, level: 0 })
+        };
+        image.brokers = Arc::new(ids.iter().map(broker).collect());
+        image
+    }
+
     #[test]
     fn whoever_was_there_before_is_not_filled() {
-        let image = |ids: &[u32]| {
-            let mut image = metadata::Image::new(ClusterId::from_random(1), Incarnation(1));
-            let broker = |id: &u32| {
-                let node = NodeId::new(*id).unwrap();
-                (node, Broker { node, epoch: 1, advertised: Vec::new(), rack: None, peer: None })
-            };
-            image.brokers = Arc::new(ids.iter().map(broker).collect());
-            image
-        };
         let mut filling = Filling::default();
         filling.look(&image(&[]));
         filling.look(&image(&[1, 2, 3]));
-        assert_eq!(filling.nodes, BTreeSet::new());
+        assert_eq!(filling.nodes, BTreeMap::new());
         filling.look(&image(&[1, 2, 3, 4]));
         filling.look(&image(&[1, 2, 3, 4]));
-        assert_eq!(filling.nodes, [NodeId::new(4).unwrap()].into());
+        assert_eq!(filling.nodes, [(NodeId::new(4).unwrap(), BTreeSet::new())].into());
         filling.look(&image(&[1, 2, 3]));
-        assert_eq!(filling.nodes, BTreeSet::new());
+        assert_eq!(filling.nodes, BTreeMap::new());
+    }
+
+    #[test]
+    fn whoever_is_emptied_while_it_is_filled_is_filled_no_more() {
+        let holding = |nodes: &[u32]| {
+            let mut image = image(&[1, 4]);
+            let replicas = nodes.iter().map(|id| ReplicaId::new(NodeId::new(*id).unwrap(), 1).unwrap());
+            let partitions = vec![Partition::new(GroupId(1), replicas.collect())];
+            let id = varve_common::TopicId::from_random(1);
+            let topic =
+                metadata::Topic { id, name: "t".into(), created_ms: 0, partitions, configs: BTreeMap::new() };
+            image.groups = Arc::new([(GroupId(1), (id, varve_common::PartitionIndex(0)))].into());
+            image.topics = Arc::new([(id, Arc::new(topic))].into());
+            image
+        };
+        let mut filling = Filling::default();
+        filling.look(&image(&[1]));
+        filling.look(&holding(&[1]));
+        filling.look(&holding(&[4]));
+        assert!(filling.nodes.contains_key(&NodeId::new(4).unwrap()));
+        // A topic that is deleted is not taken from it.
+        let mut other = Filling { known: filling.known.clone(), nodes: filling.nodes.clone() };
+        other.look(&image(&[1, 4]));
+        assert!(other.nodes.contains_key(&NodeId::new(4).unwrap()));
+        filling.look(&holding(&[1]));
+        assert_eq!(filling.nodes, BTreeMap::new());
     }
 }

@@ -33,6 +33,8 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(10);
 const TRY_LIMIT: Duration = Duration::from_secs(4);
 /// Between two tries: an election takes about a second.
 const PAUSE: Duration = Duration::from_millis(50);
+/// What the driver wants of the metadata and that waits to be carried there: more than a second's worth only waits to be stale.
+pub const CARRIED_MAX: usize = 64;
 /// How long this node is given until it has applied what the leader has.
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(5);
 
@@ -222,7 +224,7 @@ impl Changes<'_> {
 }
 
 /// Carries what the driver wants of the metadata to whoever leads it, one after the other, until the driver is gone.
-pub async fn carry(mut proposed: mpsc::UnboundedReceiver<MetadataCommand>, backend: NodeBackend) {
+pub async fn carry(mut proposed: mpsc::Receiver<MetadataCommand>, backend: NodeBackend) {
     while let Some(command) = proposed.recv().await {
         // Where it is still wanted it comes again.
         if let Err(why) = backend.change(command.clone()).await {

@@ -1,13 +1,19 @@
-//! Why a broker does not run.
+//! Why a broker does not run, or not any more: one error for each cause, as the command line prints it.
 
-use std::io;
+use std::{io, path::PathBuf};
 
 use varve_common::ClusterId;
 use varve_snapshot::claim::ClaimError;
 
 use super::{
-    certificates::CertificatesError, data::LockError, formation::FormationError, guard::FoundError,
-    joining::JoinError, small_file::SmallFileError, store::TierError,
+    birth::{BirthError, ForgetError},
+    certificates::CertificatesError,
+    data::LockError,
+    formation::FormationError,
+    guard::FoundError,
+    joining::JoinError,
+    small_file::SmallFileError,
+    store::TierError,
 };
 use crate::{driver::OpenError, net::BindError, node::MetadataRefusal, telemetry};
 
@@ -42,11 +48,26 @@ pub enum RunError {
     /// The log cannot be opened.
     #[error("write-ahead log: {0}")]
     Wal(#[from] varve_wal::OpenError),
+    /// The log gets no file.
+    #[error("write-ahead log: {0}")]
+    Begin(#[from] varve_wal::AppendError),
+    /// Whether the log is the one that was there cannot be told.
+    #[error(transparent)]
+    Birth(#[from] BirthError),
+    /// The log is lost, and nobody else has what was in it.
+    #[error(
+        "the write-ahead log in {} is not the one that this data directory began with, or is gone: acknowledged records, votes and metadata that were in it alone are lost; bring it back, or give up what it held with `varve storage recover --accept-loss`",
+        .0.display()
+    )]
+    LogLost(PathBuf),
+    /// The log is lost, and this disk does not get rid of what it was with it.
+    #[error(transparent)]
+    Forget(#[from] ForgetError),
     /// The metadata cannot be opened: without it nothing can be served.
     #[error(transparent)]
     Metadata(#[from] OpenError),
     /// The metadata group did not come up.
-    #[error("the metadata group does not lead: {0}")]
+    #[error("this node is not registered: {0}")]
     Register(MetadataRefusal),
     /// A listener is taken.
     #[error(transparent)]

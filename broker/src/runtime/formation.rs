@@ -133,6 +133,12 @@ impl Seat {
         self.lock().0.answer(probe)
     }
 
+    /// This disk's number; 0 as long as it has promised nothing.
+    #[must_use]
+    pub fn disk(&self) -> u64 {
+        self.lock().0.record().disk().unwrap_or(0)
+    }
+
     fn step(&self, input: FormationInput) {
         let (formation, effects) = &mut *self.lock();
         formation.step(input, effects);
@@ -225,7 +231,11 @@ impl Seat {
 }
 
 fn load(ground: &Ground) -> Result<FormationRecord, FormationError> {
-    let Some(bytes) = small_file::read(&*ground.disk, &ground.directory.join(FILE))? else {
+    load_record(&*ground.disk, &ground.directory)
+}
+
+fn load_record(disk: &dyn Disk, directory: &Path) -> Result<FormationRecord, FormationError> {
+    let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else {
         return Ok(FormationRecord::Empty);
     };
     let body = small_file::unseal(&bytes).ok_or(FormationError::Damaged)?;
@@ -233,7 +243,19 @@ fn load(ground: &Ground) -> Result<FormationRecord, FormationError> {
 }
 
 fn store(ground: &Ground, record: &FormationRecord) -> Result<(), SmallFileError> {
-    small_file::replace(&*ground.disk, &ground.directory, FILE, &small_file::seal(&record.encode()))
+    store_record(&*ground.disk, &ground.directory, record)
+}
+
+fn store_record(disk: &dyn Disk, directory: &Path, record: &FormationRecord) -> Result<(), SmallFileError> {
+    small_file::replace(disk, directory, FILE, &small_file::seal(&record.encode()))
+}
+
+/// The disk is not the one that it was: where a cluster was formed with it, it is none of its founders any more.
+pub fn forget_disk(disk: &dyn Disk, directory: &Path, number: u64) -> Result<(), FormationError> {
+    let record = load_record(disk, directory)?;
+    let FormationRecord::Formed { node, seeds, cluster, members, .. } = record else { return Ok(()) };
+    let record = FormationRecord::Formed { node, seeds, cluster, disk: number, members };
+    Ok(store_record(disk, directory, &record)?)
 }
 
 /// Whether this disk was ever part of a formation: then it belongs to a cluster of several.

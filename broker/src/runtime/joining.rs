@@ -6,7 +6,8 @@
 //!  others send it the metadata <── RegisterBroker, with its address <───────────────────────────────────'
 //! ```
 //! The replica's number is new: what this node's replicas of an earlier disk had acknowledged is not held against this one,
-//! and what they had promised does not bind it. A crash before the file is durable asks again and gets another number.
+//! and what they had promised does not bind it. The request carries the random number of the disk: a crash before the file is
+//! durable, or an answer that was lost, asks again and is told the same. The place of a node that is alive is given to nobody.
 
 use std::{path::Path, time::Duration};
 
@@ -31,6 +32,8 @@ const ASK_LIMIT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 /// How often it is told that nobody answers, in rounds.
 const TOLD_EVERY: u32 = 50;
+/// How long it is waited until this node's own process before this one counts as dead.
+const DEATH_LIMIT: Duration = Duration::from_secs(20);
 
 /// Why a node does not join.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +61,12 @@ pub enum JoinError {
 }
 
 /// This disk's replica of the metadata: the one that it was given when it joined, or a new one.
-pub(super) async fn join(peers: &Peers, ground: &Ground, cluster: ClusterId) -> Result<ReplicaId, JoinError> {
+pub(super) async fn join(
+    peers: &Peers,
+    ground: &Ground,
+    cluster: ClusterId,
+    number: u64,
+) -> Result<ReplicaId, JoinError> {
     if let Some((mine, replica)) = load(&*ground.disk, &ground.directory)? {
         if mine != cluster {
             return Err(JoinError::OtherCluster { mine, theirs: cluster });
@@ -67,9 +75,20 @@ pub(super) async fn join(peers: &Peers, ground: &Ground, cluster: ClusterId) -> 
     }
     tracing::info!(%cluster, "this disk is new to the cluster: joining it");
     ground.start.enter(Stage::Joining);
-    let command = MetadataCommand::HostMetadata { node: ground.node.get() };
-    let Done::ReplicaIds { first, .. } = tell(peers, &*ground.clock, command).await? else {
-        return Err(JoinError::Answer);
+    let command = MetadataCommand::HostMetadata { node: ground.node.get(), disk: number };
+    let given_up = ground.clock.monotonic().plus(DEATH_LIMIT);
+    let first = loop {
+        match tell(peers, &*ground.clock, command.clone(), Some(ground.node)).await {
+            Ok(Done::ReplicaIds { first, .. }) => break first,
+            Ok(_) => return Err(JoinError::Answer),
+            Err(JoinError::Refused(why @ MetadataRejected::NodeAlive { .. }))
+                if ground.clock.monotonic() < given_up =>
+            {
+                tracing::info!(%why, "waiting until it is known to be gone");
+                ground.clock.sleep(Duration::from_secs(1)).await;
+            }
+            Err(error) => return Err(error),
+        }
     };
     let replica = ReplicaId::new(ground.node, first).ok_or(JoinError::Answer)?;
     store(&*ground.disk, &ground.directory, cluster, replica)?;
@@ -83,12 +102,17 @@ pub(super) async fn register(
     clock: &dyn Clock,
     registration: BrokerRegistration,
 ) -> Result<(), JoinError> {
-    tell(peers, clock, MetadataCommand::RegisterBroker(registration)).await.map(drop)
+    tell(peers, clock, MetadataCommand::RegisterBroker(registration), None).await.map(drop)
 }
 
 /// Has a change made by whoever leads the metadata, however long that takes. A change whose outcome is not known is made once
-/// more: so it must be one that may come twice.
-async fn tell(peers: &Peers, clock: &dyn Clock, command: MetadataCommand) -> Result<Done, JoinError> {
+/// more: so it must be one that may come twice. Where `own` is said to lead, another machine has this one's number.
+async fn tell(
+    peers: &Peers,
+    clock: &dyn Clock,
+    command: MetadataCommand,
+    own: Option<NodeId>,
+) -> Result<Done, JoinError> {
     let request = controller::encode_request(&command);
     let mut round: u32 = 0;
     loop {
@@ -97,6 +121,9 @@ async fn tell(peers: &Peers, clock: &dyn Clock, command: MetadataCommand) -> Res
             let Ok(reply) = peers.call(node, request.clone(), ASK_LIMIT).await else { continue };
             match controller::decode_reply(reply) {
                 Ok(Outcome::Applied { outcome, .. }) => return Ok(outcome?),
+                Ok(Outcome::NotLeader { leader: Some(node) }) if own == Some(node) => {
+                    return Err(MetadataRejected::NodeAlive { node }.into());
+                }
                 // Who leads is asked next, where it was not asked in this round.
                 Ok(Outcome::NotLeader { leader: Some(leader) }) => {
                     if let Some(place) = asked.iter().position(|other| *other == leader) {
@@ -114,6 +141,16 @@ async fn tell(peers: &Peers, clock: &dyn Clock, command: MetadataCommand) -> Res
         round = round.wrapping_add(1);
         clock.sleep(PAUSE).await;
     }
+}
+
+/// Whether this disk has a replica's number from its cluster.
+pub(super) fn has_joined(disk: &dyn Disk, directory: &Path) -> Result<bool, SmallFileError> {
+    Ok(small_file::read(disk, &directory.join(FILE))?.is_some())
+}
+
+/// What this disk was given is another's: it asks again.
+pub(super) fn forget(disk: &dyn Disk, directory: &Path) -> Result<(), SmallFileError> {
+    small_file::remove(disk, directory, FILE)
 }
 
 fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<(ClusterId, ReplicaId)>, JoinError> {
@@ -136,10 +173,14 @@ fn store(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use varve_wal::NativeDisk;
 
     use super::*;
+
+    pub fn join(directory: &Path, cluster: ClusterId, replica: ReplicaId) {
+        store(&NativeDisk, directory, cluster, replica).unwrap();
+    }
 
     #[test]
     fn how_a_disk_joined_reads_back_and_damage_is_told() {

@@ -5,6 +5,7 @@ pub mod backend;
 pub mod background;
 mod balancing;
 mod banner;
+pub mod birth;
 pub mod blocks;
 mod catching_up;
 pub mod certificates;

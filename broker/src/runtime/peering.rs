@@ -62,6 +62,8 @@ pub(super) struct Place {
     pub(super) voters: Vec<ReplicaId>,
     /// This disk's replica of it: one of them, or one that was handed out when it joined.
     pub(super) replica: ReplicaId,
+    /// This disk's random number, by which the cluster knows it.
+    pub(super) disk: u64,
     /// Which of this node's starts this is.
     pub(super) life: u64,
 }
@@ -193,21 +195,34 @@ pub(super) async fn take_place(
         Formed::Founder { voters, .. } => (voters, ReplicaId::new(config.node, 1).expect("1 is a counter")),
         Formed::Newcomer { voters, .. } => {
             peers.set_cluster(cluster);
-            (voters, joining::join(&peers, &ground, cluster).await?)
+            (voters, joining::join(&peers, &ground, cluster, desk.seat.disk()).await?)
         }
     };
     if known.is_none() {
         identity.store(&*ground.disk, &ground.directory).map_err(FoundError::from)?;
     }
-    let life = next_life(&*ground.disk, &ground.directory, &*ground.clock)?;
-    Ok((identity, Place { peers, server, desk, voters, replica, life }))
+    let life = next_life(&*ground.disk, &ground.directory, &*ground.clock, replica)?;
+    let disk = desk.seat.disk();
+    Ok((identity, Place { peers, server, desk, voters, replica, disk, life }))
 }
 
-/// The number of this start: larger than that of every start before, also of a disk that was wiped since.
-fn next_life(disk: &dyn Disk, directory: &Path, clock: &dyn Clock) -> Result<u64, SmallFileError> {
+/// Bits of a life below the number of its disk's replica: milliseconds until the year 2109.
+const LIFE_BITS: u32 = 42;
+
+/// The number of this start: larger than that of every start before, also of a disk that was wiped since, wherever its clock
+/// stands: each disk has a replica of its own, and their numbers grow.
+fn next_life(
+    disk: &dyn Disk,
+    directory: &Path,
+    clock: &dyn Clock,
+    replica: ReplicaId,
+) -> Result<u64, SmallFileError> {
     let bytes = small_file::read(disk, &directory.join(LIFE_FILE))?.unwrap_or_default();
     let last = small_file::unseal(&bytes).and_then(|body| body.try_into().ok()).map(u64::from_le_bytes);
-    let life = last.map_or(0, |last| last + 1).max(u64::try_from(clock.wall_ms()).unwrap_or(0));
+    let wall_ms = u64::try_from(clock.wall_ms()).unwrap_or(0);
+    let counter = replica.counter().min(u64::MAX >> LIFE_BITS);
+    let first = counter << LIFE_BITS | wall_ms.min((1 << LIFE_BITS) - 1);
+    let life = last.map_or(0, |last| last + 1).max(first);
     small_file::replace(disk, directory, LIFE_FILE, &small_file::seal(&life.to_le_bytes()))?;
     Ok(life)
 }
@@ -259,12 +274,48 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let disk = varve_wal::NativeDisk;
         let clock = SystemClock::new();
-        let next = || next_life(&disk, directory.path(), &clock).unwrap();
+        let replica = |counter| ReplicaId::new(NodeId::new(1).unwrap(), counter).unwrap();
+        let next = || next_life(&disk, directory.path(), &clock, replica(1)).unwrap();
         let (first, second) = (next(), next());
         assert!(second > first);
         // A clock that was set back.
         let ahead = small_file::seal(&u64::MAX.wrapping_shr(1).to_le_bytes());
         small_file::replace(&disk, directory.path(), LIFE_FILE, &ahead).unwrap();
         assert_eq!(next(), u64::MAX.wrapping_shr(1) + 1);
+    }
+
+    #[test]
+    fn a_wiped_disk_is_heard_also_where_its_clock_is_behind_that_of_the_one_before() {
+        let (disk, replica) =
+            (varve_wal::NativeDisk, |counter| ReplicaId::new(NodeId::new(1).unwrap(), counter).unwrap());
+        let life = |clock: &dyn Clock, counter| {
+            let directory = tempfile::tempdir().unwrap();
+            next_life(&disk, directory.path(), clock, replica(counter)).unwrap()
+        };
+        let now = SystemClock::new();
+        let before = life(&now, 1);
+        assert!(life(&Stopped, 2) > before);
+        assert!(
+            before > u64::try_from(now.wall_ms()).unwrap(),
+            "and those of earlier releases, which were their clock's"
+        );
+        assert!(life(&Stopped, 1 << 30) < u64::MAX);
+    }
+
+    /// A clock at its beginning.
+    struct Stopped;
+
+    impl Clock for Stopped {
+        fn monotonic(&self) -> varve_common::Monotonic {
+            varve_common::Monotonic::default()
+        }
+
+        fn wall_ms(&self) -> i64 {
+            0
+        }
+
+        fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+            Box::pin(std::future::pending())
+        }
     }
 }

@@ -25,7 +25,9 @@ use super::{
     backend::NodeBackend,
     background::{self, JobRunner},
     balancing, banner,
+    birth::{self, Standing},
     catching_up::{self, CatchingUp},
+    changes,
     clock::{SystemClock, SystemEntropy},
     cold,
     cold_pace::ColdPace,
@@ -98,6 +100,8 @@ pub(super) struct Base {
     /// Its place among several nodes; `None` where it is alone.
     pub(super) place: Option<Place>,
     pub(super) start: Start,
+    /// What was known of the log.
+    log: Standing,
     _lock: Lock,
 }
 
@@ -231,6 +235,7 @@ async fn prepare(
 ) -> Result<Base, RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
+    let log = know_the_log(&config, &layout, &*disk, &*entropy)?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let (identity, place) = if config.is_clustered() {
         let ground = Ground {
@@ -266,8 +271,32 @@ async fn prepare(
         cold,
         place,
         start,
+        log,
         _lock: lock,
     })
+}
+
+/// A node of several that lost its log is new to its cluster, which has what was in it. Alone it must not go on as if nothing
+/// had been there.
+fn know_the_log(
+    config: &Config,
+    layout: &Layout,
+    disk: &dyn Disk,
+    entropy: &dyn Entropy,
+) -> Result<Standing, RunError> {
+    let standing = birth::look(disk, layout, entropy)?;
+    if standing != Standing::Lost {
+        return Ok(standing);
+    }
+    if !config.is_clustered() || !formation::has_formed(disk, &layout.root)? {
+        return Err(RunError::LogLost(layout.wal.clone()));
+    }
+    let (standing, aside) = birth::forget(disk, layout, entropy)?;
+    tracing::error!(
+        log = %layout.wal.display(), set_aside = %aside.display(),
+        "the write-ahead log is not the one that this data directory began with, or is gone: this node joins its cluster anew"
+    );
+    Ok(standing)
 }
 
 pub(super) fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
@@ -283,13 +312,7 @@ fn sealed_bytes_max(base: &Base, wal_bytes_max: u64) -> Result<u64, RunError> {
 
 fn start_core(base: &Base) -> Result<Core, RunError> {
     let bytes_max = wal_bytes_max(base)?;
-    let mut wal_options =
-        varve_wal::Options::new(base.layout.wal.clone(), bytes_max, base.entropy.next_u64());
-    wal_options.file_bytes = pressure::file_bytes(base.config.wal_file_bytes, bytes_max);
-    let (writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), wal_options)?;
-    if recovery.buffered_instead {
-        tracing::info!("the file system refuses O_DIRECT: the log is written through the page cache");
-    }
+    let (writer, reader, recovery) = open_log(base, bytes_max)?;
     let recovered = banner::Recovered::of(&recovery);
     let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
     remove_leftovers(&local, &recovery).map_err(system("remove leftovers of sealing"))?;
@@ -317,7 +340,7 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let log = LogView::new(tail.clone(), reader.clone(), local.clone(), cold_reader.clone());
     let views = Views::new(metadata::Image::new(base.identity.cluster, base.identity.incarnation));
     let (failed_sender, failed) = oneshot::channel();
-    let (proposals, proposed) = mpsc::unbounded_channel();
+    let (proposals, proposed) = mpsc::channel(changes::CARRIED_MAX);
     let thread = ShardThread {
         node: base.identity.node,
         driver,
@@ -351,8 +374,25 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         replica_ids: Arc::default(),
         link: Link::default(),
     };
-    base.cold.spawn(super::changes::carry(proposed, backend.clone()));
+    base.cold.spawn(changes::carry(proposed, backend.clone()));
     Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
+}
+
+type OpenLog = (varve_wal::Writer, varve_wal::Reader, varve_wal::Recovery);
+
+fn open_log(base: &Base, bytes_max: u64) -> Result<OpenLog, RunError> {
+    let mut options = varve_wal::Options::new(base.layout.wal.clone(), bytes_max, base.entropy.next_u64());
+    options.file_bytes = pressure::file_bytes(base.config.wal_file_bytes, bytes_max);
+    let (mut writer, reader, recovery) = varve_wal::open(Arc::clone(&base.disk), options)?;
+    if recovery.buffered_instead {
+        tracing::info!("the file system refuses O_DIRECT: the log is written through the page cache");
+    }
+    if base.log != Standing::Whole {
+        // From here on this log is missed when it is gone, and nobody was given a vote before.
+        writer.begin()?;
+        birth::bear(&*base.disk, &base.layout, base.log)?;
+    }
+    Ok((writer, reader, recovery))
 }
 
 fn shard(base: &Base) -> Shard {

@@ -5,7 +5,7 @@ mod tests;
 
 use std::time::Duration;
 
-use varve_formats::command::{BrokerRegistration, MetadataCommand};
+use varve_formats::command::{BrokerRegistration, METADATA_LEVEL, MetadataCommand};
 
 use super::{
     backend::NodeBackend,
@@ -32,6 +32,8 @@ pub(super) fn registration(base: &Base, bound: &[Bound]) -> BrokerRegistration {
         advertised: base.config.listeners.iter().zip(bound).filter_map(address).collect(),
         rack: base.config.rack.clone(),
         peer: base.config.peer_address().filter(|_| is_clustered),
+        disk: base.place.as_ref().map_or(0, |place| place.disk),
+        level: METADATA_LEVEL,
     }
 }
 

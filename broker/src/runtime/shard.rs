@@ -40,10 +40,7 @@ pub trait StartJob: Send + 'static {
     /// Reads the log for a peer; `Mail::Peer` follows.
     fn fetch(&self, group: GroupId, fetch: Fetch);
 
-    /// Removes the files of a group that has left this node, in the background.
-    fn remove(&self, group: GroupId);
-
-    /// The same before another replica of it opens; `Event::Swept` follows.
+    /// Removes the files of a replica that has left this node, in the background; `Event::Swept` follows.
     fn sweep(&self, group: GroupId);
 }
 
@@ -78,7 +75,7 @@ pub struct ShardThread<J> {
     /// The way to the other nodes; `None` where there are none.
     pub outbox: Option<Arc<dyn Outbox>>,
     /// Where changes go that the driver wants of the metadata.
-    pub proposals: mpsc::UnboundedSender<MetadataCommand>,
+    pub proposals: mpsc::Sender<MetadataCommand>,
     /// Told once when the log has failed: the process must end.
     pub failed: oneshot::Sender<String>,
 }
@@ -212,7 +209,7 @@ struct ThreadPorts<J> {
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     outbox: Option<Arc<dyn Outbox>>,
-    proposals: mpsc::UnboundedSender<MetadataCommand>,
+    proposals: mpsc::Sender<MetadataCommand>,
     /// Who waits for an answer, and since when.
     waiting: HashMap<Ticket, (oneshot::Sender<Reply>, Monotonic)>,
     /// The election in which a replica here asked for votes last.
@@ -333,7 +330,6 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
     fn gone(&mut self, group: GroupId) {
         self.views.remove(group);
         self.tail.remove(group);
-        self.jobs.remove(group);
     }
 
     fn sweep(&mut self, group: GroupId) {
@@ -341,8 +337,8 @@ impl<J: StartJob> Ports for ThreadPorts<J> {
     }
 
     fn propose(&mut self, command: MetadataCommand) {
-        // Nobody listens only when the process is ending.
-        let _ = self.proposals.send(command);
+        // What finds no room is said again, as what was lost on its way is. Nobody listens only when the process is ending.
+        let _ = self.proposals.try_send(command);
     }
 
     fn send(&mut self, to: NodeId, frame: Outgoing) {

@@ -55,6 +55,16 @@ pub fn replace(disk: &dyn Disk, directory: &Path, name: &str, bytes: &[u8]) -> R
     disk.sync_directory(directory).map_err(failed("sync", directory))
 }
 
+/// Removes a file, durably; fine where there is none.
+pub fn remove(disk: &dyn Disk, directory: &Path, name: &str) -> Result<(), SmallFileError> {
+    let path = directory.join(name);
+    match disk.remove(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("remove", &path)(error)),
+        Ok(()) => disk.sync_directory(directory).map_err(failed("sync", directory)),
+    }
+}
+
 /// The bytes with their checksum in front.
 #[must_use]
 pub fn seal(body: &[u8]) -> Vec<u8> {

@@ -38,8 +38,12 @@ pub fn run(command: StorageCommand, sources: Sources) -> Result<(), Failure> {
             scrub::show(&report, output.format())
         }
         StorageCommand::Recover { store, accept_loss: _, partitions, output } => {
-            let mut storage = Storage::open(&store.load(sources)?).map_err(failed)?;
-            let losses = storage.accept_loss(&partitions).map_err(failed)?;
+            let config = store.load(sources)?;
+            let losses = match Storage::open(&config) {
+                Err(StorageError::LogLost(_)) if partitions.is_empty() => Storage::give_up_log(&config),
+                opened => opened.and_then(|mut storage| storage.accept_loss(&partitions)),
+            };
+            let losses = losses.map_err(failed)?;
             Ok(show(&losses, output.format(), true)?)
         }
     }
@@ -109,6 +113,10 @@ fn status_of_running(node: &Running, format: Format) -> Result<(), Failure> {
 fn failed(error: StorageError) -> Failure {
     let advice = match error {
         StorageError::Lock(_) => "stop the node first",
+        StorageError::LogLost(_) => {
+            "bring the log back if it is elsewhere; it is given up as a whole, without --partition"
+        }
+        StorageError::JoinsAnew => "start it",
         StorageError::Absent(_) => "name the directory with --data-dir",
         StorageError::Whole(_) => "see varve storage status",
         StorageError::Groundless(_) => {

@@ -70,7 +70,9 @@ impl FormationRecord {
         }
     }
 
-    pub(super) const fn disk(&self) -> Option<u64> {
+    /// The number of the disk, drawn with its promise, or when it joined.
+    #[must_use]
+    pub const fn disk(&self) -> Option<u64> {
         match self {
             Self::Empty => None,
             Self::Promised { disk, .. } | Self::Formed { disk, .. } => Some(*disk),

@@ -24,6 +24,10 @@ struct Mark {
 #[derive(Debug, Default)]
 pub(super) struct InSync {
     followers: BTreeMap<u64, Mark>,
+    /// Ticks as a leader.
+    ticks: usize,
+    /// When each follower last said something, in these ticks.
+    heard: BTreeMap<u64, usize>,
 }
 
 impl Group {
@@ -43,6 +47,29 @@ impl Group {
             followers.insert(id, mark);
         }
         self.in_sync.followers = followers;
+        self.in_sync.ticks += 1;
+    }
+
+    /// A peer's message came in.
+    pub(super) fn hear(&mut self, from: u64) {
+        if self.role() == Role::Leader {
+            self.in_sync.heard.insert(from, self.in_sync.ticks);
+        }
+    }
+
+    /// What was said is of an earlier time: before this one led, or rested.
+    pub(super) fn forget_who_spoke(&mut self) {
+        self.in_sync.heard.clear();
+    }
+
+    /// Whether this very replica was heard of within an election time-out. Its node may live, and its log be known to reach far,
+    /// while the disk on which it was is gone.
+    #[must_use]
+    pub fn is_heard_of(&self, member: ReplicaId) -> bool {
+        let recent = |at: &usize| self.in_sync.ticks - at <= self.config.election_ticks;
+        // At rest nobody speaks: what was heard before that is of no use.
+        member == self.replica
+            || (!self.is_resting() && self.in_sync.heard.get(&member.get()).is_some_and(recent))
     }
 
     /// The voters that keep up with this leader, itself among them, in order; empty where it does not lead.

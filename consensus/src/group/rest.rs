@@ -41,6 +41,7 @@ impl Group {
         let rested = std::mem::take(&mut self.rest.resting);
         if rested {
             self.restart_timer();
+            self.forget_who_spoke();
         }
         rested
     }

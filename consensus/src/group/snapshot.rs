@@ -153,7 +153,11 @@ impl Group {
         }
         let _ = self.node.step(*held);
         let jumps = self.node.snap().is_some_and(|snapshot| snapshot.get_metadata().index == index.0);
-        if jumps { Ok(()) } else { Err(InstallError::Stale) }
+        if !jumps {
+            return Err(InstallError::Stale);
+        }
+        self.membership.version = self.membership.version.max(membership.version);
+        Ok(())
     }
 
     /// The checkpoint does not read back, or cannot be had: it is forgotten, and the leader sends another in time.
@@ -192,7 +196,9 @@ impl Group {
         }
         let offer = SnapshotOffer::from_raft(snapshot);
         self.node.mut_store().restore(offer.index, offer.term);
-        self.membership = offer.membership.clone();
+        // Raft's own words do not say what the members follow from.
+        let version = self.membership.version.max(offer.membership.version);
+        self.membership = Membership { version, ..offer.membership.clone() };
         self.delivered = offer.index;
         Some(offer)
     }

@@ -89,6 +89,8 @@ pub enum MetadataCommand {
     HostMetadata {
         /// Which node, as a number.
         node: u32,
+        /// Its disk's random number: who asks again with the same one is told the same; 0 where it was not said.
+        disk: u64,
     },
     /// A node leaves the cluster for good. It must not have replicas of partitions any more.
     RemoveBroker {
@@ -108,6 +110,10 @@ pub struct BrokerRegistration {
     pub rack: Option<String>,
     /// Where other nodes reach it, `host:port`; `None` where it has no peers, or wrote this before it could.
     pub peer: Option<String>,
+    /// Its disk's random number, by which the cluster knows it; 0 where it was not said.
+    pub disk: u64,
+    /// The newest level of [`METADATA_FEATURE`] that it knows; 0 in what was written before there were levels.
+    pub level: u16,
 }
 
 /// A new topic.
@@ -132,7 +138,33 @@ pub struct PartitionAssignment {
     pub replicas: Vec<ReplicaId>,
 }
 
+/// The feature that says which kinds of metadata commands all brokers know.
+pub const METADATA_FEATURE: &str = "metadata.commands";
+/// Its newest level: what this release knows.
+pub const METADATA_LEVEL: u16 = 1;
+
 impl MetadataCommand {
+    /// The level of [`METADATA_FEATURE`] above which this may be written: an earlier release stops where it meets it.
+    #[must_use]
+    pub const fn level(&self) -> u16 {
+        match self {
+            Self::Reassign { .. }
+            | Self::MembersChanged { .. }
+            | Self::ReplaceReplicas { .. }
+            | Self::HostMetadata { .. }
+            | Self::RemoveBroker { .. } => 1,
+            Self::RegisterBroker(_)
+            | Self::CreateTopic(_)
+            | Self::DeleteTopic { .. }
+            | Self::TopicReaped { .. }
+            | Self::SetTopicConfigs { .. }
+            | Self::CreatePartitions { .. }
+            | Self::AllocateProducerIds { .. }
+            | Self::AllocateReplicaIds { .. }
+            | Self::SetFeature { .. } => 0,
+        }
+    }
+
     const REGISTER_BROKER: u8 = 1;
     const CREATE_TOPIC: u8 = 2;
     const DELETE_TOPIC: u8 = 3;
@@ -204,9 +236,13 @@ impl MetadataCommand {
                 frame.u32(*node);
                 frame.u64(*below);
             }
-            Self::HostMetadata { node } => {
+            Self::HostMetadata { node, disk } => {
                 frame.u8(Self::HOST_METADATA);
                 frame.u32(*node);
+                // A frame that ends here does not say it: nothing is written for that while no field follows.
+                if *disk != 0 {
+                    frame.u64(*disk);
+                }
             }
             Self::RemoveBroker { node } => {
                 frame.u8(Self::REMOVE_BROKER);
@@ -244,7 +280,10 @@ impl MetadataCommand {
                 version: LogIndex(frame.u64()?),
             },
             Self::REPLACE_REPLICAS => Self::ReplaceReplicas { node: frame.u32()?, below: frame.u64()? },
-            Self::HOST_METADATA => Self::HostMetadata { node: frame.u32()? },
+            Self::HOST_METADATA => {
+                let node = frame.u32()?;
+                Self::HostMetadata { node, disk: if frame.is_empty() { 0 } else { frame.u64()? } }
+            }
             Self::REMOVE_BROKER => Self::RemoveBroker { node: frame.u32()? },
             _ => return Err(frame.error("unknown kind of metadata command")),
         })
@@ -270,8 +309,13 @@ impl Stored for BrokerRegistration {
             frame.list(self.advertised.iter(), |frame, address| frame.string(address));
             encode_option(frame, self.rack.as_deref(), Encoder::string);
             // A frame that ends here has none: nothing is written for that while no field follows.
-            if let Some(peer) = &self.peer {
-                frame.string(peer);
+            let says_more = self.disk != 0 || self.level != 0;
+            if self.peer.is_some() || says_more {
+                frame.string(self.peer.as_deref().unwrap_or_default());
+            }
+            if says_more {
+                frame.u64(self.disk);
+                frame.u16(self.level);
             }
         });
     }
@@ -281,7 +325,9 @@ impl Stored for BrokerRegistration {
             let (node, advertised) = (frame.u32()?, frame.list(4, Decoder::string)?);
             let rack = decode_option(frame, Decoder::string)?;
             let peer = if frame.is_empty() { None } else { Some(frame.string()?) };
-            Ok(Self { node, advertised, rack, peer })
+            let peer = peer.filter(|peer| !peer.is_empty());
+            let (disk, level) = if frame.is_empty() { (0, 0) } else { (frame.u64()?, frame.u16()?) };
+            Ok(Self { node, advertised, rack, peer, disk, level })
         })
     }
 }

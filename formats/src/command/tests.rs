@@ -25,7 +25,7 @@ fn published(kept: Option<Vec<LogIndex>>) -> Command {
 }
 
 fn samples() -> Vec<(&'static str, Command)> {
-    partition_samples().into_iter().chain(metadata_samples()).collect()
+    partition_samples().into_iter().chain(metadata_samples()).chain(member_samples()).collect()
 }
 
 fn partition_samples() -> Vec<(&'static str, Command)> {
@@ -83,7 +83,6 @@ fn partition_samples() -> Vec<(&'static str, Command)> {
 fn metadata_samples() -> Vec<(&'static str, Command)> {
     let replica = ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap();
     let assignment = PartitionAssignment { group: 0, replicas: vec![replica] };
-    let other = ReplicaId::new(NodeId::new(2).unwrap(), 9).unwrap();
     let topic = TopicId::from_random(77);
     let metadata = |command| Command::Metadata(command);
     vec![
@@ -94,6 +93,8 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
                 advertised: vec!["a:9092".into()],
                 rack: Some("r1".into()),
                 peer: None,
+                disk: 0,
+                level: 0,
             })),
         ),
         (
@@ -103,6 +104,19 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
                 advertised: vec!["kafka=a:9092".into()],
                 rack: None,
                 peer: Some("a:9093".into()),
+                disk: 0,
+                level: 0,
+            })),
+        ),
+        (
+            "register_broker_disk",
+            metadata(MetadataCommand::RegisterBroker(BrokerRegistration {
+                node: 2,
+                advertised: Vec::new(),
+                rack: None,
+                peer: None,
+                disk: 0x1234_5678_9abc_def0,
+                level: 1,
             })),
         ),
         (
@@ -130,6 +144,15 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
         ("allocate_producer_ids", metadata(MetadataCommand::AllocateProducerIds { count: 1_000 })),
         ("allocate_replica_ids", metadata(MetadataCommand::AllocateReplicaIds { node: 1, count: 3 })),
         ("set_feature", metadata(MetadataCommand::SetFeature { name: "tier".into(), level: 2 })),
+    ]
+}
+
+/// Of who is in which group, and on which node.
+fn member_samples() -> Vec<(&'static str, Command)> {
+    let replica = ReplicaId::new(NodeId::new(1).unwrap(), 1).unwrap();
+    let other = ReplicaId::new(NodeId::new(2).unwrap(), 9).unwrap();
+    let metadata = |command| Command::Metadata(command);
+    vec![
         ("reassign", metadata(MetadataCommand::Reassign { group: GroupId(3), target: vec![replica, other] })),
         (
             "members_changed",
@@ -140,7 +163,8 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
             }),
         ),
         ("replace_replicas", metadata(MetadataCommand::ReplaceReplicas { node: 2, below: 9 })),
-        ("host_metadata", metadata(MetadataCommand::HostMetadata { node: 2 })),
+        ("host_metadata", metadata(MetadataCommand::HostMetadata { node: 2, disk: 0 })),
+        ("host_metadata_disk", metadata(MetadataCommand::HostMetadata { node: 2, disk: 77 })),
         ("remove_broker", metadata(MetadataCommand::RemoveBroker { node: 2 })),
     ]
 }

@@ -1,6 +1,9 @@
 //! The stored form of a partition's state.
 
-use varve_common::codec::{DecodeError, Decoder, Encoder};
+use varve_common::{
+    LogIndex,
+    codec::{DecodeError, Decoder, Encoder},
+};
 
 use super::{
     AbortedTransaction, BucketState, ConfState, EpochStart, FrozenRoll, Intent, NAMED_EVER, OpenTransaction,
@@ -193,6 +196,10 @@ impl Stored for ConfState {
                 frame.list(list.iter(), |frame, replica| frame.u64(replica.get()));
             }
             frame.bool(self.auto_leave);
+            // A frame that ends here follows from nothing: nothing is written for that while no field follows.
+            if self.version != LogIndex::ZERO {
+                frame.index(self.version);
+            }
         });
     }
 
@@ -204,6 +211,7 @@ impl Stored for ConfState {
                 voters_outgoing: frame.list(8, decode_replica)?,
                 learners_next: frame.list(8, decode_replica)?,
                 auto_leave: frame.bool()?,
+                version: if frame.is_empty() { LogIndex::ZERO } else { frame.index()? },
             })
         })
     }

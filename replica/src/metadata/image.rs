@@ -17,6 +17,8 @@ pub struct Broker {
     pub rack: Option<String>,
     /// Where other nodes reach it, `host:port`.
     pub peer: Option<String>,
+    /// Which level of metadata commands it knows.
+    pub level: u16,
 }
 
 /// One partition's group and replicas.
@@ -143,6 +145,8 @@ pub struct Image {
     pub replica_counters: Arc<BTreeMap<NodeId, u64>>,
     /// The metadata's own replica on each node, where that is not its founder; `None` for a node that has left.
     pub metadata_replicas: Arc<BTreeMap<NodeId, Option<ReplicaId>>>,
+    /// The random number of the disk to which that replica was given, where it said one.
+    pub disks: Arc<BTreeMap<NodeId, u64>>,
     /// The next producer id.
     pub next_producer_id: i64,
     /// The next group's number; 0 is the metadata's.
@@ -165,6 +169,7 @@ impl Image {
             features: Arc::default(),
             replica_counters: Arc::default(),
             metadata_replicas: Arc::default(),
+            disks: Arc::default(),
             next_producer_id: 1,
             next_group: 1,
         }
@@ -190,6 +195,18 @@ impl Image {
             Some(None) => true,
             None => false,
         }
+    }
+
+    /// Whether a disk of a node is another than the one that the cluster knows.
+    #[must_use]
+    pub fn is_other_disk(&self, node: NodeId, disk: u64) -> bool {
+        self.disks.get(&node).is_some_and(|known| *known != disk)
+    }
+
+    /// The level of a feature up to which everybody here reads what is written.
+    #[must_use]
+    pub fn level(&self, feature: &str) -> u16 {
+        self.features.get(feature).copied().unwrap_or(0)
     }
 
     /// The topic, partition number and partition that a group is.

@@ -100,13 +100,21 @@ impl MetadataState {
         Ok(MetadataDone::ReplicasReplaced { count })
     }
 
-    pub(super) fn host_metadata(&mut self, node: u32) -> Result<MetadataDone, MetadataRejected> {
+    pub(super) fn host_metadata(&mut self, node: u32, disk: u64) -> Result<MetadataDone, MetadataRejected> {
         let node = NodeId::new(node).ok_or(MetadataRejected::InvalidNode(node))?;
+        // Who asks once more has not heard the answer, and the first request may come after the second.
+        let present = self.image.metadata_replicas.get(&node).copied().flatten();
+        if let Some(replica) = present.filter(|_| disk != 0 && self.image.disks.get(&node) == Some(&disk)) {
+            return Ok(MetadataDone::ReplicaIds { node, first: replica.counter(), count: 1 });
+        }
         // The first is the founder's, whoever else was handed it out.
         let first = self.image.replica_counters.get(&node).copied().unwrap_or(1).max(FOUNDER_COUNTER + 1);
         let replica = ReplicaId::new(node, first).ok_or(MetadataRejected::InvalidCount)?;
         Arc::make_mut(&mut self.image.replica_counters).insert(node, first + 1);
         Arc::make_mut(&mut self.image.metadata_replicas).insert(node, Some(replica));
+        let disks = Arc::make_mut(&mut self.image.disks);
+        disks.remove(&node);
+        disks.extend((disk != 0).then_some((node, disk)));
         Ok(MetadataDone::ReplicaIds { node, first, count: 1 })
     }
 
@@ -118,6 +126,7 @@ impl MetadataState {
         }
         Arc::make_mut(&mut self.image.brokers).remove(&node);
         Arc::make_mut(&mut self.image.metadata_replicas).insert(node, None);
+        Arc::make_mut(&mut self.image.disks).remove(&node);
         Ok(MetadataDone::BrokerRemoved)
     }
 

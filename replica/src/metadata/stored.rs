@@ -62,8 +62,11 @@ fn encode_image(frame: &mut Encoder, image: &Image) {
             frame.bool(broker.rack.is_some());
             frame.string(broker.rack.as_deref().unwrap_or_default());
             // A frame that ends here has none: nothing is written for that while no field follows.
-            if let Some(peer) = &broker.peer {
-                frame.string(peer);
+            if broker.peer.is_some() || broker.level != 0 {
+                frame.string(broker.peer.as_deref().unwrap_or_default());
+            }
+            if broker.level != 0 {
+                frame.u16(broker.level);
             }
         });
     });
@@ -90,6 +93,12 @@ fn encode_image(frame: &mut Encoder, image: &Image) {
         frame.list(image.metadata_replicas.iter(), |frame, (node, replica)| {
             frame.u32(node.get());
             frame.u64(replica.map_or(0, ReplicaId::get));
+        });
+    }
+    if !image.disks.is_empty() {
+        frame.list(image.disks.iter(), |frame, (node, disk)| {
+            frame.u32(node.get());
+            frame.u64(*disk);
         });
     }
 }
@@ -144,7 +153,9 @@ fn decode_broker(frame: &mut Decoder) -> Result<Broker, DecodeError> {
         let has_rack = frame.bool()?;
         let rack = frame.string()?;
         let peer = if frame.is_empty() { None } else { Some(frame.string()?) };
-        Ok(Broker { node, epoch, advertised, rack: has_rack.then_some(rack), peer })
+        let peer = peer.filter(|peer| !peer.is_empty());
+        let level = if frame.is_empty() { 0 } else { frame.u16()? };
+        Ok(Broker { node, epoch, advertised, rack: has_rack.then_some(rack), peer, level })
     })
 }
 
@@ -202,6 +213,10 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
         let replicas =
             frame.list(12, |frame| Ok((decode_node(frame)?, ReplicaId::from_raw(frame.u64()?))))?;
         image.metadata_replicas = Arc::new(replicas.into_iter().collect());
+    }
+    if !frame.is_empty() {
+        let disks = frame.list(12, |frame| Ok((decode_node(frame)?, frame.u64()?)))?;
+        image.disks = Arc::new(disks.into_iter().collect());
     }
     Ok(image)
 }

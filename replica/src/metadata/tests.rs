@@ -87,9 +87,13 @@ fn a_deleted_topic_stays_in_the_journal_until_it_is_reaped() {
     assert!(outcomes.iter().all(Result::is_ok) && state.image().deletions.is_empty());
 }
 
+fn registration(node: u32) -> BrokerRegistration {
+    BrokerRegistration { node, advertised: Vec::new(), rack: None, peer: None, disk: 0, level: 0 }
+}
+
 fn with_one_of_each() -> MetadataState {
     let registration =
-        BrokerRegistration { node: 1, advertised: vec!["h:9092".into()], rack: Some("r".into()), peer: None };
+        BrokerRegistration { advertised: vec!["h:9092".into()], rack: Some("r".into()), ..registration(1) };
     let (state, _) = state_after(vec![
         MetadataCommand::RegisterBroker(registration),
         create(1, "a", 2),
@@ -110,11 +114,11 @@ fn r9_the_stored_form_round_trips_to_the_same_hash() {
 
 #[test]
 fn a_brokers_address_for_peers_is_kept_and_its_absence_too() {
-    let registration = |node, peer: Option<&str>| {
+    let of = |node, peer: Option<&str>| {
         let peer = peer.map(str::to_owned);
-        MetadataCommand::RegisterBroker(BrokerRegistration { node, advertised: Vec::new(), rack: None, peer })
+        MetadataCommand::RegisterBroker(BrokerRegistration { peer, ..registration(node) })
     };
-    let (state, _) = state_after(vec![registration(1, None), registration(2, Some("b:9093"))]);
+    let (state, _) = state_after(vec![of(1, None), of(2, Some("b:9093"))]);
     let decoded = MetadataState::decode(state.encode()).unwrap();
     assert_eq!(decoded, state);
     let peer = |node| decoded.image().brokers[&NodeId::new(node).unwrap()].peer.as_deref();
@@ -237,7 +241,7 @@ fn no_replica_is_taken_twice_or_comes_back() {
 
 #[test]
 fn the_replicas_of_a_lost_disk_are_replaced_on_the_same_node_once() {
-    let host = MetadataCommand::HostMetadata { node: 2 };
+    let host = MetadataCommand::HostMetadata { node: 2, disk: 0 };
     let replace = MetadataCommand::ReplaceReplicas { node: 2, below: 4 };
     let (state, outcomes) =
         state_after(spread().into_iter().chain([host, replace.clone(), replace]).collect());
@@ -247,7 +251,7 @@ fn the_replicas_of_a_lost_disk_are_replaced_on_the_same_node_once() {
     assert_eq!(outcomes[7], Ok(MetadataDone::ReplicasReplaced { count: 0 }));
     assert_eq!(partition(&state).target, [id(1, 2), id(2, 5), id(3, 2)]);
     assert_eq!(state.image().metadata_replicas[&NodeId::new(2).unwrap()], Some(id(2, 4)));
-    let founder = state_after(vec![MetadataCommand::HostMetadata { node: 7 }]).1;
+    let founder = state_after(vec![MetadataCommand::HostMetadata { node: 7, disk: 0 }]).1;
     assert!(matches!(founder[0], Ok(MetadataDone::ReplicaIds { first: 2, .. })), "1 is the founder's");
 }
 
@@ -288,4 +292,39 @@ fn the_end_of_an_earlier_reassignment_does_not_end_a_later_one() {
     assert_eq!(outcomes[8], Err(MetadataRejected::OtherTarget));
     assert!(!partition(&state).target.is_empty());
     assert_eq!(partition(&state).on(NodeId::new(3).unwrap()), Some(id(3, 2)), "it may vote still");
+}
+
+#[test]
+fn who_asks_again_for_its_place_is_told_the_same_and_another_disk_takes_it() {
+    let host = |disk| MetadataCommand::HostMetadata { node: 4, disk };
+    let register = |disk| MetadataCommand::RegisterBroker(BrokerRegistration { disk, ..registration(4) });
+    let commands =
+        vec![host(7), host(7), register(7), host(9), register(7), register(9), register(0), host(7)];
+    let (state, outcomes) = state_after(commands);
+    let firsts: Vec<_> = outcomes
+        .iter()
+        .filter_map(|outcome| match outcome {
+            Ok(MetadataDone::ReplicaIds { first, .. }) => Some(*first),
+            _ => None,
+        })
+        .collect();
+    // The last is a request of a disk that was given up: it was wiped in the meantime, or two machines have that number.
+    assert_eq!(firsts, [2, 2, 3, 4]);
+    assert_eq!(outcomes[4], Err(MetadataRejected::OtherDisk { node: NodeId::new(4).unwrap() }));
+    assert!([2, 5, 6].iter().all(|at| outcomes[*at].is_ok()), "{outcomes:?}");
+    assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+}
+
+#[test]
+fn no_broker_comes_that_does_not_know_what_is_written() {
+    let register =
+        |node, level| MetadataCommand::RegisterBroker(BrokerRegistration { level, ..registration(node) });
+    let raise = MetadataCommand::SetFeature { name: METADATA_FEATURE.into(), level: 1 };
+    let (state, outcomes) =
+        state_after(vec![register(1, 1), register(2, 0), raise, register(2, 0), register(2, 3)]);
+    let node = NodeId::new(2).unwrap();
+    assert_eq!(outcomes[3], Err(MetadataRejected::TooOld { node, level: 1 }));
+    assert_eq!((outcomes[1].is_ok(), outcomes[4].is_ok()), (true, true));
+    assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+    assert_eq!(state.image().brokers[&node].level, 3);
 }

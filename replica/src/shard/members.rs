@@ -9,16 +9,19 @@
 
 use std::collections::BTreeMap;
 
-use varve_common::{GroupId, LogIndex, Monotonic, ReplicaId};
+use varve_common::{GroupId, LogIndex, Monotonic, NodeId, ReplicaId};
 use varve_consensus::{Membership, Standing, Step, Wanted, next_step};
+
+use varve_formats::command::{METADATA_FEATURE, MetadataCommand};
 
 use super::{
     Shard,
     hosted::{Hosted, Machine},
 };
 use crate::{
-    api::{Effect, Now},
+    api::{Effect, Input, Now},
     limits::{PIN_LEASE, PROMOTION_LAG_MAX},
+    metadata::{Broker, MetadataRejected},
 };
 
 /// Learners on their way.
@@ -128,6 +131,29 @@ impl Hosted {
 }
 
 impl Shard {
+    /// Why a change of the metadata that this node leads is not even proposed: it would be done, and must not be.
+    pub(super) fn rejects(&self, group: GroupId, input: &Input) -> Option<MetadataRejected> {
+        let Input::Propose { command, .. } = input else { return None };
+        let hosted = self.groups.get(group).filter(|hosted| hosted.is_ready())?;
+        let Machine::Metadata(state) = &hosted.machine else { return None };
+        let (image, level) = (state.image(), command.level());
+        // Who comes anew says so itself, and who leaves need not know it. Once the level is raised nobody that does not know it is
+        // let in any more.
+        let about = match command {
+            MetadataCommand::HostMetadata { node, .. } | MetadataCommand::RemoveBroker { node } => *node,
+            _ => 0,
+        };
+        let too_old = |broker: &&Broker| broker.level < level && broker.node.get() != about;
+        let too_old = image.brokers.values().find(too_old);
+        if let Some(broker) = too_old.filter(|_| image.level(METADATA_FEATURE) < level) {
+            return Some(MetadataRejected::TooOld { node: broker.node, level });
+        }
+        let MetadataCommand::HostMetadata { node, disk } = command else { return None };
+        let node = NodeId::new(*node)?;
+        let is_known = *disk != 0 && image.disks.get(&node) == Some(disk);
+        (!is_known && self.is_alive(node)).then_some(MetadataRejected::NodeAlive { node })
+    }
+
     /// Goes one step from the members that a group has to those that it is to have, where this node leads it and is settled
     /// (`None` otherwise); whether it has come to them.
     pub fn move_members(
@@ -138,7 +164,8 @@ impl Shard {
         effects: &mut Vec<Effect>,
     ) -> Option<bool> {
         let hosted = self.groups.get(group).filter(|hosted| !self.failed && hosted.is_ready())?;
-        let lives = |member: ReplicaId| self.is_alive(member.node()) && hosted.is_caught_up(member);
+        let is_heard_of = |member| hosted.raft.is_heard_of(member);
+        let lives = |id: ReplicaId| self.is_alive(id.node()) && is_heard_of(id) && hosted.is_caught_up(id);
         let standing = Standing {
             leader: hosted.replica,
             membership: hosted.raft.membership(),
@@ -153,7 +180,9 @@ impl Shard {
                 // What is not taken now is tried again.
                 Step::Change(changes) => drop(hosted.raft.propose_changes(changes, wanted.version)),
                 Step::Transfer(to) => hosted.raft.transfer(*to),
-                Step::Wait | Step::Settled => {}
+                // Who is at rest says nothing, and whoever is waited for is to speak.
+                Step::Wait => drop(hosted.raft.wake()),
+                Step::Settled => {}
             }
         });
         self.drive(now, group, effects);

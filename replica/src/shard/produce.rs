@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use varve_common::Offset;
 use varve_formats::command::{
-    Command, Fence, HEADER_BYTES, MetadataCommand, TierTrim, TrimCause, encode_records,
+    Command, Fence, HEADER_BYTES, METADATA_FEATURE, MetadataCommand, TierTrim, TrimCause, encode_records,
 };
 
 use super::{
@@ -156,12 +156,24 @@ impl Hosted {
             Refusal::WrongGroup
         } else if !self.is_ready() {
             Refusal::NotLeader { leader: self.raft.leader() }
-        } else if self.propose(now, &Command::Metadata(command), ticket.map(Waiter::Metadata)).is_some() {
+        } else if self.raise_level(now, command.level())
+            && self.propose(now, &Command::Metadata(command), ticket.map(Waiter::Metadata)).is_some()
+        {
             return;
         } else {
             Refusal::Throttled
         };
         effects.extend(ticket.map(|ticket| refused(ticket, refusal)));
+    }
+
+    /// Before the first command of its level: from here on no broker is let in that does not know it.
+    fn raise_level(&mut self, now: Now, level: u16) -> bool {
+        let Machine::Metadata(state) = &self.machine else { return false };
+        if state.image().level(METADATA_FEATURE) >= level {
+            return true;
+        }
+        let raise = MetadataCommand::SetFeature { name: METADATA_FEATURE.to_owned(), level };
+        self.propose(now, &Command::Metadata(raise), None).is_some()
     }
 
     /// DeleteRecords: a fenced trim. While another change of the manifest is in flight it would miss its fence, so the

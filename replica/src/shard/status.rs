@@ -43,7 +43,7 @@ impl Hosted {
             leader_epoch: self.raft.term().leader_epoch(),
             ready: self.is_ready(),
             whole: state.is_whole(),
-            log_start: bucket.log_start,
+            log_start: Self::log_start(state),
             local_start: self.local_start(state),
             tiered_end: bucket.tiered_end,
             high_watermark: records.log_end,
@@ -68,7 +68,12 @@ impl Hosted {
                 start = seal.base;
             }
         }
-        start.max(state.bucket().log_start)
+        start.max(Self::log_start(state))
+    }
+
+    /// What was trimmed by A may reach beyond the records of a checkpoint as of S: until they are applied nothing is left.
+    fn log_start(state: &PartitionState) -> Offset {
+        state.bucket().log_start.min(state.records().log_end)
     }
 
     /// The furthest safe cut (TIERING.md 6): below the older of two local checkpoints, and below the contiguous end of

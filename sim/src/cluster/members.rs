@@ -42,7 +42,12 @@ impl World {
     }
 
     fn seat(&mut self, id: NodeId) -> Checked {
-        self.change(MetadataCommand::HostMetadata { node: id.get() })?;
+        self.until("the node's old self counts as dead", |world| {
+            let leader =
+                world.leader(GroupId::METADATA).and_then(|leader| world.machines[&leader].node.as_ref());
+            leader.is_some_and(|leader| !leader.driver.shard().is_alive(id))
+        })?;
+        self.ask_for_a_seat(id)?;
         let hosted = |world: &Self| {
             let leader = world.leader(GroupId::METADATA)?;
             let image = world.machines[&leader].image.as_ref()?;
@@ -52,6 +57,12 @@ impl World {
         self.until("the node has a replica of the metadata", |world| hosted(world).is_some())?;
         self.machine(id).metadata = hosted(self).unwrap_or_default();
         Ok(())
+    }
+
+    /// Under a number of the disk, which another disk does not have.
+    pub(super) fn ask_for_a_seat(&mut self, id: NodeId) -> Checked {
+        let disk = u64::from(id.get()) << 32 | (self.machines[&id].metadata + 1);
+        self.change(MetadataCommand::HostMetadata { node: id.get(), disk })
     }
 
     /// How many running nodes host a group, as far as the newest metadata goes.

@@ -16,27 +16,28 @@ use crate::{trace::Trace, violation::Checked};
 const STEPS: usize = 5_000;
 /// Steps between two thoughts of the operator.
 const THINKS: usize = 40;
-/// When a fourth node joins.
+/// When others join.
 const JOINS: usize = 600;
 
-/// Runs a seed with three nodes that become four.
+/// Runs a seed with three nodes that become four, or six: then whole sets of replicas move, and are often called off.
 #[must_use]
 pub fn run_moving(seed: u64, trace: Trace) -> Outcome {
     let mut world = World::new(seed, 3, trace);
     if seed.is_multiple_of(3) {
         world = world.keeping_logs();
     }
-    watch(seed, world, World::run_moving)
+    let last = if seed.is_multiple_of(2) { 4 } else { 6 };
+    watch(seed, world, |world| world.run_moving(last))
 }
 
 impl World {
-    fn run_moving(&mut self) -> Checked {
+    fn run_moving(&mut self, last: u32) -> Checked {
         for id in self.ids() {
             self.start(id)?;
         }
         self.elect()?;
         // Far beyond what the simulated clients draw for new topics.
-        for id in 1..=4 {
+        for id in 1..=last {
             self.change(MetadataCommand::AllocateReplicaIds { node: id, count: 10_000 })?;
         }
         self.round()?;
@@ -45,8 +46,9 @@ impl World {
             self.bury()?;
             self.seat_some(step)?;
             if step == JOINS {
-                let fourth = NodeId::new(4).expect("4 is a node id");
-                self.machines.insert(fourth, Machine { unseated: Some(0), ..Machine::new(fourth) });
+                for id in (4..=last).filter_map(NodeId::new) {
+                    self.machines.insert(id, Machine { unseated: Some(0), ..Machine::new(id) });
+                }
             }
             if step % THINKS == 0 {
                 self.think()?;
@@ -89,9 +91,9 @@ impl World {
                 self.trace.note(format_args!("{id} has metadata replica {given}"));
                 self.machine(id).metadata = given;
                 self.machine(id).unseated = None;
-            } else if asked == 0 || step >= asked + 2_000 {
+            } else if asked == 0 || step >= asked + 400 {
                 self.machine(id).unseated = Some(step.max(1));
-                self.change(MetadataCommand::HostMetadata { node: id.get() })?;
+                self.ask_for_a_seat(id)?;
             }
         }
         Ok(())
@@ -107,9 +109,10 @@ impl World {
         }
         let partition = &partitions[self.random.random_range(0..partitions.len())];
         let group = partition.group;
-        match self.random.random_range(0..10) {
+        let roll = self.random.random_range(0..10);
+        match roll {
             0..5 if partition.target.is_empty() => self.reassign(&image, partition),
-            5 if !partition.target.is_empty() => {
+            0..6 if !partition.target.is_empty() && (self.machines.len() > 4 || roll == 5) => {
                 let target = partition.replicas.clone();
                 self.change(MetadataCommand::Reassign { group, target })
             }
@@ -122,6 +125,9 @@ impl World {
     fn reassign(&mut self, image: &Image, partition: &Partition) -> Checked {
         let nodes: Vec<NodeId> = self.ids().into_iter().filter(|id| partition.on(*id).is_none()).collect();
         let mut target = partition.replicas.clone();
+        if nodes.len() >= 2 && self.random.random_bool(0.6) {
+            return self.reassign_all(image, partition, nodes);
+        }
         let place = self.random.random_range(0..target.len());
         if nodes.is_empty() {
             target.remove(place);
@@ -135,6 +141,22 @@ impl World {
             } else {
                 target[place] = fresh;
             }
+        }
+        self.change(MetadataCommand::Reassign { group: partition.group, target })
+    }
+
+    /// Most of its replicas go elsewhere at once.
+    fn reassign_all(&mut self, image: &Image, partition: &Partition, mut nodes: Vec<NodeId>) -> Checked {
+        let mut target = partition.replicas.clone();
+        for place in &mut target {
+            if nodes.is_empty() || self.random.random_bool(0.2) {
+                continue;
+            }
+            let node = nodes.remove(self.random.random_range(0..nodes.len()));
+            let next = image.replica_counters.get(&node).copied().unwrap_or(1);
+            self.change(MetadataCommand::AllocateReplicaIds { node: node.get(), count: 1 })?;
+            let Some(fresh) = ReplicaId::new(node, next) else { return Ok(()) };
+            *place = fresh;
         }
         self.change(MetadataCommand::Reassign { group: partition.group, target })
     }

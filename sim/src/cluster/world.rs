@@ -241,10 +241,6 @@ impl World {
                 let machine = self.machine(id);
                 machine.views.remove(&group);
                 machine.promised.remove(&group);
-                if let Some(node) = &mut machine.node {
-                    let removal = node.cold.remove(group);
-                    node.executor.spawn(removal);
-                }
                 Ok(())
             }
         }

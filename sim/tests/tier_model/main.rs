@@ -33,16 +33,22 @@ pub struct Rules {
     pub cuts_below_s: bool,
 }
 
-pub const SOUND: Rules =
+/// As they stand.
+const SOUND: Rules =
     Rules { ignores_all: true, keeps_a: true, waits_for_a: true, spares_named: true, cuts_below_s: true };
 
 /// How far the search goes.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
+    /// Entries of the log.
     pub log: usize,
+    /// Of them, records.
     pub records: Offset,
+    /// Uploads that are begun.
     pub uids: Uid,
+    /// Checkpoints that are there at once.
     pub checkpoints: usize,
+    /// Of the seeded replica.
     pub restarts: u8,
 }
 

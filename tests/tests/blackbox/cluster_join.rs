@@ -144,3 +144,31 @@ fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
     let written = load.finish();
     cluster.nodes[..3].iter().for_each(|node| check_all(node, TOPIC, written));
 }
+
+#[test]
+fn a_second_machine_with_the_number_of_a_living_node_does_not_take_its_place() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    let fourth = cluster.add(&Options::small());
+    cluster.nodes[fourth].restart();
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    wait_for("a healthy cluster", 60, || cluster.nodes.iter().all(is_healthy));
+    let load = cluster.start_load(TOPIC, value);
+    // A founder, and one that joined.
+    for number in [1, fourth] {
+        let mut double = cluster.double(number, &Options::small());
+        double.launch();
+        assert!(!double.wait_exit(90).success());
+        assert!(double.log().contains(&format!("node {} is alive", number + 1)), "{}", double.log());
+    }
+    assert!(cluster.nodes.iter().all(is_healthy), "somebody was disturbed");
+    // Once it is dead the other machine is what a wiped disk is.
+    cluster.nodes[fourth].kill();
+    let mut double = cluster.double(fourth, &Options::small());
+    double.restart();
+    wait_for("it to hold everything", 120, || is_healthy(&cluster.nodes[0]) && is_healthy(&double));
+    let written = load.finish();
+    check_all(&double, TOPIC, written);
+}

@@ -19,6 +19,7 @@ mod disk_pressure;
 mod doctor;
 mod hostile_s3;
 mod local_retention;
+mod lost_log;
 mod merge;
 mod operate;
 mod power;

@@ -33,7 +33,7 @@ impl Fake {
     /// Adds a broker.
     pub fn register(&self, node: NodeId, advertised: &str) {
         let advertised = vec![advertised.to_owned()];
-        let broker = Broker { node, epoch: 1, advertised, rack: None, peer: None };
+        let broker = Broker { node, epoch: 1, advertised, rack: None, peer: None, level: 0 };
         self.change(|metadata| drop(Arc::make_mut(&mut metadata.brokers).insert(node, broker)));
     }
 

@@ -25,7 +25,8 @@ fn node() -> NodeId {
 }
 
 fn registration() -> BrokerRegistration {
-    BrokerRegistration { node: node().get(), advertised: Vec::new(), rack: None, peer: None }
+    let node = node().get();
+    BrokerRegistration { node, advertised: Vec::new(), rack: None, peer: None, disk: 0, level: 0 }
 }
 
 /// As a node has it that has applied nothing, or its own registration.
@@ -33,8 +34,8 @@ fn image(is_registered: bool) -> Image {
     let mut image = Image::new(ClusterId::from_random(1), Incarnation(1));
     if is_registered {
         let registration = registration();
-        let broker =
-            Broker { node: node(), advertised: registration.advertised, rack: None, epoch: 1, peer: None };
+        let advertised = registration.advertised;
+        let broker = Broker { node: node(), advertised, rack: None, epoch: 1, peer: None, level: 0 };
         image.index = LogIndex(9);
         Arc::make_mut(&mut image.brokers).insert(node(), broker);
     }

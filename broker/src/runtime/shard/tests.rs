@@ -13,7 +13,6 @@ struct NoJobs;
 impl StartJob for NoJobs {
     fn start(&self, _: Job) {}
     fn fetch(&self, _: GroupId, _: Fetch) {}
-    fn remove(&self, _: GroupId) {}
     fn sweep(&self, _: GroupId) {}
 }
 
@@ -39,7 +38,7 @@ fn ends_for(group: GroupId, outbox: Option<Arc<dyn Outbox>>) -> Option<String> {
         metrics: Arc::new(Metrics::new()),
         outbox,
         node: NodeId::new(1).unwrap(),
-        proposals: mpsc::unbounded_channel().0,
+        proposals: mpsc::channel(1).0,
         campaign: None,
         waiting: HashMap::new(),
         confirming: HashMap::new(),

@@ -116,3 +116,46 @@ fn the_metadata_group_answers_what_it_did() {
     let done = crate::metadata::MetadataDone::ProducerIds { first: 1, count: 1000 };
     assert_eq!(node.reply(Ticket(1)), Some(Reply::Metadata(Ok(done))));
 }
+
+/// RAFT.md 4: what an older release stops at is not written before all know it, and afterwards nobody is let in that does not.
+#[test]
+fn what_a_registered_broker_does_not_know_is_not_written_and_the_first_of_a_level_raises_it() {
+    use varve_formats::command::BrokerRegistration;
+
+    use crate::metadata::{MetadataDone, MetadataRejected};
+    let mut node = metadata();
+    let mut tickets = 0;
+    let mut ask = |node: &mut Node, command: MetadataCommand| {
+        tickets += 1;
+        let ticket = Some(Ticket(tickets));
+        node.step(Input::Propose { ticket, group: GroupId::METADATA, command });
+        node.settle();
+        let Some(Reply::Metadata(outcome)) = node.reply(Ticket(tickets)) else {
+            panic!("it is not answered")
+        };
+        outcome
+    };
+    let register = |id: u32, level: u16| {
+        let (advertised, rack, peer) = (Vec::new(), None, None);
+        MetadataCommand::RegisterBroker(BrokerRegistration {
+            node: id,
+            advertised,
+            rack,
+            peer,
+            disk: 0,
+            level,
+        })
+    };
+    let host = |id: u32| MetadataCommand::HostMetadata { node: id, disk: u64::from(id) };
+    let node_id = |id: u32| NodeId::new(id).unwrap();
+    for (id, level) in [(1, 1), (2, 0)] {
+        assert!(ask(&mut node, register(id, level)).is_ok());
+    }
+    let too_old = Err(MetadataRejected::TooOld { node: node_id(2), level: 1 });
+    assert_eq!(ask(&mut node, host(3)), too_old);
+    // But the old one itself may come anew.
+    assert!(matches!(ask(&mut node, host(2)), Ok(MetadataDone::ReplicaIds { .. })));
+    assert_eq!(ask(&mut node, register(2, 0)), too_old);
+    assert!(ask(&mut node, register(2, 1)).is_ok());
+    assert!(matches!(ask(&mut node, host(3)), Ok(MetadataDone::ReplicaIds { .. })));
+}
