@@ -151,6 +151,7 @@ metrics! {
     raft_entries: counter() "raft_appended_entries" "" "Entries that were appended to the logs of groups here";
     raft_campaigns: counter() "raft_elections" "" "Elections in which a replica of this node asked for votes";
     raft_elected: counter() "raft_elections_won" "" "Times that a replica of this node came to lead";
+    raft_returned: counter() "raft_leaders_returned" "" "Leaderships that this node gave back to their preferred replicas by itself";
     raft_leader_changes: counter() "raft_leader_changes" "" "Times that a group came to be led anew, by whatever node, as this one heard";
     raft_messages: counter("kind") "raft_messages_sent" "" "Messages of replicas here to others; heartbeats of all groups travel together";
     raft_sent_entries: counter() "raft_sent_entries" "" "Entries in them";

@@ -1,6 +1,10 @@
 //! Several nodes: who the others are, and where this one is reached.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use super::{Config, ConfigError, ObjectStore, Reader, value};
 
@@ -35,6 +39,11 @@ impl Config {
     #[must_use]
     pub fn has_common_store(&self) -> bool {
         !self.is_clustered() || self.object_store != ObjectStore::Embedded
+    }
+
+    pub(super) fn leader_return(&self) -> Option<Duration> {
+        let patience = self.number("leader.imbalance.check.interval.seconds");
+        self.switch("auto.leader.rebalance.enable").then(|| Duration::from_secs(patience.into()))
     }
 
     /// Where other nodes reach this one, `host:port`; `None` where nothing says so.

@@ -326,6 +326,18 @@ pub const KEYS: &[Key] = &[
         Kind::Bytes { min: 0 },
         "1048588",
         "The largest record batch; topics override it as max.message.bytes.",
+    key(
+        "auto.leader.rebalance.enable",
+        Kind::Switch,
+        "true",
+        "Leadership goes back by itself to the replica that stands first, after a node was away.",
+    ),
+    key(
+        "leader.imbalance.check.interval.seconds",
+        COUNT,
+        "300",
+        "For how long such a replica must have kept up before. One that loses what it was given waits twice as long the next time. Nothing goes back while the log of the node that leads is pressed.",
+    ),
     ),
     key(
         "log.segment.bytes",

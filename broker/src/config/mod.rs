@@ -184,6 +184,8 @@ pub struct Config {
     pub topics: TopicCreation,
     /// What topics inherit from this broker.
     pub topic_defaults: topic::Defaults,
+    /// How long a preferred replica must have kept up before it leads again; `None`: it never does by itself.
+    pub leader_return: Option<Duration>,
     /// When unused producer ids are forgotten.
     pub producer_expiration: Duration,
     /// Bounds on connections.
@@ -253,6 +255,7 @@ impl Config {
             topic_defaults: topic::Defaults::from_layers(&layers),
             producer_expiration: read.span("producer.id.expiration.ms"),
             connections: read.connections(),
+            leader_return: read.leader_return(),
             fetch: read.fetch(),
             log_format: read.text("log.format").to_owned(),
             log_filter: read.text("log.filter").to_owned(),

@@ -9,8 +9,7 @@ use std::{
 
 use varve_tests::{
     clients::{java, kcat, varve_json},
-    cluster::Cluster,
-    marked::line,
+    cluster::{Cluster, value},
     node::{Node, Options},
     raw::{fetch_near, list_offset},
     tool::Tool,
@@ -21,10 +20,6 @@ const TOPIC: &str = "near";
 const VALUE_BYTES: usize = 200;
 const NOT_LEADER_OR_FOLLOWER: i16 = 6;
 const FOLLOWED: &str = "varve_kafka_fetch_follower_bytes_total";
-
-fn value(number: u64) -> String {
-    line(number, VALUE_BYTES)
-}
 
 /// Three nodes in the racks r1, r2 and r3, and a topic on all of them.
 fn start(options: &Options, configs: &[&str]) -> Cluster {

@@ -11,6 +11,7 @@ mod cluster;
 mod cluster_admin;
 mod cluster_follow;
 mod cluster_join;
+mod cluster_return;
 mod cluster_start;
 mod cold_reads;
 mod collect;
