@@ -228,6 +228,7 @@ metrics! {
     peer_received: node_counter("peer") "peer_received" "bytes" "Their bytes";
     peer_queued: node_gauge("peer") "peer_queued" "bytes" "Memory of what waits to be sent to the other node";
     peer_dropped_frames: node_counter("peer") "peer_dropped_frames" "" "Messages and pulses to the other node that were dropped: its queue was full, or there was no connection";
+    peer_certificate_end: fraction() "peer_certificate_expiry_timestamp" "seconds" "When this node's certificate ends, or the last authority that it trusts, whichever is first; 0 without TLS between nodes";
     peer_refused: counter("reason") "peer_refused" "" "Connections of other nodes that were refused, or closed for what they carried";
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
     disk_short: gauge() "storage_disk_short" "" "1 while the file system, not the log's limit, makes data leave this node, and producers wait";

@@ -18,6 +18,7 @@ use crate::{
     clients::{kcat, varve, varve_output},
     marked::line,
     node::{Node, Options, free_address},
+    raw::list_offset,
     wait_for,
 };
 
@@ -138,6 +139,18 @@ impl Cluster {
     /// The nodes in sync with a partition's leader, as a node tells; their places in [`Cluster::nodes`].
     #[must_use]
     pub fn in_sync(&self, asked: usize, topic: &str, partition: u64) -> Vec<usize> {
+    /// Where the records of partition 0 end, as the leader says of whom a node tells; -1 where nobody says it.
+    #[must_use]
+    pub fn end_of(&self, asked: usize, topic: &str) -> i64 {
+        let leader = self.leader(asked, topic, 0).map(|leader| &self.nodes[leader]);
+        leader.and_then(|leader| list_offset(leader.kafka(), topic, 0, -1).ok()).unwrap_or(-1)
+    }
+
+    /// Waits until they end behind an offset.
+    pub fn wait_end(&self, asked: usize, topic: &str, beyond: i64) {
+        wait_for("records to be acknowledged", 60, || self.end_of(asked, topic) > beyond);
+    }
+
         let found = self.partition(asked, topic, partition);
         let nodes = found.as_ref().and_then(|found| found["in_sync"].as_array());
         let place = |node: &Value| usize::try_from(node.as_u64()?).ok()?.checked_sub(1);

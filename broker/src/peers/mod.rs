@@ -21,8 +21,10 @@
 //!
 //! Time and chance come from `Clock` and `Entropy`, security from [`Security`]: a stream in, a stream out.
 
+pub mod authority;
 mod calls;
 mod dial;
+pub mod expiry;
 mod figures;
 mod frame;
 mod handshake;

@@ -164,7 +164,10 @@ pub(super) async fn take_place(
     let seat = Seat::open(&ground, founder, known.map(|identity| identity.cluster))?;
     let desk = Arc::new(Desk { seat, inbound: OnceLock::new(), backend: OnceLock::new() });
     let certificates = match config.peer_tls.clone() {
-        Some(files) => Some(Certificates::read(files, config.node, Arc::clone(&ground.clock))?),
+        Some(files) => Some({
+            let metrics = ground.start.metrics();
+            Certificates::read(files, config.node, Arc::clone(&ground.clock), metrics)?
+        }),
         None => None,
     };
     let peers = PeerConfig {
