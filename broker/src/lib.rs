@@ -25,6 +25,7 @@ pub mod net;
 pub mod node;
 pub mod peers;
 pub mod placement;
+pub mod preferred;
 pub mod runtime;
 pub mod scrub;
 pub mod storage;

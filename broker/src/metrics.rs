@@ -151,6 +151,7 @@ metrics! {
     raft_entries: counter() "raft_appended_entries" "" "Entries that were appended to the logs of groups here";
     raft_campaigns: counter() "raft_elections" "" "Elections in which a replica of this node asked for votes";
     raft_elected: counter() "raft_elections_won" "" "Times that a replica of this node came to lead";
+    raft_returned: counter() "raft_leaders_returned" "" "Leaderships that this node gave back to their preferred replicas by itself";
     raft_leader_changes: counter() "raft_leader_changes" "" "Times that a group came to be led anew, by whatever node, as this one heard";
     raft_messages: counter("kind") "raft_messages_sent" "" "Messages of replicas here to others; heartbeats of all groups travel together";
     raft_sent_entries: counter() "raft_sent_entries" "" "Entries in them";
@@ -227,6 +228,7 @@ metrics! {
     peer_received: node_counter("peer") "peer_received" "bytes" "Their bytes";
     peer_queued: node_gauge("peer") "peer_queued" "bytes" "Memory of what waits to be sent to the other node";
     peer_dropped_frames: node_counter("peer") "peer_dropped_frames" "" "Messages and pulses to the other node that were dropped: its queue was full, or there was no connection";
+    peer_certificate_end: fraction() "peer_certificate_expiry_timestamp" "seconds" "When this node's certificate ends, or the last authority that it trusts, whichever is first; 0 without TLS between nodes";
     peer_refused: counter("reason") "peer_refused" "" "Connections of other nodes that were refused, or closed for what they carried";
     disk_free: gauge() "storage_disk_free" "bytes" "Room on the data directory's file system";
     disk_short: gauge() "storage_disk_short" "" "1 while the file system, not the log's limit, makes data leave this node, and producers wait";

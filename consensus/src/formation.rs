@@ -19,7 +19,9 @@
 //! - The claim on the bucket's prefix is taken between the promises and the decision. An unformed cluster that finds one
 //!   refuses: `varve restore`.
 
+mod names;
 mod record;
+mod waiting;
 mod wire;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use varve_common::{ClusterId, NodeId, ReplicaId};
 
 pub use record::{FormationRecord, SeedSet};
+pub use waiting::Waiting;
 pub use wire::{Answer, Probe, SeedState};
 
 use crate::{
@@ -41,6 +44,8 @@ pub struct Founder {
     pub node: NodeId,
     /// The seeds as configured: all of them name the same.
     pub seeds: SeedSet,
+    /// How many seeds found a cluster, where a directory names them; `None` where they are configured one by one.
+    pub count: Option<usize>,
     /// Drawn at random at each start: late answers to an earlier start are nothing to this one.
     pub process: u64,
     /// Drawn at random at each start, for the promise that this start may make.
@@ -63,6 +68,8 @@ pub enum FormationInput {
         /// What it said.
         answer: Answer,
     },
+    /// The directory names these seeds now.
+    Seeds(SeedSet),
     /// The record of the last [`FormationEffect::Write`] is durable.
     Written,
     /// What the bucket's prefix says: whose it is, or nobody's.
@@ -124,42 +131,6 @@ pub enum Refused {
     OtherNode(u32),
 }
 
-/// What the formation waits for; shown to the operator.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Waiting {
-    /// Not all seeds answer.
-    #[error("waiting for the seeds {0:?}")]
-    Answers(Vec<String>),
-    /// A seed names others.
-    #[error("seed {0} names other seeds than this node")]
-    OtherSeeds(String),
-    /// Two seeds are one node.
-    #[error("two seeds answer as node {0}")]
-    SameNode(u32),
-    /// A seed has promised a cluster that the seed which drew it no longer knows: a disk was wiped while the cluster was
-    /// formed, or after. If none of the seeds ever started, their data directories may be emptied.
-    #[error("seed {0} has promised a cluster that its coordinator has forgotten")]
-    Wiped(String),
-    /// This disk promised with other seeds than are configured now: the cluster may be formed with those. Configure them
-    /// again; or, if none of them ever started, the data directories may be emptied.
-    #[error("this disk has promised to form a cluster with the seeds {0:?}, not with those configured now")]
-    SeedsChanged(SeedSet),
-    /// Seeds have promised a cluster that only this node may decide on, and it is no seed any more: it may have formed it.
-    #[error("seed {seed} has promised a cluster that only node {coordinator} may form")]
-    Decider {
-        /// Who promised.
-        seed: String,
-        /// Who may decide; 0 where the promise does not say.
-        coordinator: u32,
-    },
-    /// The others' promises.
-    #[error("waiting for promises")]
-    Promises,
-    /// The disk, or the bucket.
-    #[error("waiting for the disk or the bucket")]
-    Storage,
-}
-
 /// The formation of a cluster, as one seed goes through it.
 #[derive(Debug)]
 pub struct Formation {
@@ -189,7 +160,8 @@ enum Claim {
 impl Formation {
     /// Goes on from what the disk holds. A formed disk starts, or joins, at once.
     #[must_use]
-    pub fn new(founder: Founder, record: FormationRecord) -> (Self, Vec<FormationEffect>) {
+    pub fn new(mut founder: Founder, record: FormationRecord) -> (Self, Vec<FormationEffect>) {
+        names::keep_promised(&mut founder, &record);
         let claim = if founder.claims { Claim::Unknown } else { Claim::Made };
         let mut formation = Self {
             founder,
@@ -252,6 +224,7 @@ impl Formation {
         match input {
             FormationInput::Tick => self.tick(effects),
             FormationInput::Answered { seed, answer } => self.answered(seed, answer),
+            FormationInput::Seeds(seeds) => self.rename(seeds),
             FormationInput::Written => {
                 if let Some(record) = self.writing.take() {
                     self.record = record;
@@ -364,6 +337,7 @@ impl Formation {
 
     /// Nobody is formed: the next step, or what it waits for.
     fn next(&self) -> Result<Next, Waiting> {
+        self.check_count()?;
         self.check_answers()?;
         self.check_seeds()?;
         let coordinator = self.coordinator()?;

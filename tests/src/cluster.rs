@@ -18,6 +18,7 @@ use crate::{
     clients::{kcat, varve, varve_output},
     marked::line,
     node::{Node, Options, free_address},
+    raw::list_offset,
     wait_for,
 };
 
@@ -28,6 +29,8 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     peers: Vec<SocketAddr>,
     extra: Vec<SocketAddr>,
+    /// What names the seeds, where they are not named one by one.
+    service: Option<String>,
     bucket: tempfile::TempDir,
 }
 
@@ -53,12 +56,23 @@ impl Cluster {
         Self::stopped_each(count, |_| options.clone())
     }
 
+    /// Nodes that are not started yet, and whose seeds a service names.
+    #[must_use]
+    pub fn stopped_behind(count: usize, service: &str, options: &Options) -> Self {
+        Self::stopped_with(count, Some(service.to_owned()), |_| options.clone())
+    }
+
     fn stopped_each(count: usize, options: impl Fn(usize) -> Options) -> Self {
+        Self::stopped_with(count, None, options)
+    }
+
+    fn stopped_with(count: usize, service: Option<String>, options: impl Fn(usize) -> Options) -> Self {
         let bucket = tempfile::Builder::new().prefix("varve-bucket-").tempdir().unwrap();
         let mut cluster = Self {
             nodes: Vec::new(),
             peers: (0..count).map(|_| free_address()).collect(),
             extra: Vec::new(),
+            service,
             bucket,
         };
         let stopped = |number| Node::stopped(cluster.options(number, &options(number + 1)));
@@ -72,11 +86,12 @@ impl Cluster {
 
     fn options_at(&self, number: usize, listen: SocketAddr, options: &Options) -> Options {
         let seeds: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
+        let seeds = self.service.clone().unwrap_or_else(|| seeds.join(","));
         let bucket = self.bucket.path().display().to_string();
         let (id, listen) = ((number + 1).to_string(), listen.to_string());
         options.clone().args(&["--node-id", &id, "--peer-listen", &listen]).args(&[
             "--seeds",
-            &seeds.join(","),
+            &seeds,
             "--object-store",
             &bucket,
         ])
@@ -132,6 +147,18 @@ impl Cluster {
         let topic = described.as_array().map_or(&described, |topics| &topics[0]);
         let mut partitions = topic["partitions"].as_array()?.iter();
         partitions.find(|at| at["partition"].as_u64() == Some(partition)).cloned()
+    }
+
+    /// Where the records of partition 0 end, as the leader says of whom a node tells; -1 where nobody says it.
+    #[must_use]
+    pub fn end_of(&self, asked: usize, topic: &str) -> i64 {
+        let leader = self.leader(asked, topic, 0).map(|leader| &self.nodes[leader]);
+        leader.and_then(|leader| list_offset(leader.kafka(), topic, 0, -1).ok()).unwrap_or(-1)
+    }
+
+    /// Waits until they end behind an offset.
+    pub fn wait_end(&self, asked: usize, topic: &str, beyond: i64) {
+        wait_for("records to be acknowledged", 60, || self.end_of(asked, topic) > beyond);
     }
 
     /// Waits until a node tells of a leader that is not `other`.

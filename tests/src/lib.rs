@@ -17,6 +17,7 @@
 pub mod batch;
 pub mod clients;
 pub mod cluster;
+pub mod dns;
 pub mod faults;
 pub mod hold;
 pub mod ledger;

@@ -116,7 +116,13 @@ pub const KEYS: &[Key] = &[
         "seeds",
         Kind::Text,
         "",
-        "The nodes that form the cluster, this one among them: `host:port` of their `peer.listen`, separated by commas, the same on all of them. Empty: a cluster of one.",
+        "The nodes that form the cluster, this one among them: `host:port` of their `peer.listen`, separated by commas, the same on all of them. Or `dns+srv://name?nodes=3`: whom the SRV records of that name lead to, once they are so many. Empty: a cluster of one.",
+    ),
+    key(
+        "dns.server",
+        Kind::Text,
+        "",
+        "Who is asked for SRV records: an address, with a port where that is not 53. Empty: whom /etc/resolv.conf names.",
     ),
     flag(
         "object.store",
@@ -319,6 +325,18 @@ pub const KEYS: &[Key] = &[
         Kind::Integer { min: 1, max: 1_000 },
         "3",
         "Replicas of a topic where nobody says how many: at most one for each broker, so a cluster of one node has one.",
+    ),
+    key(
+        "auto.leader.rebalance.enable",
+        Kind::Switch,
+        "true",
+        "Leadership goes back by itself to the replica that stands first, after a node was away.",
+    ),
+    key(
+        "leader.imbalance.check.interval.seconds",
+        COUNT,
+        "300",
+        "For how long such a replica must have kept up before. One that loses what it was given waits twice as long the next time. Nothing goes back while the log of the node that leads is pressed.",
     ),
     key("auto.create.topics.enable", Kind::Switch, "true", "Topics come to be when a client asks for them."),
     key(

@@ -150,6 +150,8 @@ pub struct Config {
     pub peer_tls: Option<PeerTls>,
     /// The nodes that form the cluster; empty for a cluster of one.
     pub seeds: Seeds,
+    /// Who is asked for a service's nodes; `None`: whom the machine asks.
+    pub dns_server: Option<SocketAddr>,
     /// Where the tier lives.
     pub object_store: ObjectStore,
     /// How a bucket is reached.
@@ -182,6 +184,8 @@ pub struct Config {
     pub cold_cache_disk: Share,
     /// How topics come to be.
     pub topics: TopicCreation,
+    /// How long a preferred replica must have kept up before it leads again; `None`: it never does by itself.
+    pub leader_return: Option<Duration>,
     /// What topics inherit from this broker.
     pub topic_defaults: topic::Defaults,
     /// When unused producer ids are forgotten.
@@ -229,6 +233,7 @@ impl Config {
             peer_tls: read.peer_tls()?,
             admin_listen: read.socket("admin.listen")?,
             seeds: read.seeds()?,
+            dns_server: read.dns_server()?,
             object_store: read.object_store()?,
             s3: read.s3()?,
             store_budget: read.store_budget(),
@@ -250,6 +255,7 @@ impl Config {
                 replication_factor: read.number("default.replication.factor") as i16,
                 auto_create: read.switch("auto.create.topics.enable"),
             },
+            leader_return: read.leader_return(),
             topic_defaults: topic::Defaults::from_layers(&layers),
             producer_expiration: read.span("producer.id.expiration.ms"),
             connections: read.connections(),

@@ -171,7 +171,19 @@ fn a_limit_below_two_log_files_is_refused() {
 fn seeds_make_a_cluster_that_knows_where_its_nodes_are() {
     let config = Config::load(&sources(&[("seeds", "a:9093, b:9093,a:9093")])).unwrap();
     assert!(config.is_clustered() && !config.has_common_store());
-    assert_eq!(config.seeds, ["a:9093", "b:9093"].map(str::to_owned).into());
+    assert_eq!(config.seeds, Seeds::Named(["a:9093", "b:9093"].map(str::to_owned).into()));
+    let service =
+        Config::load(&sources(&[("seeds", "dns+srv://_peers._tcp.varve.example?nodes=3")])).unwrap();
+    let name = "_peers._tcp.varve.example".to_owned();
+    assert_eq!((service.seeds.count(), service.seeds), (3, Seeds::Service { name, nodes: 3 }));
+    for bad in
+        ["dns+srv://name", "dns+srv://?nodes=3", "dns+srv://name?nodes=0", "dns+srv://name?nodes=3,a:1"]
+    {
+        assert!(refused(&[("seeds", bad)]).contains("dns+srv://name?nodes=3"), "{bad}");
+    }
+    let server = |text| Config::load(&sources(&[("dns.server", text)])).unwrap().dns_server;
+    assert_eq!(server("127.0.0.1").map(|at| at.port()), Some(53));
+    assert_eq!(server("[::1]:5353").map(|at| at.port()), Some(5353));
     assert_eq!(config.peer_address().as_deref(), Some("127.0.0.1:9093"));
     let open = [
         ("seeds", "a:9093"),

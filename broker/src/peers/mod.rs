@@ -21,8 +21,10 @@
 //!
 //! Time and chance come from `Clock` and `Entropy`, security from [`Security`]: a stream in, a stream out.
 
+pub mod authority;
 mod calls;
 mod dial;
+pub mod expiry;
 mod figures;
 mod frame;
 mod handshake;
@@ -36,6 +38,7 @@ mod routes;
 pub mod security;
 mod seeds;
 mod serve;
+mod service;
 mod status;
 mod talk;
 pub mod tls;
@@ -65,6 +68,7 @@ pub use self::{
     limits::Limits,
     outgoing::Outgoing,
     security::{Plain, Proof, Secured, Security},
+    service::{Service, ServiceError},
     status::{LinkState, LinkStatus},
     tls::Tls,
 };
@@ -145,7 +149,7 @@ struct Shared {
     cluster: watch::Sender<Option<ClusterId>>,
     routes: Routes,
     resolver: Resolver,
-    seeds: Vec<Arc<Seed>>,
+    seeds: Mutex<Vec<Arc<Seed>>>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
     callers: Mutex<BTreeMap<NodeId, Arc<Caller>>>,
     refusals: Refusals,
@@ -179,7 +183,7 @@ impl Peers {
             cluster: watch::Sender::new(None),
             routes: Routes::default(),
             resolver: Resolver::default(),
-            seeds: config.seeds.into_iter().map(|name| Arc::new(Seed::new(name))).collect(),
+            seeds: Mutex::default(),
             links: Mutex::default(),
             callers: Mutex::default(),
             refusals: Refusals::default(),
@@ -190,10 +194,29 @@ impl Peers {
         });
         let admission = Admission::new(INBOUND_MAX, INBOUND_PER_ADDRESS_MAX);
         shared.spawn(inbound::accept_all(Arc::clone(&shared), listener, admission));
-        for seed in &shared.seeds {
-            shared.spawn(seeds::watch(Arc::clone(&shared), Arc::clone(seed)));
+        let peers = Self(Arc::clone(&shared));
+        peers.set_seeds(config.seeds);
+        Ok((peers, PeerServer { shared, address }))
+    }
+
+    /// The names of nodes to begin with: those that were there before and are not among them are forgotten.
+    pub fn set_seeds(&self, names: impl IntoIterator<Item = String>) {
+        let names: BTreeSet<String> = names.into_iter().collect();
+        let mut seeds = self.0.seeds();
+        seeds.retain(|seed| {
+            let stays = names.contains(&seed.name);
+            if !stays {
+                seed.gone.cancel();
+            }
+            stays
+        });
+        for name in names {
+            if seeds.iter().all(|seed| seed.name != name) {
+                let seed = Arc::new(Seed::new(name));
+                seeds.push(Arc::clone(&seed));
+                self.0.spawn(seeds::watch(Arc::clone(&self.0), seed));
+            }
         }
-        Ok((Self(Arc::clone(&shared)), PeerServer { shared, address }))
     }
 
     /// The cluster that this node is in, from here on: links are made, and messages taken.
@@ -292,6 +315,10 @@ impl Shared {
         self.tasks.spawn_on(task, &self.runtime)
     }
 
+    fn seeds(&self) -> MutexGuard<'_, Vec<Arc<Seed>>> {
+        self.seeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn links(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Link>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -338,7 +365,7 @@ impl Shared {
     /// Somebody else than expected was found at this address: the seeds that led there are asked again.
     fn recheck(&self, address: &str) {
         for name in self.routes.seeds_at(address) {
-            self.seeds.iter().filter(|seed| seed.name == name).for_each(|seed| seed.recheck.notify_one());
+            self.seeds().iter().filter(|seed| seed.name == name).for_each(|seed| seed.recheck.notify_one());
         }
     }
 

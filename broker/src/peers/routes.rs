@@ -33,6 +33,11 @@ impl Routes {
         self.state().seeds.insert(seed.to_owned(), found);
     }
 
+    /// It is no seed any more.
+    pub fn forget(&self, seed: &str) {
+        self.state().seeds.remove(seed);
+    }
+
     /// Where a node may be: the metadata's address first.
     pub fn candidates(&self, node: NodeId) -> Vec<String> {
         let state = self.state();

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 use varve_common::NodeId;
 
 use super::{
@@ -21,12 +22,14 @@ pub struct Seed {
     pub name: String,
     /// Somebody else was found there.
     pub recheck: Notify,
+    /// It is no seed any more.
+    pub gone: CancellationToken,
 }
 
 impl Seed {
     /// A seed that was not asked yet.
     pub fn new(name: String) -> Self {
-        Self { name, recheck: Notify::new() }
+        Self { name, recheck: Notify::new(), gone: CancellationToken::new() }
     }
 }
 
@@ -34,6 +37,7 @@ impl Seed {
 pub async fn watch(shared: Arc<Shared>, seed: Arc<Seed>) {
     tokio::select! {
         () = ask_on(&shared, &seed) => {}
+        () = seed.gone.cancelled() => shared.routes.forget(&seed.name),
         () = shared.stopping.cancelled() => {}
     }
 }

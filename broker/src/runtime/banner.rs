@@ -32,7 +32,7 @@ pub fn print(config: &Config, store: &str, identity: &Identity, admin: SocketAdd
         config.listeners.first().map_or_else(String::new, |listener| listener.address.to_string());
     let data = config.data_directory.display();
     // Of a topic as it is made where nobody says how many replicas.
-    let replicas = config.seeds.len().clamp(1, config.topics.replication_factor.max(1) as usize);
+    let replicas = config.seeds.count().clamp(1, config.topics.replication_factor.max(1) as usize);
     let quorum = format!("{} of {replicas}", replicas / 2 + 1);
     println!("varve {} · node {} of cluster {}", env!("CARGO_PKG_VERSION"), identity.node, identity.cluster);
     println!("  listener      {}", listeners.join(", "));

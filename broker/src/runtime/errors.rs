@@ -15,7 +15,7 @@ use super::{
     small_file::SmallFileError,
     store::TierError,
 };
-use crate::{driver::OpenError, net::BindError, node::MetadataRefusal, telemetry};
+use crate::{driver::OpenError, net::BindError, node::MetadataRefusal, peers::ServiceError, telemetry};
 
 /// Why the broker does not run, or not any more.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,9 @@ pub enum RunError {
     /// A small file of the data directory.
     #[error(transparent)]
     SmallFile(#[from] SmallFileError),
+    /// The seeds' names cannot be looked up.
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     /// The cluster does not take this node.
     #[error(transparent)]
     Join(#[from] JoinError),

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 use varve_common::{Clock, ClusterId, Disk, Incarnation, NodeId, ReplicaId, clock::BoxFuture};
 use varve_consensus::formation::{
-    Answer, Formation, FormationEffect, FormationInput, FormationRecord, Founder, Probe, Refused,
+    Answer, Formation, FormationEffect, FormationInput, FormationRecord, Founder, Probe, Refused, SeedSet,
 };
 use varve_formats::{
     claim::{Claim, FORMAT},
@@ -36,6 +36,8 @@ use super::{
 const FILE: &str = "formation";
 /// How often time is told to the formation.
 const TICK: Duration = Duration::from_millis(100);
+/// How often a directory is asked who the seeds are, in ticks.
+const NAMES_TICKS: u32 = 10;
 /// How long a bucket that did not answer is left alone.
 const BUCKET_PAUSE: Duration = Duration::from_secs(1);
 
@@ -60,6 +62,11 @@ pub enum FormationError {
 pub trait Seeds: Send + Sync + 'static {
     /// Asks one; nothing where it does not answer.
     fn probe(&self, seed: String, probe: Probe) -> BoxFuture<'static, Option<Answer>>;
+
+    /// Asks the directory that names them, where there is one; nothing where it does not answer, or names nobody.
+    fn names(&self) -> Option<BoxFuture<'static, Option<SeedSet>>> {
+        None
+    }
 }
 
 /// What the formation stands on.
@@ -123,6 +130,19 @@ impl Seat {
         Ok(Self(Mutex::new(Formation::new(founder, record))))
     }
 
+    /// The seeds as this disk knows them: those of its promise, or of the cluster that was formed; else as they are configured.
+    #[must_use]
+    pub fn seeds(&self, configured: SeedSet) -> SeedSet {
+        match self.lock().0.record() {
+            FormationRecord::Promised { seeds, .. } | FormationRecord::Formed { seeds, .. }
+                if configured.is_empty() =>
+            {
+                seeds.clone()
+            }
+            _ => configured,
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, (Formation, Vec<FormationEffect>)> {
         self.0.lock().expect("no holder of this lock panics")
     }
@@ -158,7 +178,8 @@ impl Seat {
     pub async fn form(&self, ground: &Ground, seeds: &Arc<dyn Seeds>) -> Result<Formed, FormationError> {
         let mut tasks: JoinSet<Result<Option<FormationInput>, ClaimError>> = JoinSet::new();
         let mut tick = ground.clock.monotonic().plus(TICK);
-        let mut told = None;
+        let (mut told, mut ticks) = (None, 0_u32);
+        ask_names(seeds, &mut tasks);
         loop {
             let effects = self.take_effects();
             let idle = effects.is_empty();
@@ -179,7 +200,10 @@ impl Seat {
             let pause = ground.clock.sleep(tick.since(ground.clock.monotonic()));
             tokio::select! {
                 () = pause => {
-                    tick = tick.plus(TICK);
+                    (tick, ticks) = (tick.plus(TICK), ticks.wrapping_add(1));
+                    if ticks.is_multiple_of(NAMES_TICKS) {
+                        ask_names(seeds, &mut tasks);
+                    }
                     self.step(FormationInput::Tick);
                 }
                 Some(done) = tasks.join_next() => {
@@ -227,6 +251,12 @@ impl Seat {
             FormationEffect::Refuse(why) => return Err(why.into()),
         }
         Ok(None)
+    }
+}
+
+fn ask_names(seeds: &Arc<dyn Seeds>, tasks: &mut JoinSet<Result<Option<FormationInput>, ClaimError>>) {
+    if let Some(names) = seeds.names() {
+        tasks.spawn(async move { Ok(names.await.map(FormationInput::Seeds)) });
     }
 }
 

@@ -28,6 +28,7 @@ pub mod mailbox;
 pub mod options;
 mod orphans;
 pub mod peering;
+mod preferring;
 pub mod pressure;
 mod progress;
 mod registration;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId, clock::BoxFuture};
 use varve_consensus::{
     Envelope, NodeConfig, Pulse,
-    formation::{Answer, Founder, Probe},
+    formation::{Answer, Founder, Probe, SeedSet},
 };
 use varve_replica::{
     PeerInput,
@@ -40,15 +40,17 @@ use super::{
     views::Views,
 };
 use crate::{
-    config::Config,
+    config::{self, Config},
     controller::{self, Controller, Unanswered},
     metrics::Metrics,
-    peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers},
+    peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers, Service},
 };
 
 const LIFE_FILE: &str = "life";
 /// How long a forwarded request may take.
 const FORWARD_LIMIT: Duration = Duration::from_secs(5);
+/// How often a service is asked who its nodes are, once there is a cluster.
+const SERVICE_PAUSE: Duration = Duration::from_secs(30);
 
 /// A node's place in its cluster.
 pub(super) struct Place {
@@ -118,21 +120,36 @@ impl PeerHandler for Desk {
 }
 
 /// The ways to the other nodes, as the rest of the process uses them.
-struct Way(Peers);
+struct Way {
+    peers: Peers,
+    /// Who names the seeds, where they are not configured.
+    service: Option<Arc<Service>>,
+}
+
+impl Way {
+    const fn to(peers: Peers) -> Self {
+        Self { peers, service: None }
+    }
+}
 
 impl Seeds for Way {
     fn probe(&self, seed: String, probe: Probe) -> BoxFuture<'static, Option<Answer>> {
-        let peers = self.0.clone();
+        let peers = self.peers.clone();
         Box::pin(async move {
             let answer = peers.probe(&seed, probe).await;
             answer.inspect_err(|error| tracing::debug!(seed, %error, "seed does not answer")).ok()
         })
     }
+
+    fn names(&self) -> Option<BoxFuture<'static, Option<SeedSet>>> {
+        let (service, peers) = (Arc::clone(self.service.as_ref()?), self.peers.clone());
+        Some(Box::pin(async move { look(&service, &peers).await }))
+    }
 }
 
 impl Outbox for Way {
     fn send(&self, to: NodeId, frame: Outgoing) {
-        self.0.send(to, frame);
+        self.peers.send(to, frame);
     }
 }
 
@@ -142,8 +159,31 @@ fn unanswered(error: CallError) -> Unanswered {
 
 impl Controller for Way {
     fn forward(&self, to: NodeId, request: Bytes) -> BoxFuture<'static, Result<Bytes, Unanswered>> {
-        let peers = self.0.clone();
+        let peers = self.peers.clone();
         Box::pin(async move { peers.call(to, request, FORWARD_LIMIT).await.map_err(unanswered) })
+    }
+}
+
+/// Whom a service names now; from here on they are the nodes to begin with.
+async fn look(service: &Service, peers: &Peers) -> Option<SeedSet> {
+    match service.look().await {
+        Ok(seeds) if !seeds.is_empty() => {
+            peers.set_seeds(seeds.clone());
+            Some(seeds)
+        }
+        Ok(_) => None,
+        Err(error) => {
+            tracing::debug!(%error, "nobody is named");
+            None
+        }
+    }
+}
+
+/// Looks again who the nodes are, until the node stops: whoever moved is found under its new name.
+async fn follow_service(service: Arc<Service>, peers: Peers, clock: Arc<dyn Clock>) {
+    loop {
+        look(&service, &peers).await;
+        clock.sleep(SERVICE_PAUSE).await;
     }
 }
 
@@ -155,9 +195,16 @@ pub(super) async fn take_place(
     entropy: Arc<dyn Entropy>,
 ) -> Result<(Identity, Place), RunError> {
     let process = entropy.next_u64();
+    let (named, service) = match config.seeds.clone() {
+        config::Seeds::Named(seeds) => (seeds, None),
+        config::Seeds::Service { name, .. } => {
+            (SeedSet::new(), Some(Arc::new(Service::new(name, config.dns_server)?)))
+        }
+    };
     let founder = Founder {
         node: config.node,
-        seeds: config.seeds.clone(),
+        seeds: named.clone(),
+        count: service.as_ref().map(|_| config.seeds.count()),
         process,
         disk: entropy.next_u64(),
         cluster: ClusterId::from_random(entropy.next_u128()),
@@ -166,14 +213,17 @@ pub(super) async fn take_place(
     let seat = Seat::open(&ground, founder, known.map(|identity| identity.cluster))?;
     let desk = Arc::new(Desk { seat, inbound: OnceLock::new(), backend: OnceLock::new() });
     let certificates = match config.peer_tls.clone() {
-        Some(files) => Some(Certificates::read(files, config.node, Arc::clone(&ground.clock))?),
+        Some(files) => Some({
+            let metrics = ground.start.metrics();
+            Certificates::read(files, config.node, Arc::clone(&ground.clock), metrics)?
+        }),
         None => None,
     };
     let peers = PeerConfig {
         node: config.node,
         process,
         listen: config.peer_listen,
-        seeds: config.seeds.iter().cloned().collect(),
+        seeds: desk.seat.seeds(named).into_iter().collect(),
         clock: Arc::clone(&ground.clock),
         entropy,
         security: Certificates::security(certificates.as_ref()),
@@ -183,8 +233,11 @@ pub(super) async fn take_place(
     if let Some(certificates) = certificates {
         peers.accompany(certificates.follow());
     }
-    let seeds: Arc<dyn Seeds> = Arc::new(Way(peers.clone()));
+    let seeds: Arc<dyn Seeds> = Arc::new(Way { peers: peers.clone(), service: service.clone() });
     let formed = desk.seat.form(&ground, &seeds).await?;
+    if let Some(service) = service {
+        peers.accompany(follow_service(service, peers.clone(), Arc::clone(&ground.clock)));
+    }
     let (Formed::Founder { cluster, .. } | Formed::Newcomer { cluster, .. }) = formed;
     let identity = match known {
         Some(identity) if identity.cluster == cluster => identity,
@@ -235,13 +288,13 @@ impl Place {
 
     /// Where the shard's thread sends what is for others.
     pub(super) fn outbox(&self) -> Arc<dyn Outbox> {
-        Arc::new(Way(self.peers.clone()))
+        Arc::new(Way::to(self.peers.clone()))
     }
 
     /// The node is up: it speaks with the others from here on.
     pub(super) fn open(&self, identity: &Identity, backend: &NodeBackend, metrics: &Arc<Metrics>) {
         self.peers.report_to(Arc::clone(metrics));
-        backend.link.connect(Arc::new(Way(self.peers.clone())));
+        backend.link.connect(Arc::new(Way::to(self.peers.clone())));
         self.desk.open(backend.clone());
         self.peers.set_cluster(identity.cluster);
     }

@@ -42,7 +42,7 @@ use super::{
     mailbox::{Mail, Mailbox, mailbox},
     options, orphans,
     peering::{self, Place},
-    pressure,
+    preferring, pressure,
     registration::{register, registration},
     rot, scrub,
     shard::ShardThread,
@@ -187,6 +187,7 @@ fn accompany(
 ) -> Result<Vec<JoinHandle<()>>, RunError> {
     Ok(vec![
         tokio::spawn(balancing::watch(core.backend.clone())),
+        tokio::spawn(preferring::watch(core.backend.clone(), base.config.leader_return)),
         tokio::spawn(catching_up::watch(core.backend.clone(), catching_up)),
         tokio::spawn(gauges::watch(watches::gauge_sources(base, core)?)),
         tokio::spawn(cold::watch(base, core.cold.chunks().slab().cloned())),

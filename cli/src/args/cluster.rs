@@ -21,8 +21,25 @@ pub enum ClusterCommand {
     RemoveNode(OneNode),
     /// Move everything from a node to another and take it out of the cluster for good
     ReplaceNode(ReplaceNode),
+    /// Make the certificates by which nodes prove themselves to each other, and who signs them
+    Certificates(ClusterCertificates),
     /// Let others lead what a node leads, before it is stopped for a while
     Drain(OneNode),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct ClusterCertificates {
+    /// Where they go; an authority that is there already signs these, too
+    #[arg(value_name = "DIRECTORY")]
+    pub directory: std::path::PathBuf,
+    /// For which nodes
+    #[arg(long, value_name = "NODE,...", value_delimiter = ',', required = true, value_parser = clap::value_parser!(u32).range(1..))]
+    pub nodes: Vec<u32>,
+    /// For how long they are good
+    #[arg(long, value_name = "DAYS", default_value_t = 365, value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    #[command(flatten)]
+    pub output: OutputFlags,
 }
 
 #[derive(Debug, clap::Args)]

@@ -9,7 +9,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use varve_protocol::batch::Codec;
 
 pub use self::{
-    cluster::{ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode, TransferLeader, Wait},
+    cluster::{
+        ClusterCertificates, ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode,
+        TransferLeader, Wait,
+    },
     server::{ServerFlags, StoreFlags},
 };
 use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};

@@ -295,7 +295,7 @@ mod tests {
         let config = own.load(Sources::default()).unwrap();
         assert_eq!((config.node.get(), config.listeners[0].address.port()), (3, 9292));
         let seeds = ["127.0.0.1:9093", "127.0.0.1:9193", "127.0.0.1:9293"].map(str::to_owned);
-        assert_eq!(config.seeds, seeds.into());
+        assert_eq!(config.seeds, varve_broker::config::Seeds::Named(seeds.into()));
         assert_eq!(config.peer_address().as_deref(), Some("127.0.0.1:9293"));
         assert!(config.has_common_store() && config.topics.partitions == 7);
     }

@@ -47,6 +47,8 @@ struct Cluster {
     frames: Vec<Frame>,
     claim: Option<ClusterId>,
     with_bucket: bool,
+    /// Seeds are named by a directory, which has none at a start.
+    with_directory: bool,
     drawn: u64,
     /// Every start of group 0: cluster, node, the disk's number.
     starts: BTreeSet<(ClusterId, NodeId, u64)>,
@@ -66,6 +68,7 @@ impl Cluster {
             frames: Vec::new(),
             claim: None,
             with_bucket,
+            with_directory: false,
             drawn: 0,
             starts: BTreeSet::new(),
             steps: 0,
@@ -81,15 +84,23 @@ impl Cluster {
     fn start(&mut self, seed: usize) {
         let (process, disk) = (self.draw(), self.draw());
         let cluster = ClusterId::from_random(u128::from(self.draw()));
-        let seeds = self.sets[seed].clone();
-        let founder =
-            Founder { node: self.nodes[seed], seeds, process, disk, cluster, claims: self.with_bucket };
+        let count = self.with_directory.then_some(3);
+        let seeds = if self.with_directory { SeedSet::new() } else { self.sets[seed].clone() };
+        let (node, claims) = (self.nodes[seed], self.with_bucket);
+        let founder = Founder { node, seeds, count, process, disk, cluster, claims };
         // What is durable is what a start finds, as bytes.
         let record = FormationRecord::decode(self.seeds[seed].record.encode()).unwrap();
         let (formation, effects) = Formation::new(founder, record);
         self.seeds[seed].process = Some(formation);
         self.seeds[seed].outcome = None;
         self.act(seed, process, effects);
+    }
+
+    /// The directory, where there is one, names these seeds.
+    fn name(&mut self, seed: usize, seeds: SeedSet) {
+        if let Some(process) = self.process(seed).filter(|_| self.with_directory) {
+            self.step(seed, process, FormationInput::Seeds(seeds));
+        }
     }
 
     fn kill(&mut self, seed: usize) {
@@ -470,7 +481,10 @@ fn row_31_another_nodes_disk_is_refused() {
 
 /// Kills, wipes, loss, delay and repetition while a cluster is formed, and after. Once a node started, some disk remembers.
 fn run(seed: u64, with_bucket: bool) -> bool {
-    let mut cluster = Cluster::new(with_bucket);
+    run_with(seed, Cluster::new(with_bucket))
+}
+
+fn run_with(seed: u64, mut cluster: Cluster) -> bool {
     let mut dice = Dice(seed);
     let mut wiped = false;
     for _ in 0..600 {
@@ -481,6 +495,11 @@ fn run(seed: u64, with_bucket: bool) -> bool {
             4 if cluster.others_remember(at) && dice.roll(4) == 0 => {
                 cluster.wipe(at);
                 wiped = true;
+            }
+            5..8 if cluster.with_directory => {
+                // Some of the names, or one too many.
+                let named = SEEDS.iter().chain(&["d:1"]).filter(|_| dice.roll(4) > 0);
+                cluster.name(at, named.map(|name| (*name).to_owned()).collect());
             }
             5..12 => {
                 if let Some(process) = cluster.process(at) {
@@ -504,6 +523,7 @@ fn run(seed: u64, with_bucket: bool) -> bool {
         if cluster.seeds[seed].process.is_none() {
             cluster.start(seed);
         }
+        cluster.name(seed, SEEDS.map(str::to_owned).into());
     }
     cluster.ticks(100);
     cluster.check();
@@ -517,6 +537,28 @@ fn run(seed: u64, with_bucket: bool) -> bool {
 fn no_seed_of_chance_founds_two_clusters_or_lets_a_disk_vote_twice() {
     let formed = (0..3000).filter(|seed| run(*seed, seed % 2 == 0)).count();
     assert!(formed > 1500, "{formed}");
+}
+
+#[test]
+fn a_directory_that_fills_founds_one_cluster_and_never_one_of_those_that_came_first() {
+    let directory = |with_bucket| Cluster { with_directory: true, ..Cluster::new(with_bucket) };
+    let formed = (0..3000).filter(|seed| run_with(*seed, directory(seed % 2 == 0))).count();
+    assert!(formed > 1500, "{formed}");
+    let mut cluster = directory(false);
+    (0..3).for_each(|seed| cluster.start(seed));
+    for named in [&SEEDS[..2], &[SEEDS[0], SEEDS[1], SEEDS[2], "d:1"]] {
+        let named: SeedSet = named.iter().map(|name| (*name).to_owned()).collect();
+        (0..3).for_each(|seed| cluster.name(seed, named.clone()));
+        cluster.ticks(50);
+        for seed in &cluster.seeds {
+            let waiting = seed.process.as_ref().and_then(Formation::waiting);
+            assert_eq!(waiting, Some(&Waiting::Count { found: named.len(), count: 3, seeds: named.clone() }));
+            assert_eq!(seed.record, FormationRecord::Empty);
+        }
+    }
+    (0..3).for_each(|seed| cluster.name(seed, SEEDS.map(str::to_owned).into()));
+    cluster.ticks(50);
+    assert_eq!(cluster.starts.len(), 3, "{:?}", cluster.outcomes());
 }
 
 /// The switch of [`crate::bugs`] weakens one rule; the seeds above find it.

@@ -3,6 +3,7 @@
 use varve_tests::{
     clients::varve_json,
     cluster::Cluster,
+    dns::Dns,
     node::{Node, Options},
     tool::Tool,
     wait_for,
@@ -17,6 +18,49 @@ fn waits(node: &Node, what: &[&str]) -> bool {
 
 fn stage(node: &Node, stage: &str) -> f64 {
     node.metric_of("varve_start_stage", &format!("\"{stage}\""))
+}
+
+#[test]
+fn nodes_that_a_dns_service_names_form_one_cluster_once_all_are_named() {
+    if !Tool::need(&[]) {
+        return;
+    }
+    let dns = Dns::start();
+    let options = Options::small().env("VARVE_DNS_SERVER", dns.address.to_string());
+    let service = "dns+srv://_peers._tcp.varve.test?nodes=3";
+    let mut cluster = Cluster::stopped_behind(3, service, &options);
+    let record = |cluster: &Cluster, number: usize| ("localhost", cluster.peer_address(number).port());
+    let all: Vec<_> = (0..3).map(|number| record(&cluster, number)).collect();
+    cluster.nodes[0].launch();
+    let said = "start not ready: forming";
+    wait_for("the first to wait for names", 30, || waits(&cluster.nodes[0], &[said, "DNS names 0 nodes"]));
+    // Those that come first are two: they found no cluster of their own.
+    dns.name(&all[..2]);
+    cluster.nodes[1].launch();
+    for node in &cluster.nodes[..2] {
+        wait_for("both to wait for the third", 30, || waits(node, &[said, "DNS names 2 nodes, and 3"]));
+    }
+    dns.name(&all);
+    cluster.nodes[2].launch();
+    cluster.nodes.iter_mut().for_each(Node::wait_ready);
+    wait_for("a healthy cluster", 30, || varve_json(&cluster.nodes[0], &["cluster", "health"]).0);
+
+    // One that comes later is named as well, and joins. The names of the others are those of nobody any more.
+    let fourth = cluster.add(&options);
+    let named = [all[1], all[2], record(&cluster, fourth)];
+    dns.name(&[all[0], named[0], named[1], named[2]]);
+    cluster.nodes[fourth].restart();
+    dns.name(&named[1..]);
+    let health = |node: &Node| varve_json(node, &["cluster", "health"]).0;
+    wait_for("a healthy cluster of four", 60, || cluster.nodes.iter().all(health));
+    // Who was formed needs no directory to come back.
+    dns.name(&[]);
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.nodes.iter_mut().for_each(Node::launch);
+    cluster.nodes.iter_mut().for_each(Node::wait_ready);
+    wait_for("all of them again", 60, || cluster.nodes.iter().all(health));
+    let (_, info) = varve_json(&cluster.nodes[0], &["cluster", "info"]);
+    assert_eq!(info["nodes"].as_array().map(Vec::len), Some(4), "{info}");
 }
 
 #[test]

@@ -48,6 +48,7 @@ impl Member {
         Founder {
             node: self.ground.node,
             seeds: SEEDS.map(str::to_owned).into(),
+            count: None,
             process: start * 10 + number,
             disk: start * 100 + number,
             cluster: ClusterId::from_random(u128::from(start * 10 + number)),

@@ -2,6 +2,7 @@
 //!
 //! Nodes and who leads come from Metadata and DescribeCluster, how far replicas are from DescribeQuorum.
 
+mod certificates;
 mod drain;
 mod health;
 mod info;
@@ -23,6 +24,7 @@ pub fn run(command: ClusterCommand, sources: &Sources) -> Result<(), Failure> {
         ClusterCommand::AddNode(flags) => members::add(&flags, sources),
         ClusterCommand::RemoveNode(flags) => members::remove(&flags, sources),
         ClusterCommand::ReplaceNode(flags) => members::replace(&flags, sources),
+        ClusterCommand::Certificates(flags) => certificates::run(&flags),
         ClusterCommand::Drain(flags) => drain::run(&flags, sources),
     }
 }
