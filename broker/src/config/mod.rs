@@ -15,6 +15,7 @@ pub mod alter;
 mod bucket;
 mod cluster;
 mod fetch;
+mod groups;
 pub mod keys;
 pub mod layers;
 pub mod memory;
@@ -35,6 +36,7 @@ pub use self::{
     bucket::S3,
     cluster::Seeds,
     fetch::{Fetch, FollowerRead},
+    groups::{GroupTopic, Groups},
     layers::{LayerError, Layers, Origin, Sources},
     memory::Budgets,
     orphans::{Orphans, OrphansMode},
@@ -182,6 +184,8 @@ pub struct Config {
     pub cold_cache_disk: Share,
     /// How topics come to be.
     pub topics: TopicCreation,
+    /// Groups of consumers.
+    pub groups: Groups,
     /// What topics inherit from this broker.
     pub topic_defaults: topic::Defaults,
     /// When unused producer ids are forgotten.
@@ -250,6 +254,7 @@ impl Config {
                 replication_factor: read.number("default.replication.factor") as i16,
                 auto_create: read.switch("auto.create.topics.enable"),
             },
+            groups: read.groups(),
             topic_defaults: topic::Defaults::from_layers(&layers),
             producer_expiration: read.span("producer.id.expiration.ms"),
             connections: read.connections(),

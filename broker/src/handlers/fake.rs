@@ -493,6 +493,7 @@ pub fn node() -> (Node, Arc<Fake>) {
         backend: Arc::clone(&backend) as Arc<dyn Backend>,
         listeners: config.listeners,
         creation: config.topics,
+        groups: config.groups.topic,
         topic_defaults: config.topic_defaults,
         layers: config.layers,
         fetch: config.fetch,
