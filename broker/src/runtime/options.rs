@@ -20,7 +20,7 @@ pub fn options_of(config: &Config) -> OptionsOf {
     std::sync::Arc::new(move |topic: &Topic| {
         let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let options = group_options(&Effective::new(&defaults, own), upload_age_ms, fan_out);
-        let coordinator = (&*topic.name == coordinator::TOPIC).then(|| groups.clone());
+        let coordinator = (&*topic.name == coordinator::TOPIC).then(|| Box::new(groups.clone()));
         GroupOptions { tiered: options.tiered && has_store, coordinator, ..options }
     })
 }

@@ -41,7 +41,7 @@ pub struct GroupOptions {
     /// The manifest root's fan-out; tests run with 4.
     pub fan_out: FanOut,
     /// How groups of consumers are run; `None` where it is no partition of `__consumer_offsets`.
-    pub coordinator: Option<coordinator::Options>,
+    pub coordinator: Option<Box<coordinator::Options>>,
 }
 
 impl Default for GroupOptions {

@@ -126,7 +126,7 @@ impl Group {
         let mut records = Vec::new();
         let mut outcomes = Vec::with_capacity(partitions.len());
         for (topic, partition) in partitions {
-            if subscribed.iter().any(|name| *name == topic) {
+            if subscribed.contains(&topic) {
                 outcomes.push(Err(GroupError::Subscribed));
                 continue;
             }

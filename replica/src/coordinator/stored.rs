@@ -76,7 +76,7 @@ impl Groups {
     }
 
     /// Takes in a committed batch.
-    pub(crate) fn apply(&mut self, batch: &Bytes) {
+    pub fn apply(&mut self, batch: &Bytes) {
         let Ok(header) = BatchHeader::read(batch) else { return };
         // The coordinator compresses nothing, and marks no transaction's end yet.
         if header.meta().codec != Codec::None || header.meta().is_control {

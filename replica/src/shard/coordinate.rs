@@ -55,7 +55,8 @@ impl Hosted {
             return;
         };
         if let Some(groups) = state.groups() {
-            self.coordinating.coordinator = Some(Box::new(Coordinator::load(options.clone(), now, groups)));
+            self.coordinating.coordinator =
+                Some(Box::new(Coordinator::load(options.as_ref().clone(), now, groups)));
         }
     }
 
