@@ -166,6 +166,8 @@ metrics! {
     raft_snapshot_bytes: counter() "raft_snapshots_published" "bytes" "Bytes of those that were published in the object store";
     raft_seeds: counter() "raft_seeds" "" "Checkpoints from which a replica here began, or jumped forward";
     raft_seed_bytes: counter() "raft_seed" "bytes" "Their bytes: what a node that joins has taken in beside logs";
+    consumer_groups: gauge() "consumer_groups" "" "Groups of consumers that this node coordinates";
+    consumer_members: gauge() "consumer_group_members" "" "Their members";
     topics: gauge() "cluster_topics" "" "Topics";
     partitions: gauge() "cluster_partitions" "" "Partitions";
     partitions_unavailable: gauge() "cluster_partitions_unavailable" "" "Partitions that cannot be written";

@@ -16,13 +16,13 @@ use varve_common::{
     Clock, Entropy, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture,
 };
 use varve_replica::{
-    PartitionView, Refusal,
+    PartitionView, Refusal, coordinator,
     metadata::{self, MetadataRejected, Topic},
 };
 
 use crate::{
     config::{
-        Fetch, Layers, Listener, TopicCreation,
+        Fetch, GroupTopic, Layers, Listener, TopicCreation,
         topic::{self, Defaults, Effective, Given, ProduceRules, Source},
     },
     controller::progress::Progress,
@@ -277,6 +277,13 @@ pub trait Backend: Send + Sync + 'static {
         before: Option<Offset>,
     ) -> BoxFuture<'static, Result<Offset, Refusal>>;
 
+    /// Asks the coordinator of groups of consumers that a partition of their topic has, where this node leads it.
+    fn coordinate(
+        &self,
+        group: GroupId,
+        request: coordinator::Request,
+    ) -> BoxFuture<'static, Result<coordinator::Outcome, Refusal>>;
+
     /// Who leads a group, this node or another; the metadata group's leader is the controller. `None`: nobody who takes
     /// requests now, as far as this node knows.
     fn leadership(&self, group: GroupId) -> Option<Leadership>;
@@ -350,6 +357,8 @@ pub struct Node {
     pub listeners: Vec<Listener>,
     /// How topics come to be.
     pub creation: TopicCreation,
+    /// How the topic of groups comes to be.
+    pub groups: GroupTopic,
     /// What topics inherit.
     pub topic_defaults: Defaults,
     /// Every broker key with its origin, for DescribeConfigs.
@@ -377,9 +386,15 @@ impl Node {
     /// that is away holds its replica once it is back, as long as those that are here can elect and commit without it.
     #[must_use]
     pub fn replication_factor(&self) -> i16 {
+        self.replicas_of(self.creation.replication_factor)
+    }
+
+    /// The same where so many are wanted.
+    #[must_use]
+    pub fn replicas_of(&self, wanted: i16) -> i16 {
         let image = self.backend.image();
         let here = image.brokers.keys().filter(|node| self.backend.is_alive(**node)).count().max(1);
-        let wanted = usize::try_from(self.creation.replication_factor).unwrap_or(1);
+        let wanted = usize::try_from(wanted).unwrap_or(1);
         let all = wanted.min(image.brokers.len().max(1));
         let factor = if here >= majority(all) { all } else { wanted.min(here) };
         i16::try_from(factor).expect("it is at most what was configured")

@@ -56,6 +56,8 @@ async fn broker(data: &std::path::Path) -> Connection {
         ("admin.listen", free_address().await.to_string()),
         ("varve.wal.bytes.max", "256MiB".to_owned()),
         ("varve.wal.file.bytes", "16MiB".to_owned()),
+        ("offsets.topic.num.partitions", "3".to_owned()),
+        ("group.initial.rebalance.delay.ms", "0".to_owned()),
     ];
     let flags = flags.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     let config = Config::load(&Sources { flags, ..Sources::default() }).unwrap();

@@ -18,6 +18,7 @@ pub mod keys;
 pub mod limits;
 pub mod manifest;
 pub mod node;
+pub mod offsets;
 pub mod segment;
 pub mod state;
 pub mod stored;

@@ -87,6 +87,8 @@ error_codes! {
     InvalidSessionTimeout = 26, "INVALID_SESSION_TIMEOUT", give_up;
     /// The group rebalances.
     RebalanceInProgress = 27, "REBALANCE_IN_PROGRESS", give_up;
+    /// More offsets than a group may have.
+    InvalidCommitOffsetSize = 28, "INVALID_COMMIT_OFFSET_SIZE", give_up;
     /// Not allowed on the topic.
     TopicAuthorizationFailed = 29, "TOPIC_AUTHORIZATION_FAILED", give_up;
     /// Not allowed on the group.
@@ -145,6 +147,10 @@ error_codes! {
     SaslAuthenticationFailed = 58, "SASL_AUTHENTICATION_FAILED", give_up;
     /// Nothing is remembered of the producer.
     UnknownProducerId = 59, "UNKNOWN_PRODUCER_ID", give_up;
+    /// The group has members.
+    NonEmptyGroup = 68, "NON_EMPTY_GROUP", give_up;
+    /// No such group.
+    GroupIdNotFound = 69, "GROUP_ID_NOT_FOUND", give_up;
     /// No such fetch session.
     FetchSessionIdNotFound = 70, "FETCH_SESSION_ID_NOT_FOUND", retry;
     /// The fetch session is at another epoch.
@@ -165,6 +171,8 @@ error_codes! {
     MemberIdRequired = 79, "MEMBER_ID_REQUIRED", give_up;
     /// The preferred leader is not available.
     PreferredLeaderNotAvailable = 80, "PREFERRED_LEADER_NOT_AVAILABLE", retry;
+    /// The group has no room for another member.
+    GroupMaxSizeReached = 81, "GROUP_MAX_SIZE_REACHED", give_up;
     /// Another member has this instance id.
     FencedInstanceId = 82, "FENCED_INSTANCE_ID", give_up;
     /// No replica that may lead is there.
@@ -173,6 +181,8 @@ error_codes! {
     ElectionNotNeeded = 84, "ELECTION_NOT_NEEDED", retry;
     /// Nothing of it is on its way.
     NoReassignmentInProgress = 85, "NO_REASSIGNMENT_IN_PROGRESS", give_up;
+    /// Members of the group subscribe to the topic.
+    GroupSubscribedToTopic = 86, "GROUP_SUBSCRIBED_TO_TOPIC", give_up;
     /// A record or batch breaks a rule.
     InvalidRecord = 87, "INVALID_RECORD", give_up;
     /// A transaction holds the offset.

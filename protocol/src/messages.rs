@@ -17,6 +17,13 @@ pub use kafka_wire::{
     ProduceRequest, ProduceResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
 };
 pub use kafka_wire::{
+    DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
+    FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
+    JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse,
+    OffsetCommitRequest, OffsetCommitResponse, OffsetDeleteRequest, OffsetDeleteResponse, OffsetFetchRequest,
+    OffsetFetchResponse, SyncGroupRequest, SyncGroupResponse,
+};
+pub use kafka_wire::{
     alter_configs_request, alter_configs_response, alter_partition_reassignments_request,
     alter_partition_reassignments_response, api_versions_request, api_versions_response,
     create_partitions_request, create_partitions_response, create_topics_request, create_topics_response,
@@ -29,5 +36,13 @@ pub use kafka_wire::{
     list_partition_reassignments_request, list_partition_reassignments_response, metadata_request,
     metadata_response, offset_for_leader_epoch_request, offset_for_leader_epoch_response, produce_request,
     produce_response,
+};
+pub use kafka_wire::{
+    delete_groups_request, delete_groups_response, describe_groups_request, describe_groups_response,
+    find_coordinator_request, find_coordinator_response, heartbeat_request, heartbeat_response,
+    join_group_request, join_group_response, leave_group_request, leave_group_response, list_groups_request,
+    list_groups_response, offset_commit_request, offset_commit_response, offset_delete_request,
+    offset_delete_response, offset_fetch_request, offset_fetch_response, sync_group_request,
+    sync_group_response,
 };
 pub use kafka_wire_core::{StrBytes, TaggedField, TaggedFields, Uuid};

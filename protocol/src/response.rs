@@ -172,6 +172,17 @@ responses! {
     DescribeQuorum(DescribeQuorumResponse),
     DescribeCluster(DescribeClusterResponse),
     UnregisterBroker(UnregisterBrokerResponse),
+    OffsetCommit(OffsetCommitResponse),
+    OffsetFetch(OffsetFetchResponse),
+    FindCoordinator(FindCoordinatorResponse),
+    JoinGroup(JoinGroupResponse),
+    Heartbeat(HeartbeatResponse),
+    LeaveGroup(LeaveGroupResponse),
+    SyncGroup(SyncGroupResponse),
+    DescribeGroups(DescribeGroupsResponse),
+    ListGroups(ListGroupsResponse),
+    DeleteGroups(DeleteGroupsResponse),
+    OffsetDelete(OffsetDeleteResponse),
 }
 
 /// Takes the header off a response frame (without length prefix): correlation id and body. For our own clients.

@@ -204,7 +204,7 @@ impl Captured {
     /// The checkpoint in memory.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
-        let PartitionSections { standard, position } = match &self.state {
+        let PartitionSections { standard, position, groups } = match &self.state {
             State::Metadata(state) => {
                 let mut checkpoint = Checkpoint::new(self.header.clone());
                 checkpoint.sections.insert(SectionId::METADATA_IMAGE, state.encode());
@@ -217,6 +217,7 @@ impl Captured {
         };
         let mut checkpoint = standard.into_checkpoint(self.header.clone());
         checkpoint.sections.insert(POSITION, position);
+        checkpoint.sections.extend(groups.map(|groups| (SectionId::COORDINATOR, groups)));
         checkpoint
     }
 
@@ -242,11 +243,13 @@ pub fn restore(mut checkpoint: Checkpoint) -> Result<Decoded, DecodeError> {
         return Ok(Decoded::Metadata { header, state: Box::new(MetadataState::decode(image)?) });
     }
     let position = checkpoint.sections.get(&POSITION).cloned().ok_or(missing)?;
+    let groups = checkpoint.sections.get(&SectionId::COORDINATOR).cloned();
     let mut standard = PartitionCheckpoint::from_checkpoint(&checkpoint)?;
     let seals = std::mem::take(&mut standard.seals);
     let rolls = standard.frozen.iter();
     let members = rolls.map(|roll| (roll.roll_index, membership(&roll.conf_state))).collect();
-    let state = PartitionState::decode(header.identity.clone(), PartitionSections { standard, position })?;
+    let state =
+        PartitionState::decode(header.identity.clone(), PartitionSections { standard, position, groups })?;
     if state.records.index != header.state.index || state.bucket_index != header.applied.index {
         return Err(DecodeError { what: "header and sections disagree on S or A", position: 0 });
     }

@@ -24,6 +24,7 @@
 pub mod api;
 pub mod bugs;
 pub mod checkpoint;
+pub mod coordinator;
 pub mod limits;
 pub mod metadata;
 pub mod partition;

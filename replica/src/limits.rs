@@ -46,6 +46,22 @@ pub const PROMOTION_LAG_MAX: u64 = 200;
 /// A learner that makes no progress for this long does not hold the log's cut up any more.
 pub const PIN_LEASE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// Groups that one partition of `__consumer_offsets` coordinates.
+pub const GROUPS_MAX: usize = 50_000;
+
+/// Commits of one group that are on their way, in partitions.
+pub const GROUP_OFFSETS_MAX: usize = 100_000;
+
+/// Bytes that the members of one group say of themselves, and are given, together: one entry of the log holds them.
+pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// Members of one group that were given an id and have not come again with it.
+pub const EXPECTED_MEMBERS_MAX: usize = 4096;
+
+/// Offsets that one look for old ones lets go of.
+pub const EXPIRED_AT_ONCE_MAX: usize = 10_000;
+
+const _: () = assert!(GROUP_BYTES_MAX as u64 * 2 <= INFLIGHT_BYTES_MAX);
 const _: () = assert!(QUEUED_BYTES_MAX <= INFLIGHT_BYTES_MAX);
 const _: () = assert!(INFLIGHT_BYTES_MAX <= varve_consensus::limits::UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(FROZEN_MAX >= 4);

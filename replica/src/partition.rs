@@ -38,6 +38,7 @@ pub use stored::{POSITION, PartitionSections};
 use crate::{
     api::{LogEntry, PartitionIdentity},
     bugs::{Bug, is_seeded, roll_bytes},
+    coordinator::{self, Groups},
     limits::{FROZEN_MAX, PUBLISHED_KEPT},
 };
 
@@ -51,6 +52,8 @@ pub struct PartitionState {
     pub(crate) bucket_index: LogIndex,
     /// Record class as of each roll that a checkpoint may still need, by the range's end.
     pub(crate) frozen: BTreeMap<Offset, Arc<RecordState>>,
+    /// Groups of consumers, as of the applied entry or A, whichever is later; `None` where it is no partition of their topic.
+    pub(crate) groups: Option<Groups>,
     /// Bucket-class commands that did nothing, in this process.
     fenced: u64,
 }
@@ -141,6 +144,7 @@ impl PartitionState {
     #[must_use]
     pub fn new(identity: PartitionIdentity) -> Self {
         Self {
+            groups: (identity.topic == coordinator::TOPIC).then(Groups::default),
             identity,
             records: RecordState::default(),
             bucket: BucketState::default(),
@@ -191,6 +195,10 @@ impl PartitionState {
         match command {
             Command::Records(batch) => {
                 let header = self.records.apply_records(place, &batch)?;
+                // Up to A they are as of A already.
+                if let Some(groups) = self.groups.as_mut().filter(|_| place.index > self.bucket_index) {
+                    groups.apply(&batch);
+                }
                 if is_seeded(Bug::RollByLocalRule) && self.records.open.bytes >= roll_bytes() {
                     let roll = self.records.open.roll(self.records.log_end);
                     self.records.apply_roll(place, &roll)?;
@@ -288,6 +296,12 @@ impl PartitionState {
     #[must_use]
     pub fn oldest_frozen(&self) -> LogIndex {
         self.frozen.values().next().map_or(self.records.index, |frozen| frozen.index)
+    }
+
+    /// Groups of consumers; `None` where it is no partition of their topic.
+    #[must_use]
+    pub const fn groups(&self) -> Option<&Groups> {
+        self.groups.as_ref()
     }
 
     /// Bucket-class commands that did nothing, in this process.

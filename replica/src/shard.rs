@@ -2,6 +2,7 @@
 
 mod actions;
 mod apply;
+mod coordinate;
 mod figures;
 mod hosted;
 mod installs;
@@ -22,7 +23,7 @@ use std::{
     sync::Arc,
 };
 
-use varve_common::{Digest, GroupId, LogIndex, ReplicaId, Term, TopicId};
+use varve_common::{Digest, GroupId, LogIndex, Monotonic, ReplicaId, Term, TopicId};
 use varve_consensus::{GroupConfig, Membership, MultiRaft, NodeConfig, TermRun};
 
 pub use figures::Figures;
@@ -45,6 +46,8 @@ pub struct Shard {
     changed: BTreeSet<GroupId>,
     /// How many jobs still run of groups that were closed: what they write would outlive a deletion.
     lingering: BTreeMap<GroupId, u32>,
+    /// When the coordinators of groups of consumers want to be asked next.
+    coordinators: BTreeMap<GroupId, Monotonic>,
     /// A write failed: nothing is acknowledged any more.
     failed: bool,
 }
@@ -110,9 +113,10 @@ impl Shard {
         let from = effects.len();
         let driven = self.groups.serve(id, |hosted| {
             let changed = hosted.drive(now, effects);
-            (changed, std::mem::take(&mut hosted.told))
+            (changed, std::mem::take(&mut hosted.told), hosted.coordinator_due())
         });
-        let Some((changed, told)) = driven else { return };
+        let Some((changed, told, due)) = driven else { return };
+        self.coordinators_due(id, due);
         if changed {
             self.changed.insert(id);
         }
@@ -164,6 +168,7 @@ impl Shard {
     fn close(&mut self, id: GroupId, effects: &mut Vec<Effect>) {
         let Some(mut hosted) = self.groups.remove(id) else { return };
         self.changed.remove(&id);
+        self.coordinators.remove(&id);
         let running = hosted.jobs.running.values().sum();
         if running > 0 {
             self.lingering.insert(id, running);
@@ -252,6 +257,7 @@ fn group_of(input: &Input) -> Option<GroupId> {
         | Input::Missed { group, .. }
         | Input::Propose { group, .. }
         | Input::DeleteRecords { group, .. }
+        | Input::Coordinate { group, .. }
         | Input::Act { group, .. }
         | Input::Persisted { group, .. }
         | Input::Marked { group, .. }
@@ -269,6 +275,7 @@ fn refuse(input: &Input, refusal: Refusal, effects: &mut Vec<Effect>) {
     let ticket: Option<Ticket> = match input {
         Input::Produce { ticket, .. } | Input::DeleteRecords { ticket, .. } => Some(*ticket),
         Input::Propose { ticket, .. } => *ticket,
+        Input::Coordinate { ticket, .. } => Some(*ticket),
         _ => None,
     };
     effects.extend(ticket.map(|ticket| Effect::Reply { ticket, reply: Reply::Refused(refusal) }));

@@ -8,12 +8,13 @@ admin.py BOOTSTRAP delete TOPIC
 admin.py BOOTSTRAP delete-records TOPIC PARTITION OFFSET      the partition's first offset from then on, or the error's name; -1: all
 admin.py BOOTSTRAP describe TOPIC         the topic's configuration as one JSON object
 admin.py BOOTSTRAP list
+admin.py BOOTSTRAP group-offsets GROUP TOPIC      what the group has committed, by partition; nothing while nobody answers
 """
 
 import json
 import sys
 
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 admin = AdminClient({"bootstrap.servers": sys.argv[1]})
@@ -45,6 +46,15 @@ elif verb == "delete-records":
         print(json.dumps({"low_watermark": admin.delete_records([place], operation_timeout=30)[place].result().low_watermark}))
     except KafkaException as error:
         print(json.dumps({"error": error.args[0].name()}))
+elif verb == "group-offsets":
+    count = len(admin.list_topics(rest[1], timeout=30).topics[rest[1]].partitions)
+    asked = ConsumerGroupTopicPartitions(rest[0], [TopicPartition(rest[1], partition) for partition in range(count)])
+    try:
+        for place in admin.list_consumer_group_offsets([asked])[rest[0]].result(30).topic_partitions:
+            if place.offset >= 0:
+                print(json.dumps({"partition": place.partition, "offset": place.offset}))
+    except KafkaException as error:
+        print(error, file=sys.stderr)
 elif verb in ("alter", "check"):
     entries = []
     for change in rest[1:]:

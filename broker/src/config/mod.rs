@@ -15,6 +15,7 @@ pub mod alter;
 mod bucket;
 mod cluster;
 mod fetch;
+mod groups;
 pub mod keys;
 pub mod layers;
 pub mod memory;
@@ -35,6 +36,7 @@ pub use self::{
     bucket::S3,
     cluster::Seeds,
     fetch::{Fetch, FollowerRead},
+    groups::{GroupTopic, Groups},
     layers::{LayerError, Layers, Origin, Sources},
     memory::Budgets,
     orphans::{Orphans, OrphansMode},
@@ -186,6 +188,8 @@ pub struct Config {
     pub topics: TopicCreation,
     /// How long a preferred replica must have kept up before it leads again; `None`: it never does by itself.
     pub leader_return: Option<Duration>,
+    /// Groups of consumers.
+    pub groups: Groups,
     /// What topics inherit from this broker.
     pub topic_defaults: topic::Defaults,
     /// When unused producer ids are forgotten.
@@ -256,6 +260,7 @@ impl Config {
                 auto_create: read.switch("auto.create.topics.enable"),
             },
             leader_return: read.leader_return(),
+            groups: read.groups(),
             topic_defaults: topic::Defaults::from_layers(&layers),
             producer_expiration: read.span("producer.id.expiration.ms"),
             connections: read.connections(),

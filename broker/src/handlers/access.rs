@@ -26,6 +26,8 @@ pub enum Resource<'a> {
     Cluster,
     /// A topic, by name.
     Topic(&'a str),
+    /// A group of consumers, by name.
+    Group(&'a str),
 }
 
 impl Resource<'_> {
@@ -33,6 +35,7 @@ impl Resource<'_> {
         match self {
             Self::Cluster => ErrorCode::ClusterAuthorizationFailed,
             Self::Topic(_) => ErrorCode::TopicAuthorizationFailed,
+            Self::Group(_) => ErrorCode::GroupAuthorizationFailed,
         }
     }
 }
@@ -56,6 +59,12 @@ pub const fn cluster_operations(_: &Context) -> i32 {
 pub const fn topic_operations(_: &Context, _: &str) -> i32 {
     // read, write, create, delete, alter, describe, describe configs, alter configs
     1 << 3 | 1 << 4 | 1 << 5 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11
+}
+
+/// What the principal may do to a group.
+pub const fn group_operations(_: &Context, _: &str) -> i32 {
+    // read, delete, describe
+    1 << 3 | 1 << 6 | 1 << 8
 }
 
 /// Whether the principal of `context` may; the error is what the handler answers. There are no ACLs yet, so everybody

@@ -1,7 +1,7 @@
 //! The one place where outcomes become Kafka's error codes.
 
 use varve_protocol::{ApiKey, ErrorCode, Response, messages::FetchResponse};
-use varve_replica::{Refusal, metadata::MetadataRejected};
+use varve_replica::{Refusal, coordinator::GroupError, metadata::MetadataRejected};
 
 use crate::{
     config::topic::TopicConfigError,
@@ -75,6 +75,28 @@ impl Coded for MetadataRejected {
     }
 }
 
+impl Coded for GroupError {
+    fn code(&self) -> ErrorCode {
+        match self {
+            Self::UnknownMember => ErrorCode::UnknownMemberId,
+            Self::IllegalGeneration => ErrorCode::IllegalGeneration,
+            Self::RebalanceInProgress => ErrorCode::RebalanceInProgress,
+            Self::FencedInstance => ErrorCode::FencedInstanceId,
+            Self::MemberIdRequired { .. } => ErrorCode::MemberIdRequired,
+            Self::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
+            Self::InvalidSession => ErrorCode::InvalidSessionTimeout,
+            Self::GroupFull | Self::TooMany => ErrorCode::GroupMaxSizeReached,
+            Self::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
+            Self::NotEmpty => ErrorCode::NonEmptyGroup,
+            Self::NotFound => ErrorCode::GroupIdNotFound,
+            Self::Subscribed => ErrorCode::GroupSubscribedToTopic,
+            Self::NotCoordinator => ErrorCode::NotCoordinator,
+            Self::Loading => ErrorCode::CoordinatorLoadInProgress,
+            Self::NotAvailable => ErrorCode::CoordinatorNotAvailable,
+        }
+    }
+}
+
 impl Coded for TopicConfigError {
     fn code(&self) -> ErrorCode {
         ErrorCode::InvalidConfig
@@ -121,6 +143,17 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::AlterPartitionReassignments => "AlterPartitionReassignments",
         ApiKey::ListPartitionReassignments => "ListPartitionReassignments",
         ApiKey::UnregisterBroker => "UnregisterBroker",
+        ApiKey::FindCoordinator => "FindCoordinator",
+        ApiKey::JoinGroup => "JoinGroup",
+        ApiKey::SyncGroup => "SyncGroup",
+        ApiKey::Heartbeat => "Heartbeat",
+        ApiKey::LeaveGroup => "LeaveGroup",
+        ApiKey::OffsetCommit => "OffsetCommit",
+        ApiKey::OffsetFetch => "OffsetFetch",
+        ApiKey::OffsetDelete => "OffsetDelete",
+        ApiKey::ListGroups => "ListGroups",
+        ApiKey::DescribeGroups => "DescribeGroups",
+        ApiKey::DeleteGroups => "DeleteGroups",
     }
 }
 
@@ -169,6 +202,39 @@ pub fn count(response: &Response, each: impl FnMut(&'static str)) {
             one(r.error_code);
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
         }
+        response => count_of_groups(response, one),
+    }
+}
+
+fn count_of_groups(response: &Response, mut one: impl FnMut(i16)) {
+    match response {
+        Response::FindCoordinator(r) => {
+            one(r.error_code);
+            r.coordinators.iter().for_each(|c| one(c.error_code));
+        }
+        Response::JoinGroup(r) => one(r.error_code),
+        Response::SyncGroup(r) => one(r.error_code),
+        Response::Heartbeat(r) => one(r.error_code),
+        Response::LeaveGroup(r) => {
+            one(r.error_code);
+            r.members.iter().for_each(|m| one(m.error_code));
+        }
+        Response::OffsetCommit(r) => {
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::OffsetFetch(r) => {
+            one(r.error_code);
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+            r.groups.iter().for_each(|g| one(g.error_code));
+        }
+        Response::OffsetDelete(r) => {
+            one(r.error_code);
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::ListGroups(r) => one(r.error_code),
+        Response::DescribeGroups(r) => r.groups.iter().for_each(|g| one(g.error_code)),
+        Response::DeleteGroups(r) => r.results.iter().for_each(|g| one(g.error_code)),
+        response => unreachable!("{:?} is counted by count", response.key()),
     }
 }
 

@@ -1,6 +1,8 @@
 //! A node in memory: one broker, batches in vectors, everything committed at once.
 
 mod controls;
+mod groups;
+mod view;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,12 +17,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use varve_common::{
     Clock, ClusterId, Entropy, GroupId, Incarnation, LeaderEpoch, LogIndex, Monotonic, NodeId, Offset,
-    PartitionIndex, ReplicaId, Term, TopicId, clock::BoxFuture,
+    ReplicaId, Term, TopicId, clock::BoxFuture,
 };
-use varve_formats::state::EpochStart;
 use varve_protocol::batch::{BatchHeader, Caps, Records, patch};
 use varve_replica::{
-    PartitionIdentity, PartitionView, Refusal, Role,
+    PartitionView, Refusal, coordinator,
     metadata::{self, Broker, MetadataRejected, Partition, Topic},
 };
 
@@ -30,6 +31,8 @@ use crate::{
     metrics::Metrics,
     node::*,
 };
+
+pub use view::empty_view;
 
 struct Log {
     batches: Vec<(Offset, Bytes)>,
@@ -45,6 +48,7 @@ struct State {
     leaders: BTreeMap<GroupId, Leadership>,
     dead: BTreeSet<NodeId>,
     replicas: u64,
+    coordinators: groups::Coordinators,
 }
 
 impl State {
@@ -89,39 +93,6 @@ fn replica_id() -> ReplicaId {
     ReplicaId::new(node_id(), 1).unwrap()
 }
 
-/// A partition that is served here, in epoch 3, and holds nothing.
-pub fn empty_view() -> PartitionView {
-    PartitionView {
-        identity: PartitionIdentity {
-            cluster: ClusterId([7; 16]),
-            incarnation: Incarnation(1),
-            topic_id: TopicId::ZERO,
-            topic: String::new(),
-            partition: PartitionIndex(0),
-        },
-        replica: replica_id(),
-        role: Role::Leader,
-        leader: Some(replica_id()),
-        leader_epoch: LeaderEpoch(3),
-        ready: true,
-        whole: true,
-        log_start: Offset(0),
-        local_start: Offset(0),
-        tiered_end: Offset(0),
-        high_watermark: Offset(0),
-        last_stable_offset: Offset(0),
-        log_end: Offset(0),
-        epochs: Arc::new(vec![EpochStart { term: Term(3), start: Offset(0) }]),
-        root: Arc::default(),
-        intents: Arc::default(),
-        tombstones: Arc::default(),
-        rolls: Arc::default(),
-        seals: Arc::default(),
-        open: Default::default(),
-        producers: 0,
-    }
-}
-
 impl Fake {
     fn new() -> Self {
         let broker =
@@ -137,6 +108,7 @@ impl Fake {
             leaders: BTreeMap::new(),
             dead: BTreeSet::new(),
             replicas: 0,
+            coordinators: groups::Coordinators::default(),
         })))
     }
 }
@@ -275,6 +247,14 @@ impl Backend for Fake {
     }
 
     fn missed(&self, _group: GroupId, _meta: &varve_protocol::batch::BatchMeta) {}
+
+    fn coordinate(
+        &self,
+        group: GroupId,
+        request: coordinator::Request,
+    ) -> BoxFuture<'static, Result<coordinator::Outcome, Refusal>> {
+        ready(self.0.lock().unwrap().coordinators.ask(group, request))
+    }
 
     fn append(&self, group: GroupId, append: Append) -> BoxFuture<'static, Result<Appended, Refusal>> {
         let mut state = self.0.lock().unwrap();
@@ -445,6 +425,7 @@ pub fn node() -> (Node, Arc<Fake>) {
         backend: Arc::clone(&backend) as Arc<dyn Backend>,
         listeners: config.listeners,
         creation: config.topics,
+        groups: config.groups.topic,
         topic_defaults: config.topic_defaults,
         layers: config.layers,
         fetch: config.fetch,

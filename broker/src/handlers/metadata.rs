@@ -17,6 +17,7 @@ use super::{
     access::{self, Operation, Resource, authorize},
     brokers::{self, Endpoint, wire_id},
     errors::Coded as _,
+    groups,
     partitions::TopicRef,
     topics::{self, Wish},
 };
@@ -169,6 +170,9 @@ async fn one(
 
 async fn create(node: &Node, context: &Context, name: &str) -> Result<(), ErrorCode> {
     authorize(context, Operation::Create, Resource::Topic(name))?;
+    if groups::is_internal(name) {
+        return groups::ensure_topic(node).await.map_err(|_| ErrorCode::LeaderNotAvailable);
+    }
     let created = match topics::plan(node, &Wish::automatic(name)) {
         Ok(topic) => node.backend.create_topic(topic).await.map_err(topics::TopicRefusal::from),
         Err(refusal) => Err(refusal),
@@ -203,6 +207,7 @@ fn unknown(reference: &TopicRef, code: ErrorCode) -> MetadataResponseTopic {
 fn described(asked: &Asked<'_>, topic: &Topic) -> MetadataResponseTopic {
     let mut response = MetadataResponseTopic::default();
     response.name = Some((&*topic.name).into());
+    response.is_internal = groups::is_internal(&topic.name);
     response.topic_id = Uuid::from_bytes(topic.id.0);
     response.partitions =
         (0..).zip(&topic.partitions).map(|(index, at)| partition(asked, index, at)).collect();

@@ -10,23 +10,35 @@ mod api_versions;
 mod brokers;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_quorum;
 mod elect_leaders;
 mod errors;
 mod fetch;
+mod find_coordinator;
+mod groups;
+mod heartbeat;
 mod init_producer_id;
+mod join_group;
 mod leaders;
+mod leave_group;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod partitions;
 mod produce;
 mod reassignments;
+mod sync_group;
 pub mod topics;
 mod unregister_broker;
 
@@ -200,6 +212,45 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         Request::DescribeCluster(request) => {
             Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))
         }
+        request => dispatch_to_groups(node, context, header, request).await,
+    }
+}
+
+async fn dispatch_to_groups(node: &Node, context: &Context, header: &Header, request: Request) -> Response {
+    let version = header.version;
+    match request {
+        Request::FindCoordinator(request) => {
+            Response::FindCoordinator(find_coordinator::answer(node, context, version, request).await)
+        }
+        Request::JoinGroup(request) => {
+            Response::JoinGroup(join_group::answer(node, context, header, request).await)
+        }
+        Request::SyncGroup(request) => {
+            Response::SyncGroup(sync_group::answer(node, context, version, request).await)
+        }
+        Request::Heartbeat(request) => Response::Heartbeat(heartbeat::answer(node, context, request).await),
+        Request::LeaveGroup(request) => {
+            Response::LeaveGroup(leave_group::answer(node, context, version, request).await)
+        }
+        Request::OffsetCommit(request) => {
+            Response::OffsetCommit(offset_commit::answer(node, context, version, request).await)
+        }
+        Request::OffsetFetch(request) => {
+            Response::OffsetFetch(offset_fetch::answer(node, context, version, request).await)
+        }
+        Request::OffsetDelete(request) => {
+            Response::OffsetDelete(offset_delete::answer(node, context, request).await)
+        }
+        Request::ListGroups(request) => {
+            Response::ListGroups(list_groups::answer(node, context, version, request).await)
+        }
+        Request::DescribeGroups(request) => {
+            Response::DescribeGroups(describe_groups::answer(node, context, version, request).await)
+        }
+        Request::DeleteGroups(request) => {
+            Response::DeleteGroups(delete_groups::answer(node, context, request).await)
+        }
+        request => unreachable!("{:?} is answered by dispatch", request.key()),
     }
 }
 

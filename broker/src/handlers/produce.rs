@@ -18,6 +18,7 @@ use varve_replica::{Refusal, metadata::Topic};
 use super::{
     access::{Operation, Resource, authorize},
     errors::Coded as _,
+    groups,
     partitions::{self, TopicRef},
 };
 use crate::{
@@ -142,6 +143,10 @@ fn hand_over(
     let image = node.backend.image();
     let topic = reference.find(&image)?;
     authorize(context, Operation::Write, Resource::Topic(&topic.name))?;
+    // What is in there is the coordinators'.
+    if groups::is_internal(&topic.name) {
+        return Err(ErrorCode::InvalidTopicException.into());
+    }
     let served = partitions::find(node, topic, data.index)?;
     served.whole()?;
     let batch = data.records.unwrap_or_default();

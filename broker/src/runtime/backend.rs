@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch};
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
 use varve_formats::command::MetadataCommand;
-use varve_replica::{BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps};
+use varve_replica::{BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps, coordinator};
 use varve_tiering::{
     Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
     TimestampOffset, tail::Batches,
@@ -235,7 +235,7 @@ fn appended_of(reply: Reply) -> Result<Appended, Refusal> {
             Ok(Appended { base_offset, append_time_ms: -1, log_start, duplicate: true })
         }
         Reply::Refused(refusal) => Err(refusal),
-        Reply::Metadata(_) | Reply::Trimmed { .. } => Err(Refusal::Unknown),
+        Reply::Metadata(_) | Reply::Trimmed { .. } | Reply::Group(_) => Err(Refusal::Unknown),
     }
 }
 
@@ -338,6 +338,22 @@ impl Backend for NodeBackend {
         Box::pin(async move {
             match answer.await.map_err(|_| Refusal::StorageError)? {
                 Reply::Trimmed { log_start } => Ok(log_start),
+                Reply::Refused(refusal) => Err(refusal),
+                _ => Err(Refusal::Unknown),
+            }
+        })
+    }
+
+    fn coordinate(
+        &self,
+        group: GroupId,
+        request: coordinator::Request,
+    ) -> BoxFuture<'static, Result<coordinator::Outcome, Refusal>> {
+        let request = Box::new(request);
+        let answer = self.mailbox.ask(|ticket| Input::Coordinate { ticket, group, request });
+        Box::pin(async move {
+            match answer.await.map_err(|_| Refusal::StorageError)? {
+                Reply::Group(outcome) => Ok(*outcome),
                 Reply::Refused(refusal) => Err(refusal),
                 _ => Err(Refusal::Unknown),
             }

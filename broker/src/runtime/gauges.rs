@@ -139,6 +139,8 @@ async fn groups(sources: &Sources, handles: &Handles) {
         (&handles.raft_in_sync, figures.in_sync),
         (&handles.raft_in_sync_min, figures.in_sync_min.unwrap_or(0)),
         (&handles.raft_under_replicated, figures.under_replicated),
+        (&handles.consumer_groups, figures.coordinated),
+        (&handles.consumer_members, figures.members),
     ];
     for (gauge, value) in gauges {
         gauge.set(value as i64);

@@ -2,7 +2,7 @@
 
 use varve_compactor::PlanOptions;
 use varve_formats::manifest::FanOut;
-use varve_replica::{GroupOptions, LocalRetention, metadata::Topic};
+use varve_replica::{GroupOptions, LocalRetention, coordinator, metadata::Topic};
 
 use crate::{
     config::{Config, topic::Effective},
@@ -16,10 +16,12 @@ pub fn options_of(config: &Config) -> OptionsOf {
     let upload_age_ms = config.tier_age_max.as_millis() as u64;
     let fan_out = FanOut(config.manifest_fan_out);
     let has_store = config.has_common_store();
+    let groups = config.groups.coordinator.clone();
     std::sync::Arc::new(move |topic: &Topic| {
         let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let options = group_options(&Effective::new(&defaults, own), upload_age_ms, fan_out);
-        GroupOptions { tiered: options.tiered && has_store, ..options }
+        let coordinator = (&*topic.name == coordinator::TOPIC).then(|| Box::new(groups.clone()));
+        GroupOptions { tiered: options.tiered && has_store, coordinator, ..options }
     })
 }
 
@@ -47,6 +49,7 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
         retention_bytes: limit("retention.bytes").filter(|_| deletes),
         local_retention: local,
         fan_out,
+        coordinator: None,
     }
 }
 

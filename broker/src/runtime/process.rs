@@ -450,6 +450,7 @@ fn listen(base: &Base, core: &Core, bound: Vec<Bound>) -> Result<Server, BindErr
         backend: Arc::new(core.backend.clone()),
         listeners: base.config.listeners.clone(),
         creation: base.config.topics,
+        groups: base.config.groups.topic,
         topic_defaults: base.config.topic_defaults.clone(),
         layers: base.config.layers.clone(),
         fetch: base.config.fetch,

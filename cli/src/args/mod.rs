@@ -1,6 +1,7 @@
 //! The grammar. One struct per command, with its words for `--help`; what they do is in `commands`.
 
 mod cluster;
+mod group;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ pub use self::{
         ClusterCertificates, ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode,
         TransferLeader, Wait,
     },
+    group::{GroupCommand, GroupDelete, GroupDescribe, GroupList, GroupSeek},
     server::{ServerFlags, StoreFlags},
 };
 use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
@@ -44,6 +46,9 @@ pub enum Command {
     /// Create, list, describe and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
+    /// List, describe, move and delete groups of consumers
+    #[command(subcommand)]
+    Group(GroupCommand),
     /// Show how a cluster of nodes is, and who leads what; and change that
     #[command(subcommand)]
     Cluster(ClusterCommand),

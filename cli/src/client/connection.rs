@@ -165,6 +165,12 @@ fn spoken_last(key: ApiKey) -> i16 {
     match key {
         ApiKey::Produce | ApiKey::Fetch => 12,
         ApiKey::DeleteTopics => 5,
+        ApiKey::OffsetCommit => 9,
+        // One group at a time.
+        ApiKey::OffsetFetch => 7,
+        ApiKey::FindCoordinator => 3,
+        // A group that is not there is dead.
+        ApiKey::DescribeGroups => 5,
         _ => key.api().last,
     }
 }

@@ -11,6 +11,7 @@ pub mod cluster;
 mod connection;
 pub mod error;
 pub mod fetch;
+pub mod groups;
 pub mod offsets;
 mod partitioner;
 pub mod producer;

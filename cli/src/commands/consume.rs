@@ -135,7 +135,8 @@ impl Plan {
     }
 }
 
-fn resolve(
+/// Turns a point into an offset of each partition.
+pub fn resolve(
     client: &mut Client,
     topic: &Topic,
     chosen: &[i32],

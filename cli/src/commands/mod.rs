@@ -6,6 +6,7 @@ pub mod consume;
 pub mod dev;
 pub mod docs;
 pub mod doctor;
+pub mod group;
 pub mod node_storage;
 pub mod produce;
 pub mod serve;
@@ -37,6 +38,7 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Dev(flags)) => dev::run(flags, sources),
         Some(Command::DevNode(flags)) => dev::node(&flags, sources),
         Some(Command::Topic(command)) => topic::run(command, &sources),
+        Some(Command::Group(command)) => group::run(command, &sources),
         Some(Command::Cluster(command)) => cluster::run(command, &sources),
         Some(Command::Produce(flags)) => produce::run(flags, &sources),
         Some(Command::Consume(flags)) => consume::run(&flags, &sources),

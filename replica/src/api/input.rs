@@ -7,7 +7,7 @@ use varve_common::{
 use varve_formats::command::{MetadataCommand, TrimCause};
 
 use super::{GroupOptions, JobOutcome, LogEntry, PersistedHardState, ReapPass, SealMark};
-use crate::{metadata::MetadataState, partition::PartitionState};
+use crate::{coordinator, metadata::MetadataState, partition::PartitionState};
 
 /// The time of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -85,6 +85,15 @@ pub enum Input {
         group: GroupId,
         /// Records below it go; `None` for the high watermark (-1 on the wire).
         before: Option<Offset>,
+    },
+    /// A request to the coordinator of a group of consumers; answered by `Group`.
+    Coordinate {
+        /// Who waits.
+        ticket: Ticket,
+        /// The partition of `__consumer_offsets` that the group belongs to.
+        group: GroupId,
+        /// What is asked.
+        request: Box<coordinator::Request>,
     },
     /// What the planner decided. It is checked again here; a stale one is dropped without a trace.
     Act {

@@ -2,6 +2,8 @@
 
 use varve_formats::manifest::FanOut;
 
+use crate::coordinator;
+
 /// What stays on the node beyond the WAL's window (`local.retention.*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LocalRetention {
@@ -38,6 +40,8 @@ pub struct GroupOptions {
     pub local_retention: LocalRetention,
     /// The manifest root's fan-out; tests run with 4.
     pub fan_out: FanOut,
+    /// How groups of consumers are run; `None` where it is no partition of `__consumer_offsets`.
+    pub coordinator: Option<Box<coordinator::Options>>,
 }
 
 impl Default for GroupOptions {
@@ -52,6 +56,7 @@ impl Default for GroupOptions {
             retention_bytes: None,
             local_retention: LocalRetention::Window,
             fan_out: FanOut::DEFAULT,
+            coordinator: None,
         }
     }
 }

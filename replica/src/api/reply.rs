@@ -2,7 +2,10 @@
 
 use varve_common::{Offset, ReplicaId};
 
-use crate::metadata::{MetadataDone, MetadataRejected};
+use crate::{
+    coordinator,
+    metadata::{MetadataDone, MetadataRejected},
+};
 
 /// The answer to one ticket.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +33,8 @@ pub enum Reply {
         /// Where it is.
         log_start: Offset,
     },
+    /// What the coordinator of a group of consumers says.
+    Group(Box<coordinator::Outcome>),
     /// Not done; see each case for what is known.
     Refused(Refusal),
 }

@@ -20,6 +20,7 @@ use super::{BucketState, PartitionState, RecordState};
 use crate::{
     api::{OpenRange, PartitionIdentity, SealMark},
     bugs::{Bug, is_seeded},
+    coordinator::{self, Groups},
 };
 
 /// The section of what only a replica needs.
@@ -32,6 +33,8 @@ pub struct PartitionSections {
     pub standard: PartitionCheckpoint,
     /// The section [`POSITION`].
     pub position: Bytes,
+    /// The section `COORDINATOR`, of a partition of `__consumer_offsets`.
+    pub groups: Option<Bytes>,
 }
 
 impl PartitionState {
@@ -74,12 +77,18 @@ impl PartitionState {
             published: bucket.published.as_ref().clone(),
             ..PartitionCheckpoint::default()
         };
-        PartitionSections { standard, position: position.finish() }
+        let groups = self.groups.as_ref().map(Groups::encode);
+        PartitionSections { standard, position: position.finish(), groups }
     }
 
     /// The state that a checkpoint holds.
     pub fn decode(identity: PartitionIdentity, sections: PartitionSections) -> Result<Self, DecodeError> {
-        let PartitionSections { standard, position } = sections;
+        let PartitionSections { standard, position, groups } = sections;
+        // One of an earlier release has no section: whatever the topic held were no groups.
+        let groups = match groups {
+            Some(section) => Some(Groups::decode(section)?),
+            None => (identity.topic == coordinator::TOPIC).then(Groups::default),
+        };
         let mut decoder = Decoder::new(position);
         let (records, bucket_index, tiered_end, tiered_roll, kept) = decoder.frame(|frame| {
             let mut records = decode_place(frame)?;
@@ -112,7 +121,7 @@ impl PartitionState {
             // A bucket checkpoint is as of a tiered roll: what it holds is what was frozen there.
             frozen.entry(records.log_end).or_insert_with(|| Arc::new(records.clone()));
         }
-        Ok(Self { identity, records, bucket, bucket_index, frozen, fenced: 0 })
+        Ok(Self { identity, records, bucket, bucket_index, frozen, groups, fenced: 0 })
     }
 
     /// What R9 compares.
@@ -134,6 +143,9 @@ impl PartitionState {
         encode_list(&mut encoder, &bucket.tombstones);
         encode_list(&mut encoder, &bucket.published);
         encode_kept(&mut encoder, bucket);
+        if let Some(groups) = &self.groups {
+            encoder.raw(&groups.encode());
+        }
         encoder.finish()
     }
 }

@@ -33,6 +33,7 @@ impl Hosted {
             );
             self.apply_all(&ready.committed, effects);
             if self.is_ready() {
+                self.coordinate(now, effects);
                 self.drain_queue(now, effects);
                 self.advance_jobs(now);
             }
@@ -70,6 +71,7 @@ impl Hosted {
         self.touched = true;
         // Whatever this replica proposed in an earlier term may still be committed, or not: nobody here can know.
         self.pending.fail(&Refusal::Unknown, effects);
+        self.end_coordinator(effects);
         if leadership.role != Role::Leader {
             self.fail_waiters(&Refusal::NotLeader { leader: leadership.leader }, effects);
         }
@@ -113,17 +115,12 @@ impl Hosted {
                 Some(proposal) if proposal.term == entry.term => (Some(proposal), None),
                 other => (None, other),
             };
-            effects.extend(others.into_iter().flat_map(|proposal| proposal.waiters).map(|waiter| {
-                Effect::Reply { ticket: waiter.ticket(), reply: Reply::Refused(Refusal::Unknown) }
-            }));
+            let others = others.into_iter().flat_map(|proposal| proposal.waiters);
+            effects.extend(others.filter_map(|waiter| waiter.refused(&Refusal::Unknown)));
             let waiters = ours.map_or_else(Vec::new, |proposal| proposal.waiters);
             if let Err(cause) = self.apply_one(entry, &waiters, effects) {
-                let refusal = Reply::Refused(Refusal::StorageError);
-                effects.extend(
-                    waiters
-                        .iter()
-                        .map(|waiter| Effect::Reply { ticket: waiter.ticket(), reply: refusal.clone() }),
-                );
+                let refused = |waiter: &Waiter| waiter.refused(&Refusal::StorageError);
+                effects.extend(waiters.iter().filter_map(refused));
                 return self.stop(StopReason::Apply { index: entry.index, cause }, effects);
             }
             self.speculation.applied(entry.index);
@@ -179,11 +176,8 @@ impl Hosted {
                 if outcome.is_ok() {
                     effects.push(Effect::MetadataChanged(image));
                 }
-                for waiter in waiters {
-                    effects.push(Effect::Reply {
-                        ticket: waiter.ticket(),
-                        reply: Reply::Metadata(outcome.clone()),
-                    });
+                for ticket in waiters.iter().filter_map(|waiter| waiter.ticket()) {
+                    effects.push(Effect::Reply { ticket, reply: Reply::Metadata(outcome.clone()) });
                 }
             }
         }
@@ -215,6 +209,10 @@ impl Hosted {
         let Machine::Partition(state) = &self.machine else { return };
         let log_start = state.bucket().log_start;
         for waiter in waiters {
+            let Some(ticket) = waiter.ticket() else {
+                self.coordinating.applied.extend(waiter.write());
+                continue;
+            };
             let reply = match (*waiter, &applied) {
                 (Waiter::Produce { append_time_ms, .. }, Applied::Records { header, .. }) => {
                     Reply::Produced { base_offset: header.base_offset, append_time_ms, log_start }
@@ -226,7 +224,7 @@ impl Hosted {
                 (Waiter::Trim(_), _) => Reply::Refused(Refusal::Throttled),
                 _ => Reply::Refused(Refusal::Unknown),
             };
-            effects.push(Effect::Reply { ticket: waiter.ticket(), reply });
+            effects.push(Effect::Reply { ticket, reply });
         }
     }
 

@@ -40,6 +40,10 @@ pub struct Figures {
     pub in_sync_min: Option<u64>,
     /// Those of them with a voter that does not keep up.
     pub under_replicated: u64,
+    /// Groups of consumers that this node coordinates.
+    pub coordinated: u64,
+    /// Their members.
+    pub members: u64,
 }
 
 impl Shard {
@@ -67,6 +71,9 @@ impl Figures {
         self.committed += raft.commit_index().0;
         self.applied += raft.applied_index().0;
         self.memory_bytes += raft.memory_bytes() as u64;
+        let (groups, members) = hosted.coordinated();
+        self.coordinated += groups as u64;
+        self.members += members as u64;
         if raft.role() == Role::Leader {
             self.add_led(hosted.replica, raft, is_here);
         }

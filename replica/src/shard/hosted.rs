@@ -16,6 +16,7 @@ use varve_formats::{
 };
 
 use super::{
+    coordinate::Coordinating,
     installs::Installs,
     members::{MembersSince, Pins},
     missed::Missed,
@@ -94,6 +95,8 @@ pub(super) struct Hosted {
     pub(super) pins: Pins,
     /// Checkpoints that members are sent to, this one or others.
     pub(super) installs: Installs,
+    /// Groups of consumers, while this replica leads a partition of their topic.
+    pub(super) coordinating: Coordinating,
     pub(super) published_view: Option<PartitionView>,
     /// For the peers' sake: log reads, the ends of reads, snapshots.
     pub(super) told: Vec<PeerEffect>,
@@ -158,6 +161,7 @@ impl Hosted {
             members,
             pins: Pins::new(),
             installs: Installs::default(),
+            coordinating: Coordinating::default(),
             published_view: None,
             told: Vec::new(),
             touched: true,
@@ -241,6 +245,7 @@ impl Hosted {
     /// Ends every waiting request. What was queued was never appended, but the client may not care.
     pub(super) fn fail_waiters(&mut self, refusal: &Refusal, effects: &mut Vec<Effect>) {
         self.pending.fail(refusal, effects);
+        self.end_coordinator(effects);
         self.queued_bytes = 0;
         for request in std::mem::take(&mut self.queue) {
             self.miss(&request.meta);

@@ -39,6 +39,9 @@ impl Hosted {
             }
             Input::Propose { ticket, command, .. } => self.propose_metadata(now, ticket, command, effects),
             Input::DeleteRecords { ticket, before, .. } => self.delete_records(now, ticket, before, effects),
+            Input::Coordinate { ticket, request, .. } => {
+                self.on_group_request(now, ticket, *request, effects)
+            }
             Input::Act { action, .. } => self.act(now, action, effects),
             Input::Persisted { ready, .. } => self.persisted(ready, effects),
             Input::Marked { number, .. } => self.marked(number, effects),
@@ -60,6 +63,7 @@ impl Shard {
         for id in self.groups.take_touched() {
             self.drive(now, id, effects);
         }
+        self.tick_coordinators(now, effects);
         self.send_pulses();
     }
 

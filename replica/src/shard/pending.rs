@@ -12,20 +12,37 @@ use crate::api::{Effect, Refusal, Reply, Ticket};
 /// A waiting request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiter {
-    Produce { ticket: Ticket, append_time_ms: i64 },
+    Produce {
+        ticket: Ticket,
+        append_time_ms: i64,
+    },
     Duplicate(Ticket),
     Metadata(Ticket),
     Trim(Ticket),
+    /// A write of the coordinator, by its number: it answers whom it concerns.
+    Group(u64),
 }
 
 impl Waiter {
-    pub(super) const fn ticket(self) -> Ticket {
+    pub(super) const fn ticket(self) -> Option<Ticket> {
         match self {
             Self::Produce { ticket, .. }
             | Self::Duplicate(ticket)
             | Self::Metadata(ticket)
-            | Self::Trim(ticket) => ticket,
+            | Self::Trim(ticket) => Some(ticket),
+            Self::Group(_) => None,
         }
+    }
+
+    /// The coordinator's number of it.
+    pub(super) const fn write(self) -> Option<u64> {
+        if let Self::Group(write) = self { Some(write) } else { None }
+    }
+
+    /// The answer of one whose outcome is known without it. A coordinator's write fails with its coordinator.
+    pub(super) fn refused(self, refusal: &Refusal) -> Option<Effect> {
+        let reply = Reply::Refused(refusal.clone());
+        self.ticket().map(|ticket| Effect::Reply { ticket, reply })
     }
 }
 
@@ -84,10 +101,7 @@ impl Pending {
     pub(super) fn fail(&mut self, refusal: &Refusal, effects: &mut Vec<Effect>) {
         self.bytes = 0;
         for (_, proposal) in std::mem::take(&mut self.proposals) {
-            effects.extend(proposal.waiters.iter().map(|waiter| Effect::Reply {
-                ticket: waiter.ticket(),
-                reply: Reply::Refused(refusal.clone()),
-            }));
+            effects.extend(proposal.waiters.iter().filter_map(|waiter| waiter.refused(refusal)));
         }
     }
 }

@@ -19,6 +19,7 @@ mod collect;
 mod damage;
 mod disk_pressure;
 mod doctor;
+mod groups;
 mod hostile_s3;
 mod local_retention;
 mod lost_log;

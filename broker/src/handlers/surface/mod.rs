@@ -2,6 +2,7 @@
 //! questions go to the handlers over a fake node, and through a socket to a broker that runs.
 
 mod configs;
+mod groups;
 mod records;
 mod topics;
 
@@ -45,6 +46,17 @@ async fn one(peer: &mut impl Peer, key: ApiKey, version: i16) {
         ApiKey::DescribeQuorum => topics::describe_quorum(peer, version).await,
         ApiKey::ApiVersions => topics::api_versions(peer, version).await,
         ApiKey::InitProducerId => topics::init_producer_id(peer, version).await,
+        ApiKey::FindCoordinator => groups::find_coordinator(peer, version).await,
+        ApiKey::JoinGroup => groups::join_group(peer, version).await,
+        ApiKey::SyncGroup => groups::sync_group(peer, version).await,
+        ApiKey::Heartbeat => groups::heartbeat(peer, version).await,
+        ApiKey::LeaveGroup => groups::leave_group(peer, version).await,
+        ApiKey::OffsetCommit => groups::offset_commit(peer, version).await,
+        ApiKey::OffsetFetch => groups::offset_fetch(peer, version).await,
+        ApiKey::OffsetDelete => groups::offset_delete(peer, version).await,
+        ApiKey::ListGroups => groups::list_groups(peer, version).await,
+        ApiKey::DescribeGroups => groups::describe_groups(peer, version).await,
+        ApiKey::DeleteGroups => groups::delete_groups(peer, version).await,
     }
 }
 
