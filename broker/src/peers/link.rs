@@ -129,8 +129,7 @@ impl Link {
     /// The next address to try, when this node is in a cluster and one is known.
     async fn route(&self, shared: &Shared, round: usize) -> String {
         loop {
-            let candidates =
-                if shared.cluster().is_some() { shared.routes.candidates(self.node) } else { vec![] };
+            let candidates = if shared.speaks() { shared.routes.candidates(self.node) } else { vec![] };
             if !candidates.is_empty() {
                 return candidates[round % candidates.len()].clone();
             }

@@ -50,7 +50,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -147,6 +150,8 @@ struct Shared {
     limits: Limits,
     handler: Arc<dyn PeerHandler>,
     cluster: watch::Sender<Option<ClusterId>>,
+    /// Whether this node speaks for its number, besides asking.
+    speaks: AtomicBool,
     routes: Routes,
     resolver: Resolver,
     seeds: Mutex<Vec<Arc<Seed>>>,
@@ -181,6 +186,7 @@ impl Peers {
             limits: config.limits,
             handler,
             cluster: watch::Sender::new(None),
+            speaks: AtomicBool::new(false),
             routes: Routes::default(),
             resolver: Resolver::default(),
             seeds: Mutex::default(),
@@ -221,6 +227,14 @@ impl Peers {
 
     /// The cluster that this node is in, from here on: links are made, and messages taken.
     pub fn set_cluster(&self, cluster: ClusterId) {
+        self.0.speaks.store(true, Ordering::Relaxed);
+        self.0.cluster.send_replace(Some(cluster));
+        self.0.wake_all();
+    }
+
+    /// The cluster that this node asks to be taken into: it calls, and makes no link. Another machine may have its number, and of
+    /// two that link the others would hear one half each.
+    pub fn ask_in(&self, cluster: ClusterId) {
         self.0.cluster.send_replace(Some(cluster));
         self.0.wake_all();
     }
@@ -309,6 +323,10 @@ impl PeerServer {
 impl Shared {
     fn cluster(&self) -> Option<ClusterId> {
         *self.cluster.borrow()
+    }
+
+    fn speaks(&self) -> bool {
+        self.speaks.load(Ordering::Relaxed)
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {

@@ -247,7 +247,7 @@ pub(super) async fn take_place(
     let (voters, replica) = match formed {
         Formed::Founder { voters, .. } => (voters, ReplicaId::new(config.node, 1).expect("1 is a counter")),
         Formed::Newcomer { voters, .. } => {
-            peers.set_cluster(cluster);
+            peers.ask_in(cluster);
             (voters, joining::join(&peers, &ground, cluster, desk.seat.disk()).await?)
         }
     };
