@@ -14,11 +14,13 @@ use varve_common::{Disk, Entropy};
 
 use super::{
     data::Layout,
+    errors::RunError,
     formation,
     identity::{Identity, IdentityError},
     joining,
     small_file::{self, SmallFileError},
 };
+use crate::config::Config;
 
 /// In the data directory and in that of the log.
 pub const FILE: &str = "born";
@@ -101,7 +103,30 @@ pub fn look(disk: &dyn Disk, layout: &Layout, entropy: &dyn Entropy) -> Result<S
     Ok(Standing::Unborn(number))
 }
 
-/// The same without writing anything; `None` where there is no number to go by.
+/// A node of several that lost its log is new to its cluster, which has what was in it. Alone it must not go on as if nothing
+/// had been there.
+pub(super) fn admit(
+    config: &Config,
+    layout: &Layout,
+    disk: &dyn Disk,
+    entropy: &dyn Entropy,
+) -> Result<Standing, RunError> {
+    let standing = look(disk, layout, entropy)?;
+    if standing != Standing::Lost {
+        return Ok(standing);
+    }
+    if !config.is_clustered() || !formation::has_formed(disk, &layout.root)? {
+        return Err(RunError::LogLost(layout.wal.clone()));
+    }
+    let (standing, aside) = forget(disk, layout, entropy)?;
+    tracing::error!(
+        log = %layout.wal.display(), set_aside = %aside.display(),
+        "the write-ahead log is not the one that this data directory began with, or is gone: this node joins its cluster anew"
+    );
+    Ok(standing)
+}
+
+/// The same as [`look`] without writing anything; `None` where there is no number to go by.
 pub fn inspect(disk: &dyn Disk, layout: &Layout) -> Result<Option<Standing>, BirthError> {
     let read = |path: PathBuf| small_file::read(disk, &path.join(FILE));
     let (root, log) = (read(layout.root.clone())?, read(layout.wal.clone())?);

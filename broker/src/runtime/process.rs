@@ -236,7 +236,7 @@ async fn prepare(
 ) -> Result<Base, RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
-    let log = know_the_log(&config, &layout, &*disk, &*entropy)?;
+    let log = birth::admit(&config, &layout, &*disk, &*entropy)?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let (identity, place) = if config.is_clustered() {
         let ground = Ground {
@@ -275,29 +275,6 @@ async fn prepare(
         log,
         _lock: lock,
     })
-}
-
-/// A node of several that lost its log is new to its cluster, which has what was in it. Alone it must not go on as if nothing
-/// had been there.
-fn know_the_log(
-    config: &Config,
-    layout: &Layout,
-    disk: &dyn Disk,
-    entropy: &dyn Entropy,
-) -> Result<Standing, RunError> {
-    let standing = birth::look(disk, layout, entropy)?;
-    if standing != Standing::Lost {
-        return Ok(standing);
-    }
-    if !config.is_clustered() || !formation::has_formed(disk, &layout.root)? {
-        return Err(RunError::LogLost(layout.wal.clone()));
-    }
-    let (standing, aside) = birth::forget(disk, layout, entropy)?;
-    tracing::error!(
-        log = %layout.wal.display(), set_aside = %aside.display(),
-        "the write-ahead log is not the one that this data directory began with, or is gone: this node joins its cluster anew"
-    );
-    Ok(standing)
 }
 
 pub(super) fn wal_bytes_max(base: &Base) -> Result<u64, RunError> {
