@@ -255,7 +255,7 @@ fn followers_serve_what_only_the_bucket_has() {
     }
     let options = Options::small().env("VARVE_TIER_MAX_AGE_MS", "1000");
     let mut cluster = start(&options, &["segment.bytes=65536", "local.retention.bytes=1"]);
-    const BATCH: u64 = 2_000;
+    const BATCH: u64 = 15_000;
     let mut written = 0;
     wait_for("a follower to have read from the bucket", 240, || {
         write(&cluster, written..written + BATCH);
