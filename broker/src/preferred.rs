@@ -117,7 +117,8 @@ mod tests {
         assert_eq!(due(&mut returns, 10, [1, 2]), [1]);
         assert_eq!(due(&mut returns, 12, [2]), NONE);
         assert_eq!(due(&mut returns, 19, [1, 2]), [2], "the first was out of sync in between");
-        assert_eq!(due(&mut returns, 22, [1]), [1]);
+        assert_eq!(due(&mut returns, 28, [1]), NONE);
+        assert_eq!(due(&mut returns, 29, [1]), [1]);
     }
 
     #[test]
