@@ -5,7 +5,7 @@
 //! signal, lost claim or failed log -> listeners drain -> shard thread -> log settles
 //! ```
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Builder,
