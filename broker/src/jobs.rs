@@ -6,6 +6,7 @@
 
 mod install;
 mod mend;
+mod offer;
 pub mod orphans;
 mod reap;
 mod retention;
@@ -34,6 +35,7 @@ use varve_tiering::{
 };
 use varve_wal::{ReadError, Reader};
 
+use crate::transfer::Transfers;
 use mend::MendError;
 pub use reap::{ReapError, Reaper};
 pub use retention::Retention;
@@ -68,6 +70,8 @@ pub struct Surroundings {
     pub retention: Retention,
     /// For the time of publishing.
     pub clock: Arc<dyn Clock>,
+    /// What comes from other nodes.
+    pub transfers: Transfers,
 }
 
 /// Does a job.
@@ -126,10 +130,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let announced = range.as_ref().map(|(intent, _)| intent.uid);
             mended(announced, at.mend(group, &identity, uid, &leaf, range).await)
         }
-        Job::Install { identity, checkpoint, .. } => {
-            let done = at.install(group, &identity, &checkpoint).await;
-            outcome(kind, done, |installable| JobOutcome::Installable(Box::new(installable)))
-        }
+        job @ (Job::Offer { .. } | Job::Install { .. } | Job::Refetch { .. }) => at.move_files(job).await,
         Job::Delete { identity, tombstones, .. } => {
             outcome(kind, at.delete(&identity, &tombstones).await, |uids| JobOutcome::Deleted { uids })
         }

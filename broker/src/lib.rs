@@ -30,5 +30,6 @@ pub mod runtime;
 pub mod scrub;
 pub mod storage;
 pub mod telemetry;
+pub mod transfer;
 
 pub use runtime::process::{RunError, run};

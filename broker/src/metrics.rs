@@ -166,6 +166,10 @@ metrics! {
     raft_snapshot_bytes: counter() "raft_snapshots_published" "bytes" "Bytes of those that were published in the object store";
     raft_seeds: counter() "raft_seeds" "" "Checkpoints from which a replica here began, or jumped forward";
     raft_seed_bytes: counter() "raft_seed" "bytes" "Their bytes: what a node that joins has taken in beside logs";
+    bootstrap_bytes: counter("source") "bootstrap" "bytes" "Bytes of checkpoints and sealed files that replicas here began with, or lost files were repaired with, by where they came from: peer or bucket";
+    bootstrap_files: counter() "bootstrap_files" "" "Sealed files that came whole from other nodes";
+    bootstrap_moves: gauge() "bootstrap_moves" "" "Replicas here that wait for sealed files of other nodes";
+    bootstrap_lacking: gauge() "bootstrap_lacking" "bytes" "About what they lack of those";
     consumer_groups: gauge() "consumer_groups" "" "Groups of consumers that this node coordinates";
     consumer_members: gauge() "consumer_group_members" "" "Their members";
     topics: gauge() "cluster_topics" "" "Topics";

@@ -9,6 +9,8 @@ use crate::Planner;
 
 /// How far apart checkpoints are of which a member that lags needs one.
 const WANTED_WAITS: Duration = Duration::from_secs(2);
+/// How long the log is kept for whoever was last given some of a checkpoint, or of a file.
+const LEASE: Duration = varve_replica::limits::PIN_LEASE;
 /// How long a deleted topic waits for each of the two checkpoints that let its objects go.
 const DELETION_WAITS: Duration = Duration::from_secs(10);
 
@@ -16,6 +18,45 @@ impl Planner<'_> {
     pub(crate) fn checkpoint(&mut self) {
         self.checkpoint_locally();
         self.publish();
+        self.offer();
+        self.refetch();
+    }
+
+    /// A checkpoint for members that lag behind what was cut, from this node: where the bucket does not serve them.
+    fn offer(&mut self) {
+        let status = self.status;
+        let due = status.ready && status.checkpoint_wanted && !self.sends_from_bucket();
+        let reaches = status.offer_end.is_some_and(|end| end.0 >= status.truncated.0);
+        if due && reaches && !status.jobs.runs(JobKind::Offer) && self.may_try(JobKind::Offer) {
+            self.act(Action::OfferCheckpoint);
+        }
+    }
+
+    /// Whether members that lag find what they need in the bucket.
+    fn sends_from_bucket(&self) -> bool {
+        let status = self.status;
+        let failures = |kind| status.jobs.failures.get(&kind).map_or(0, |(failures, _)| *failures);
+        let stranded = |kind| failures(kind) >= self.options.stranded_failures;
+        self.options.has_store
+            && (status.options.tiered || status.group == GroupId::METADATA)
+            && !stranded(JobKind::Publish)
+            && !stranded(JobKind::Upload)
+    }
+
+    /// Whether a member waits for a checkpoint that can be made once more of the log is in files of this node.
+    pub(crate) fn waits_for_seal(&self) -> bool {
+        let status = self.status;
+        let reaches = status.offer_end.is_some_and(|end| end.0 >= status.truncated.0);
+        status.ready && status.checkpoint_wanted && !reaches && !self.sends_from_bucket()
+    }
+
+    /// A sealed file that is damaged comes from another node.
+    fn refetch(&mut self) {
+        let status = self.status;
+        let Some(base) = status.broken.first().copied() else { return };
+        if !status.jobs.runs(JobKind::Refetch) && self.may_try(JobKind::Refetch) {
+            self.act(Action::Refetch { base });
+        }
     }
 
     /// A restart replays what came after the newest local checkpoint, so that must stay little; and the log is cut behind
@@ -131,19 +172,29 @@ impl Planner<'_> {
         }
     }
 
-    /// Whoever is sent to a checkpoint goes on from there: what follows S of the newest stays. Where there is none to be sent to,
-    /// what some member has not stays. Not where producers are about to wait for the log.
+    /// Whoever is sent to a checkpoint goes on from there: what follows S of the newest stays, be it in the bucket or one that could be
+    /// made here. Not where producers are about to wait for the log.
     fn within_reach(&self, target: (LogIndex, Term)) -> (LogIndex, Term) {
         let status = self.status;
         if !status.has_peers || self.options.pressure.urgent {
             return target;
         }
-        let sends = self.options.has_store && (status.options.tiered || status.group == GroupId::METADATA);
-        let newest = status.published.last().filter(|_| sends);
+        let newest = status.published.last().filter(|_| self.sends_from_bucket());
         let newest = newest.map(|newest| (newest.state_index, newest.state_term));
-        match newest.or(status.reached_by_all) {
+        match newest.or_else(|| self.served_by_peers()) {
             Some(kept) if kept.0 < target.0 => kept,
             _ => target,
         }
+    }
+
+    /// The last entry that nobody needs of this log who has sealed files and a checkpoint from here: S of the one that could be made
+    /// now, but not above what somebody still goes on from.
+    fn served_by_peers(&self) -> Option<(LogIndex, Term)> {
+        let status = self.status;
+        let leased = status.leased.filter(|(_, last)| self.now.monotonic.since(*last) < LEASE);
+        let leased = leased.map(|(place, _)| place);
+        let needed = leased.map_or(status.needed_above, |place| place.0.min(status.needed_above));
+        let places = status.offer_end.into_iter().chain(leased).filter(|place| place.0 <= needed);
+        places.chain(status.reached_by_all).max_by_key(|place| place.0)
     }
 }

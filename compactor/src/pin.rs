@@ -59,7 +59,8 @@ impl Pin {
     fn among_members(status: &GroupStatus) -> Self {
         let cut = status.truncated.0;
         let sends = status.options.tiered || status.group == GroupId::METADATA;
-        match (status.published.last().filter(|_| sends), status.reached_by_all) {
+        let reached = status.reached_by_all.max(status.offer_end);
+        match (status.published.last().filter(|_| sends), reached) {
             _ if !status.has_peers => Self::Nothing,
             (Some(newest), _) if newest.state_index <= cut => Self::BucketCheckpoint,
             (None, Some(reached)) if reached.0 <= cut => Self::Follower,

@@ -13,8 +13,16 @@ use crate::{Planner, hot};
 /// The oldest rolled range without a file. The one that holds the log start is one of them, though it begins below that: as
 /// long as it is in the log alone, nothing behind it can leave that (T39).
 fn next_unsealed(status: &GroupStatus) -> Option<&RollEntry> {
-    let start = status.seals.last().map_or(status.tiered_end, |seal| seal.end.max(status.tiered_end));
-    status.rolls.iter().find(|roll| roll.base >= start && !status.jobs.sealing.contains(&roll.base))
+    let mut seals = status.seals.iter().peekable();
+    // Files of other nodes may be here that lie ahead of what this replica has sealed.
+    let is_sealed = |roll: &RollEntry, seals: &mut std::iter::Peekable<std::slice::Iter<'_, SealMark>>| {
+        while seals.peek().is_some_and(|seal| seal.base < roll.base) {
+            seals.next();
+        }
+        seals.peek().is_some_and(|seal| seal.base == roll.base)
+    };
+    let mut rolls = status.rolls.iter().filter(|roll| roll.base >= status.tiered_end);
+    rolls.find(|roll| !is_sealed(roll, &mut seals) && !status.jobs.sealing.contains(&roll.base))
 }
 
 /// Whether ranges get a file of this node before they are known to be in the bucket, because the topic asks to keep them here.
@@ -39,7 +47,7 @@ impl Planner<'_> {
     /// Rolled ranges go into files when the log must let go of them and the bucket does not have them, and when they are
     /// to stay here after it has them.
     fn seal_rolled(&mut self) {
-        let must = self.is_pressed() && self.is_stranded();
+        let must = (self.is_pressed() && self.is_stranded()) || self.waits_for_seal();
         // In order, one at a time: the log is cut behind a contiguous end.
         if !self.status.jobs.sealing.is_empty() {
             return;

@@ -8,7 +8,10 @@ mod retention;
 mod rolls;
 mod uploads;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use varve_common::{LogIndex, Monotonic, NodeId, Offset, ReplicaId, Term};
 use varve_formats::{
@@ -76,6 +79,9 @@ fn idle() -> GroupStatus {
         publish_dirty: false,
         publication_pending: false,
         checkpoint_wanted: false,
+        offer_end: None,
+        leased: None,
+        broken: BTreeSet::new(),
         needed_above: LogIndex(u64::MAX),
         has_peers: false,
         reached_by_all: None,

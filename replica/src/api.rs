@@ -20,4 +20,4 @@ pub use job::{Installable, Job, JobKind, JobOutcome, Mended, ReapPass, Stall, ui
 pub use options::{GroupOptions, LocalRetention};
 pub use peer::{PeerEffect, PeerInput, ReplicaStatus};
 pub use reply::{Refusal, Reply};
-pub use status::{GroupStatus, JobsStatus, OpenRange, PartitionView, Role};
+pub use status::{GroupStatus, Holdings, JobsStatus, OpenRange, PartitionView, Role};

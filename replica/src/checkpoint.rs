@@ -141,6 +141,20 @@ impl Captured {
             .then(|| Self::of_bucket(group, state, Arc::new(records.clone()), members))
     }
 
+    /// A checkpoint for members that lag: `records` are as of S, the newest roll of which all records up to it are in files of this
+    /// node, or as of now where all are. Their rolls are still in the table, so that whoever takes it knows which files it needs.
+    #[must_use]
+    pub fn offered(
+        group: GroupId,
+        state: &PartitionState,
+        records: Arc<RecordState>,
+        members: &Membership,
+    ) -> Self {
+        let mut captured = Self::of_bucket(group, state, records, members);
+        captured.header.records_local = true;
+        captured
+    }
+
     fn of_bucket(
         group: GroupId,
         state: &PartitionState,

@@ -8,6 +8,7 @@ mod hosted;
 mod installs;
 mod members;
 mod missed;
+mod offers;
 mod outcomes;
 mod peers;
 mod pending;
@@ -29,8 +30,8 @@ use varve_consensus::{GroupConfig, Membership, MultiRaft, NodeConfig, TermRun};
 pub use figures::Figures;
 
 use crate::api::{
-    Action, Effect, GroupStatus, Input, Mark, Now, PartitionView, PeerEffect, Refusal, Reply, StopReason,
-    Ticket,
+    Action, Effect, GroupStatus, Holdings, Input, Mark, Now, PartitionView, PeerEffect, Refusal, Reply,
+    StopReason, Ticket,
 };
 use hosted::Hosted;
 pub use members::MembersSince;
@@ -230,6 +231,12 @@ impl Shard {
     #[must_use]
     pub fn hosts(&self, group: GroupId, replica: ReplicaId) -> bool {
         self.groups.get(group).is_some_and(|hosted| hosted.replica == replica)
+    }
+
+    /// What other nodes may have of a group; `None` where it is not here.
+    #[must_use]
+    pub fn holdings(&self, group: GroupId) -> Option<Holdings> {
+        self.groups.get(group).map(Hosted::holdings)
     }
 
     /// The groups of this node, in order.

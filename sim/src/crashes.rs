@@ -208,7 +208,9 @@ pub const fn of_job(kind: JobKind) -> Option<Step> {
         | JobKind::Unseal
         | JobKind::CheckpointLocal
         | JobKind::RemoveCheckpoint
-        | JobKind::Install => None,
+        | JobKind::Offer
+        | JobKind::Install
+        | JobKind::Refetch => None,
     }
 }
 

@@ -7,8 +7,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use varve_broker::jobs::{self, Surroundings};
-use varve_common::{Clock, Disk, Entropy, GroupId, Offset, clock::BoxFuture};
+use tokio::sync::oneshot;
+use varve_broker::{
+    jobs::{self, Surroundings},
+    transfer::{Library, TransferOptions, Transfers, Way},
+};
+use varve_common::{Clock, Disk, Entropy, GroupId, NodeId, Offset, clock::BoxFuture};
 use varve_formats::{
     compression::Codec,
     keys::{Keys, Prefix},
@@ -87,8 +91,41 @@ impl Spawn for SimSpawn {
     }
 }
 
+/// A question to another node.
+pub struct Ask {
+    /// Which node.
+    pub to: NodeId,
+    /// What is asked.
+    pub request: Bytes,
+    /// Where the answer goes; dropped where there is none.
+    pub answer: oneshot::Sender<Bytes>,
+}
+
+/// Questions to other nodes, until the scheduler takes them.
+#[derive(Clone, Default)]
+pub struct Asks(Arc<Mutex<Vec<Ask>>>);
+
+impl Asks {
+    /// What was asked since.
+    pub fn take(&self) -> Vec<Ask> {
+        std::mem::take(&mut *self.0.lock().expect("the simulator is one thread"))
+    }
+}
+
+impl Way for Asks {
+    fn ask(&self, node: NodeId, request: Bytes) -> BoxFuture<'static, Result<Bytes, String>> {
+        let (answer, waiter) = oneshot::channel();
+        self.0.lock().expect("the simulator is one thread").push(Ask { to: node, request, answer });
+        Box::pin(async move { waiter.await.map_err(|_| "no answer".to_owned()) })
+    }
+}
+
 /// What jobs and readers of one life stand on.
 pub struct Cold {
+    /// What goes to other nodes.
+    pub asks: Asks,
+    /// What they have from here.
+    pub library: Arc<Library>,
     /// The jobs' part.
     pub surroundings: Arc<Surroundings>,
     /// The readers' part.
@@ -177,6 +214,18 @@ impl Cold {
             ColdOptions { index_bytes_max: 64 << 10, read_ahead_bytes_max: 32 << 10, glimpse_bytes: 3 << 10 };
         let cold = ColdReader::new(stores.of(Class::ClientRead), keys(), chunks, cold_options);
         let log = LogView::new(tail.clone(), wal.clone(), local.clone(), cold);
+        let asks = Asks::default();
+        // Files are small here, and take several pieces all the same.
+        let options = TransferOptions { bytes_per_second: u64::MAX, piece_bytes: 3 << 10 };
+        let transfers = Transfers::new(Some(Arc::new(asks.clone())), options, Arc::clone(&clock));
+        let library = Library::new(
+            Arc::clone(&disk),
+            PathBuf::from("/data"),
+            local.clone(),
+            options,
+            Arc::clone(&clock),
+        );
+        let library = Arc::new(library);
         let surroundings = Surroundings {
             disk,
             uploaders: Uploaders::new(
@@ -195,8 +244,9 @@ impl Cold {
             retention: varve_broker::jobs::Retention::default(),
             codec: Codec::Zstd,
             clock,
+            transfers,
         };
-        Ok(Self { surroundings: Arc::new(surroundings), log, spawned, tail })
+        Ok(Self { asks, library, surroundings: Arc::new(surroundings), log, spawned, tail })
     }
 
     /// A job as a task.

@@ -1,4 +1,4 @@
-//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--nodes 3 [--log-files 24]] [--moving] [--bug NAME] [--trace]`.
+//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--nodes 3 [--log-files 24]] [--moving] [--streaming] [--bug NAME] [--trace]`.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use varve_sim::{
     bugs::Bug,
     cluster::{
         self,
-        moving::run_moving,
+        moving::{run_moving, run_streaming},
         run::{Setup, run_as},
     },
     plan::Length,
@@ -34,6 +34,9 @@ struct Arguments {
     /// Three nodes that become four, while replicas move and disks are lost.
     #[arg(long, conflicts_with_all = ["long", "nodes", "log_files", "bug"])]
     moving: bool,
+    /// Records are on nodes only, and every other seed has no store at all; with --nodes or --moving.
+    #[arg(long)]
+    streaming: bool,
     /// Seeds a bug; the run succeeds when some seed finds it.
     #[arg(long)]
     bug: Option<String>,
@@ -61,10 +64,14 @@ impl Arguments {
     /// Runs one seed as they say.
     fn run(&self, seed: u64, bug: Option<Bug>) -> Told {
         let trace = if self.trace { Trace::verbose() } else { Trace::default() };
-        let outcome = if self.moving {
+        let outcome = if self.moving && self.streaming {
+            run_streaming(seed, trace)
+        } else if self.moving {
             run_moving(seed, trace)
         } else if self.nodes > 1 {
-            run_as(seed, self.nodes, Setup { log_files: self.log_files, ..Setup::default() }, trace)
+            let streaming = self.streaming.then(|| seed.is_multiple_of(2));
+            let setup = Setup { log_files: self.log_files, streaming, ..Setup::default() };
+            run_as(seed, self.nodes, setup, trace)
         } else {
             let length = if self.long { Length::Long } else { Length::Short };
             let Outcome { hash, counts, violation, lines, .. } = run(seed, length, bug, trace);

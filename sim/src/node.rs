@@ -15,8 +15,11 @@ use std::{
     time::Duration,
 };
 
-use varve_broker::driver::{self, Ack, Driver, Event, Groups, Placement, RoomWatch, Writes};
-use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, ReplicaId};
+use varve_broker::{
+    driver::{self, Ack, Driver, Event, Groups, Placement, RoomWatch, Writes},
+    transfer::Library,
+};
+use varve_common::{Clock, ClusterId, Disk, Entropy, GroupId, Incarnation, NodeId, ReplicaId};
 use varve_compactor::{Merge, PlanOptions, bytes_to_come, crowded_bytes};
 use varve_consensus::{GroupConfig, NodeConfig};
 use varve_formats::manifest::FanOut;
@@ -28,7 +31,7 @@ use crate::{
     bugs::Bug,
     clock::SimClock,
     executor::Executor,
-    jobs::{Cold, Done, RemoteStore},
+    jobs::{Ask, Cold, Done, RemoteStore},
     model::Model,
     plan::Plan,
     ports::SimPorts,
@@ -152,12 +155,12 @@ pub fn wal_options(start: &Start<'_>) -> wal::Options {
 
 /// A topic's options: Kafka's names, and a fan-out that folds early.
 #[must_use]
-pub fn options_of(topic: &Topic, upload_age: Duration) -> GroupOptions {
+pub fn options_of(topic: &Topic, upload_age: Duration, has_store: bool) -> GroupOptions {
     let number = |name: &str| topic.configs.get(name).and_then(|value| value.parse::<u64>().ok());
     let is = |name: &str, default: bool| topic.configs.get(name).map_or(default, |value| value == "true");
     let enabled = is("remote.storage.enable", true);
     GroupOptions {
-        tiered: enabled && !is("remote.log.copy.disable", false),
+        tiered: has_store && enabled && !is("remote.log.copy.disable", false),
         forgets_tiered: !enabled && is("remote.log.delete.on.disable", false),
         segment_bytes_max: number("segment.bytes").unwrap_or(8 << 10),
         retention_bytes: number("retention.bytes"),
@@ -173,6 +176,7 @@ fn plan_options(plan: &Plan) -> PlanOptions {
     let merge = Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, given_per_second: 64, room: 0 };
     let late = Merge { segments_min: 4, one_in: 16, given_per_second: 2 << 10, ..merge };
     PlanOptions {
+        has_store: plan.has_store,
         publish_segments: 3,
         publish_age: Duration::from_secs(5),
         publish_interval: Duration::from_millis(50),
@@ -208,14 +212,14 @@ impl Node {
         let OpenedLog { writer, reader, recovery } = log;
         let cold = Cold::open(start.plan.store, start.remote, disk, &reader, start.clock, start.seed);
         let cold = cold.map_err(|error| error.to_string())?;
-        let upload_age = start.plan.upload_age;
+        let (upload_age, has_store) = (start.plan.upload_age, start.plan.has_store);
         let seat = start.seat.clone().unwrap_or_else(Seat::alone);
         let placement = Placement {
             node: seat.node,
             cluster: CLUSTER,
             incarnation: INCARNATION,
             data: PathBuf::from("/data"),
-            options_of: Arc::new(move |topic: &Topic| options_of(topic, upload_age)),
+            options_of: Arc::new(move |topic: &Topic| options_of(topic, upload_age, has_store)),
         };
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);
@@ -259,6 +263,20 @@ impl Node {
     pub fn turn<E: Into<Event>>(&mut self, events: impl IntoIterator<Item = E>) {
         let now = Now { monotonic: self.clock.monotonic(), wall_ms: self.clock.wall_ms() };
         self.driver.turn(now, events, &mut self.ports);
+    }
+
+    /// Answers another node in the background, if this one has what it asks for.
+    pub fn lend(&mut self, ask: Ask) -> Option<GroupId> {
+        let request = Library::read(ask.request).ok()?;
+        let (group, holdings) = (request.group, self.driver.shard().holdings(request.group));
+        let library = Arc::clone(&self.cold.library);
+        self.executor.spawn(Box::pin(async move {
+            let reply = library.answer(request, holdings).await;
+            // Whoever asked may be gone.
+            let _ = ask.answer.send(reply.encode());
+            Done::Nothing
+        }));
+        Some(group)
     }
 
     /// Reads the log for peers that lag; whether there was anything to read.

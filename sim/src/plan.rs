@@ -63,6 +63,8 @@ pub struct Plan {
     pub deletes: bool,
     /// Whether topics tier; `None` for most.
     pub tiered: Option<bool>,
+    /// Whether there is a store that all nodes share: without one nothing tiers.
+    pub has_store: bool,
     /// Bytes of a group's log after which it is checkpointed, and as many changes of any size.
     pub checkpoint_after: (u64, u64),
     /// Of a hundred lives, how many find a zombie's command in the log.
@@ -106,6 +108,7 @@ impl Plan {
             topics: random.random_range(1..4),
             deletes: true,
             tiered: None,
+            has_store: true,
             checkpoint_after: (6 << 10, 25),
             zombies,
             merges_late: seed % 4 == 1,

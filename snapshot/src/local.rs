@@ -118,8 +118,39 @@ pub fn write_installed(
     (index, term): (LogIndex, Term),
     bytes: &Bytes,
 ) -> Result<Mark, WriteError> {
-    let file = format!("{:020}-{:08x}.installed.ckpt", index.0, term.0);
+    write_as(installed_name(index, term), disk, data, group, (index, term), bytes)
+}
+
+/// The same for a checkpoint that members are sent to: no mark names it, so it is rubbish in the next life.
+pub fn write_offered(
+    disk: &dyn Disk,
+    data: &Path,
+    group: GroupId,
+    (index, term): (LogIndex, Term),
+    (applied, bytes): (LogIndex, &Bytes),
+) -> Result<Mark, WriteError> {
+    let file = format!("{:020}-{:020}.offered.ckpt", index.0, applied.0);
     write_as(file, disk, data, group, (index, term), bytes)
+}
+
+/// What an earlier try of [`write_installed`] left, where it has this digest.
+#[must_use]
+pub fn read_installed(
+    disk: &dyn Disk,
+    data: &Path,
+    group: GroupId,
+    (index, term): (LogIndex, Term),
+    sha256: Digest,
+) -> Option<Bytes> {
+    let path = directory(data, group).join(installed_name(index, term));
+    let file = disk.open(&path, Access::Buffered).ok()?;
+    let length = file.len().ok().filter(|length| *length <= CHECKPOINT_BYTES_MAX as u64)?;
+    let bytes = Bytes::from(read_exact_at(&*file, 0, length as usize).ok()?);
+    (Digest::of(&bytes) == sha256).then_some(bytes)
+}
+
+fn installed_name(index: LogIndex, term: Term) -> String {
+    format!("{:020}-{:08x}.installed.ckpt", index.0, term.0)
 }
 
 fn write_as(

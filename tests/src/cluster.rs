@@ -31,7 +31,8 @@ pub struct Cluster {
     extra: Vec<SocketAddr>,
     /// What names the seeds, where they are not named one by one.
     service: Option<String>,
-    bucket: tempfile::TempDir,
+    /// `None` where records are on nodes only.
+    bucket: Option<tempfile::TempDir>,
 }
 
 impl Cluster {
@@ -45,6 +46,15 @@ impl Cluster {
     #[must_use]
     pub fn start_each(count: usize, options: impl Fn(usize) -> Options) -> Self {
         let mut cluster = Self::stopped_each(count, options);
+        cluster.nodes.iter_mut().for_each(Node::launch);
+        cluster.nodes.iter_mut().for_each(Node::wait_ready);
+        cluster
+    }
+
+    /// The same without a bucket: records are on nodes only.
+    #[must_use]
+    pub fn start_without_bucket(count: usize, options: &Options) -> Self {
+        let mut cluster = Self::stopped_over(count, None, None, |_| options.clone());
         cluster.nodes.iter_mut().for_each(Node::launch);
         cluster.nodes.iter_mut().for_each(Node::wait_ready);
         cluster
@@ -68,6 +78,15 @@ impl Cluster {
 
     fn stopped_with(count: usize, service: Option<String>, options: impl Fn(usize) -> Options) -> Self {
         let bucket = tempfile::Builder::new().prefix("varve-bucket-").tempdir().unwrap();
+        Self::stopped_over(count, service, Some(bucket), options)
+    }
+
+    fn stopped_over(
+        count: usize,
+        service: Option<String>,
+        bucket: Option<tempfile::TempDir>,
+        options: impl Fn(usize) -> Options,
+    ) -> Self {
         let mut cluster = Self {
             nodes: Vec::new(),
             peers: (0..count).map(|_| free_address()).collect(),
@@ -87,14 +106,12 @@ impl Cluster {
     fn options_at(&self, number: usize, listen: SocketAddr, options: &Options) -> Options {
         let seeds: Vec<String> = self.peers.iter().map(ToString::to_string).collect();
         let seeds = self.service.clone().unwrap_or_else(|| seeds.join(","));
-        let bucket = self.bucket.path().display().to_string();
         let (id, listen) = ((number + 1).to_string(), listen.to_string());
-        options.clone().args(&["--node-id", &id, "--peer-listen", &listen]).args(&[
-            "--seeds",
-            &seeds,
-            "--object-store",
-            &bucket,
-        ])
+        let options = options.clone().args(&["--node-id", &id, "--peer-listen", &listen, "--seeds", &seeds]);
+        match &self.bucket {
+            Some(bucket) => options.args(&["--object-store", &bucket.path().display().to_string()]),
+            None => options,
+        }
     }
 
     /// Adds a node with the next number, an empty disk and the same seeds, and does not start it. Its place.

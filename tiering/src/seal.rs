@@ -131,11 +131,11 @@ pub enum DamageCause {
 
 /// A sealed file, opened: its footer is verified, its blocks are when they are read.
 pub struct LocalSegment {
-    path: PathBuf,
-    key: (GroupId, Offset),
-    suspects: Suspects,
-    file: Box<dyn DiskFile>,
-    map: SegmentMap,
+    pub(crate) path: PathBuf,
+    pub(crate) key: (GroupId, Offset),
+    pub(crate) suspects: Suspects,
+    pub(crate) file: Box<dyn DiskFile>,
+    pub(crate) map: SegmentMap,
 }
 
 impl LocalSegment {
@@ -165,28 +165,46 @@ impl LocalSegment {
 
 /// Files that did not hold what they should when they were read, by group and base offset.
 #[derive(Clone, Default)]
-struct Suspects(Arc<Mutex<BTreeSet<(GroupId, Offset)>>>);
+pub(crate) struct Suspects(Arc<Mutex<BTreeSet<(GroupId, Offset)>>>);
 
 impl Suspects {
     /// A disk that does not give the bytes may give them next time, and a process short of files is not damage.
-    fn note(&self, key: (GroupId, Offset), cause: &DamageCause) {
+    pub(crate) fn note(&self, key: (GroupId, Offset), cause: &DamageCause) {
         if !matches!(cause, DamageCause::Disk(_)) {
             self.0.lock().expect("no holder of this lock panics").insert(key);
         }
     }
 }
 
-fn read(file: &dyn DiskFile, range: &std::ops::Range<u64>) -> io::Result<Bytes> {
+/// The map of a segment file, whose footer says that it is what the mark promises.
+pub(crate) fn map_of(
+    file: &dyn DiskFile,
+    identity: &PartitionIdentity,
+    mark: &SealEntry,
+) -> Result<SegmentMap, DamageCause> {
+    let mut opening = Opening::new(mark.bytes);
+    let map = loop {
+        let bytes = read(file, &opening.wants()).map_err(|error| DamageCause::Disk(error.to_string()))?;
+        match opening.feed(&bytes).map_err(DamageCause::Format)? {
+            Step::Wants(more) => opening = more,
+            Step::Open(map) => break map,
+        }
+    };
+    map.check(identity, mark.base, mark.end).map_err(DamageCause::Format)?;
+    Ok(map)
+}
+
+pub(crate) fn read(file: &dyn DiskFile, range: &std::ops::Range<u64>) -> io::Result<Bytes> {
     read_exact_at(file, range.start, (range.end - range.start) as usize).map(Bytes::from)
 }
 
 /// The sealed files of this node. Clones share the open files.
 #[derive(Clone)]
 pub struct LocalSegments {
-    disk: Arc<dyn Disk>,
+    pub(crate) disk: Arc<dyn Disk>,
     directory: PathBuf,
-    open: Arc<Lru<(GroupId, Offset), Arc<LocalSegment>>>,
-    suspects: Suspects,
+    pub(crate) open: Arc<Lru<(GroupId, Offset), Arc<LocalSegment>>>,
+    pub(crate) suspects: Suspects,
 }
 
 impl LocalSegments {
@@ -203,7 +221,7 @@ impl LocalSegments {
         std::mem::take(&mut *suspects).into_iter().collect()
     }
 
-    fn group_directory(&self, group: GroupId) -> PathBuf {
+    pub(crate) fn group_directory(&self, group: GroupId) -> PathBuf {
         self.directory.join(format!("{:016x}", group.0))
     }
 
@@ -272,14 +290,14 @@ impl LocalSegments {
     }
 
     /// Gives the file its name. A file that has it already is one that a crash left before its mark was written.
-    fn name(&self, temporary: &std::path::Path, path: &std::path::Path) -> io::Result<()> {
+    pub(crate) fn name(&self, temporary: &std::path::Path, path: &std::path::Path) -> io::Result<()> {
         match self.disk.rename_new(temporary, path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.disk.rename(temporary, path),
             done => done,
         }
     }
 
-    fn remove_file(&self, path: &std::path::Path) -> io::Result<()> {
+    pub(crate) fn remove_file(&self, path: &std::path::Path) -> io::Result<()> {
         match self.disk.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             done => done,
@@ -364,24 +382,18 @@ impl LocalSegments {
             Damaged { file: path.clone(), cause }
         };
         let file = self.open_file(&path, mark).map_err(damaged)?;
-        let format = |cause| damaged(DamageCause::Format(cause));
-        let mut opening = Opening::new(mark.bytes);
-        let map = loop {
-            let bytes = read(&*file, &opening.wants())
-                .map_err(|error| damaged(DamageCause::Disk(error.to_string())))?;
-            match opening.feed(&bytes).map_err(format)? {
-                Step::Wants(more) => opening = more,
-                Step::Open(map) => break map,
-            }
-        };
-        map.check(identity, mark.base, mark.end).map_err(format)?;
+        let map = map_of(&*file, identity, mark).map_err(damaged)?;
         let suspects = self.suspects.clone();
         let segment = Arc::new(LocalSegment { path, key, suspects, file, map });
         self.open.insert(key, Arc::clone(&segment), 1);
         Ok(segment)
     }
 
-    fn open_file(&self, path: &std::path::Path, mark: &SealEntry) -> Result<Box<dyn DiskFile>, DamageCause> {
+    pub(crate) fn open_file(
+        &self,
+        path: &std::path::Path,
+        mark: &SealEntry,
+    ) -> Result<Box<dyn DiskFile>, DamageCause> {
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => DamageCause::Missing,
             _ => DamageCause::Disk(error.to_string()),

@@ -147,6 +147,12 @@ impl RangeSource {
         self
     }
 
+    /// Reads a file alone, which may have no mark yet.
+    #[must_use]
+    pub fn of_file(wal: Reader, group: GroupId, roll: RollEntry, segment: Arc<LocalSegment>) -> Self {
+        Self { place: Place::Sealed, ..Self::new(wal, group, roll) }.or_sealed(segment)
+    }
+
     /// Goes on in the sealed file of the range where the write-ahead log cannot.
     #[must_use]
     pub fn or_sealed(mut self, segment: Arc<LocalSegment>) -> Self {

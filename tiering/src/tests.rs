@@ -4,5 +4,6 @@ mod merge;
 mod model;
 mod node;
 mod rebuild;
+mod receive;
 pub mod support;
 mod transfer;

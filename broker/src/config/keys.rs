@@ -186,6 +186,12 @@ pub const KEYS: &[Key] = &[
         "How long a record may wait for its upload: what a lost node can cost a cluster restored from the bucket alone.",
     ),
     key(
+        "varve.move.bytes.per.second",
+        Kind::Bytes { min: 1 << 20 },
+        "64MiB",
+        "The most that this node sends, and takes in, of checkpoints and sealed files of other nodes: replicas that begin, or lag, and lost files. Less disturbs clients less, and takes longer.",
+    ),
+    key(
         "varve.scrub.interval.ms",
         MILLIS_OR_NEVER,
         "30d",

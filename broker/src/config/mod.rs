@@ -168,6 +168,8 @@ pub struct Config {
     pub hot_bytes: Share,
     /// How long a record may wait for its upload.
     pub tier_age_max: Duration,
+    /// Bytes per second, each way, of what moves between nodes beside logs.
+    pub move_rate: u64,
     /// Within what everything is read again; `None` for never.
     pub scrub_interval: Option<Duration>,
     /// How many bytes of it per second at most.
@@ -245,6 +247,7 @@ impl Config {
             wal_file_bytes: read.bytes("varve.wal.file.bytes"),
             hot_bytes: read.share("varve.hot.bytes.max"),
             tier_age_max: read.span("varve.tier.max.age.ms"),
+            move_rate: read.bytes("varve.move.bytes.per.second"),
             scrub_interval: value::span(read.text("varve.scrub.interval.ms")),
             scrub_rate: read.bytes("varve.scrub.rate.bytes"),
             snapshot: read.snapshot(),

@@ -111,8 +111,8 @@ impl CallHead {
 type Waiter = oneshot::Sender<Result<Bytes, CallError>>;
 
 /// Calls to one node.
-#[derive(Default)]
 pub struct Caller {
+    purpose: Purpose,
     state: Mutex<State>,
     filled: Notify,
 }
@@ -139,6 +139,11 @@ impl Drop for Taken<'_> {
 }
 
 impl Caller {
+    /// Calls of one kind.
+    pub fn new(purpose: Purpose) -> Self {
+        Self { purpose, state: Mutex::default(), filled: Notify::new() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -243,7 +248,7 @@ impl Caller {
     async fn connect(&self, shared: &Shared, to: NodeId) -> CallError {
         let mut last = CallError::Unknown(to);
         for address in shared.routes.candidates(to) {
-            match dial(shared, &address, Some(to), Purpose::Calls).await {
+            match dial(shared, &address, Some(to), self.purpose).await {
                 Ok(dialled) => return CallError::Lost(self.talk(shared, dialled).await),
                 Err(error) => last = error.into(),
             }

@@ -15,7 +15,7 @@ pub const SPOKEN: u8 = 1;
 pub const SPOKEN_MIN: u8 = 1;
 
 /// What a connection is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Purpose {
     /// Messages and pulses of the node that dialled.
     Messages,
@@ -23,6 +23,8 @@ pub enum Purpose {
     Calls,
     /// Only to learn who answers.
     Name,
+    /// Calls for pieces of files, which are large and may take their time.
+    Pieces,
 }
 
 /// What the node that dialled says.
@@ -119,6 +121,7 @@ impl Hello {
                 Purpose::Messages => 0,
                 Purpose::Calls => 1,
                 Purpose::Name => 2,
+                Purpose::Pieces => 3,
             });
         });
         encoder.finish()
@@ -137,6 +140,7 @@ impl Hello {
                     0 => Purpose::Messages,
                     1 => Purpose::Calls,
                     2 => Purpose::Name,
+                    3 => Purpose::Pieces,
                     _ => return Err(frame.error("unknown purpose of a connection")),
                 },
             })

@@ -140,7 +140,9 @@ async fn talk(shared: &Arc<Shared>, socket: TcpStream) -> Result<End, End> {
             let link = shared.link(hello.from).ok_or(End::Refused(Refusal::Busy))?;
             messages(shared, &link, hello.from, input, output).await
         }
-        Purpose::Calls => serve::calls(shared, hello.from, input, output).await,
+        Purpose::Calls | Purpose::Pieces => {
+            serve::calls(shared, (hello.from, hello.purpose), input, output).await
+        }
         Purpose::Name => Ok(End::Done),
     }
 }

@@ -5,10 +5,11 @@
 //!  shard            │ full, broken: dropped     │ dialled, kept, made anew                │ checked: cluster, sender, receiver
 //!                   └──> handler.unreachable <──┘ <═════════════════════ Alive ══════════┘
 //!            call(to, body) ─────────────────> calls ══ Hello, Calls ════════════════> serve ────> handler.call
+//!            ask_piece(to, body) ────────────> calls ══ Hello, Pieces ═══════════════> serve ────> handler.piece
 //!            probe(seed, Probe) ─────────────> dial ═══ Probe, Answer ═══════════════> inbound ──> handler.probed
 //! ```
-//! Every connection is used by who dialled it: one carries a node's messages to a peer, another, made when it is needed, its calls,
-//! and each question to a seed has one of its own. So two nodes have two links, and each sees to its own.
+//! Every connection is used by who dialled it: one carries a node's messages to a peer, others, made when they are needed, its calls,
+//! and its calls for pieces of files; and each question to a seed has one of its own. So two nodes have two links, and each sees to its own.
 //!
 //! Invariants
 //! - Nothing waits for the network: [`Peers::send`] puts into a queue that is bounded in frames and in bytes, or drops. What is
@@ -77,6 +78,7 @@ pub use self::{
 };
 use self::{
     calls::Caller,
+    handshake::Purpose,
     limits::{INBOUND_MAX, INBOUND_PER_ADDRESS_MAX, LINKS_MAX},
     link::Link,
     resolve::Resolver,
@@ -128,6 +130,9 @@ pub trait PeerHandler: Send + Sync + 'static {
 
     /// A peer asks. The future is dropped when the peer no longer waits.
     fn call(&self, from: NodeId, body: Bytes) -> BoxFuture<'static, Bytes>;
+
+    /// A peer asks for a piece of a file; as [`PeerHandler::call`].
+    fn piece(&self, from: NodeId, body: Bytes) -> BoxFuture<'static, Bytes>;
 }
 
 /// The ways to other nodes. Cheap to clone; usable from any thread.
@@ -156,7 +161,7 @@ struct Shared {
     resolver: Resolver,
     seeds: Mutex<Vec<Arc<Seed>>>,
     links: Mutex<BTreeMap<NodeId, Arc<Link>>>,
-    callers: Mutex<BTreeMap<NodeId, Arc<Caller>>>,
+    callers: Mutex<BTreeMap<(NodeId, Purpose), Arc<Caller>>>,
     refusals: Refusals,
     quiet: Quiet,
     tasks: TaskTracker,
@@ -273,7 +278,15 @@ impl Peers {
             let reply = self.0.handler.call(to, body);
             return talk::within(&*self.0.clock, within, reply).await.ok_or(CallError::Late);
         }
-        self.0.caller(to)?.call(&self.0, to, body, within).await
+        self.0.caller(to, Purpose::Calls)?.call(&self.0, to, body, within).await
+    }
+
+    /// Asks another node for a piece of a file, over a connection of its own: what waits there is in nobody's way.
+    pub async fn ask_piece(&self, to: NodeId, body: Bytes, within: Duration) -> Result<Bytes, CallError> {
+        if self.0.cluster().is_none() {
+            return Err(CallError::NotFormed);
+        }
+        self.0.caller(to, Purpose::Pieces)?.call(&self.0, to, body, within).await
     }
 
     /// Every peer, by node: for metrics and for whoever asks how the cluster is.
@@ -359,15 +372,16 @@ impl Shared {
         Some(link)
     }
 
-    fn caller(&self, node: NodeId) -> Result<Arc<Caller>, CallError> {
+    fn caller(&self, node: NodeId, purpose: Purpose) -> Result<Arc<Caller>, CallError> {
         if self.stopping.is_cancelled() {
             return Err(CallError::Unreachable("the node stops".to_owned()));
         }
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        if callers.len() >= LINKS_MAX && !callers.contains_key(&node) {
+        let key = (node, purpose);
+        if callers.len() >= 2 * LINKS_MAX && !callers.contains_key(&key) {
             return Err(CallError::Busy(node));
         }
-        Ok(Arc::clone(callers.entry(node).or_default()))
+        Ok(Arc::clone(callers.entry(key).or_insert_with(|| Arc::new(Caller::new(purpose)))))
     }
 
     fn wake_all(&self) {
@@ -391,7 +405,7 @@ impl Shared {
     fn follow_routes(self: &Arc<Self>) {
         let nodes = self.routes.nodes();
         let mut callers = self.callers.lock().unwrap_or_else(PoisonError::into_inner);
-        callers.retain(|node, _| nodes.contains(node));
+        callers.retain(|(node, _), _| nodes.contains(node));
         drop(callers);
         self.links().retain(|node, link| {
             let stays = nodes.contains(node) || link.status().inbound;

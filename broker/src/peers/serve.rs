@@ -10,6 +10,7 @@ use super::{
     Shared,
     calls::{CallHead, Outcome},
     frame::{FrameError, Kind},
+    handshake::Purpose,
     inbound::End,
     limits::{CALL_BYTES_MAX, SERVED_BYTES_MAX, SERVED_FOR_MAX, SERVED_MAX},
     talk::{Heard, Input, Output, Signs, say, within},
@@ -26,7 +27,7 @@ struct Serving {
 /// Serves calls until the connection ends.
 pub async fn calls(
     shared: &Arc<Shared>,
-    from: NodeId,
+    from: (NodeId, Purpose),
     mut input: Input,
     mut output: Output,
 ) -> Result<End, End> {
@@ -39,7 +40,7 @@ pub async fn calls(
 
 async fn answer(
     shared: &Arc<Shared>,
-    from: NodeId,
+    from: (NodeId, Purpose),
     heard: &Heard,
     input: &mut Input,
     output: &mut Output,
@@ -66,12 +67,15 @@ async fn answer(
 }
 
 impl Serving {
-    fn begin(&mut self, shared: &Arc<Shared>, from: NodeId, body: Bytes) -> Result<(), End> {
+    fn begin(&mut self, shared: &Arc<Shared>, from: (NodeId, Purpose), body: Bytes) -> Result<(), End> {
         let (head, body) = CallHead::decode(body).map_err(FrameError::malformed(Kind::Call))?;
         let bytes = body.len();
         self.bytes += bytes;
         let patience = Duration::from_millis(u64::from(head.number)).min(SERVED_FOR_MAX);
-        let reply = shared.handler.call(from, body);
+        let reply = match from {
+            (from, Purpose::Pieces) => shared.handler.piece(from, body),
+            (from, _) => shared.handler.call(from, body),
+        };
         let clock = Arc::clone(&shared.clock);
         self.running.push(Box::pin(async move {
             let (outcome, body) = match within(&*clock, patience, reply).await {

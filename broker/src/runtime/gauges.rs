@@ -8,8 +8,11 @@ use varve_objects::{BudgetReport, Budgets, Count, Counters, Operation};
 use varve_replica::PartitionView;
 use varve_tiering::{ChunkCache, Slab, SlabCounts};
 
-use super::{mailbox::Mailbox, views::Views};
-use crate::metrics::{Handles, Metrics};
+use super::{mailbox::Mailbox, moving, views::Views};
+use crate::{
+    metrics::{Handles, Metrics},
+    transfer::{TransferCounts, Transfers},
+};
 
 /// How often figures are read.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -41,6 +44,8 @@ pub struct Sources {
     pub data: PathBuf,
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// What comes from other nodes.
+    pub transfers: Transfers,
 }
 
 /// What was read last of things that only grow.
@@ -50,6 +55,7 @@ struct Last {
     chunks: (u64, u64),
     budget: Option<BudgetReport>,
     slab: SlabCounts,
+    moves: TransferCounts,
 }
 
 /// Reads figures until it is dropped.
@@ -65,6 +71,7 @@ pub async fn watch(sources: Sources) {
         groups(&sources, handles).await;
         store(&sources, handles, &mut last);
         budget(&sources, handles, &mut last);
+        moving::count(handles, &sources.transfers, &mut last.moves);
         sources.clock.sleep(INTERVAL).await;
     }
 }

@@ -4,6 +4,7 @@
 //! ```text
 //!  peers::Peers ──message, pulse──> Desk ──> inbound::Inbound ──> mailbox
 //!       ^  ^──────── call ────────> Desk ──> controller::answer
+//!       |  |──────── piece ───────> Desk ──> moving::Lender
 //!       |  '──────── probe ───────> Desk ──> formation::Seat
 //!       '── Way: what the shard's thread sends, what the controller forwards, whom the formation asks
 //! ```
@@ -34,7 +35,8 @@ use super::{
     identity::Identity,
     inbound::Inbound,
     joining,
-    process::RunError,
+    moving::Lender,
+    process::{Core, RunError},
     shard::Outbox,
     small_file::{self, SmallFileError},
     views::Views,
@@ -44,6 +46,7 @@ use crate::{
     controller::{self, Controller, Unanswered},
     metrics::Metrics,
     peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers, Service},
+    transfer::Reply,
 };
 
 const LIFE_FILE: &str = "life";
@@ -75,13 +78,15 @@ pub struct Desk {
     seat: Seat,
     inbound: OnceLock<Inbound>,
     backend: OnceLock<NodeBackend>,
+    lender: OnceLock<Lender>,
 }
 
 impl Desk {
     /// From here on messages of peers reach the shard's thread, and their requests are answered.
-    fn open(&self, backend: NodeBackend) {
+    fn open(&self, backend: NodeBackend, lender: Lender) {
         let inbound = Inbound::new(backend.mailbox.clone(), backend.room.clone());
-        let first = self.inbound.set(inbound).is_ok() && self.backend.set(backend).is_ok();
+        let first = self.lender.set(lender).is_ok() && self.inbound.set(inbound).is_ok();
+        let first = first && self.backend.set(backend).is_ok();
         assert!(first, "a desk is opened once");
     }
 
@@ -116,6 +121,13 @@ impl PeerHandler for Desk {
                 None => controller::encode_reply(&controller::Outcome::NotLeader { leader: None }),
             }
         })
+    }
+
+    fn piece(&self, _from: NodeId, body: Bytes) -> BoxFuture<'static, Bytes> {
+        match self.lender.get() {
+            Some(lender) => lender.answer(body),
+            None => Box::pin(std::future::ready(Reply::NotHere.encode())),
+        }
     }
 }
 
@@ -211,7 +223,8 @@ pub(super) async fn take_place(
         claims: config.has_common_store(),
     };
     let seat = Seat::open(&ground, founder, known.map(|identity| identity.cluster))?;
-    let desk = Arc::new(Desk { seat, inbound: OnceLock::new(), backend: OnceLock::new() });
+    let desk =
+        Arc::new(Desk { seat, inbound: OnceLock::new(), backend: OnceLock::new(), lender: OnceLock::new() });
     let certificates = match config.peer_tls.clone() {
         Some(files) => Some({
             let metrics = ground.start.metrics();
@@ -292,10 +305,10 @@ impl Place {
     }
 
     /// The node is up: it speaks with the others from here on.
-    pub(super) fn open(&self, identity: &Identity, backend: &NodeBackend, metrics: &Arc<Metrics>) {
+    pub(super) fn open(&self, identity: &Identity, core: &Core, lender: Lender, metrics: &Arc<Metrics>) {
         self.peers.report_to(Arc::clone(metrics));
-        backend.link.connect(Arc::new(Way::to(self.peers.clone())));
-        self.desk.open(backend.clone());
+        core.backend.link.connect(Arc::new(Way::to(self.peers.clone())));
+        self.desk.open(core.backend.clone(), lender);
         self.peers.set_cluster(identity.cluster);
     }
 }

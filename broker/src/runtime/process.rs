@@ -5,7 +5,7 @@
 //! signal, lost claim or failed log -> listeners drain -> shard thread -> log settles
 //! ```
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     runtime::Builder,
@@ -38,9 +38,9 @@ use super::{
     formation::{self, Ground},
     gauges, guard, hand_over,
     identity::Identity,
-    joining,
+    joining, leftovers,
     mailbox::{Mail, Mailbox, mailbox},
-    options, orphans,
+    moving, options, orphans,
     peering::{self, Place},
     preferring, pressure,
     registration::{register, registration},
@@ -62,6 +62,7 @@ use crate::{
     net::{BindError, Bound, Limits, Server},
     node::Node,
     telemetry,
+    transfer::Transfers,
 };
 
 /// Threads for connections and handlers.
@@ -115,6 +116,7 @@ pub(super) struct Core {
     pub(super) thread: std::thread::JoinHandle<()>,
     pub(super) failed: oneshot::Receiver<String>,
     pub(super) recovery: banner::Recovered,
+    pub(super) transfers: Transfers,
 }
 
 async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunError> {
@@ -126,7 +128,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     let bound = bind(&base.config)?;
     let registration = registration(&base, &bound);
     let addresses = base.place.as_ref().map(|place| {
-        place.open(&base.identity, &core.backend, &base.metrics);
+        place.open(&base.identity, &core, moving::Lender::new(&base, &core), &base.metrics);
         tokio::spawn(peering::follow_addresses(place.peers.clone(), core.backend.views.clone()))
     });
     if let Some(place) = base.place.as_ref().filter(|place| !place.voters.contains(&place.replica)) {
@@ -193,6 +195,7 @@ fn accompany(
         tokio::spawn(cold::watch(base, core.cold.chunks().slab().cloned())),
         tokio::spawn(core.backend.pace.clone().watch()),
         tokio::spawn(rot::watch(watches::rot_sources(base, core))),
+        base.cold.spawn(moving::watch_files(base, core)),
         base.cold.spawn(scrub::watch(watches::scrub_sources(base, core, control))),
         base.cold.spawn(orphans::watch(watches::orphan_sources(base, core))),
     ])
@@ -291,17 +294,11 @@ fn sealed_bytes_max(base: &Base, wal_bytes_max: u64) -> Result<u64, RunError> {
 fn start_core(base: &Base) -> Result<Core, RunError> {
     let bytes_max = wal_bytes_max(base)?;
     let (writer, reader, recovery) = open_log(base, bytes_max)?;
-    let recovered = banner::Recovered::of(&recovery);
+    let found = banner::Recovered::of(&recovery);
     let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
-    remove_leftovers(&local, &recovery).map_err(system("remove leftovers of sealing"))?;
-    let placement = Placement {
-        node: base.identity.node,
-        cluster: base.identity.cluster,
-        incarnation: base.identity.incarnation,
-        data: base.layout.root.clone(),
-        options_of: options::options_of(&base.config),
-    };
-    let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement);
+    leftovers::remove(&*base.disk, &base.layout.root, &local, &recovery)
+        .map_err(system("remove leftovers of sealing"))?;
+    let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement(base));
     // The metadata group of a new cluster is founded by each founder's first replica; who joins later learns it.
     let alone = ReplicaId::new(base.identity.node, 1).expect("1 is a counter");
     let replica = base.place.as_ref().map_or(alone, |place| place.replica);
@@ -319,13 +316,14 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let views = Views::new(metadata::Image::new(base.identity.cluster, base.identity.incarnation));
     let (failed_sender, failed) = oneshot::channel();
     let (proposals, proposed) = mpsc::channel(changes::CARRIED_MAX);
+    let transfers = moving::transfers(base);
     let thread = ShardThread {
         node: base.identity.node,
         driver,
         inbox,
         mailbox: post.clone(),
         wal: wal.clone(),
-        jobs: job_runner(base, keys, local.clone(), (reader.clone(), tail.clone()), post.clone()),
+        jobs: job_runner(base, keys, &local, (&reader, &tail), (&post, &transfers)),
         views: views.clone(),
         tail,
         clock: Arc::clone(&base.clock),
@@ -353,7 +351,17 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
         link: Link::default(),
     };
     base.cold.spawn(changes::carry(proposed, backend.clone()));
-    Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: recovered })
+    Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: found, transfers })
+}
+
+fn placement(base: &Base) -> Placement {
+    Placement {
+        node: base.identity.node,
+        cluster: base.identity.cluster,
+        incarnation: base.identity.incarnation,
+        data: base.layout.root.clone(),
+        options_of: options::options_of(&base.config),
+    }
 }
 
 type OpenLog = (varve_wal::Writer, varve_wal::Reader, varve_wal::Recovery);
@@ -387,9 +395,9 @@ fn shard(base: &Base) -> Shard {
 fn job_runner(
     base: &Base,
     keys: Keys,
-    local: LocalSegments,
-    (wal, tail): (varve_wal::Reader, TailCache),
-    mailbox: Mailbox,
+    local: &LocalSegments,
+    (wal, tail): (&varve_wal::Reader, &TailCache),
+    (mailbox, transfers): (&Mailbox, &Transfers),
 ) -> JobRunner {
     let stores = &base.tier.stores;
     let memory = base.config.memory;
@@ -400,19 +408,20 @@ fn job_runner(
         store: base.tier.store(),
         stores: stores.clone(),
         keys,
-        local,
-        wal,
-        tail,
+        local: local.clone(),
+        wal: wal.clone(),
+        tail: tail.clone(),
         data: base.layout.root.clone(),
         claimed: Some(base.identity.incarnation),
         retention: Retention::default(),
         codec: if base.config.snapshot.gzip { Codec::Gzip } else { Codec::Zstd },
         clock: Arc::clone(&base.clock),
+        transfers: transfers.clone(),
     };
     JobRunner {
         runtime: base.cold.clone(),
         surroundings: Arc::new(surroundings),
-        mailbox,
+        mailbox: mailbox.clone(),
         metrics: Arc::clone(&base.metrics),
     }
 }
@@ -441,21 +450,6 @@ fn listen(base: &Base, core: &Core, bound: Vec<Bound>) -> Result<Server, BindErr
     limits.total_max = limits.total_max.min(descriptors::connections_max());
     let handlers = Handlers::new(node, base.config.memory.answers as usize);
     Server::start(bound, Arc::new(handlers), observer, limits)
-}
-
-/// Removes sealed files without a mark. Those of a damaged group stay: they are evidence.
-fn remove_leftovers(local: &LocalSegments, recovery: &varve_wal::Recovery) -> io::Result<()> {
-    for group in local.groups()? {
-        let Some(found) = recovery.groups.get(&group).filter(|found| found.damage.is_none()) else {
-            continue;
-        };
-        let marked: Vec<_> = found.seals.values().map(|mark| (mark.base, mark.end)).collect();
-        let removed = local.remove_surplus(group, &marked)?;
-        if removed > 0 {
-            tracing::info!(%group, removed, "removed files that a crash left without a mark");
-        }
-    }
-    Ok(())
 }
 
 async fn until_signal() -> Result<(), RunError> {

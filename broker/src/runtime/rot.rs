@@ -1,9 +1,13 @@
 //! Rot on the local disk: whoever meets it notes it, and here it is told, to the log of this process and to the group
 //! that it hits. The group decides what is lost (`replica::shard`); all others go on.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+    time::Duration,
+};
 
-use varve_common::{Clock, GroupId};
+use varve_common::{Clock, GroupId, Monotonic, Offset};
 use varve_replica::{Input, Rot};
 use varve_tiering::LocalSegments;
 use varve_wal::Finding;
@@ -16,6 +20,8 @@ use crate::metrics::Metrics;
 
 /// How often it is looked whether somebody met rot.
 const INTERVAL: Duration = Duration::from_millis(100);
+/// When a file that is damaged is told of again.
+const TOLD_AGAIN: Duration = Duration::from_secs(10);
 /// Partitions that `/readyz` names; the log names all.
 const NAMED_MAX: usize = 10;
 
@@ -37,10 +43,17 @@ pub struct Sources {
 
 /// Watches until it is dropped.
 pub async fn watch(sources: Sources) {
+    // A file that comes back from another node is met by each who reads it until then.
+    let mut files = BTreeMap::<(GroupId, Offset), Monotonic>::new();
     loop {
+        let now = sources.clock.monotonic();
+        files.retain(|_, told| now.since(*told) < TOLD_AGAIN);
         sources.wal.take_findings().into_iter().for_each(|finding| told(&sources, finding));
         for (group, base) in sources.local.take_damaged() {
-            tell(&sources, group, Rot::Sealed(base));
+            if let Entry::Vacant(file) = files.entry((group, base)) {
+                file.insert(now);
+                tell(&sources, group, Rot::Sealed(base));
+            }
         }
         sources.metrics.handles.partitions_damaged.set(sources.views.damaged_count() as i64);
         sources.clock.sleep(INTERVAL).await;

@@ -263,11 +263,26 @@ impl Repairs for Sources {
 
     fn sealed<'a>(&'a self, target: &'a Target, seal: &'a SealMark) -> BoxFuture<'a, Outcome> {
         Box::pin(async move {
-            let let_go = |status: &GroupStatus| {
-                let gone = !status.seals.contains(seal);
-                gone.then_some(Outcome::HeldElsewhere("the object store or the log; the file is given up"))
+            let mut comes = false;
+            let mut decided = |status: &GroupStatus| {
+                let came = comes && !status.broken.contains(&seal.base);
+                comes |= status.broken.contains(&seal.base);
+                let gone = !came && !status.seals.contains(seal);
+                came.then_some(Outcome::Repaired("from another node")).or(gone
+                    .then_some(Outcome::HeldElsewhere("the object store or the log; the file is given up")))
             };
-            in_time(self.until(target.group, DECIDE_LIMIT, let_go).await)
+            if let Some(outcome) = self.until(target.group, DECIDE_LIMIT, &mut decided).await {
+                return outcome;
+            }
+            // It may have come between two looks, or take longer.
+            if self.places.local.check(target.group, seal).is_ok() {
+                return Outcome::Repaired("from another node");
+            }
+            let waits = self.status(target.group).await;
+            if waits.is_some_and(|status| status.broken.contains(&seal.base)) {
+                return in_time(self.until(target.group, REPAIR_LIMIT, decided).await);
+            }
+            in_time(None)
         })
     }
 

@@ -41,6 +41,7 @@ pub(super) fn gauge_sources(base: &Base, core: &Core) -> Result<gauges::Sources,
         disk: Arc::clone(&base.disk),
         data: base.layout.root.clone(),
         clock: Arc::clone(&base.clock),
+        transfers: core.transfers.clone(),
     })
 }
 

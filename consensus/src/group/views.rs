@@ -104,6 +104,12 @@ impl Group {
         self.node.raft.raft_log.term(index.0).ok().map(Term)
     }
 
+    /// The first entry of the present term, where the log has one, or the truncation point where it is of this term.
+    #[must_use]
+    pub fn term_start(&self) -> Option<LogIndex> {
+        self.term_runs().last().filter(|run| run.term == self.term()).map(|run| run.start)
+    }
+
     /// The terms of the log, by runs; the first begins at the truncation point.
     #[must_use]
     pub fn term_runs(&self) -> &[TermRun] {

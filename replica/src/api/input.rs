@@ -314,6 +314,13 @@ pub enum Action {
         /// Drawn at random; part of the key.
         uid: u64,
     },
+    /// Makes a checkpoint in a file of this node, for members that lag behind the log.
+    OfferCheckpoint,
+    /// Brings the sealed file that begins at `base`, and is damaged, from another node.
+    Refetch {
+        /// Which file.
+        base: Offset,
+    },
     /// Moves the oldest manifest entries (or nodes) from the root into a node object.
     Fold {
         /// Drawn at random; part of the key.

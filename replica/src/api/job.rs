@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use varve_common::{GroupId, LogIndex, Offset, Term, TopicId};
+use varve_common::{GroupId, LogIndex, NodeId, Offset, Term, TopicId};
 use varve_consensus::Membership;
 use varve_formats::{
     command::PublishedCheckpoint,
@@ -129,7 +129,17 @@ pub enum Job {
         /// The range in it to put there once more, or to merge; announced and committed. With its sealed file, where there is one.
         range: Option<(Intent, Option<SealMark>)>,
     },
-    /// Downloads the checkpoint that the leader sends this replica to, verifies it whole and makes it a local one.
+    /// Encodes the state into a file of this node, from where members that lag behind the log may have it.
+    Offer {
+        /// Which group.
+        group: GroupId,
+        /// The leader's term.
+        term: Term,
+        /// The state: record class as of S, bucket class as of A.
+        captured: Captured,
+    },
+    /// Brings the checkpoint that the leader sends this replica to, verifies it whole and makes it a local one; before that some of
+    /// the sealed files that it needs and this node lacks.
     Install {
         /// Which group.
         group: GroupId,
@@ -137,6 +147,23 @@ pub enum Job {
         identity: PartitionIdentity,
         /// Where it lies and what it must be.
         checkpoint: PublishedCheckpoint,
+        /// The nodes that have it, and records that are on nodes only, the likeliest first; none where it is in the bucket.
+        from: Vec<NodeId>,
+        /// The sealed files that this node has, in order.
+        seals: Arc<Vec<SealMark>>,
+    },
+    /// Brings a sealed file that this node has lost from another that has the same records.
+    Refetch {
+        /// Which group.
+        group: GroupId,
+        /// What its footer must say.
+        identity: PartitionIdentity,
+        /// What its records must be.
+        roll: RollEntry,
+        /// Which file.
+        seal: SealMark,
+        /// Whom to ask, the likeliest first.
+        from: Vec<NodeId>,
     },
     /// Deletes objects. Missing ones are fine.
     Delete {
@@ -180,7 +207,9 @@ pub enum JobKind {
     Publish,
     Fold,
     Mend,
+    Offer,
     Install,
+    Refetch,
     Delete,
     Reap,
 }
@@ -200,7 +229,9 @@ impl Job {
             | Self::Publish { group, .. }
             | Self::Fold { group, .. }
             | Self::Mend { group, .. }
+            | Self::Offer { group, .. }
             | Self::Install { group, .. }
+            | Self::Refetch { group, .. }
             | Self::Delete { group, .. }
             | Self::Reap { group, .. } => *group,
         }
@@ -219,7 +250,9 @@ impl Job {
             Self::Publish { .. } => JobKind::Publish,
             Self::Fold { .. } => JobKind::Fold,
             Self::Mend { .. } => JobKind::Mend,
+            Self::Offer { .. } => JobKind::Offer,
             Self::Install { .. } => JobKind::Install,
+            Self::Refetch { .. } => JobKind::Refetch,
             Self::Delete { .. } => JobKind::Delete,
             Self::Reap { .. } => JobKind::Reap,
         }
@@ -381,6 +414,17 @@ pub enum JobOutcome {
         /// For logs and status.
         why: String,
     },
+    /// The checkpoint is in a file of this node, and its name durable: members are sent to it next.
+    Offered {
+        /// What it is.
+        checkpoint: PublishedCheckpoint,
+        /// Where it is.
+        file: LocalCheckpoint,
+    },
+    /// Sealed files that a checkpoint needs came whole, and their names are durable: their marks are written next, then the rest comes.
+    Fetched(Vec<SealMark>),
+    /// A sealed file is whole again. Where it has other bytes than before, and the same records, its mark is written next.
+    Refetched(SealMark),
     /// The checkpoint is here, whole, and its name durable: the log is replaced next.
     Installable(Box<Installable>),
     /// The objects are gone: `TierReaped` is proposed next.

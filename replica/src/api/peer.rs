@@ -49,6 +49,11 @@ pub enum PeerInput {
         /// To whom.
         to: ReplicaId,
     },
+    /// A node was given some of a checkpoint of this one, or of a sealed file: the log is kept for it.
+    Leased {
+        /// Of which group.
+        group: GroupId,
+    },
     /// The connection to a node broke, or its queue was full and something was thrown away.
     Unreachable(NodeId),
 }

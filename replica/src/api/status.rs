@@ -137,6 +137,17 @@ impl JobsStatus {
     }
 }
 
+/// What other nodes may have of a group from this one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holdings {
+    /// The first offset that exists: what ends at or below it is trimmed, by command.
+    pub log_start: Offset,
+    /// Sealed files whose marks are fsynced, and which are not known to be damaged, in order.
+    pub seals: Vec<SealMark>,
+    /// The checkpoint that members are sent to.
+    pub offered: Option<LocalCheckpoint>,
+}
+
 /// What the planner reads. Cheap: small values and shared lists.
 #[derive(Clone, Debug)]
 pub struct GroupStatus {
@@ -213,8 +224,15 @@ pub struct GroupStatus {
     pub publish_dirty: bool,
     /// A checkpoint's publication is proposed and not applied: the next is captured after it.
     pub publication_pending: bool,
-    /// A member lags behind the log, and no checkpoint in the bucket is new enough to send it there.
+    /// A member lags behind the log, and no checkpoint is new enough to send it there.
     pub checkpoint_wanted: bool,
+    /// Where this replica leads others: S of the checkpoint that it could make now for members that have its sealed files, the last
+    /// entry with all records up to it in the bucket or in files of this node.
+    pub offer_end: Option<(LogIndex, Term)>,
+    /// S of the checkpoint that members were sent to on this node, and when one of them last asked for some of it.
+    pub leased: Option<((LogIndex, Term), Monotonic)>,
+    /// Sealed files (by base) that are damaged, and are to be had from other nodes.
+    pub broken: BTreeSet<Offset>,
     /// The log is needed above this entry by a follower that keeps up; the largest index where nobody needs it.
     pub needed_above: LogIndex,
     /// Whether the group has other members.

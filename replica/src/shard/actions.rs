@@ -33,6 +33,8 @@ impl Hosted {
             Action::Unseal { base } => self.unseal(base, effects),
             Action::CheckpointLocal => self.checkpoint_local(effects),
             Action::PublishCheckpoint { uid } => self.publish_checkpoint(uid, effects),
+            Action::OfferCheckpoint => self.offer_checkpoint(effects),
+            Action::Refetch { base } => self.refetch(base, effects),
             Action::Fold { uid } => self.fold(uid, effects),
             Action::MendLeaf { uid, leaf } => self.mend_leaf(uid, leaf, effects),
             Action::Trim { log_start, cause } => drop(self.propose_trim(now, log_start, cause, None)),

@@ -93,6 +93,8 @@ pub(super) struct Hosted {
     pub(super) members: MembersSince,
     /// Learners for which the log is kept.
     pub(super) pins: Pins,
+    /// Sealed files (by base) that do not read back, and are to be had from other nodes.
+    pub(super) broken: BTreeSet<Offset>,
     /// Checkpoints that members are sent to, this one or others.
     pub(super) installs: Installs,
     /// Groups of consumers, while this replica leads a partition of their topic.
@@ -160,6 +162,7 @@ impl Hosted {
             reaped_early: BTreeSet::new(),
             members,
             pins: Pins::new(),
+            broken: BTreeSet::new(),
             installs: Installs::default(),
             coordinating: Coordinating::default(),
             published_view: None,

@@ -1,4 +1,4 @@
-//! Checkpoints in the place of a log that lags behind what others still hold (TIERING.md 11b).
+//! Checkpoints in the place of a log that lags behind what others still hold (TIERING.md 11b, 11c).
 //!
 //! ```text
 //!  leader                                             follower
@@ -8,12 +8,17 @@
 //!                                                       one batch: hard state, mark, log begins behind S
 //!                                                       durable: answers; older checkpoints go
 //! ```
-//! A pointer is the published checkpoint as the state names it. The members in it are those of now: whoever is among them may
+//! Where the bucket cannot serve whoever lags, the checkpoint is in a file of the leader ([`super::offers`]), and what it needs of
+//! sealed files comes before raft hears of it.
+//!
+//! A pointer is the published checkpoint as the state names it, or the one in a file of the leader, and then a frame behind it. The members in it are those of now: whoever is among them may
 //! be sent there. The receiver takes the members as of S from the checkpoint, and finds the changes since in the log.
+
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    LogIndex, Offset, PartitionIndex, Term, TopicId,
+    LogIndex, Monotonic, Offset, PartitionIndex, Term, TopicId,
     codec::{Decoder, Encoder},
 };
 use varve_consensus::{SnapshotOffer, SnapshotPointer};
@@ -22,6 +27,7 @@ use varve_formats::{command::PublishedCheckpoint, stored::Stored};
 use super::{
     hosted::{Hosted, Machine, Progress},
     members::MembersSince,
+    offers::Offered,
 };
 use crate::{
     api::{Effect, GroupState, Installable, Job, JobKind, LocalCheckpoint, PartitionIdentity},
@@ -33,8 +39,16 @@ use crate::{
 pub(super) struct Installs {
     /// As a leader: a member waits for a checkpoint, or was sent to one in this term.
     sending: bool,
-    /// None that is published will do.
+    /// None that there is will do.
     wanted: bool,
+    /// The newest one in a file of this node.
+    offered: Option<Offered>,
+    /// When somebody was last given some of it.
+    leased: Option<Monotonic>,
+    /// As a follower: what the job that runs follows.
+    following: Option<SnapshotPointer>,
+    /// The marks of files that came for it and are not durable.
+    marking: BTreeSet<u64>,
     /// As a follower: durable, and raft was told to jump there.
     coming: Option<Installable>,
     /// What the leader sent this replica to while another download was under way.
@@ -44,6 +58,9 @@ pub(super) struct Installs {
     /// The ready that makes the jump durable, and the checkpoints of the log before it.
     under_way: Option<(u64, Vec<LocalCheckpoint>)>,
 }
+
+/// How a pointer says that the checkpoint is in a file of the leader.
+const OF_LEADER: u8 = 1;
 
 impl Installs {
     pub(super) const fn is_wanted(&self) -> bool {
@@ -55,8 +72,41 @@ impl Installs {
         self.under_way.is_some()
     }
 
-    pub(super) const fn forget_wanted(&mut self) {
-        (self.sending, self.wanted) = (false, false);
+    pub(super) fn forget_wanted(&mut self) {
+        (self.sending, self.wanted, self.leased) = (false, false, None);
+    }
+
+    /// Takes the place of the one that was on offer.
+    pub(super) const fn offer(&mut self, offered: Offered) -> Option<Offered> {
+        self.leased = None;
+        self.offered.replace(offered)
+    }
+
+    pub(super) fn offered_file(&self) -> Option<LocalCheckpoint> {
+        self.offered.as_ref().map(|offered| offered.file.clone())
+    }
+
+    /// A of the one on offer.
+    pub(super) fn offered_as_of(&self) -> LogIndex {
+        self.offered.as_ref().map_or(LogIndex::ZERO, |offered| offered.checkpoint.applied_index)
+    }
+
+    /// S of the one on offer.
+    pub(super) fn offered_end(&self) -> Option<LogIndex> {
+        self.offered.as_ref().map(|offered| offered.checkpoint.state_index)
+    }
+
+    pub(super) fn lease(&mut self, now: Monotonic) {
+        self.leased = self.offered.is_some().then_some(now);
+    }
+
+    pub(super) fn leased(&self) -> Option<((LogIndex, Term), Monotonic)> {
+        let Offered { checkpoint, .. } = self.offered.as_ref()?;
+        Some(((checkpoint.state_index, checkpoint.state_term), self.leased?))
+    }
+
+    pub(super) fn await_marks(&mut self, numbers: BTreeSet<u64>) {
+        self.marking = numbers;
     }
 }
 
@@ -88,20 +138,24 @@ impl Hosted {
         }
     }
 
+    /// The one in the bucket where it does, for that costs no other node anything.
     fn offer_newest(&mut self) {
-        let newest = match &self.machine {
-            // Records that are on nodes only do not come with a checkpoint.
-            Machine::Partition(_) if !self.options.tiered => return,
+        let published = match &self.machine {
+            // Records that are on nodes only do not come with one in the bucket.
+            Machine::Partition(_) if !self.options.tiered => None,
             Machine::Partition(state) => state.bucket().published.last(),
             Machine::Metadata(state) => state.published().last(),
         };
-        let offer = newest.map(|newest| SnapshotOffer {
-            index: newest.state_index,
-            term: newest.state_term,
+        let published = published.map(|checkpoint| (checkpoint, Place::Bucket));
+        let offered = self.installs.offered.as_ref().map(|offered| (&offered.checkpoint, Place::Leader));
+        let offers = published.into_iter().chain(offered).map(|(checkpoint, place)| SnapshotOffer {
+            index: checkpoint.state_index,
+            term: checkpoint.state_term,
             membership: self.raft.membership().clone(),
-            pointer: encode(newest),
+            pointer: encode(checkpoint, place),
         });
-        self.installs.wanted = !offer.is_some_and(|offer| self.raft.offer_snapshot(&offer));
+        let offers: Vec<SnapshotOffer> = offers.collect();
+        self.installs.wanted = !offers.iter().any(|offer| self.raft.offer_snapshot(offer));
         self.touched = true;
     }
 
@@ -109,16 +163,40 @@ impl Hosted {
     pub(super) fn follow_pointer(&mut self, pointer: &SnapshotPointer, effects: &mut Vec<Effect>) {
         let offer = &pointer.offer;
         let checkpoint = decode(offer.pointer.clone());
-        let sound =
-            |known: &PublishedCheckpoint| (known.state_index, known.state_term) == (offer.index, offer.term);
-        let Some(checkpoint) = checkpoint.filter(sound) else { return self.raft.refuse_snapshot() };
+        let sound = |(known, _): &(PublishedCheckpoint, Place)| {
+            (known.state_index, known.state_term) == (offer.index, offer.term)
+        };
+        let Some((checkpoint, place)) = checkpoint.filter(sound) else {
+            return self.raft.refuse_snapshot();
+        };
         // One at a time. The one under way may still be what raft waits for; this one is for when it is not.
-        if self.jobs.runs(JobKind::Install) || self.installs.is_under_way() {
+        let waits = !self.installs.marking.is_empty() || self.installs.is_under_way();
+        if self.jobs.runs(JobKind::Install) || waits {
             self.installs.next = Some(pointer.clone());
             return;
         }
-        let (group, identity) = (self.group, self.identity());
-        self.start(Job::Install { group, identity, checkpoint }, effects);
+        let from = match place {
+            Place::Bucket => Vec::new(),
+            Place::Leader => self.others(Some(pointer.from)),
+        };
+        self.installs.following = Some(pointer.clone());
+        let (group, identity, seals) = (self.group, self.identity(), Arc::clone(&self.seals));
+        self.start(Job::Install { group, identity, checkpoint, from, seals }, effects);
+    }
+
+    /// A mark of a file is durable. With the last of those that came for a checkpoint the rest of it comes, unless the log got
+    /// there meanwhile.
+    pub(super) fn fetched_marked(&mut self, number: u64, effects: &mut Vec<Effect>) {
+        if !self.installs.marking.remove(&number) || !self.installs.marking.is_empty() {
+            return;
+        }
+        let following = self.installs.following.take();
+        let Some(pointer) = self.installs.next.take().or(following) else { return };
+        if pointer.offer.index > self.raft.commit_index() {
+            self.follow_pointer(&pointer, effects);
+        } else {
+            self.raft.refuse_snapshot();
+        }
     }
 
     fn identity(&self) -> PartitionIdentity {
@@ -215,15 +293,33 @@ fn of_metadata(state: &MetadataState) -> PartitionIdentity {
     }
 }
 
-fn encode(checkpoint: &PublishedCheckpoint) -> Bytes {
+/// Where a checkpoint is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Bucket,
+    /// In a file of the node that says so, and records with it that are on nodes only.
+    Leader,
+}
+
+/// Releases before streams between nodes know one frame, and refuse what has two.
+fn encode(checkpoint: &PublishedCheckpoint, place: Place) -> Bytes {
     let mut encoder = Encoder::new();
     checkpoint.encode(&mut encoder);
+    if place == Place::Leader {
+        encoder.frame(|frame| frame.u8(OF_LEADER));
+    }
     encoder.finish()
 }
 
-fn decode(pointer: Bytes) -> Option<PublishedCheckpoint> {
+fn decode(pointer: Bytes) -> Option<(PublishedCheckpoint, Place)> {
     let mut decoder = Decoder::new(pointer);
     let checkpoint = PublishedCheckpoint::decode(&mut decoder).ok()?;
+    let place = if decoder.is_empty() {
+        Place::Bucket
+    } else {
+        let place = decoder.frame(|frame| frame.u8()).ok()?;
+        (place == OF_LEADER).then_some(Place::Leader)?
+    };
     decoder.finish().ok()?;
-    Some(checkpoint)
+    Some((checkpoint, place))
 }

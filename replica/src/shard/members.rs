@@ -95,7 +95,9 @@ impl Hosted {
             Machine::Partition(state) => state.bucket().published.last().map(|last| last.applied_index),
             Machine::Metadata(_) => None,
         };
-        let proven = proven.unwrap_or_default().min(self.raft.commit_index());
+        // Whoever led before may have sent it to a checkpoint of its own: it was older than this term.
+        let begun = self.raft.term_start().unwrap_or_default().max(self.installs.offered_as_of());
+        let proven = proven.unwrap_or_default().max(begun).min(self.raft.commit_index());
         let matched = self.raft.matched(member).unwrap_or_default();
         // Who never answered has nothing, however short the log is.
         matched > LogIndex::ZERO
@@ -125,6 +127,7 @@ impl Hosted {
             Machine::Metadata(state) => state.published().last(),
         };
         let begins = begins.map_or(self.truncated.0, |newest| newest.state_index);
+        let begins = begins.max(self.installs.offered_end().unwrap_or_default());
         let pins = self.pins.values().filter(|pin| pin.holds).map(|pin| begins.max(pin.matched));
         pins.min().filter(|_| self.is_leader()).unwrap_or(LogIndex(u64::MAX))
     }

@@ -22,11 +22,7 @@ impl Hosted {
         let kind = kind_of(&outcome);
         self.finish(kind, !is_failure(&outcome));
         match outcome {
-            JobOutcome::Uploaded { uid, entry } => {
-                self.uploaded(uid, entry);
-                self.advance_jobs(now);
-            }
-            JobOutcome::Merged { entry, .. } => {
+            JobOutcome::Uploaded { entry, .. } | JobOutcome::Merged { entry, .. } => {
                 self.uploaded(entry.uid, entry);
                 self.advance_jobs(now);
             }
@@ -77,7 +73,10 @@ impl Hosted {
                 self.speculation.reaped = self.propose(now, &Command::Metadata(command), None);
             }
             JobOutcome::Unsealed { .. } | JobOutcome::CheckpointRemoved => {}
-            JobOutcome::Installable(installable) => self.install(*installable, effects),
+            outcome @ (JobOutcome::Offered { .. }
+            | JobOutcome::Fetched(_)
+            | JobOutcome::Refetched(_)
+            | JobOutcome::Installable(_)) => self.moved(outcome, effects),
             JobOutcome::Failed { kind, why } => {
                 if kind == JobKind::Install {
                     self.install_failed(effects);
@@ -85,6 +84,17 @@ impl Hosted {
                 self.publish_dirty |= kind == JobKind::Publish;
                 self.job_failed(kind, why, now.monotonic);
             }
+        }
+    }
+
+    /// Something came from another node, or can be had by one.
+    fn moved(&mut self, outcome: JobOutcome, effects: &mut Vec<Effect>) {
+        match outcome {
+            JobOutcome::Offered { checkpoint, file } => self.offered(checkpoint, file, effects),
+            JobOutcome::Fetched(seals) => self.fetched(seals, effects),
+            JobOutcome::Refetched(seal) => self.refetched(seal, effects),
+            JobOutcome::Installable(installable) => self.install(*installable, effects),
+            _ => {}
         }
     }
 
@@ -164,6 +174,7 @@ impl Hosted {
             Some(Mark::Sealed(seal)) => {
                 self.jobs.sealing.remove(&seal.base);
                 self.sealed(seal);
+                self.fetched_marked(number, effects);
             }
             Some(Mark::Snapshot(checkpoint)) => {
                 // In a full log a mark overtakes one that waits behind entries: the older of two is told by its index.
@@ -188,8 +199,9 @@ impl Hosted {
     fn sealed(&mut self, seal: SealMark) {
         let seals = Arc::make_mut(&mut self.seals);
         let at = seals.partition_point(|kept| kept.base < seal.base);
-        if seals.get(at) != Some(&seal) {
-            seals.insert(at, seal);
+        match seals.get_mut(at).filter(|kept| kept.base == seal.base) {
+            Some(kept) => *kept = seal,
+            None => seals.insert(at, seal),
         }
     }
 
@@ -233,7 +245,9 @@ const fn kind_of(outcome: &JobOutcome) -> JobKind {
         JobOutcome::CheckpointPublished { .. } => JobKind::Publish,
         JobOutcome::Folded { .. } => JobKind::Fold,
         JobOutcome::Mended(_) | JobOutcome::MendFailed { .. } => JobKind::Mend,
-        JobOutcome::Installable(_) => JobKind::Install,
+        JobOutcome::Offered { .. } => JobKind::Offer,
+        JobOutcome::Installable(_) | JobOutcome::Fetched(_) => JobKind::Install,
+        JobOutcome::Refetched(_) => JobKind::Refetch,
         JobOutcome::Deleted { .. } => JobKind::Delete,
         JobOutcome::Reaped { .. } => JobKind::Reap,
         JobOutcome::CheckpointRemoved => JobKind::RemoveCheckpoint,

@@ -85,6 +85,9 @@ impl Shard {
             PeerInput::Transfer { group, to } => {
                 self.groups.update(group, |hosted| hosted.raft.transfer(to));
             }
+            PeerInput::Leased { group } => {
+                self.groups.serve(group, |hosted| hosted.lease(now.monotonic));
+            }
             PeerInput::Unreachable(node) => self.unreachable(node),
         }
         for id in self.groups.take_touched() {

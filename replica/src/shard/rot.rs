@@ -4,6 +4,8 @@
 //! entries --- all applied, and their records sealed, tiered or trimmed? --yes--> the log is cut behind them
 //! file ------ its range tiered, trimmed, or still whole in the log? -----yes--> the file is given up
 //!                                        |no
+//!             other members? -----------------------------------------------yes--> somebody else leads, and one of them sends the file
+//!                                        |no
 //!                                        v
 //!                    damaged: a durable mark, and this group stops; the others go on
 //! ```
@@ -37,6 +39,9 @@ impl Hosted {
                 let Some(seal) = self.seals.iter().find(|seal| seal.base == *base).cloned() else { return };
                 if !self.is_file_needed(&seal) {
                     return self.let_go_of(seal, effects);
+                }
+                if self.is_had_elsewhere(&seal) {
+                    return self.lose_file(&seal);
                 }
                 None
             }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use varve_common::{GroupId, LogIndex, NodeId, Offset};
-use varve_replica::PeerInput;
+use varve_replica::{PeerInput, partition::BucketState};
 use varve_tiering::ReadError;
 use varve_wal::{GroupRecord, Record};
 
@@ -59,8 +59,15 @@ impl World {
                     let end = truth.committed.0.get(&group).and_then(|known| known.entries.get(index));
                     let end = end.map_or(Offset(u64::MAX), |entry| entry.offset);
                     let state = truth.shadow.partition(&truth.committed, group)?.map(|state| state.bucket());
-                    if state.is_some_and(|bucket| end > bucket.tiered_end.max(bucket.log_start)) {
-                        let detail = format!("{id}: {group} jumps to {index}, beyond what is in the bucket");
+                    let held = |bucket: &BucketState| {
+                        let sealed = durable.into_iter().flat_map(|known| known.seals.values());
+                        let start = bucket.tiered_end.max(bucket.log_start);
+                        sealed.fold(start, |end, seal| if seal.base <= end { end.max(seal.end) } else { end })
+                    };
+                    if state.is_some_and(|bucket| end > held(bucket)) {
+                        let detail = format!(
+                            "{id}: {group} jumps to {index}, beyond what is in the bucket and in its own files"
+                        );
                         return Err(violation("B4", detail));
                     }
                 }

@@ -30,6 +30,12 @@ pub fn run_moving(seed: u64, trace: Trace) -> Outcome {
     watch(seed, world, |world| world.run_moving(last))
 }
 
+/// The same where records are on nodes only; every other seed has no store at all.
+#[must_use]
+pub fn run_streaming(seed: u64, trace: Trace) -> Outcome {
+    watch(seed, World::new(seed, 3, trace).streaming(seed.is_multiple_of(2)), World::run_moving)
+}
+
 impl World {
     fn run_moving(&mut self, last: u32) -> Checked {
         for id in self.ids() {

@@ -40,6 +40,8 @@ pub struct Outcome {
 pub struct Setup {
     /// A seeded bug.
     pub bug: Option<Bug>,
+    /// Records are on nodes only: with a store for the metadata, or without any.
+    pub streaming: Option<bool>,
     /// How many files the log of each node may take; `None` for what the seed says.
     pub log_files: Option<u64>,
 }
@@ -53,13 +55,16 @@ pub fn run(seed: u64, nodes: u32, bug: Option<Bug>, trace: Trace) -> Outcome {
 /// The same, not in all as the seed says.
 #[must_use]
 pub fn run_as(seed: u64, nodes: u32, setup: Setup, trace: Trace) -> Outcome {
-    let Setup { bug, log_files } = setup;
+    let Setup { bug, log_files, streaming } = setup;
     Bug::plant(bug);
     let mut world = World::new(seed, nodes, trace);
     if let Some(files) = log_files {
         world.plan.wal_bytes_max = files * world.plan.wal_file_bytes;
-    } else if seed.is_multiple_of(4) {
+    } else if streaming.is_none() && seed.is_multiple_of(4) {
         world = world.keeping_logs();
+    }
+    if let Some(has_store) = streaming {
+        world = world.streaming(has_store);
     }
     world.bug = bug;
     let outcome = watch(seed, world, World::run);

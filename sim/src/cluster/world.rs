@@ -19,7 +19,7 @@ use crate::{
     checkers::check_view,
     client::Clients,
     clock::SimClock,
-    jobs::{Done, RemoteStore, is_failure, remote_store},
+    jobs::{Ask, Done, RemoteStore, is_failure, remote_store},
     plan::{Length, Plan, StoreKind},
     ports::Seen,
     trace::Trace,
@@ -50,6 +50,8 @@ pub struct Counts {
     pub cuts: u64,
     /// Logs that a checkpoint took the place of.
     pub jumps: u64,
+    /// Pieces of files that nodes had from others.
+    pub pieces: u64,
     /// Reads that were checked.
     pub reads: u64,
     /// Confirmations that were asked for.
@@ -140,6 +142,16 @@ impl World {
         self.plan.tiered = None;
         self.plan.full_disks = 0;
         self.plan.wal_bytes_max = 512 * self.plan.wal_file_bytes;
+        self
+    }
+
+    /// Records are on nodes only, with a store that all share, or without: whoever lags is served from other nodes, and logs are so
+    /// small that many do.
+    #[must_use]
+    pub const fn streaming(mut self, has_store: bool) -> Self {
+        self.plan.tiered = Some(false);
+        self.plan.has_store = has_store;
+        self.plan.wal_bytes_max = LOG_FILES[0] * self.plan.wal_file_bytes;
         self
     }
 
@@ -382,6 +394,20 @@ impl World {
         self.absorb(id)
     }
 
+    /// A node asks another for a piece of a file. Where that cannot be reached it learns of it.
+    fn lend(&mut self, from: NodeId, ask: Ask) -> Checked {
+        let to = ask.to;
+        let is_lost = self.network.cut.contains(&(from, to)) || self.network.cut.contains(&(to, from));
+        let is_stalled = self.machines.get(&to).is_none_or(|machine| machine.stalled > 0);
+        if is_lost || is_stalled {
+            return Ok(());
+        }
+        let Some(node) = &mut self.machine(to).node else { return Ok(()) };
+        let Some(group) = node.lend(ask) else { return Ok(()) };
+        self.counts.pieces += 1;
+        self.turn(to, PeerInput::Leased { group })
+    }
+
     /// A background task of a node goes one step further; whether one could.
     pub fn work(&mut self, id: NodeId) -> Checked<bool> {
         let Some(node) = &mut self.machines.get_mut(&id).expect("machines are never taken away").node else {
@@ -402,12 +428,14 @@ impl World {
             let sweep = node.cold.sweep(group);
             node.executor.spawn(sweep);
         }
+        let asks = node.cold.asks.take();
         let proposals = std::mem::take(&mut node.ports.proposals);
         let fetched = node.fetch();
         self.counts.fetches += u64::from(fetched);
         let stepped = node.executor.step();
         self.carry(proposals)?;
-        let ran = stepped.is_some();
+        let ran = stepped.is_some() || !asks.is_empty();
+        asks.into_iter().try_for_each(|ask| self.lend(id, ask))?;
         match stepped {
             Some(Some(Done::Job(_, group, outcome))) => {
                 self.counts.jobs += u64::from(!is_failure(&outcome));

@@ -13,6 +13,7 @@ mod cluster_follow;
 mod cluster_join;
 mod cluster_return;
 mod cluster_start;
+mod cluster_streams;
 mod cluster_tls;
 mod cold_reads;
 mod collect;

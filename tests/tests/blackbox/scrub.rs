@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Runs a scrub of the running node; exit code and report.
-fn scrub(node: &Node) -> (i32, Value) {
+pub fn scrub(node: &Node) -> (i32, Value) {
     scrub_with(node, &["scrub", "-o", "json", "--admin", &node.admin().to_string()])
 }
 
@@ -38,7 +38,7 @@ fn scrub_with(node: &Node, arguments: &[&str]) -> (i32, Value) {
 }
 
 /// What a report says of damage in a place: the outcomes.
-fn outcomes(report: &Value, place: &str) -> Vec<String> {
+pub fn outcomes(report: &Value, place: &str) -> Vec<String> {
     let rows = report["damaged"].as_array().unwrap().iter().filter(|row| row["place"] == place);
     rows.map(|row| row["outcome"].as_str().unwrap().to_owned()).collect()
 }

@@ -42,7 +42,7 @@ async fn who_was_not_asked_cannot_have_done_it() {
     two.server.shutdown().await;
     let gone = one.peers.call(id(2), Bytes::new(), PATIENCE).await.unwrap_err();
     assert!(matches!(gone, CallError::Unreachable(_)), "{gone}");
-    assert_eq!(one.peers.0.caller(id(2)).unwrap().held(), (0, 0));
+    assert_eq!(one.peers.0.caller(id(2), Purpose::Calls).unwrap().held(), (0, 0));
 }
 
 #[tokio::test]
@@ -59,19 +59,25 @@ async fn who_was_asked_may_have_done_it() {
     two.server.shutdown().await;
     let lost = lost.await.unwrap().unwrap_err();
     assert!(matches!(lost, CallError::Lost(_)), "{lost}");
-    assert_eq!(one.peers.0.caller(id(2)).unwrap().held(), (0, 0));
+    assert_eq!(one.peers.0.caller(id(2), Purpose::Calls).unwrap().held(), (0, 0));
 }
 
 #[tokio::test]
 async fn calls_that_wait_are_bounded_and_those_given_up_make_room() {
     let (one, two) = pair().await;
     let waiting: Vec<_> = (0..CALLS_MAX).map(|_| ask(&one, 2, b"wait")).collect();
-    until(|| one.peers.0.caller(id(2)).is_ok_and(|caller| caller.held() == (CALLS_MAX, 4 * CALLS_MAX))).await;
+    until(|| {
+        one.peers
+            .0
+            .caller(id(2), Purpose::Calls)
+            .is_ok_and(|caller| caller.held() == (CALLS_MAX, 4 * CALLS_MAX))
+    })
+    .await;
     assert_eq!(one.peers.call(id(2), Bytes::new(), PATIENCE).await, Err(CallError::Busy(id(2))));
     for call in &waiting[1..] {
         call.abort();
     }
-    until(|| one.peers.0.caller(id(2)).is_ok_and(|caller| caller.held() == (1, 4))).await;
+    until(|| one.peers.0.caller(id(2), Purpose::Calls).is_ok_and(|caller| caller.held() == (1, 4))).await;
     assert_eq!(one.peers.call(id(2), Bytes::from_static(b"now"), PATIENCE).await.unwrap(), "1:now");
     two.handler.gate.add_permits(CALLS_MAX);
     assert_eq!(waiting.into_iter().next().unwrap().await.unwrap().unwrap(), "1:wait");
@@ -100,6 +106,6 @@ async fn a_connection_that_nobody_uses_is_closed() {
     let one = Node::member(config, &[(2, two.server.address())]).await;
     for _ in 0..2 {
         assert!(one.peers.call(id(2), Bytes::new(), PATIENCE).await.is_ok());
-        until(|| !one.peers.0.caller(id(2)).unwrap().is_kept()).await;
+        until(|| !one.peers.0.caller(id(2), Purpose::Calls).unwrap().is_kept()).await;
     }
 }

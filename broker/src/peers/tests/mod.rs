@@ -135,6 +135,10 @@ impl PeerHandler for Recorder {
             [format!("{from}:").as_bytes(), &body].concat().into()
         })
     }
+
+    fn piece(&self, from: NodeId, body: Bytes) -> BoxFuture<'static, Bytes> {
+        self.call(from, body)
+    }
 }
 
 struct Node {
