@@ -9,7 +9,11 @@ mod anomalies;
 mod bad_input;
 mod cluster;
 mod cluster_admin;
+<<<<<<< HEAD
 mod cluster_follow;
+=======
+mod cluster_faults;
+>>>>>>> ca84fb3 (Check a frame's header by itself, and put weather between real nodes)
 mod cluster_join;
 mod cluster_return;
 mod cluster_start;
@@ -24,6 +28,7 @@ mod hostile_s3;
 mod local_retention;
 mod lost_log;
 mod merge;
+mod network;
 mod operate;
 mod power;
 mod proof;
