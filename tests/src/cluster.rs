@@ -9,10 +9,8 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
-
-use serde_json::Value;
 
 use crate::{
     clients::{kcat, varve, varve_json},
@@ -26,6 +24,9 @@ use crate::{
 
 /// How long a node is given to say what it knows.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a healthy cluster may take to change a leader.
+const LEAD_MAX: Duration = Duration::from_secs(60);
 
 /// Nodes with one directory as their bucket.
 pub struct Cluster {
@@ -236,13 +237,25 @@ impl Cluster {
     /// Lets one node after another lead a partition 0 and looks at it there: what is read comes from that replica.
     pub fn each_leads(&self, topic: &str, mut look: impl FnMut(&Node)) {
         for (number, node) in self.nodes.iter().enumerate().filter(|(_, node)| node.is_running()) {
-            let (partition, to) = (format!("{topic}-0"), (number + 1).to_string());
-            let mut told = (false, Value::Null);
-            wait_for("the replica to lead", 60, || {
-                told = varve_json(node, &["cluster", "transfer-leader", &partition, "--to", &to]);
-                told.0 && self.leader(number, topic, 0) == Some(number)
-            });
+            self.lead(number, topic, 0);
             look(node);
+        }
+    }
+
+    /// Lets a node lead a partition.
+    ///
+    /// # Panics
+    /// It does not come to that.
+    pub fn lead(&self, number: usize, topic: &str, partition: i32) {
+        let (name, to) = (format!("{topic}-{partition}"), (number + 1).to_string());
+        let begin = Instant::now();
+        loop {
+            let told = varve_json(&self.nodes[number], &["cluster", "transfer-leader", &name, "--to", &to]);
+            if told.0 && self.leader(number, topic, partition) == Some(number) {
+                return;
+            }
+            assert!(begin.elapsed() < LEAD_MAX, "node {to} does not come to lead {name}: {told:?}");
+            thread::sleep(Duration::from_millis(50));
         }
     }
 

@@ -7,6 +7,7 @@
 //! - [`clients`]: kcat, the scripts of `clients/` (Python, Node) and Kafka's own Java tools, as calls that return what they printed.
 //! - [`ledger`]: what writers sent and were acknowledged, held against what readers saw: every acknowledged record once, in order, byte for
 //!   byte; nothing that nobody sent.
+//! - [`chaos`]: a run of whatever goes wrong, by a seed; [`history`]: what raw clients know of it, and its rules.
 //! - [`wire`]: a Kafka client of our own that retries nothing and hides nothing.
 //! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
 //! - [`s3`]: an S3 server that can be stopped and started in the middle of a test, and a proxy before it that fails as told.
@@ -18,10 +19,12 @@
 
 pub mod batch;
 pub mod chance;
+pub mod chaos;
 pub mod clients;
 pub mod cluster;
 pub mod dns;
 pub mod faults;
+pub mod history;
 pub mod hold;
 pub mod ledger;
 pub mod links;
