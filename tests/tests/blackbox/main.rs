@@ -9,14 +9,12 @@ mod anomalies;
 mod bad_input;
 mod cluster;
 mod cluster_admin;
-<<<<<<< HEAD
-mod cluster_follow;
-=======
 mod cluster_faults;
->>>>>>> ca84fb3 (Check a frame's header by itself, and put weather between real nodes)
+mod cluster_follow;
 mod cluster_join;
 mod cluster_return;
 mod cluster_start;
+mod cluster_storms;
 mod cluster_tls;
 mod cold_reads;
 mod collect;
