@@ -18,7 +18,7 @@ use crate::{
     marked::line,
     node::{Node, Options, free_address},
     raw::list_offset,
-    wait_for,
+    tool, wait_for,
     wire::{Client, Partition},
 };
 
@@ -273,16 +273,17 @@ impl Cluster {
         kcat.wait().unwrap().success()
     }
 
-    /// Lines that go on until they are told to end, from one idempotent producer that knows all nodes.
+    /// Lines that go on until they are told to end, from one idempotent producer that knows all nodes: confluent-kafka, for kcat ends itself
+    /// when it has lost every connection once.
     #[must_use]
     pub fn start_load(&self, topic: &str, line: impl Fn(u64) -> String + Send + 'static) -> Load {
-        let mut kcat = Command::new("kcat");
-        kcat.args(["-b", &self.bootstrap(), "-P", "-t", topic, "-p", "0"]);
-        kcat.args(["-X", "enable.idempotence=true", "-X", "linger.ms=2", "-X", "message.timeout.ms=60000"]);
+        let mut client = Command::new(tool::python());
+        client.arg(tool::scripts().join("lines.py")).args([&self.bootstrap(), topic]);
+        client.env("PYTHONDONTWRITEBYTECODE", "1");
         let said = tempfile::NamedTempFile::new().unwrap();
         let stderr = said.reopen().unwrap();
-        let mut kcat = kcat.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
-        let mut stdin = kcat.stdin.take().expect("it is piped");
+        let mut client = client.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn().unwrap();
+        let mut stdin = client.stdin.take().expect("it is piped");
         let ends = Arc::new(AtomicBool::new(false));
         let told = Arc::clone(&ends);
         let feeder = thread::spawn(move || {
@@ -299,7 +300,7 @@ impl Cluster {
             }
             next
         });
-        Load { kcat, feeder: Some(feeder), ends, said }
+        Load { client, feeder: Some(feeder), ends, said }
     }
 }
 
@@ -337,7 +338,7 @@ fn place(links: Option<&Links>, number: usize) -> Place {
 /// A producer at work; ended when it is dropped.
 #[derive(Debug)]
 pub struct Load {
-    kcat: Child,
+    client: Child,
     feeder: Option<JoinHandle<u64>>,
     ends: Arc<AtomicBool>,
     said: tempfile::NamedTempFile,
@@ -348,8 +349,8 @@ impl Load {
     #[must_use]
     pub fn finish(mut self) -> u64 {
         let written = self.end();
-        let status = self.kcat.wait().unwrap();
-        assert!(status.success(), "kcat: {status}: {}", self.said());
+        let status = self.client.wait().unwrap();
+        assert!(status.success(), "the producer: {status}: {}", self.said());
         written
     }
 
@@ -367,11 +368,11 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         if self.feeder.is_some() {
-            let _ = self.kcat.kill();
+            let _ = self.client.kill();
             let _ = self.end();
-            let _ = self.kcat.wait();
+            let _ = self.client.wait();
             if thread::panicking() {
-                eprintln!("--- kcat said\n{}", self.said());
+                eprintln!("--- the producer said\n{}", self.said());
             }
         }
     }

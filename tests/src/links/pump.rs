@@ -16,14 +16,14 @@ use tokio::{
 };
 
 use super::{
-    Shared, Sky, Way,
+    Shared, Sky, Way, Weather,
     stream::{Done, Piece, Stream},
 };
 use crate::chance::Chance;
 
 const READ_BYTES: usize = 16 << 10;
 /// What is on its way at once, about, before no more is read: the sender's socket fills then, as with any slow line.
-const BYTES_MAX: usize = 1 << 20;
+const BYTES_MAX: usize = 256 << 10;
 
 /// See the module.
 pub struct Pump {
@@ -56,8 +56,11 @@ impl Pump {
         let mut buffer = vec![0; READ_BYTES];
         let mut is_heard = true;
         while !(self.has_ended && self.queue.is_empty()) {
-            let is_cut = self.sky.borrow_and_update().of(self.way).is_cut;
+            let weather = self.sky.borrow_and_update().of(self.way);
+            let is_cut = weather.is_cut;
             let due = self.queue.peek().map(|Reverse((due, ..))| *due);
+            // When it is fine again nothing waits for the line that was.
+            let due = due.map(|due| if weather == Weather::FINE { Instant::now() } else { due });
             let can_read = !self.has_ended && !is_cut && self.bytes < BYTES_MAX;
             tokio::select! {
                 // Lives as long as `shared`.

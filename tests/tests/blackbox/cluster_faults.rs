@@ -46,11 +46,16 @@ fn check_large(node: &Node, count: i64) {
 
 /// One dies; the others write several times what their log may hold, so that it is cut far beyond what the dead one has; it comes back.
 fn comes_back_behind_the_log(is_wiped: bool) {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
-    cluster.create_topic(TOPIC, 1, 3, &["segment.bytes=1048576", "local.retention.bytes=1048576"]);
+    cluster.create_topic(
+        TOPIC,
+        1,
+        3,
+        &["segment.bytes=1048576", "local.retention.bytes=1048576", "retention.ms=-1"],
+    );
     wait_in_sync(&cluster, 0);
     let leader = cluster.wait_leader(0, TOPIC, 0, None);
     marked::fill(&cluster.nodes[leader], TOPIC, 0..20, LARGE_BYTES);
@@ -87,7 +92,7 @@ fn row_29_a_node_that_comes_back_behind_a_cut_log_without_its_disk_is_as_the_oth
 
 #[test]
 fn row_3_all_that_die_at_once_keep_term_and_commit_and_lose_nothing() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
@@ -113,7 +118,7 @@ fn row_3_all_that_die_at_once_keep_term_and_commit_and_lose_nothing() {
 
 #[test]
 fn nodes_that_die_one_after_another_and_return_acknowledge_nothing_without_a_quorum() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
@@ -149,7 +154,7 @@ fn nodes_that_die_one_after_another_and_return_acknowledge_nothing_without_a_quo
 
 #[test]
 fn row_71_a_rolling_restart_under_load_fails_no_record() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());

@@ -114,7 +114,7 @@ fn read_near(cluster: &Cluster, step: usize, read: impl Fn(usize) -> String) {
 
 #[test]
 fn stock_consumers_read_from_the_replica_in_their_rack() {
-    if !Tool::need(&[Tool::Kcat, Tool::Java]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python, Tool::Java]) {
         return;
     }
     let cluster = start(&Options::small(), &[]);
@@ -149,7 +149,7 @@ fn stock_consumers_read_from_the_replica_in_their_rack() {
 
 #[test]
 fn a_consumer_near_a_follower_loses_nothing_when_the_leader_dies() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = start(&Options::small(), &[]);
@@ -171,7 +171,7 @@ fn a_consumer_near_a_follower_loses_nothing_when_the_leader_dies() {
 
 #[test]
 fn a_consumer_near_a_follower_that_stood_still_reads_on_where_it_lags() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let cluster = start(&Options::small(), &[]);
@@ -199,7 +199,7 @@ fn a_consumer_near_a_follower_that_stood_still_reads_on_where_it_lags() {
 
 #[test]
 fn a_follower_without_a_leader_serves_nobody() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = start(&Options::small(), &[]);
@@ -220,7 +220,7 @@ fn a_follower_without_a_leader_serves_nobody() {
 
 #[test]
 fn a_linearizable_follower_has_what_was_acknowledged_before() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let options = Options::small().env("VARVE_FOLLOWER_READ", "linearizable");
@@ -249,7 +249,7 @@ fn a_linearizable_follower_has_what_was_acknowledged_before() {
 
 #[test]
 fn followers_serve_what_only_the_bucket_has() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let options = Options::small().env("VARVE_TIER_MAX_AGE_MS", "1000");

@@ -25,7 +25,7 @@ struct Rig {
 
 impl Rig {
     fn start() -> Option<Self> {
-        if !Tool::need(&[Tool::Kcat]) {
+        if !Tool::need(&[Tool::Kcat, Tool::Python]) {
             return None;
         }
         let cluster = Cluster::start(3, &Options::small());

@@ -27,7 +27,7 @@ struct Rig {
 
 impl Rig {
     fn start() -> Option<Self> {
-        if !Tool::need(&[Tool::Kcat]) {
+        if !Tool::need(&[Tool::Kcat, Tool::Python]) {
             return None;
         }
         let seed = scale("VARVE_SEED", 8);
