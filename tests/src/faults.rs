@@ -79,9 +79,19 @@ impl Failing {
     /// Fails calls of a name on these files with an error; `None`, said aloud, where there is no strace.
     #[must_use]
     pub fn calls(process: u32, call: &str, error: &str, files: &[PathBuf]) -> Option<Self> {
+        Self::inject(process, call, &format!("error={error}"), files)
+    }
+
+    /// Does something else to all calls of a name: `delay_exit=MICROSECONDS`, or `retval=0`, which does not do what it says.
+    #[must_use]
+    pub fn injected(process: u32, call: &str, what: &str) -> Option<Self> {
+        Self::inject(process, call, what, &[])
+    }
+
+    fn inject(process: u32, call: &str, what: &str, files: &[PathBuf]) -> Option<Self> {
         let mut command = Command::new("strace");
         command.args(["-f", "-p", &process.to_string(), "-e", &format!("trace={call}")]);
-        command.args(["-e", &format!("inject={call}:error={error}")]);
+        command.args(["-e", &format!("inject={call}:{what}")]);
         for file in files {
             command.arg("-P").arg(file);
         }

@@ -2,10 +2,13 @@
 //!
 //! - [`node`]: one `varve serve` in a folder of its own: started, killed, stopped, restarted on the same data and ports; its log is printed
 //!   when the test fails. Processes end by pid, always.
+//! - [`cluster`]: several of them that are one; [`links`]: the network between them, with weather.
 //! - [`tool`]: what must be on the machine, and running it. In CI a missing tool is a failure, elsewhere the test says `skipped: …`.
 //! - [`clients`]: kcat, the scripts of `clients/` (Python, Node) and Kafka's own Java tools, as calls that return what they printed.
 //! - [`ledger`]: what writers sent and were acknowledged, held against what readers saw: every acknowledged record once, in order, byte for
 //!   byte; nothing that nobody sent.
+//! - [`chaos`]: a run of whatever goes wrong, by a seed; [`history`]: what raw clients know of it, and its rules.
+//! - [`wire`]: a Kafka client of our own that retries nothing and hides nothing.
 //! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
 //! - [`s3`]: an S3 server that can be stopped and started in the middle of a test, and a proxy before it that fails as told.
 //! - [`faults`]: what a machine does to a process: disks that fill, calls that fail, too few descriptors, too little memory.
@@ -15,18 +18,23 @@
 //! `localstack` alone, whose servers are other people's and whose bucket is Amazon's SDK, so that a mistake in one cannot hide itself.
 
 pub mod batch;
+pub mod chance;
+pub mod chaos;
 pub mod clients;
 pub mod cluster;
 pub mod dns;
 pub mod faults;
+pub mod history;
 pub mod hold;
 pub mod ledger;
+pub mod links;
 pub mod marked;
 pub mod node;
 pub mod power;
 pub mod raw;
 pub mod s3;
 pub mod tool;
+pub mod wire;
 
 /// A number from the environment, so that a person can run more than CI does.
 #[must_use]

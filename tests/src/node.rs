@@ -6,7 +6,10 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
-    sync::atomic::{AtomicU16, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU16, AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -74,6 +77,7 @@ pub struct Node {
     folder: tempfile::TempDir,
     kafka: SocketAddr,
     admin: SocketAddr,
+    process: Arc<AtomicU32>,
 }
 
 impl Node {
@@ -89,7 +93,8 @@ impl Node {
     #[must_use]
     pub fn stopped(options: Options) -> Self {
         let folder = tempfile::Builder::new().prefix("varve-test-").tempdir().unwrap();
-        Self { options, child: None, folder, kafka: free_address(), admin: free_address() }
+        let process = Arc::new(AtomicU32::new(0));
+        Self { options, child: None, folder, kafka: free_address(), admin: free_address(), process }
     }
 
     /// Starts it again on the same data and ports, and waits until it is ready.
@@ -138,7 +143,9 @@ impl Node {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .current_dir(self.folder.path());
-        self.child = Some(command.spawn().unwrap());
+        let child = command.spawn().unwrap();
+        self.process.store(child.id(), Ordering::Relaxed);
+        self.child = Some(child);
     }
 
     /// Empties the disk of a node that does not run.
@@ -180,6 +187,24 @@ impl Node {
     pub fn wait_exit(&mut self, seconds: u64) -> ExitStatus {
         wait_for("the process to end by itself", seconds, || self.exited().is_some());
         self.child.take().expect("it was running").wait().unwrap()
+    }
+
+    /// Whether a process was started and not ended by this side.
+    #[must_use]
+    pub const fn is_running(&self) -> bool {
+        self.child.is_some()
+    }
+
+    /// Sends a signal: `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        let process = self.pid().to_string();
+        assert!(Command::new("kill").args([&format!("-{name}"), &process]).status().unwrap().success());
+    }
+
+    /// Where the number of its process stands, over all its lives.
+    #[must_use]
+    pub fn process(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.process)
     }
 
     /// The process id.

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Instant};
 
 use crate::{
-    readme, setup,
+    chaos, readme, setup,
     shell::{self, Failure, Outcome, bash, command, run as run_command},
     tidy,
 };
@@ -49,6 +49,11 @@ const STEPS: &[Step] = &[
         name: "blackbox",
         about: "real processes and real clients against the release binary",
         run: blackbox,
+    },
+    Step {
+        name: "chaos",
+        about: "a minute of faults on three real nodes, by a fixed seed",
+        run: chaos::gate,
     },
     Step { name: "readme", about: "every command of the README, word for word", run: readme::run },
 ];

@@ -4,11 +4,13 @@
 //!   binary, black-box tests against it, and every command that the README shows ([`readme`]). [`gate`] is its table of steps.
 //! - `setup`: installs the pinned tools and clients that tests drive, into `~/.cache/varve-tools`; quick when they are there.
 //! - `tidy`: what no other tool checks: sizes, prose, arrows between rooms, forbidden words, stale generated documents.
+//! - `chaos`: three release binaries under load, faults drawn from a seed, every replica read and checked at the end.
 //! - `docs`: writes the generated documents afresh from the binary.
 //!
 //! It depends on nothing but the standard library, so that it builds in seconds on a machine that has nothing else.
 //! It owns no rule twice: what clippy, rustfmt or cargo-deny can check is theirs.
 
+mod chaos;
 mod gate;
 mod readme;
 mod setup;
@@ -23,7 +25,8 @@ usage: cargo xtask <task>
   setup [TOOL]...                          install the pinned tools of the tests (all, or those named)
   tidy                                     sizes, prose, arrows, words, generated documents
   docs                                     write docs/config.md, docs/metrics.md, docs/api-versions.md from the binary
-  readme                                   run the README's commands, word for word";
+  readme                                   run the README's commands, word for word
+  chaos [--minutes N] [--seed S] [--out FOLDER]   three real nodes, faults by a seed, checkers, and a report";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Some("tidy") => tidy::run(),
         Some("docs") => tidy::generated::write_all(),
         Some("readme") => readme::run(),
+        Some("chaos") => chaos::run(rest),
         _ => Err(shell::Failure(USAGE.to_owned())),
     };
     match outcome {

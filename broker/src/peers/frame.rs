@@ -1,6 +1,8 @@
-//! Frames between nodes: `length u32 | version u8 | kind u8 | crc32c u32 | body`, little-endian.
+//! Frames between nodes: `length u24 | check u8 | version u8 | kind u8 | crc32c u32 | body`, little-endian.
 //!
-//! `length` is the body's; the CRC-32C is of all that stands before it and of the body. A length is held against the bound of its
+//! `length` is the body's; `check` is the low byte of the CRC-32C of length, version and kind; the CRC-32C is of all that stands before it
+//! and of the body. The check comes first: a reader that believed a changed length would wait for bytes that nobody sends, and take
+//! what comes after for them, while both sides show that they live. A length is held against the bound of its
 //! kind before anything is reserved, kinds that are not expected are refused by their header alone, and the buffer grows with what
 //! arrived: ten bytes that claim a large message cost 64 KiB.
 
@@ -22,13 +24,26 @@ use super::limits::{
 };
 
 /// The encoding of frames that is written, and the only one that is read.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// What stands before a body.
 pub const HEADER_BYTES: usize = 10;
 
 /// The part of the header that its CRC-32C covers.
 const CHECKED_BYTES: usize = 6;
+
+/// What three bytes can say.
+const LENGTH_MAX: usize = (1 << 24) - 1;
+
+const _: () = {
+    assert!(ENVELOPE_BYTES_MAX <= LENGTH_MAX && PULSE_BYTES_MAX <= LENGTH_MAX);
+    assert!(CALL_HEAD_BYTES + CALL_BYTES_MAX <= LENGTH_MAX && ANSWER_BYTES_MAX <= LENGTH_MAX);
+};
+
+/// The byte by which a header is known to be what was sent.
+pub fn check(length: [u8; 3], version: u8, kind: u8) -> u8 {
+    crc32c_append(crc32c(&length), &[version, kind]) as u8
+}
 
 /// What a call and a reply say beside their body, in bytes.
 pub const CALL_HEAD_BYTES: usize = 16;
@@ -100,7 +115,8 @@ pub fn put(buffer: &mut BytesMut, kind: Kind, body: impl FnOnce(&mut BytesMut)) 
         return Err(Oversize);
     }
     let frame = &mut buffer[start..];
-    frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    let [a, b, c, _] = (length as u32).to_le_bytes();
+    frame[..4].copy_from_slice(&[a, b, c, check([a, b, c], VERSION, kind as u8)]);
     let crc = crc32c_append(crc32c(&frame[..CHECKED_BYTES]), &frame[HEADER_BYTES..]);
     frame[CHECKED_BYTES..HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     Ok(())
@@ -138,6 +154,8 @@ pub enum FrameError {
     Unexpected(Kind),
     /// More bytes than any frame of the kind has.
     TooLarge(Kind, usize),
+    /// The header is not what was sent.
+    Header,
     /// The checksum does not hold.
     Checksum(Kind),
     /// The body is not what its kind promises.
@@ -155,6 +173,7 @@ impl FrameError {
             Self::Kind(_) => "unknown kind of frame",
             Self::Unexpected(_) => "unexpected kind of frame",
             Self::TooLarge(..) => "frame too large",
+            Self::Header => "frame header does not hold",
             Self::Checksum(_) => "frame checksum does not hold",
             Self::Malformed(..) => "malformed frame",
         }
@@ -191,7 +210,7 @@ impl fmt::Display for FrameError {
             Self::Unexpected(kind) | Self::Checksum(kind) => write!(f, "{}: {kind:?}", self.name()),
             Self::TooLarge(kind, bytes) => write!(f, "{}: {kind:?} of {bytes} bytes", self.name()),
             Self::Malformed(kind, what) => write!(f, "{}: {kind:?}, {what}", self.name()),
-            Self::Ended | Self::Cut | Self::Broken => f.write_str(self.name()),
+            Self::Ended | Self::Cut | Self::Broken | Self::Header => f.write_str(self.name()),
         }
     }
 }
@@ -242,15 +261,18 @@ impl FrameReader {
     /// What the header says, once it is there.
     fn head(&self, kinds: &[Kind]) -> Result<Option<(Kind, usize)>, FrameError> {
         let Some(header) = self.buffer.first_chunk::<HEADER_BYTES>() else { return Ok(None) };
-        let [a, b, c, d, version, number, ..] = *header;
+        let [a, b, c, told, version, number, ..] = *header;
         if version != VERSION {
             return Err(FrameError::Version(version));
+        }
+        if told != check([a, b, c], version, number) {
+            return Err(FrameError::Header);
         }
         let kind = Kind::from_u8(number).ok_or(FrameError::Kind(number))?;
         if !kinds.contains(&kind) {
             return Err(FrameError::Unexpected(kind));
         }
-        let length = u32::from_le_bytes([a, b, c, d]) as usize;
+        let length = u32::from_le_bytes([a, b, c, 0]) as usize;
         if length > kind.bytes_max() {
             Err(FrameError::TooLarge(kind, length))
         } else {

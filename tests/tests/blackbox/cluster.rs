@@ -12,7 +12,7 @@ const TOPIC: &str = "replicated";
 
 #[test]
 fn a_cluster_loses_its_leader_in_the_middle_and_no_record() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
@@ -33,7 +33,7 @@ fn a_cluster_loses_its_leader_in_the_middle_and_no_record() {
 
 #[test]
 fn all_nodes_die_at_once_and_come_back_with_everything() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
@@ -52,7 +52,7 @@ fn all_nodes_die_at_once_and_come_back_with_everything() {
 
 #[test]
 fn without_a_quorum_nothing_is_acknowledged_and_with_one_it_goes_on() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());

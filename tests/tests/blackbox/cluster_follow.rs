@@ -115,7 +115,7 @@ fn read_near(cluster: &Cluster, step: usize, read: impl Fn(usize) -> String) {
 
 #[test]
 fn stock_consumers_read_from_the_replica_in_their_rack() {
-    if !Tool::need(&[Tool::Kcat, Tool::Java]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python, Tool::Java]) {
         return;
     }
     let cluster = start(&Options::small(), &[]);
@@ -150,7 +150,7 @@ fn stock_consumers_read_from_the_replica_in_their_rack() {
 
 #[test]
 fn a_consumer_near_a_follower_loses_nothing_when_the_leader_dies() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = start(&Options::small(), &[]);
@@ -172,7 +172,7 @@ fn a_consumer_near_a_follower_loses_nothing_when_the_leader_dies() {
 
 #[test]
 fn a_consumer_near_a_follower_that_stood_still_reads_on_where_it_lags() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let cluster = start(&Options::small(), &[]);
@@ -200,7 +200,7 @@ fn a_consumer_near_a_follower_that_stood_still_reads_on_where_it_lags() {
 
 #[test]
 fn a_follower_without_a_leader_serves_nobody() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = start(&Options::small(), &[]);
@@ -221,7 +221,7 @@ fn a_follower_without_a_leader_serves_nobody() {
 
 #[test]
 fn a_linearizable_follower_has_what_was_acknowledged_before() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let options = Options::small().env("VARVE_FOLLOWER_READ", "linearizable");
@@ -250,7 +250,7 @@ fn a_linearizable_follower_has_what_was_acknowledged_before() {
 
 #[test]
 fn followers_serve_what_only_the_bucket_has() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let options = Options::small().env("VARVE_TIER_MAX_AGE_MS", "1000");

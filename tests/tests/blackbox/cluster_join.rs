@@ -41,7 +41,7 @@ fn replicas(node: &Node, topic: &str) -> Vec<Vec<u64>> {
 
 #[test]
 fn a_fourth_node_joins_and_gets_its_share_under_load() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
@@ -74,7 +74,7 @@ fn a_fourth_node_joins_and_gets_its_share_under_load() {
 
 #[test]
 fn a_wiped_founder_comes_back_with_everything() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
@@ -100,7 +100,7 @@ fn a_wiped_founder_comes_back_with_everything() {
 
 #[test]
 fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
-    if !Tool::need(&[Tool::Kcat, Tool::Java]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python, Tool::Java]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
@@ -147,7 +147,7 @@ fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
 
 #[test]
 fn a_second_machine_with_the_number_of_a_living_node_does_not_take_its_place() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());

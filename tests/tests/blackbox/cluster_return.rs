@@ -21,7 +21,7 @@ fn shares(cluster: &Cluster, asked: usize, node: u64) -> (usize, usize) {
 
 #[test]
 fn a_node_that_was_away_leads_again_what_it_stands_first_for() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let options = Options::small().env("VARVE_LEADER_IMBALANCE_CHECK_INTERVAL_SECONDS", "2");

@@ -47,7 +47,7 @@ fn is_healthy(node: &Node) -> bool {
 
 #[test]
 fn nodes_that_prove_who_they_are_make_a_cluster_and_let_nobody_else_in() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -80,7 +80,7 @@ fn nodes_that_prove_who_they_are_make_a_cluster_and_let_nobody_else_in() {
 
 #[test]
 fn a_fourth_node_proves_itself_and_takes_the_place_of_another() {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let (folder, strange) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

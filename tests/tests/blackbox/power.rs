@@ -9,6 +9,7 @@ use std::{
 };
 
 use varve_tests::{
+    chance::Chance,
     clients::{create_topic, kcat},
     hold::{Call, Point, Tracer},
     node::{Node, Options},
@@ -18,7 +19,7 @@ use varve_tests::{
 };
 
 use crate::proof::{
-    Chance, check_all, create_topics, finish_writers, start_writers, stop_writers, wait_until_tiered,
+    check_all, create_topics, finish_writers, start_writers, stop_writers, wait_until_tiered,
 };
 
 const DISK_BYTES: u64 = 3 << 30;

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Child, thread, time::Duration};
 
 use varve_tests::{
+    chance::Chance,
     clients::{create_topic, finish, kcat, read_with_confluent, start_script},
     ledger::{KCAT_FORMAT, Ledger, Repeats, Seen},
     node::{Node, Options},
@@ -29,24 +30,6 @@ pub const WRITERS: &[Writer] = &[
     Writer { topic: "proof-zstd", partitions: 2, codec: "zstd", idempotence: "true" },
     Writer { topic: "proof-plain", partitions: 2, codec: "gzip", idempotence: "false" },
 ];
-
-/// Small numbers from a seed that the log shows.
-pub struct Chance(u64);
-
-impl Chance {
-    pub fn from_environment() -> Self {
-        let seed = scale("VARVE_SEED", u64::from(std::process::id()));
-        println!("VARVE_SEED={seed}");
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
 
 pub fn create_topics(node: &Node) {
     let (segment, local) =

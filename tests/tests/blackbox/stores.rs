@@ -3,6 +3,7 @@
 use std::{fs, thread, time::Duration};
 
 use varve_tests::{
+    chance::Chance,
     clients::{create_topic, kcat, try_script},
     node::{Node, Options},
     raw::list_offset,
@@ -12,7 +13,7 @@ use varve_tests::{
     wait_for,
 };
 
-use crate::proof::{Chance, check_all, create_topics, finish_writers, start_writers, wait_until_tiered};
+use crate::proof::{check_all, create_topics, finish_writers, start_writers, wait_until_tiered};
 
 #[test]
 fn nothing_is_lost_through_outages_of_s3_and_kills() {

@@ -1,19 +1,22 @@
-//! docs/anomalies.md says which test holds which promise; a test that it names exists.
+//! docs/anomalies.md and docs/faults.md say which test holds which promise; a test that they name exists.
 
 use std::collections::BTreeSet;
 
 use super::{Finding, Tracked};
 
-const MAP: &str = "docs/anomalies.md";
+const MAPS: [&str; 2] = ["docs/anomalies.md", "docs/faults.md"];
 /// Names of tests are sentences; what has fewer words between backticks is something else.
 const UNDERSCORES_MIN: usize = 2;
 
 pub fn check(files: &[Tracked]) -> Vec<Finding> {
     let functions: BTreeSet<&str> =
         files.iter().filter(|file| file.path.ends_with(".rs")).flat_map(functions).collect();
-    let Some(map) = files.iter().find(|file| file.path == MAP) else { return Vec::new() };
-    let unknown = named(map.text()).filter(|(_, name)| !functions.contains(name));
-    unknown.map(|(line, name)| Finding(format!("{MAP}:{line}: there is no test {name}"))).collect()
+    let maps = files.iter().filter(|file| MAPS.contains(&file.path.as_str()));
+    let unknown = maps.flat_map(|map| named(map.text()).map(move |(line, name)| (map, line, name)));
+    let unknown = unknown.filter(|(_, _, name)| !functions.contains(name));
+    unknown
+        .map(|(map, line, name)| Finding(format!("{}:{line}: there is no test {name}", map.path)))
+        .collect()
 }
 
 fn functions(file: &Tracked) -> impl Iterator<Item = &str> {
@@ -41,7 +44,7 @@ mod tests {
         let file = |path: &str, text: &str| Tracked { path: path.into(), bytes: text.into() };
         let tests = file("a/src/b.rs", "#[test]\nfn s1_a_thing_holds() {}\nfn b<T>() {}");
         let map = file(
-            MAP,
+            MAPS[0],
             "| S1 | `s1_a_thing_holds`, `sim` |\n| S2 | `s2_another_thing_holds`, `VARVE_BIN_IS_NONE` |",
         );
         let found = check(&[tests, map]);

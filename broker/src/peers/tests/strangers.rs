@@ -1,7 +1,9 @@
 //! Bytes that no node of this cluster sends: each ends its connection, is counted, and disturbs nobody else.
 
+use futures_util::FutureExt as _;
+
 use super::{
-    frame::{HEADER_BYTES, put},
+    frame::{HEADER_BYTES, check, put},
     limits::GREETING_BYTES_MAX,
     *,
 };
@@ -10,22 +12,33 @@ async fn member() -> Node {
     Node::member(config(1, reserve(), &[]), &[]).await
 }
 
+/// Makes a header's own check right again, whatever it says.
+fn seal_header(frame: &mut [u8]) {
+    frame[3] = check([frame[0], frame[1], frame[2]], frame[4], frame[5]);
+}
+
 #[tokio::test]
 async fn garbage_is_closed_and_counted() {
     let mut node = member().await;
     let mut flipped = encode(Kind::Hello, &hello(2, 1, Purpose::Messages).encode()).unwrap();
     flipped[HEADER_BYTES + 7] ^= 1;
-    let mut oversize = encode(Kind::Hello, b"").unwrap();
-    oversize[..4].copy_from_slice(&(GREETING_BYTES_MAX as u32 + 1).to_le_bytes());
+    // What a message may be, and no greeting.
+    let mut oversize = encode(Kind::Message, &[0; GREETING_BYTES_MAX + 1]).unwrap();
+    oversize[5] = Kind::Hello as u8;
+    let mut header = oversize.clone();
+    seal_header(&mut oversize);
+    header[0] ^= 1;
     let mut version = encode(Kind::Hello, b"").unwrap();
     version[4] = 9;
     let mut kind = encode(Kind::Hello, b"").unwrap();
     kind[5] = 99;
+    seal_header(&mut kind);
     let pulse = encode(Kind::Pulse, &pulse(2, 1).encode()).unwrap();
-    let cases: [(&[u8], &str); 7] = [
+    let cases: [(&[u8], &str); 8] = [
         (b"GET / HTTP/1.1\r\n\r\n", "unknown frame version"),
         (&flipped, "frame checksum does not hold"),
         (&oversize, "frame too large"),
+        (&header, "frame header does not hold"),
         (&version, "unknown frame version"),
         (&kind, "unknown kind of frame"),
         (&pulse, "unexpected kind of frame"),
@@ -156,6 +169,17 @@ async fn a_flipped_bit_anywhere_and_a_length_beyond_the_bound_are_refused() {
         bytes[bit / 8] ^= 1 << (bit % 8);
         let mut reader = FrameReader::default();
         assert!(reader.whole(&mut &bytes[..], &kinds).await.is_err(), "bit {bit}");
+    }
+    // The header alone tells: nothing is waited for that a changed length promises.
+    for bit in 0..6 * 8 {
+        let mut bytes = whole[..HEADER_BYTES].to_vec();
+        bytes[bit / 8] ^= 1 << (bit % 8);
+        let (mut near, mut far) = tokio::io::duplex(64);
+        far.write_all(&bytes).await.unwrap();
+        let mut reader = FrameReader::default();
+        assert_eq!(reader.next(&mut near, &kinds).await.unwrap().map(|frame| frame.kind), None);
+        let told = reader.next(&mut near, &kinds).now_or_never();
+        assert!(told.is_some_and(|told| told.is_err()), "bit {bit} is waited for");
     }
     let mut buffer = BytesMut::from(&b"before"[..]);
     assert!(put(&mut buffer, Kind::Ping, |buffer| buffer.put_u8(1)).is_err());
