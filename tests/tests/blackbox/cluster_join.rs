@@ -163,7 +163,7 @@ fn a_second_machine_with_the_number_of_a_living_node_does_not_take_its_place() {
         assert!(!double.wait_exit(90).success());
         assert!(double.log().contains(&format!("node {} is alive", number + 1)), "{}", double.log());
     }
-    assert!(cluster.nodes.iter().all(is_healthy), "somebody was disturbed");
+    wait_for("nobody to be disturbed", 30, || cluster.nodes.iter().all(is_healthy));
     // Once it is dead the other machine is what a wiped disk is.
     cluster.nodes[fourth].kill();
     let mut double = cluster.double(fourth, &Options::small());
