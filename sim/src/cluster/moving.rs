@@ -33,7 +33,7 @@ pub fn run_moving(seed: u64, trace: Trace) -> Outcome {
 /// The same where records are on nodes only; every other seed has no store at all.
 #[must_use]
 pub fn run_streaming(seed: u64, trace: Trace) -> Outcome {
-    watch(seed, World::new(seed, 3, trace).streaming(seed.is_multiple_of(2)), World::run_moving)
+    watch(seed, World::new(seed, 3, trace).streaming(seed.is_multiple_of(2)), |world| world.run_moving(4))
 }
 
 impl World {
