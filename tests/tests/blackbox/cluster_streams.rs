@@ -158,14 +158,14 @@ fn survives(mut cluster: Cluster, configs: &[&str]) {
 
 #[test]
 fn a_cluster_without_a_bucket_survives_what_one_with_a_bucket_does() {
-    if Tool::need(&[Tool::Kcat]) {
+    if Tool::need(&[Tool::Kcat, Tool::Python]) {
         survives(Cluster::start_without_bucket(3, &options()), &[]);
     }
 }
 
 #[test]
 fn a_topic_that_does_not_tier_survives_what_one_that_does() {
-    if Tool::need(&[Tool::Kcat]) {
+    if Tool::need(&[Tool::Kcat, Tool::Python]) {
         survives(Cluster::start(3, &options()), &["remote.storage.enable=false"]);
     }
 }

@@ -37,7 +37,7 @@ fn check_all(node: &Node, written: u64) {
 
 /// What a founder must not do without its log: the third replica lags, the second has lost what it acknowledged, the first is dead.
 fn a_voter_without_its_log_elects_nobody(lose: impl Fn(&Node)) {
-    if !Tool::need(&[Tool::Kcat]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
     let mut cluster = Cluster::start(3, &Options::small());
