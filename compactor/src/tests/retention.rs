@@ -48,8 +48,11 @@ fn retention_counts_the_logs_bytes_however_small_they_are_in_the_bucket() {
     };
     let held = GroupStatus { root: Arc::new(root), rolls: Arc::new(vec![roll(80, 90)]), ..idle() };
     let trimmed_to = |retention_bytes: u64| {
-        let options =
-            GroupOptions { retention_ms: None, retention_bytes: Some(retention_bytes), ..held.options.clone() };
+        let options = GroupOptions {
+            retention_ms: None,
+            retention_bytes: Some(retention_bytes),
+            ..held.options.clone()
+        };
         let status = GroupStatus { options, open: open(50, 0), ..held.clone() };
         planned(&status).actions.into_iter().find_map(|action| match action {
             Action::Trim { log_start, cause: TrimCause::Retention } => Some(log_start.0),

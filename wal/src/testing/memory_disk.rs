@@ -3,6 +3,8 @@
 //! Data is durable after `sync_data`, names after `sync_directory`. What was not synced is kept per write; a power
 //! cut keeps any subset of it by 512-byte sectors, and any subset of the unsynced names, drawn from a seed.
 
+mod counts;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -182,12 +184,6 @@ impl MemoryDisk {
         self.lock().read_errors.plan(directory, count);
     }
 
-    /// How many reads failed so.
-    #[must_use]
-    pub fn read_errors(&self) -> u64 {
-        self.lock().read_errors.made
-    }
-
     /// Forgets what was to go wrong.
     pub fn forget_faults(&self) {
         let mut tree = self.lock();
@@ -213,24 +209,6 @@ impl MemoryDisk {
     pub fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let tree = self.lock();
         tree.names.iter().map(|(path, id)| (path.clone(), tree.inodes[id].bytes.clone())).collect()
-    }
-
-    /// How many operations that change something were made.
-    #[must_use]
-    pub fn operations(&self) -> u64 {
-        self.lock().operations
-    }
-
-    /// How many `sync_data` calls were made.
-    #[must_use]
-    pub fn syncs(&self) -> u64 {
-        self.lock().syncs
-    }
-
-    /// How many bytes of files were read.
-    #[must_use]
-    pub fn bytes_read(&self) -> u64 {
-        self.lock().bytes_read
     }
 
     /// Changes the disk's size, for disks that fill and empty again.
