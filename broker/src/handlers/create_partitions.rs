@@ -15,6 +15,7 @@ use varve_replica::metadata::Topic;
 use super::{
     access::{Operation, Resource, authorize},
     errors::Coded as _,
+    groups,
     partitions::TopicRef,
     topics::{self, TopicRefusal},
 };
@@ -79,6 +80,10 @@ async fn extend(
 ) -> Result<(), Refused> {
     let name = asked.name.as_str();
     authorize(context, Operation::Alter, Resource::Topic(name))?;
+    if groups::is_internal(name) {
+        let why = "groups are found by the number of this topic's partitions: more would lose what they have committed";
+        return Err(refused(ErrorCode::InvalidPartitions, why));
+    }
     let image = node.backend.image();
     let topic = TopicRef::Name(name.to_owned()).find(&image)?;
     let replicas = plan(node, topic, asked)?;

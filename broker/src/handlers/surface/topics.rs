@@ -201,7 +201,13 @@ pub async fn create_partitions(peer: &mut impl Peer, version: i16) {
     };
     let (invalid, assignment) =
         (code(ErrorCode::InvalidPartitions), code(ErrorCode::InvalidReplicaAssignment));
+    // Groups would not be found again, whether there are any yet or not.
+    let offsets = message!(create_partitions_request::CreatePartitionsTopic {
+        name: "__consumer_offsets".into(),
+        count: 60,
+    });
     let topics = vec![
+        (offsets, invalid),
         (asked("more", 3, None), OK),
         (asked("same", 1, None), invalid),
         (asked("less", 0, None), invalid),
