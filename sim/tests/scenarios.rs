@@ -189,7 +189,7 @@ fn checkpoint_holds_everything(world: &World) -> bool {
 /// as an orphan of a deleted topic and was destroyed.
 #[test]
 fn a_metadata_checkpoint_that_holds_everything_keeps_every_topic() {
-    let mut world = world(1, checkpoint_holds_everything);
+    let mut world = world(2, checkpoint_holds_everything);
     let groups: Vec<GroupId> = world.image.as_ref().unwrap().groups.keys().copied().collect();
     world.crash(true);
     world.finale().unwrap();

@@ -9,9 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use varve_tests::{
-    clients::{create_topic, java, kcat, script, varve},
+    clients::{create_topic, java, kcat, script, varve, varve_json},
     cluster::Cluster,
     node::{Node, Options},
     tool::{self, Tool},
@@ -119,6 +119,37 @@ fn kafkas_own_tool_lists_describes_resets_and_deletes() {
     let deleted = consumer_groups(&node, &["--delete", "--group", GROUP]);
     assert!(deleted.contains("successful"), "{deleted}");
     assert!(!consumer_groups(&node, &["--list"]).contains(GROUP));
+}
+
+#[test]
+fn varve_group_lists_describes_seeks_and_deletes() {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
+        return;
+    }
+    let node = Node::start(quick());
+    create_topic(&node, TOPIC, PARTITIONS, &[]);
+    write(&node, 0, 40);
+    assert_eq!(read(&node, "kcat", GROUP, 40), lines(0..40));
+    let listed = varve_json(&node, &["group", "list"]);
+    let row = json!({"group": GROUP, "state": "Empty", "protocol_type": "consumer", "coordinator": 1});
+    assert_eq!(listed, (true, json!([row])));
+    let lags = || {
+        let (done, told) = varve_json(&node, &["group", "describe", GROUP, "--lag"]);
+        assert!(done, "{told}");
+        let offsets = told[0]["offsets"].as_array().unwrap();
+        let lag = |at: &Value| (at["partition"].as_u64().unwrap(), at["lag"].as_u64().unwrap());
+        offsets.iter().map(lag).collect::<BTreeMap<u64, u64>>()
+    };
+    assert_eq!(lags(), BTreeMap::from([(0, 0), (1, 0), (2, 0), (3, 0)]));
+    let _ = varve(&node, &["group", "seek", GROUP, TOPIC, "--to", "start", "--dry-run"]);
+    let _ = varve(&node, &["group", "seek", GROUP, TOPIC, "--partition", "1,2", "--to", "-3"]);
+    assert_eq!(lags(), BTreeMap::from([(0, 0), (1, 3), (2, 3), (3, 0)]));
+    // Whoever reads on has what the seek gave back, and no more.
+    assert_eq!(read(&node, "kcat", GROUP, 6).len(), 6);
+    assert_eq!(lags(), BTreeMap::from([(0, 0), (1, 0), (2, 0), (3, 0)]));
+    let (done, told) = varve_json(&node, &["group", "delete", GROUP, "nobody"]);
+    assert!(!done && told.to_string().contains("GROUP_ID_NOT_FOUND"), "{told}");
+    assert_eq!(varve_json(&node, &["group", "list"]), (true, json!([])));
 }
 
 /// Members of one group, each with a file of what it has read.
