@@ -205,7 +205,7 @@ fn put_string(out: &mut Vec<u8>, text: &str) {
     put_nullable(out, Some(text));
 }
 
-/// Strings come from requests, whose lengths are 16 bits: a longer one cannot be.
+/// Strings come from requests, whose lengths are 16 bits, or are ids that begin with a bounded part of one: a longer one cannot be.
 fn put_nullable(out: &mut Vec<u8>, text: Option<&str>) {
     let Some(text) = text else { return out.put_i16(-1) };
     let length = i16::try_from(text.len()).expect("no string of a request is longer than 32767 bytes");

@@ -1,5 +1,7 @@
 //! The bounds of this crate, and how they relate.
 
+use std::time::Duration;
+
 /// Batches remembered per producer: what Kafka's producers have in flight at most.
 pub const DEDUP_BATCHES: usize = 5;
 
@@ -54,6 +56,15 @@ pub const GROUP_OFFSETS_MAX: usize = 100_000;
 
 /// Bytes that the members of one group say of themselves, and are given, together: one entry of the log holds them.
 pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes of the keys and values of one commit: one entry of the log holds them.
+pub const COMMIT_BYTES_MAX: usize = 4 << 20;
+
+/// Characters of a client's name that its members' ids begin with.
+pub const MEMBER_PREFIX_MAX: usize = 249;
+
+/// The least that a rebalance waits for members, whatever they say.
+pub const REBALANCE_MIN: Duration = Duration::from_secs(1);
 
 /// Members of one group that were given an id and have not come again with it.
 pub const EXPECTED_MEMBERS_MAX: usize = 4096;

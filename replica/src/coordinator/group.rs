@@ -15,7 +15,10 @@ use super::{
     stored::StoredGroup,
     writes::{NewRecord, Place, Write},
 };
-use crate::api::{Now, Ticket};
+use crate::{
+    api::{Now, Ticket},
+    limits::REBALANCE_MIN,
+};
 
 /// Where a group stands, in Kafka's words. A group that is dead is not there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -214,9 +217,10 @@ impl Group {
         self.complete_join_if_all_came(step);
     }
 
-    /// The longest that a member may take to come again.
+    /// The longest that a member may take to come again. Never nothing: what is looked at again at once is looked at for ever.
     fn patience(&self) -> Duration {
-        self.members.values().map(|member| member.rebalance).max().unwrap_or_default()
+        let longest = self.members.values().map(|member| member.rebalance).max();
+        longest.unwrap_or_default().max(REBALANCE_MIN)
     }
 
     pub(super) fn complete_join_if_all_came(&mut self, step: &mut Step<'_>) {

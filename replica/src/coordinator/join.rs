@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::{Now, Ticket},
-    limits::EXPECTED_MEMBERS_MAX,
+    limits::{EXPECTED_MEMBERS_MAX, MEMBER_PREFIX_MAX},
 };
 
 impl Coordinator {
@@ -83,7 +83,9 @@ impl Group {
     }
 
     fn join_new(&mut self, step: &mut Step<'_>, ticket: Ticket, join: Join) {
-        let prefix = join.member.instance.as_ref().unwrap_or(&join.client_id);
+        let name = join.member.instance.as_ref().unwrap_or(&join.client_id);
+        // An id is a string of the protocol, as the name is: a name of the greatest length would leave no room for the rest.
+        let prefix: String = name.chars().take(MEMBER_PREFIX_MAX).collect();
         let id = format!("{prefix}-{}", uuid(join.draw));
         if let Some(instance) = &join.member.instance {
             return match self.instances.get(instance).cloned() {

@@ -11,7 +11,13 @@ use super::{
     stored::Groups,
     writes::{NewRecord, Place, Write},
 };
-use crate::api::{Now, Ticket};
+use crate::{
+    api::{Now, Ticket},
+    limits::COMMIT_BYTES_MAX,
+};
+
+/// What a commit's record takes beside its strings.
+const RECORD_BYTES: usize = 80;
 
 impl Coordinator {
     pub(super) fn commit(&mut self, now: Now, ticket: Ticket, commit: Commit) {
@@ -73,6 +79,11 @@ impl Group {
     }
 
     fn commit(&mut self, step: &mut Step<'_>, ticket: Ticket, partitions: Vec<CommitPartition>) {
+        // Each key names the group and the topic, and a request names them once.
+        let size = |at: &CommitPartition| step.name.len() + at.topic.len() + at.metadata.len() + RECORD_BYTES;
+        if partitions.iter().map(size).sum::<usize>() > COMMIT_BYTES_MAX {
+            return step.out.fail(ticket, GroupError::TooMany);
+        }
         let (mut records, mut keys, mut outcomes) = (Vec::new(), Vec::new(), Vec::new());
         for partition in partitions {
             if partition.metadata.len() > step.options.metadata_bytes_max {

@@ -246,3 +246,34 @@ fn a_member_that_lost_its_answer_gets_it_again() {
     let again = world.join(&joined[0].member_id);
     assert_eq!(world.joined(again), joined[0]);
 }
+
+#[test]
+fn a_static_member_without_patience_holds_nobody_up_for_ever() {
+    let mut world = World::new();
+    let one = MemberRef { id: String::new(), instance: Some("one".into()) };
+    let first = world.ask(Request::Join(Join { member: one, rebalance_ms: 0, ..join("") }));
+    let second = world.join("");
+    world.pass(Duration::from_secs(7));
+    let (first, second) = (world.joined(first), world.joined(second));
+    for id in [&first.member_id, &second.member_id] {
+        let synced = world.sync(id, first.generation, &[]);
+        drop(world.assignment(synced));
+    }
+    assert_eq!(world.leave(&second.member_id), Ok(()));
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.state(), State::PreparingRebalance);
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.state(), State::Empty, "its session is over");
+}
+
+#[test]
+fn the_longest_name_of_a_client_makes_an_id_that_the_log_holds() {
+    let mut world = World::new();
+    let ticket = world.ask(Request::Join(Join { client_id: "n".repeat(i16::MAX as usize), ..join("") }));
+    world.pass(Duration::from_secs(4));
+    let id = world.joined(ticket).member_id;
+    let synced = world.sync(&id, 1, &[(id.as_str(), b"all")]);
+    assert_eq!(world.assignment(synced), b"all"[..]);
+    world.fail_over();
+    assert_eq!(world.beat(&id, 1), Ok(Answer::Done));
+}

@@ -179,3 +179,14 @@ fn what_is_stored_reads_back_and_nonsense_changes_nothing() {
     world.groups.apply(&Bytes::from_static(b"no batch"));
     assert_eq!(world.groups, before);
 }
+
+#[test]
+fn a_commit_that_no_entry_holds_is_refused_before_it_is_written() {
+    let mut world = World::new();
+    let partitions = (0..1_000).map(|partition| place("t", partition, 1)).collect();
+    let commit =
+        Commit { group: "g".repeat(30_000), member: MemberRef::default(), generation: -1, partitions };
+    let ticket = world.ask(Request::Commit(commit));
+    assert_eq!(world.answer(ticket), Err(GroupError::TooMany));
+    assert!(world.log.is_empty());
+}
