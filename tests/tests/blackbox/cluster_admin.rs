@@ -129,10 +129,9 @@ fn a_node_that_cannot_serve_yet_refuses_clients() {
     }
     let mut cluster = Cluster::start(3, &Options::small());
     cluster.nodes.iter_mut().for_each(Node::kill);
-    let waits = |node: &Node| node.log().matches("waiting for the cluster").count();
-    let before = waits(&cluster.nodes[0]);
     cluster.nodes[0].launch();
-    wait_for("the node to wait for the others", 60, || waits(&cluster.nodes[0]) > before);
+    let waits = |(status, said): (u16, String)| status == 503 && said.contains("waiting for whoever leads");
+    wait_for("the node to wait for the others", 60, || cluster.nodes[0].http("/readyz").is_some_and(waits));
     // It is refused, and does not hang.
     assert!(TcpStream::connect(cluster.nodes[0].kafka()).is_err(), "a client could come in");
     cluster.nodes[1].launch();
