@@ -50,6 +50,20 @@ fn hand_out(world: &mut World) {
     world.round().unwrap();
 }
 
+/// Starts a node that is new, and waits until it knows the metadata.
+fn switch_on(world: &mut World, id: u32) {
+    assert!(world.start(node(id)).unwrap());
+    until(world, "it follows the metadata", |world| world.machines[&node(id)].image.is_some());
+}
+
+/// The next replica's id on a node, taken from those that are not handed out.
+fn allocate(world: &mut World, id: u32) -> ReplicaId {
+    let image = world.machines[&world.leader(GroupId::METADATA).unwrap()].image.clone().unwrap();
+    let next = replica(id, image.replica_counters[&node(id)]);
+    world.change(MetadataCommand::AllocateReplicaIds { node: id, count: 1 }).unwrap();
+    next
+}
+
 fn truncated(world: &World, group: GroupId) -> u64 {
     let leads = world.leader(group).and_then(|leads| world.machines[&leads].node.as_ref());
     leads.and_then(|node| node.driver.shard().replica(group)).map_or(0, |replica| replica.truncated.0.0)
@@ -179,9 +193,7 @@ fn a_replica_of_records_that_are_on_nodes_only_moves_with_the_whole_log() {
     // One after the other all go elsewhere, and one comes back under a new id.
     for (from, to) in [(1, 4), (2, 1), (3, 2)] {
         let mut target = assigned(&world, group);
-        let image = world.machines[&world.leader(GroupId::METADATA).unwrap()].image.clone().unwrap();
-        let fresh = replica(to, image.replica_counters[&node(to)]);
-        world.change(MetadataCommand::AllocateReplicaIds { node: to, count: 1 }).unwrap();
+        let fresh = allocate(&mut world, to);
         target.iter_mut().filter(|id| id.node() == node(from)).for_each(|id| *id = fresh);
         world.change(MetadataCommand::Reassign { group, target: target.clone() }).unwrap();
         produce(&mut world, 3);
@@ -203,17 +215,13 @@ fn a_reassignment_that_is_called_off_halfway_loses_nobody_that_votes() {
     }
     // The sixth is never switched on.
     for id in 4..=5 {
-        assert!(world.start(node(id)).unwrap());
-        until(&mut world, "it follows the metadata", |world| world.machines[&node(id)].image.is_some());
+        switch_on(&mut world, id);
     }
     let before = assigned(&world, group);
     let mut target = Vec::new();
     for id in 4..=6 {
-        let image = world.machines[&world.leader(GroupId::METADATA).unwrap()].image.clone().unwrap();
-        let next = image.replica_counters[&node(id)];
-        world.change(MetadataCommand::AllocateReplicaIds { node: id, count: 1 }).unwrap();
+        target.push(allocate(&mut world, id));
         world.round().unwrap();
-        target.push(replica(id, next));
     }
     world.change(MetadataCommand::Reassign { group, target: target.clone() }).unwrap();
     until(&mut world, "two of three have moved", |world| {
@@ -240,8 +248,7 @@ fn what_members_follow_from_outlives_a_restart_behind_a_checkpoint() {
     let mut world = cut_cluster(2);
     let group = partitions(&world)[0];
     world.add(node(4)).unwrap();
-    assert!(world.start(node(4)).unwrap());
-    until(&mut world, "it follows the metadata", |world| world.machines[&node(4)].image.is_some());
+    switch_on(&mut world, 4);
     let mut target = assigned(&world, group);
     let counter = world.machines[&node(4)].metadata + 1;
     world.change(MetadataCommand::AllocateReplicaIds { node: 4, count: 1 }).unwrap();

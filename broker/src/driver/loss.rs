@@ -24,7 +24,7 @@ use varve_replica::{
 use varve_snapshot::local;
 use varve_wal::{self as wal, GroupRecord, Record, RecoveredGroup};
 
-use super::open::{READ_BYTES, expected, local_mark, log_entry, seal_mark};
+use super::open::{READ_BYTES, expected, local_mark, log_entry, seal_mark, wal_seal};
 
 /// The log and the directory of a stopped node.
 pub struct Stopped<'a> {
@@ -314,18 +314,6 @@ impl Stopped<'_> {
         let loaded = local::load(&**self.disk, self.data, group, &expected(group, kind), &marks).ok()?;
         let mark = found.snapshots.iter().find(|mark| mark.index == loaded.mark.index)?.clone();
         Some((checkpoint::restore(loaded.checkpoint).ok()?.into(), mark))
-    }
-}
-
-fn wal_seal(seal: SealEntry) -> wal::SealMark {
-    wal::SealMark {
-        base: seal.base,
-        end: seal.end,
-        first_index: seal.first_index,
-        last_index: seal.last_index,
-        last_term: seal.last_term,
-        bytes: seal.bytes,
-        sha256: seal.sha256,
     }
 }
 

@@ -438,6 +438,19 @@ pub(crate) fn seal_mark(seal: wal::SealMark) -> SealMark {
     }
 }
 
+/// The same for the log.
+pub(super) fn wal_seal(seal: SealMark) -> wal::SealMark {
+    wal::SealMark {
+        base: seal.base,
+        end: seal.end,
+        first_index: seal.first_index,
+        last_index: seal.last_index,
+        last_term: seal.last_term,
+        bytes: seal.bytes,
+        sha256: seal.sha256,
+    }
+}
+
 pub(super) fn log_entry(entry: wal::Entry) -> LogEntry {
     LogEntry {
         index: entry.index,

@@ -6,6 +6,8 @@ use varve_common::{GroupId, ReplicaId};
 use varve_replica::{Input, LocalCheckpoint, LogEntry, Mark, PersistedHardState};
 use varve_wal::{self as wal, GroupRecord, Record};
 
+use super::open::wal_seal;
+
 /// Who is told: that replica of the group, and none that took its place meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ack {
@@ -176,15 +178,7 @@ fn mark_record(mark: Mark) -> Record {
             file: checkpoint.file,
             sha256: checkpoint.sha256,
         }),
-        Mark::Sealed(seal) => Record::Sealed(wal::SealMark {
-            base: seal.base,
-            end: seal.end,
-            first_index: seal.first_index,
-            last_index: seal.last_index,
-            last_term: seal.last_term,
-            bytes: seal.bytes,
-            sha256: seal.sha256,
-        }),
+        Mark::Sealed(seal) => Record::Sealed(wal_seal(seal)),
         Mark::Unsealed { base, end } => Record::Unsealed { base, end },
         Mark::Destroyed => Record::Destroyed,
         Mark::Damaged { from } => Record::Damaged { from },
