@@ -6,10 +6,12 @@
 //! - [`clock`] and [`disk`]: the seams to time, chance and storage. A real process and the simulator implement them;
 //!   everything above is the same code in both. (The network and the object store have theirs in `broker` and
 //!   `objects`.)
+//! - [`aligned`]: memory as reads and writes past the page cache want it.
 //! - [`checksum`], [`codec`]: CRC-32C, SHA-256 and the little-endian, length-prefixed encoding of stored records.
 //!
 //! It may touch memory only: no file, socket, clock or environment.
 
+pub mod aligned;
 pub mod checksum;
 pub mod clock;
 pub mod codec;

@@ -14,6 +14,9 @@
 //! without having written them: from then on the store answers `Fatal` to every change. A failed sync of a staged
 //! file only costs that file.
 //!
+//! Long reads and all writes go past the page cache where the file system takes that: segments are written once, their readers have a
+//! cache of their own, and new pages cost more than the transfer (docs/benchmarks.md).
+//!
 //! The root belongs to one process at a time: keeping others out is the broker's business. Calls block the thread
 //! that polls them for as long as the disk takes: poll them where that hurts nobody.
 
@@ -29,11 +32,18 @@ use std::{
 
 use bytes::Bytes;
 use thiserror::Error;
-use varve_common::{Access, Digest, Disk, DiskFile, ObjectKey, clock::BoxFuture, disk::read_exact_at};
+use varve_common::{
+    Access, Digest, Disk, DiskFile, ObjectKey,
+    aligned::{AlignedBytes, BLOCK_BYTES, ReadBuffers},
+    clock::BoxFuture,
+    disk::read_exact_at,
+};
 
 use crate::{
     Body, Failure, GetError, HeadError, Listed, Page, PutError, Store, Suffix, bugs, key,
-    limits::LIST_PAGE_MAX,
+    limits::{
+        DIRECT_READ_BYTES_MAX, DIRECT_READ_BYTES_MIN, DIRECT_WRITE_BYTES, LIST_PAGE_MAX, READ_BUFFERS_KEPT,
+    },
 };
 
 /// The store over one directory.
@@ -43,6 +53,9 @@ pub struct Directory {
     staging: PathBuf,
     next_staged: AtomicU64,
     unsure: AtomicBool,
+    /// How objects are written, and read where much is asked for.
+    access: Access,
+    read_buffers: Arc<ReadBuffers>,
 }
 
 /// Why the directory does not serve.
@@ -63,11 +76,13 @@ impl Directory {
             for name in disk.list(&staging)? {
                 disk.remove(&staging.join(name))?;
             }
-            disk.sync_directory(&staging)
+            disk.sync_directory(&staging)?;
+            usable_access(disk.as_ref(), &staging.join(PROBE))
         };
-        prepare().map_err(|source| OpenError { path: root.to_owned(), source })?;
+        let access = prepare().map_err(|source| OpenError { path: root.to_owned(), source })?;
         let (next_staged, unsure) = (AtomicU64::new(0), AtomicBool::new(false));
-        Ok(Self { disk, data, staging, next_staged, unsure })
+        let read_buffers = Arc::new(ReadBuffers::new(DIRECT_READ_BYTES_MAX, READ_BUFFERS_KEPT));
+        Ok(Self { disk, data, staging, next_staged, unsure, access, read_buffers })
     }
 
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, Failure> {
@@ -111,11 +126,10 @@ impl Directory {
 
     fn write_staged(&self, staged: &Path, body: &Body) -> Result<(), PutError> {
         let write = || {
-            let file = self.disk.create(staged, Access::Buffered)?;
-            let mut position = 0;
-            for piece in body.pieces() {
-                file.write_at(piece, position)?;
-                position += piece.len() as u64;
+            let file = self.disk.create(staged, self.access)?;
+            match self.access {
+                Access::Buffered => write_pieces(file.as_ref(), body)?,
+                Access::Direct => write_blocks(file.as_ref(), body)?,
             }
             if bugs::puts_are_unsynced() { Ok(()) } else { file.sync_data() }
         };
@@ -167,9 +181,23 @@ impl Directory {
     ) -> Result<Suffix, GetError> {
         let OpenObject { file, bytes: object_bytes } = self.open_object(key)?.ok_or(GetError::NotFound)?;
         let range = choose(object_bytes)?;
-        let bytes = read_exact_at(file.as_ref(), range.start, (range.end - range.start) as usize)
-            .map_err(|error| retry("read", Path::new(key.as_str()), &error))?;
-        Ok(Suffix { bytes: bytes.into(), object_bytes })
+        let length = range.end - range.start;
+        let is_direct = self.access == Access::Direct
+            && (DIRECT_READ_BYTES_MIN..=DIRECT_READ_BYTES_MAX).contains(&length);
+        let read = if is_direct {
+            self.read_past_cache(key, &range)
+        } else {
+            read_exact_at(file.as_ref(), range.start, length as usize).map(Bytes::from)
+        };
+        let bytes = read.map_err(|error| retry("read", Path::new(key.as_str()), &error))?;
+        Ok(Suffix { bytes, object_bytes })
+    }
+
+    fn read_past_cache(&self, key: &ObjectKey, range: &Range<u64>) -> io::Result<Bytes> {
+        let (file, length) =
+            (self.disk.open(&self.data.join(key.as_str()), Access::Direct)?, range.end - range.start);
+        let bytes = self.read_buffers.read_past_cache(file.as_ref(), range.start, length as usize)?;
+        if (bytes.len() as u64) < length { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(bytes) }
     }
 
     fn page(&self, folder: &str, start_after: Option<&ObjectKey>) -> Result<Page, Failure> {
@@ -206,6 +234,56 @@ impl Directory {
 struct OpenObject {
     file: Box<dyn DiskFile>,
     bytes: u64,
+}
+
+const PROBE: &str = "direct.probe";
+
+/// Past the page cache only where the file system takes that.
+fn usable_access(disk: &dyn Disk, probe: &Path) -> io::Result<Access> {
+    let tried = disk.create(probe, Access::Direct);
+    let tried = tried.and_then(|file| file.write_at(&AlignedBytes::zeros(BLOCK_BYTES), 0));
+    match disk.remove(probe) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    Ok(match tried.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Access::Buffered,
+        // Any other trouble is for the objects' own files to meet.
+        _ => Access::Direct,
+    })
+}
+
+fn write_pieces(file: &dyn DiskFile, body: &Body) -> io::Result<()> {
+    let mut position = 0;
+    for piece in body.pieces() {
+        file.write_at(piece, position)?;
+        position += piece.len() as u64;
+    }
+    Ok(())
+}
+
+/// The same past the page cache: whole blocks, and then the length.
+fn write_blocks(file: &dyn DiskFile, body: &Body) -> io::Result<()> {
+    let (mut buffer, mut position) = (AlignedBytes::default(), 0);
+    for piece in body.pieces() {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let (now, later) = rest.split_at(rest.len().min(DIRECT_WRITE_BYTES as usize - buffer.len()));
+            buffer.extend(now);
+            rest = later;
+            if buffer.len() as u64 == DIRECT_WRITE_BYTES {
+                file.write_at(&buffer, position)?;
+                position += DIRECT_WRITE_BYTES;
+                buffer.clear();
+            }
+        }
+    }
+    let length = position + buffer.len() as u64;
+    if !buffer.is_empty() {
+        buffer.pad(BLOCK_BYTES);
+        file.write_at(&buffer, position)?;
+    }
+    if length.is_multiple_of(BLOCK_BYTES) { Ok(()) } else { file.set_len(length) }
 }
 
 /// A walk over the tree in the order of whole keys: a directory stands where its name and a slash would.

@@ -11,6 +11,16 @@ pub const OBJECT_BYTES_MAX: u64 = 128 << 20;
 /// The most keys in one page of a listing: S3's own page.
 pub const LIST_PAGE_MAX: usize = 1000;
 
+/// A directory's reads from [`DIRECT_READ_BYTES_MIN`] to this length go past the page cache, into memory that is used again and
+/// as long as the longest of them: what holds a shorter one holds at most twice its bytes. The cache of chunks reads 4 MiB.
+pub const DIRECT_READ_BYTES_MAX: u64 = 4 << 20;
+/// See [`DIRECT_READ_BYTES_MAX`].
+pub const DIRECT_READ_BYTES_MIN: u64 = DIRECT_READ_BYTES_MAX / 2;
+/// So much memory for such reads is kept while none is under way.
+pub const READ_BUFFERS_KEPT: usize = 8;
+/// A directory writes an object past the page cache in pieces of this length.
+pub const DIRECT_WRITE_BYTES: u64 = 1 << 20;
+
 /// The longest wait for a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest that one request may take with its body: 64 MiB over a link of 4 Mbit/s with time to spare.

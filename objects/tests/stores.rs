@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use varve_common::{Clock as _, Digest, ObjectKey};
 use varve_objects::{
-    Counting, Directory, Failure, GetError, Operation, Put, PutError, ReadBack, RetryOptions, Retrying,
+    Body, Counting, Directory, Failure, GetError, Operation, Put, PutError, ReadBack, RetryOptions, Retrying,
     Store, conformance, get_verified, put_or_confirm,
     testing::{Fault, FaultRates, FaultyStore, InstantClock, MemoryStore, PlainDisk, SeededEntropy},
 };
@@ -195,4 +195,25 @@ async fn the_same_seed_brings_the_same_faults() {
     };
     assert_eq!(trace(1).await, trace(1).await);
     assert_ne!(trace(1).await, trace(2).await);
+}
+
+/// Lengths around whole blocks and around the reads that go past the page cache, from places that are no multiple of either.
+#[tokio::test]
+async fn directory_gives_back_long_objects_of_any_length() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Directory::open(Arc::<PlainDisk>::default(), root.path()).unwrap();
+    for (number, length) in [4095, 4096, 4097, (2 << 20) - 1, (3 << 20) + 17, 5 << 20].into_iter().enumerate()
+    {
+        let body: Vec<u8> = (0..length).map(|at: usize| (at / 7) as u8 ^ number as u8).collect();
+        let (body, key) = (Bytes::from(body), ObjectKey::new(format!("a/{number}-{length}")));
+        let halves = Body::from(vec![body.slice(..length / 3), body.slice(length / 3..)]);
+        store.put_new(&key, halves, Digest::of(&body)).await.unwrap();
+        assert_eq!(store.head(&key).await, Ok(length as u64));
+        assert_eq!(store.get(&key).await.unwrap(), body);
+        let ranges = [0..length, 1..length, length / 5..length - 1, length - 1..length];
+        for range in ranges {
+            let read = store.get_range(&key, range.start as u64..range.end as u64).await.unwrap();
+            assert!(read == body[range.clone()], "{length}: {range:?}");
+        }
+    }
 }

@@ -107,9 +107,8 @@ impl RangeSource {
     #[must_use]
     pub fn new(wal: Reader, group: GroupId, roll: RollEntry) -> Self {
         let (next, place) = (roll.base, Place::Wal(Some(roll.first_index)));
-        // Whole segments would push out of the page cache what consumers read.
         Self {
-            wal: wal.one_pass(),
+            wal,
             group,
             roll,
             tail: None,

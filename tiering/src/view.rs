@@ -187,7 +187,8 @@ impl LogView {
                     return Ok(Some(read));
                 }
             }
-            if read.bytes >= limits.bytes_max {
+            // What was left over held no further entry, or little more than one: to find that out is a read of its own.
+            if read.bytes >= limits.bytes_max / 2 {
                 break;
             }
         }

@@ -3,10 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use varve_common::{GroupId, LogIndex, ReplicaId, Term, WalPosition, codec::Encoder};
+use varve_common::{GroupId, LogIndex, ReplicaId, Term, WalPosition, aligned::AlignedBytes, codec::Encoder};
 
 use crate::{
-    buffer::AlignedBytes,
     errors::{AppendError, DamageCause},
     frame::{
         BATCH_HEADER_BYTES, BatchHeader, FLAG_RESET, RECORD_HEADER_BYTES, RecordHeader, SUMMARY_BYTES_MAX,

@@ -15,15 +15,20 @@ use std::{
     sync::{Arc, Mutex, RwLock},
 };
 
-use varve_common::{Access, Disk, DiskFile, GroupId, LogIndex, WalPosition};
+use varve_common::{
+    Access, Disk, DiskFile, GroupId, LogIndex, WalPosition,
+    aligned::{AlignedBytes, ReadBuffers, aligned},
+};
 
 use crate::{
-    buffer::{AlignedBytes, ReadBuffers, aligned},
     errors::Full,
     fill::Fill,
     frame::FileHeader,
     index::Index,
-    limits::{BLOCK_BYTES, LANES, RESERVE_FILES, SPARE_FILES, SPARES_QUIET_ROUNDS, SUSPECTS_MAX},
+    limits::{
+        BLOCK_BYTES, LANES, READ_BUFFERS_KEPT, READ_BYTES_MAX, RESERVE_FILES, SPARE_FILES,
+        SPARES_QUIET_ROUNDS, SUSPECTS_MAX,
+    },
     options::Options,
     transit::Transit,
 };
@@ -39,7 +44,6 @@ pub(crate) struct OpenFile {
 }
 
 /// What writer and readers share. A lock is held for a look-up or an update in memory, never across a read or write.
-#[derive(Default)]
 pub(crate) struct Shared {
     pub state: RwLock<State>,
     /// What readers could not read: the writer looks again, for a file may have been freed under a reader.
@@ -74,6 +78,16 @@ impl State {
 }
 
 impl Shared {
+    /// Over what recovery found.
+    pub(crate) fn new(state: State) -> Self {
+        Self {
+            state: state.into(),
+            suspects: Mutex::default(),
+            transit: Transit::default(),
+            read_buffers: Arc::new(ReadBuffers::new(READ_BYTES_MAX, READ_BUFFERS_KEPT)),
+        }
+    }
+
     pub(crate) fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
         self.state.read().expect("no holder of this lock panics")
     }

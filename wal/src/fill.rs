@@ -18,10 +18,9 @@ use std::{
     thread::JoinHandle,
 };
 
-use varve_common::{Access, Disk};
+use varve_common::{Access, Disk, aligned::AlignedBytes};
 
 use crate::{
-    buffer::AlignedBytes,
     errors::Poisoned,
     limits::{BLOCK_BYTES, FILL_BYTES},
     writer::Writer,

@@ -28,7 +28,6 @@
 //! The core ([`Writer`], [`Reader`], [`open`]) knows no thread and no clock; [`spawn`] runs it in production, with two batches on their
 //! way to the disk at once ([`Writer::begin_sync`], `worker.rs`).
 
-mod buffer;
 #[cfg(feature = "seeded-bugs")]
 pub mod bugs;
 mod damage;

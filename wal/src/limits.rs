@@ -1,7 +1,7 @@
 //! The bounds of this room, and how they relate.
 
 /// The alignment of everything that `O_DIRECT` writes, and the size of a file's header and trailer.
-pub const BLOCK_BYTES: u64 = 4096;
+pub use varve_common::aligned::BLOCK_BYTES;
 /// The alignment of batches and records in a buffered file.
 pub const ALIGNMENT: u64 = 8;
 /// The smallest WAL file; production uses 64 MiB.

@@ -6,14 +6,16 @@
 use std::{collections::BTreeMap, io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
-use varve_common::{GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, codec::Decoder};
+use varve_common::{
+    GroupId, LogIndex, Offset, ReplicaId, Term, WalPosition, aligned::read_around, codec::Decoder,
+};
 
 use crate::{
     errors::ReadError,
     files::{OpenFile, Shared},
     frame::{BATCH_HEADER_BYTES, BatchHeader, RECORD_HEADER_BYTES, RecordHeader, padded},
     index::{Group, Run},
-    limits::{BLOCK_BYTES, COALESCE_GAP_BYTES, LONG_READ_BYTES, READ_BYTES_MAX},
+    limits::{COALESCE_GAP_BYTES, LONG_READ_BYTES, READ_BYTES_MAX},
     record::{Content, Entry, Kind, decode_entries},
     transit::lay_over,
 };
@@ -22,7 +24,6 @@ use crate::{
 #[derive(Clone)]
 pub struct Reader {
     shared: Arc<Shared>,
-    is_one_pass: bool,
 }
 
 /// The log of one group.
@@ -84,13 +85,7 @@ fn detached(entry: Entry) -> Entry {
 
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, is_one_pass: false }
-    }
-
-    /// For whoever reads much, once: long reads go past the page cache where writes do. Nobody else finds there what it has read.
-    #[must_use]
-    pub fn one_pass(&self) -> Self {
-        Self { is_one_pass: true, ..self.clone() }
+        Self { shared }
     }
 
     /// Entries from `from` on, about `bytes_max` of data, at least one; none where `from` is just behind the last.
@@ -185,19 +180,15 @@ impl Reader {
         read.map_err(|source| fetch.failed(group, source))
     }
 
-    /// Which part of the buffer holds what was asked for.
+    /// Which part of the buffer holds what was asked for. Past the page cache where writes go past it: they leave nothing there, and to
+    /// fill it costs more than the read.
     fn read_long(&self, fetch: &Fetch, buffer: &mut [u8]) -> io::Result<Range<usize>> {
         let (place, length) = (fetch.place(), fetch.length() as usize);
-        let direct = if self.is_one_pass { fetch.file.past_cache() } else { None };
-        let Some(direct) = direct else {
+        let Some(direct) = fetch.file.past_cache() else {
             let read = fetch.file.file.read_at(&mut buffer[..length], place)?;
             return Ok(0..read);
         };
-        let before = place % BLOCK_BYTES;
-        let whole = (before as usize + length).next_multiple_of(BLOCK_BYTES as usize);
-        let read = direct.read_at(&mut buffer[..whole], place - before)?;
-        let from = (before as usize).min(read);
-        Ok(from..read.min(from + length))
+        read_around(direct.as_ref(), buffer, place, length)
     }
 
     /// The entries of one run out of a buffer that holds it, each record checked.

@@ -121,7 +121,7 @@ pub fn open(disk: Arc<dyn Disk>, mut options: Options) -> Result<(Writer, Reader
         #[cfg(feature = "seeded-bugs")]
         crc_ignored: options.bugs.crc_ignored,
     };
-    let shared = Arc::new(Shared { state: state.into(), ..Shared::default() });
+    let shared = Arc::new(Shared::new(state));
     let reader = Reader::new(Arc::clone(&shared));
     #[allow(unused_mut)]
     let mut writer = Writer {

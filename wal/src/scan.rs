@@ -8,10 +8,9 @@
 use std::io;
 
 use bytes::Bytes;
-use varve_common::{DiskFile, GroupId, ReplicaId, WalPosition, codec::Decoder};
+use varve_common::{DiskFile, GroupId, ReplicaId, WalPosition, aligned::AlignedBytes, codec::Decoder};
 
 use crate::{
-    buffer::AlignedBytes,
     frame::{
         BATCH_HEADER_BYTES, BATCH_MAGIC, BatchHeader, FileHeader, RECORD_HEADER_BYTES, RecordHeader, Summary,
     },

@@ -17,12 +17,9 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
-use varve_common::{DiskFile, WalPosition};
+use varve_common::{DiskFile, WalPosition, aligned::AlignedBytes};
 
-use crate::{
-    buffer::AlignedBytes,
-    limits::{BUFFER_BYTES_KEPT, BUFFERS_KEPT},
-};
+use crate::limits::{BUFFER_BYTES_KEPT, BUFFERS_KEPT};
 
 /// Where a batch is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, io, sync::Arc};
 
-use varve_common::{DiskFile, GroupId, WalPosition, checksum::crc32c};
+use varve_common::{DiskFile, GroupId, WalPosition, aligned::aligned, checksum::crc32c};
 
 use crate::{
-    buffer::aligned,
     draft::{Draft, draft, encode_batch},
     errors::{AppendError, Poisoned, SyncError},
     files::{Class, CreateError, Directory, Made, OpenFile, Shared},

@@ -287,12 +287,10 @@ fn one_among_many_is_read_the_same_in_long_reads_and_past_the_cache() {
     }
     writer.stage(&[entries(4, 1..60, 1, 20_000)]).unwrap();
     let check = |reader: &Reader| {
-        for reader in [reader.clone(), reader.one_pass()] {
-            for group in [2, 4] {
-                let whole: Vec<_> = all(&reader, group);
-                let found = reader.entries(GroupId(group), LogIndex(1), 4 << 20).unwrap();
-                assert_eq!((found.len(), &found), (59, &whole));
-            }
+        for group in [2, 4] {
+            let whole: Vec<_> = all(reader, group);
+            let found = reader.entries(GroupId(group), LogIndex(1), 4 << 20).unwrap();
+            assert_eq!((found.len(), &found), (59, &whole));
         }
     };
     // The last are still on their way, then they are not.

@@ -346,9 +346,8 @@ impl Groups {
     ) -> Result<Vec<LogEntry>, wal::ReadError> {
         let mut entries = Vec::new();
         let mut from = applied.next();
-        let wal = self.wal.one_pass();
         while from <= last {
-            let read = wal.entries(group, from, READ_BYTES)?;
+            let read = self.wal.entries(group, from, READ_BYTES)?;
             let Some(end) = read.last() else { break };
             from = end.index.next();
             entries.extend(read.into_iter().map(log_entry));

@@ -13,7 +13,7 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use varve_common::{Access, Disk, DiskFile, disk::Space};
+use varve_common::{Access, Disk, DiskFile, aligned::BLOCK_BYTES, disk::Space};
 
 /// See the module.
 #[derive(Default)]
@@ -22,7 +22,21 @@ pub struct PlainDisk {
     pub directory_syncs_fail: AtomicBool,
 }
 
-struct PlainFile(File);
+struct PlainFile {
+    file: File,
+    access: Access,
+}
+
+impl PlainFile {
+    /// Through the page cache in any case, and as strict as `O_DIRECT`.
+    fn check_alignment(&self, bytes: &[u8], position: u64) -> io::Result<()> {
+        let block = BLOCK_BYTES as usize;
+        let fine = position.is_multiple_of(BLOCK_BYTES)
+            && bytes.len().is_multiple_of(block)
+            && bytes.as_ptr().addr().is_multiple_of(block);
+        if self.access == Access::Direct && !fine { Err(io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
+    }
+}
 
 fn names(directory: &Path, wanted: impl Fn(&fs::FileType) -> bool) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
@@ -37,13 +51,14 @@ fn names(directory: &Path, wanted: impl Fn(&fs::FileType) -> bool) -> io::Result
 }
 
 impl Disk for PlainDisk {
-    fn create(&self, path: &Path, _: Access) -> io::Result<Box<dyn DiskFile>> {
+    fn create(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
-        Ok(Box::new(PlainFile(file)))
+        Ok(Box::new(PlainFile { file, access }))
     }
 
-    fn open(&self, path: &Path, _: Access) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(PlainFile(OpenOptions::new().read(true).write(true).open(path)?)))
+    fn open(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Box::new(PlainFile { file, access }))
     }
 
     fn list(&self, directory: &Path) -> io::Result<Vec<String>> {
@@ -89,9 +104,10 @@ impl Disk for PlainDisk {
 
 impl DiskFile for PlainFile {
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        self.check_alignment(buffer, position)?;
         let mut read = 0;
         while read < buffer.len() {
-            match self.0.read_at(&mut buffer[read..], position + read as u64)? {
+            match self.file.read_at(&mut buffer[read..], position + read as u64)? {
                 0 => break,
                 more => read += more,
             }
@@ -100,22 +116,23 @@ impl DiskFile for PlainFile {
     }
 
     fn write_at(&self, bytes: &[u8], position: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, position)
+        self.check_alignment(bytes, position)?;
+        self.file.write_all_at(bytes, position)
     }
 
     fn allocate(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn set_len(&self, length: u64) -> io::Result<()> {
-        self.0.set_len(length)
+        self.file.set_len(length)
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 }

@@ -8,10 +8,14 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::limits::{BLOCK_BYTES, READ_BUFFERS_KEPT, READ_BYTES_MAX};
+use crate::DiskFile;
+
+/// The alignment of positions, lengths and memory for [`Access::Direct`](crate::Access::Direct).
+pub const BLOCK_BYTES: u64 = 4096;
 
 /// A copy of `bytes` whose memory starts on a block boundary, as `O_DIRECT` wants it.
-pub(crate) fn aligned(bytes: &[u8]) -> AlignedBytes {
+#[must_use]
+pub fn aligned(bytes: &[u8]) -> AlignedBytes {
     let mut buffer = AlignedBytes::default();
     buffer.extend(bytes);
     buffer
@@ -19,36 +23,49 @@ pub(crate) fn aligned(bytes: &[u8]) -> AlignedBytes {
 
 /// A growing buffer whose memory starts on a block boundary, without unsafe code: some room before it is left unused.
 #[derive(Default)]
-pub(crate) struct AlignedBytes {
+pub struct AlignedBytes {
     memory: Vec<u8>,
     start: usize,
     length: usize,
 }
 
 impl AlignedBytes {
-    const BLOCK: usize = crate::limits::BLOCK_BYTES as usize;
+    const BLOCK: usize = BLOCK_BYTES as usize;
 
     /// So many zeros, a multiple of a block.
-    pub(crate) fn zeros(bytes: u64) -> Self {
+    #[must_use]
+    pub fn zeros(bytes: u64) -> Self {
         let mut zeros = Self::default();
         zeros.grow(bytes as usize);
         zeros.length = bytes as usize;
         zeros
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// Bytes that are filled.
+    #[must_use]
+    pub const fn len(&self) -> usize {
         self.length
     }
 
-    pub(crate) fn capacity(&self) -> usize {
+    /// Whether none are.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Bytes of memory that it holds.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
         self.memory.len()
     }
 
-    pub(crate) fn clear(&mut self) {
+    /// Forgets the bytes and keeps the memory.
+    pub fn clear(&mut self) {
         self.length = 0;
     }
 
-    pub(crate) fn extend(&mut self, bytes: &[u8]) {
+    /// Adds a copy of `bytes`.
+    pub fn extend(&mut self, bytes: &[u8]) {
         self.reserve(bytes.len());
         let end = self.start + self.length;
         self.memory[end..end + bytes.len()].copy_from_slice(bytes);
@@ -56,7 +73,7 @@ impl AlignedBytes {
     }
 
     /// Zeros up to a length that is a multiple of `alignment`.
-    pub(crate) fn pad(&mut self, alignment: u64) {
+    pub fn pad(&mut self, alignment: u64) {
         let zeros = self.length.next_multiple_of(alignment as usize) - self.length;
         self.reserve(zeros);
         let end = self.start + self.length;
@@ -97,8 +114,11 @@ impl std::ops::DerefMut for AlignedBytes {
 
 /// Memory for long reads, used again once nobody holds what was read: new memory costs the kernel's work on each of its
 /// pages, which for a megabyte is more than to read it.
-#[derive(Default)]
-pub(crate) struct ReadBuffers(Mutex<Vec<AlignedBytes>>);
+pub struct ReadBuffers {
+    free: Mutex<Vec<AlignedBytes>>,
+    bytes: u64,
+    kept_max: usize,
+}
 
 /// What was read, in memory that goes back when it is dropped.
 struct Lent {
@@ -108,22 +128,63 @@ struct Lent {
 }
 
 impl ReadBuffers {
-    fn lock(&self) -> MutexGuard<'_, Vec<AlignedBytes>> {
-        self.0.lock().expect("no holder of this lock panics")
+    /// Buffers for reads of up to `bytes`, each two blocks longer, so that any place of a file can be read past the cache;
+    /// at most `kept_max` of them are kept while nobody uses them.
+    #[must_use]
+    pub const fn new(bytes: u64, kept_max: usize) -> Self {
+        Self { free: Mutex::new(Vec::new()), bytes, kept_max }
     }
 
-    /// Lets `read` fill at most `READ_BYTES_MAX` and two blocks, and gives the part of it that `read` names.
-    pub(crate) fn read(
+    fn lock(&self) -> MutexGuard<'_, Vec<AlignedBytes>> {
+        self.free.lock().expect("no holder of this lock panics")
+    }
+
+    /// Lets `read` fill one, and gives the part of it that `read` names.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn read(
         self: &Arc<Self>,
         read: impl FnOnce(&mut [u8]) -> io::Result<Range<usize>>,
     ) -> io::Result<Bytes> {
         let kept = self.lock().pop();
-        let mut buffer = kept.unwrap_or_else(|| AlignedBytes::zeros(READ_BYTES_MAX + 2 * BLOCK_BYTES));
+        let mut buffer = kept.unwrap_or_else(|| AlignedBytes::zeros(self.bytes + 2 * BLOCK_BYTES));
         let range = read(&mut buffer)?;
         Ok(Bytes::from_owner(Lent { buffer, range, home: Arc::clone(self) }))
     }
+
+    /// Reads up to `length` bytes from `position` of a file that is open past the cache; fewer only at its end.
+    ///
+    /// # Errors
+    /// Those of the file; `InvalidInput` for more than the buffers hold.
+    pub fn read_past_cache(
+        self: &Arc<Self>,
+        file: &dyn DiskFile,
+        position: u64,
+        length: usize,
+    ) -> io::Result<Bytes> {
+        self.read(|buffer| read_around(file, buffer, position, length))
+    }
 }
 
+/// Fills `buffer`, which is aligned, with the whole blocks around `length` bytes at `position` of a file that is open past
+/// the cache, and says which part of it they are; fewer only at the end of the file.
+///
+/// # Errors
+/// Those of the file; `InvalidInput` where the blocks do not fit into the buffer.
+pub fn read_around(
+    file: &dyn DiskFile,
+    buffer: &mut [u8],
+    position: u64,
+    length: usize,
+) -> io::Result<Range<usize>> {
+    let before = position % BLOCK_BYTES;
+    let whole = (before as usize + length).next_multiple_of(BLOCK_BYTES as usize);
+    let room = buffer.get_mut(..whole).ok_or(io::ErrorKind::InvalidInput)?;
+    let read = file.read_at(room, position - before)?;
+    let from = (before as usize).min(read);
+    Ok(from..read.min(from + length))
+}
 impl AsRef<[u8]> for Lent {
     fn as_ref(&self) -> &[u8] {
         &self.buffer[self.range.clone()]
@@ -133,7 +194,7 @@ impl AsRef<[u8]> for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let mut kept = self.home.lock();
-        if kept.len() < READ_BUFFERS_KEPT {
+        if kept.len() < self.home.kept_max {
             kept.push(std::mem::take(&mut self.buffer));
         }
     }
