@@ -15,6 +15,10 @@
 
 mod partition;
 mod tail;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod walk;
 
 use std::{fmt, sync::Arc};

@@ -350,7 +350,9 @@ mod tests {
     #[test]
     fn ranges_that_overlap_otherwise_are_a_fork() {
         for other in [name(10, 14, 4), name(15, 24, 4), name(19, 19, 4)] {
-            assert!(matches!(step(&[name(10, 19, 3), other], 10, 0), Err(Unnamed::Fork(both)) if both.len() == 2));
+            assert!(
+                matches!(step(&[name(10, 19, 3), other], 10, 0), Err(Unnamed::Fork(both)) if both.len() == 2)
+            );
         }
     }
 }

@@ -27,7 +27,7 @@ pub enum Found {
     Entry(Entry),
 }
 
-enum Place {
+pub(super) enum Place {
     Node(NodeReference),
     Entry(Entry),
 }
@@ -38,7 +38,7 @@ pub struct Walk<'a> {
     keys: &'a Keys,
     identity: &'a PartitionIdentity,
     from: Offset,
-    places: Vec<Place>,
+    pub(super) places: Vec<Place>,
 }
 
 impl<'a> Walk<'a> {
