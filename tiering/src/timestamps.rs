@@ -178,6 +178,38 @@ impl LogView {
 }
 
 impl ColdReader {
+    /// As [`LogView::find_timestamp`], among what the manifest names.
+    pub async fn find_offset(
+        &self,
+        extent: &PartitionExtent<'_>,
+        timestamp: i64,
+    ) -> Result<Option<TimestampOffset>, ReadError> {
+        let mut from = extent.log_start;
+        while let Some(entry) = self.find_timestamp(extent, timestamp, from).await? {
+            let start = entry.base.max(from);
+            let index = self.open(extent, &entry).await?;
+            let index = &index.map.index;
+            let mut next = match index.locate_timestamp(timestamp, start) {
+                Some(block) => index.blocks[block].base.max(start),
+                None => entry.end(),
+            };
+            while next < entry.end() {
+                let limits = ReadLimits { bytes_max: SCAN_BYTES, below: entry.end() };
+                let Some(read) = self.read(extent, next, limits).await? else { break };
+                for batch in read.chunks.iter().flat_map(|chunk| WholeBatches::new(chunk)) {
+                    let batch = batch
+                        .map_err(|cause| ReadError::Records { offset: next, cause: cause.to_string() })?;
+                    if let Some(found) = first_from(&batch, timestamp, start)? {
+                        return Ok(Some(found));
+                    }
+                }
+                next = read.next;
+            }
+            from = entry.end();
+        }
+        Ok(None)
+    }
+
     /// The first entry that ends behind `from` and has a record with a timestamp of at least `timestamp`.
     async fn find_timestamp(
         &self,

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Which store of the cluster's registry segments go to: the first, and as yet only one.
-pub(crate) const STORE_ID: u16 = 0;
+pub const STORE_ID: u16 = 0;
 
 /// What the intent put into the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

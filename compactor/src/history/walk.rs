@@ -1,0 +1,88 @@
+//! A manifest, entry by entry, whatever its size: of each level one node is held.
+//!
+//! ```text
+//! root  [node 1][node 0][node 0][entry][entry]      a stack: the first place that is left lies on top
+//!          └ [node 0][node 0]…                      a node that is opened gives its place to what it holds
+//! ```
+
+use varve_common::Offset;
+use varve_formats::{
+    PartitionIdentity,
+    keys::Keys,
+    manifest::{Entry, FoldPlan, NodeReference, Root},
+    node::Node,
+};
+use varve_objects::{Store, get_verified};
+
+use super::Trouble;
+
+/// What a walk comes by, in the order of offsets; a node before what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A node, read and verified.
+    Node(NodeReference),
+    /// A node that cannot be read: what lies below it is not shown.
+    Unreadable(NodeReference, Trouble),
+    /// A range in a segment.
+    Entry(Entry),
+}
+
+pub(super) enum Place {
+    Node(NodeReference),
+    Entry(Entry),
+}
+
+/// See the module.
+pub struct Walk<'a> {
+    store: &'a dyn Store,
+    keys: &'a Keys,
+    identity: &'a PartitionIdentity,
+    from: Offset,
+    pub(super) places: Vec<Place>,
+}
+
+impl<'a> Walk<'a> {
+    /// Walks over what `root` names of this partition from the place that holds `from` on.
+    #[must_use]
+    pub fn new(
+        store: &'a dyn Store,
+        keys: &'a Keys,
+        identity: &'a PartitionIdentity,
+        root: &Root,
+        from: Offset,
+    ) -> Self {
+        let mut walk = Self { store, keys, identity, from, places: Vec::new() };
+        walk.take(root.entries.iter().cloned().map(Place::Entry));
+        walk.take(root.nodes.iter().cloned().map(Place::Node));
+        walk
+    }
+
+    fn take(&mut self, places: impl DoubleEndedIterator<Item = Place>) {
+        let from = self.from;
+        let is_ahead = |place: &Place| match place {
+            Place::Node(node) => node.end() > from,
+            Place::Entry(entry) => entry.end() > from,
+        };
+        self.places.extend(places.rev().filter(is_ahead));
+    }
+
+    /// The next; `None` at the end.
+    pub async fn next(&mut self) -> Option<Found> {
+        let reference = match self.places.pop()? {
+            Place::Entry(entry) => return Some(Found::Entry(entry)),
+            Place::Node(reference) => reference,
+        };
+        match self.read(&reference).await {
+            Ok(FoldPlan::Leaf(entries)) => self.take(entries.into_iter().map(Place::Entry)),
+            Ok(FoldPlan::Inner { references, .. }) => self.take(references.into_iter().map(Place::Node)),
+            Err(trouble) => return Some(Found::Unreadable(reference, trouble)),
+        }
+        Some(Found::Node(reference))
+    }
+
+    async fn read(&self, reference: &NodeReference) -> Result<FoldPlan, Trouble> {
+        let key = self.keys.node(self.identity.topic_id, self.identity.partition, reference);
+        let bytes = get_verified(self.store, &key, reference.length, reference.sha256).await?;
+        Ok(Node::verify(&bytes, reference, self.identity)?.body)
+    }
+}
