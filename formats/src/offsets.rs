@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! key    1 | group | topic | partition i32            value  3 | offset i64 | leader epoch i32 | metadata | commit time i64
+//!                                                     1 | offset i64 | metadata | commit time i64 | expiry i64
 //! key    2 | group                                    value  3 | protocol type | generation i32 | protocol | leader
 //!                                                              | state time i64 | members
 //! member id | instance id | client id | host | rebalance ms i32 | session ms i32 | subscription | assignment
@@ -43,6 +44,8 @@ pub struct OffsetValue {
     pub metadata: String,
     /// When it was committed, milliseconds since 1970.
     pub commit_ms: i64,
+    /// When it goes, where a client of old said so (OffsetCommit 2 to 4); retention says it of all others.
+    pub expire_ms: Option<i64>,
 }
 
 /// A group as of a rebalance.
@@ -123,11 +126,18 @@ impl OffsetValue {
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        out.put_i16(3);
+        // As Kafka: the one version that has a place for it has none for the epoch, which clients of old do not say.
+        let version = if self.expire_ms.is_some() { 1 } else { 3 };
+        out.put_i16(version);
         out.put_i64(self.offset);
-        out.put_i32(self.leader_epoch);
+        if version == 3 {
+            out.put_i32(self.leader_epoch);
+        }
         put_string(&mut out, &self.metadata);
         out.put_i64(self.commit_ms);
+        if let Some(expire_ms) = self.expire_ms {
+            out.put_i64(expire_ms);
+        }
         out
     }
 
@@ -144,11 +154,8 @@ impl OffsetValue {
             leader_epoch: if version == 3 { reader.i32()? } else { -1 },
             metadata: reader.string()?,
             commit_ms: reader.i64()?,
+            expire_ms: if version == 1 { Some(reader.i64()?) } else { None },
         };
-        if version == 1 {
-            // When it was to expire: retention decides that now.
-            reader.i64()?;
-        }
         reader.0.is_empty().then_some(value)
     }
 }
@@ -308,15 +315,25 @@ mod tests {
         let key = Key::Offset { group: "g".into(), topic: "t".into(), partition: 3 };
         assert_eq!(key.encode(), b"\0\x01\0\x01g\0\x01t\0\0\0\x03");
         assert_eq!(Key::Group("g".into()).encode(), b"\0\x02\0\x01g");
-        let value = OffsetValue { offset: 5, leader_epoch: 2, metadata: "m".into(), commit_ms: 9 };
+        let value =
+            OffsetValue { offset: 5, leader_epoch: 2, metadata: "m".into(), commit_ms: 9, expire_ms: None };
         assert_eq!(value.encode(), b"\0\x03\0\0\0\0\0\0\0\x05\0\0\0\x02\0\x01m\0\0\0\0\0\0\0\x09");
+        let value = OffsetValue { leader_epoch: -1, expire_ms: Some(10), ..value };
+        assert_eq!(value.encode(), b"\0\x01\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x0a");
+        assert_eq!(OffsetValue::decode(&value.encode()), Some(value));
         let bytes = group().encode();
         assert_eq!(bytes[..16], *b"\0\x03\0\x08consumer\0\0\0\x07");
     }
 
     #[test]
     fn what_is_written_reads_back_and_nothing_shorter_does() {
-        let value = OffsetValue { offset: 5, leader_epoch: -1, metadata: String::new(), commit_ms: 9 };
+        let value = OffsetValue {
+            offset: 5,
+            leader_epoch: -1,
+            metadata: String::new(),
+            commit_ms: 9,
+            expire_ms: None,
+        };
         let (offset, whole) = (value.encode(), group().encode());
         assert_eq!(OffsetValue::decode(&offset), Some(value));
         assert_eq!(GroupValue::decode(&whole), Some(group()));
@@ -334,7 +351,8 @@ mod tests {
     #[test]
     fn values_of_earlier_kafkas_are_read() {
         let old = b"\0\x01\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x0a";
-        let value = OffsetValue { offset: 5, leader_epoch: -1, metadata: "m".into(), commit_ms: 9 };
+        let value =
+            OffsetValue { offset: 5, leader_epoch: -1, metadata: "m".into(), commit_ms: 9, expire_ms: Some(10) };
         assert_eq!(OffsetValue::decode(old), Some(value));
         let old = b"\0\0\0\x01c\0\0\0\x02\xff\xff\xff\xff\0\0\0\0";
         let value = GroupValue::decode(old).expect("version 0");

@@ -72,11 +72,14 @@ pub fn partition_of(group: &str, partitions: i32) -> i32 {
 pub struct Coordinator {
     options: Options,
     groups: BTreeMap<Arc<str>, Group>,
+    /// What the names of those take that began here.
+    unstored_bytes: usize,
     /// When a group wants to be looked at next.
     due: BTreeSet<(Monotonic, Arc<str>)>,
     due_of: BTreeMap<Arc<str>, Monotonic>,
-    /// When old offsets are looked for next.
+    /// When old offsets are looked for next, and behind which group.
     expire_at: Monotonic,
+    expire_from: Option<Arc<str>>,
     out: Out,
 }
 
@@ -86,6 +89,8 @@ struct Step<'a> {
     name: &'a Arc<str>,
     options: &'a Options,
     out: &'a mut Out,
+    /// What is applied.
+    stored: &'a Groups,
 }
 
 impl Coordinator {
@@ -94,15 +99,18 @@ impl Coordinator {
     pub fn load(options: Options, now: Now, stored: &Groups) -> Self {
         let mut coordinator = Self {
             expire_at: now.monotonic.plus(options.expiry_interval),
+            expire_from: None,
             options,
             groups: BTreeMap::new(),
+            unstored_bytes: 0,
             due: BTreeSet::new(),
             due_of: BTreeMap::new(),
             out: Out::default(),
         };
-        for (name, stored) in stored.iter() {
-            let mut group = Group::load(stored, now);
-            let mut step = Step { now, name, options: &coordinator.options, out: &mut coordinator.out };
+        for (name, group) in stored.iter() {
+            let mut group = Group::load(group, now);
+            let mut step =
+                Step { now, name, options: &coordinator.options, out: &mut coordinator.out, stored };
             if group.members.len() > step.options.members_max {
                 // The bound was lowered: whoever joins again first stays.
                 group.prepare_rebalance(&mut step);
@@ -116,11 +124,11 @@ impl Coordinator {
     /// Takes a request; it is answered now or later.
     pub fn request(&mut self, now: Now, ticket: Ticket, request: Request, stored: &Groups) {
         match request {
-            Request::Join(join) => self.join(now, ticket, join),
-            Request::Sync(sync) => self.sync(now, ticket, sync),
+            Request::Join(join) => self.join(now, ticket, join, stored),
+            Request::Sync(sync) => self.sync(now, ticket, sync, stored),
             Request::Heartbeat(heartbeat) => self.heartbeat(now, ticket, &heartbeat),
-            Request::Leave(leave) => self.leave(now, ticket, leave),
-            Request::Commit(commit) => self.commit(now, ticket, commit),
+            Request::Leave(leave) => self.leave(now, ticket, leave, stored),
+            Request::Commit(commit) => self.commit(now, ticket, commit, stored),
             Request::Fetch { group } => {
                 let offsets = stored.get(&group).cloned();
                 self.out.reply(ticket, Ok(Answer::Offsets(offsets)));
@@ -135,7 +143,7 @@ impl Coordinator {
     }
 
     /// What was to be written is applied, or will not be.
-    pub fn written(&mut self, now: Now, write: u64, outcome: Result<(), GroupError>) {
+    pub fn written(&mut self, now: Now, write: u64, outcome: Result<(), GroupError>, stored: &Groups) {
         let Some(known) = self.out.writes.remove(&write) else { return };
         match known {
             Write::Quiet => {}
@@ -146,8 +154,9 @@ impl Coordinator {
                 }
                 self.out.reply(ticket, outcome.map(|()| answer));
             }
+            Write::End { ticket, group } => self.end_went_on(now, &group, ticket, outcome, stored),
             Write::Assignment { group, generation } => {
-                self.on(now, &group, |group, step| group.assigned(step, generation, outcome));
+                self.on(now, &group, stored, |group, step| group.assigned(step, generation, outcome));
             }
         }
     }
@@ -160,10 +169,11 @@ impl Coordinator {
             }
             self.due.pop_first();
             self.due_of.remove(&name);
-            self.on(now, &name, |group, step| group.tick(step));
+            self.on(now, &name, stored, |group, step| group.tick(step));
+            // An id that nobody came with may have been all that there was.
+            self.forget_unused(&name);
         }
         if self.expire_at <= now.monotonic {
-            self.expire_at = now.monotonic.plus(self.options.expiry_interval);
             self.expire(now, stored);
         }
     }
@@ -205,10 +215,11 @@ impl Coordinator {
         &mut self,
         now: Now,
         name: &Arc<str>,
+        stored: &Groups,
         act: impl FnOnce(&mut Group, &mut Step<'_>) -> T,
     ) -> Option<T> {
         let group = self.groups.get_mut(name)?;
-        let mut step = Step { now, name, options: &self.options, out: &mut self.out };
+        let mut step = Step { now, name, options: &self.options, out: &mut self.out, stored };
         let done = act(group, &mut step);
         self.schedule(name);
         Some(done)
@@ -232,14 +243,18 @@ impl Coordinator {
     }
 
     /// The group that begins with this request, if there is room for one more.
-    fn create(&mut self, now: Now, name: &str) -> Result<Arc<str>, GroupError> {
-        if let Some((name, _)) = self.groups.get_key_value(name) {
-            return Ok(Arc::clone(name));
+    fn create(&mut self, now: Now, name: &str, stored: &Groups) -> Result<Arc<str>, GroupError> {
+        if let Some((name, group)) = self.groups.get_key_value(name) {
+            // Its end is being written: behind that another may have the name.
+            return if group.is_ending { Err(GroupError::Loading) } else { Ok(Arc::clone(name)) };
         }
-        if self.groups.len() >= self.options.groups_max {
+        // Names of all that begin count at once: nothing of them may be stored yet.
+        let bytes = stored.bytes() + self.unstored_bytes + stored::name_bytes(name);
+        if self.groups.len() >= self.options.groups_max || bytes > self.options.state_bytes_max {
             return Err(GroupError::TooMany);
         }
         let name: Arc<str> = name.into();
+        self.unstored_bytes += stored::name_bytes(&name);
         self.groups.insert(Arc::clone(&name), Group::new(now));
         Ok(name)
     }
@@ -250,7 +265,9 @@ impl Coordinator {
     }
 
     fn remove(&mut self, name: &Arc<str>) {
-        self.groups.remove(name);
+        if self.groups.remove(name).is_some_and(|group| !group.is_loaded) {
+            self.unstored_bytes -= stored::name_bytes(name);
+        }
         if let Some(due) = self.due_of.remove(name) {
             self.due.remove(&(due, Arc::clone(name)));
         }

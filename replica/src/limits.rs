@@ -51,7 +51,10 @@ pub const PIN_LEASE: std::time::Duration = std::time::Duration::from_secs(60);
 /// Groups that one partition of `__consumer_offsets` coordinates.
 pub const GROUPS_MAX: usize = 50_000;
 
-/// Commits of one group that are on their way, in partitions.
+/// What all groups of one partition take in a checkpoint, at most: one section of it holds them.
+pub const GROUPS_BYTES_MAX: usize = 128 << 20;
+
+/// Offsets of one group.
 pub const GROUP_OFFSETS_MAX: usize = 100_000;
 
 /// Bytes that the members of one group say of themselves, and are given, together: one entry of the log holds them.
@@ -72,7 +75,20 @@ pub const EXPECTED_MEMBERS_MAX: usize = 4096;
 /// Offsets that one look for old ones lets go of.
 pub const EXPIRED_AT_ONCE_MAX: usize = 10_000;
 
+/// Groups that one look for old offsets looks at; the next goes on behind them after [`EXPIRY_PAUSE`].
+pub const EXPIRED_GROUPS_MAX: usize = 1_000;
+
+/// How long it rests before it looks at the rest.
+pub const EXPIRY_PAUSE: Duration = Duration::from_secs(1);
+
 const _: () = assert!(GROUP_BYTES_MAX as u64 * 2 <= INFLIGHT_BYTES_MAX);
+const _: () = assert!(GROUP_BYTES_MAX * 2 <= varve_consensus::limits::ENTRY_BYTES_MAX);
+const _: () = assert!(COMMIT_BYTES_MAX * 2 <= varve_consensus::limits::ENTRY_BYTES_MAX);
+// What is on its way comes on top of what was looked at, and empty groups on top of that.
+const _: () = assert!(
+    GROUPS_BYTES_MAX + INFLIGHT_BYTES_MAX as usize + varve_consensus::limits::ENTRY_BYTES_MAX
+        < varve_formats::limits::CHECKPOINT_SECTION_BYTES_MAX
+);
 const _: () = assert!(QUEUED_BYTES_MAX <= INFLIGHT_BYTES_MAX);
 const _: () = assert!(INFLIGHT_BYTES_MAX <= varve_consensus::limits::UNCOMMITTED_BYTES_MAX);
 const _: () = assert!(FROZEN_MAX >= 4);

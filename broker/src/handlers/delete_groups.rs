@@ -14,12 +14,14 @@ use crate::{net::Context, node::Node};
 
 pub async fn answer(node: &Node, context: &Context, request: DeleteGroupsRequest) -> DeleteGroupsResponse {
     let mut response = DeleteGroupsResponse::default();
-    for group in request.groups_names {
+    // Each end waits for the disk: they wait together.
+    let ends = request.groups_names.into_iter().map(|group| async move {
         let mut result = DeletableGroupResult::default();
         result.error_code = delete(node, context, &group).await.unwrap_or_else(|code| code).number();
         result.group_id = group;
-        response.results.push(result);
-    }
+        result
+    });
+    response.results = groups::together(ends.collect()).await;
     response
 }
 

@@ -26,17 +26,19 @@ pub async fn answer(
     request: DescribeGroupsRequest,
 ) -> DescribeGroupsResponse {
     let mut response = DescribeGroupsResponse::default();
-    for group in request.groups {
+    let is_told = request.include_authorized_operations;
+    let asked = request.groups.into_iter().map(|group| async move {
         let mut described = match describe(node, context, &group).await {
             Ok(described) => told(described),
             Err(code) => refused(&group, code, version),
         };
-        if request.include_authorized_operations && described.error_code == 0 {
+        if is_told && described.error_code == 0 {
             described.authorized_operations = access::group_operations(context, &group);
         }
         described.group_id = group;
-        response.groups.push(described);
-    }
+        described
+    });
+    response.groups = groups::together(asked.collect()).await;
     response
 }
 

@@ -86,6 +86,8 @@ impl Coded for GroupError {
             Self::InconsistentProtocol => ErrorCode::InconsistentGroupProtocol,
             Self::InvalidSession => ErrorCode::InvalidSessionTimeout,
             Self::GroupFull | Self::TooMany => ErrorCode::GroupMaxSizeReached,
+            // As Kafka says where its log refuses a message of that size.
+            Self::TooLarge => ErrorCode::UnknownServerError,
             Self::MetadataTooLarge => ErrorCode::OffsetMetadataTooLarge,
             Self::NotEmpty => ErrorCode::NonEmptyGroup,
             Self::NotFound => ErrorCode::GroupIdNotFound,

@@ -49,6 +49,8 @@ struct State {
     dead: BTreeSet<NodeId>,
     replicas: u64,
     coordinators: groups::Coordinators,
+    /// How often a quorum was asked whether this node leads.
+    confirmed: BTreeMap<GroupId, u32>,
 }
 
 impl State {
@@ -108,6 +110,7 @@ impl Fake {
             leaders: BTreeMap::new(),
             dead: BTreeSet::new(),
             replicas: 0,
+            confirmed: BTreeMap::new(),
             coordinators: groups::Coordinators::default(),
         })))
     }
@@ -247,6 +250,11 @@ impl Backend for Fake {
     }
 
     fn missed(&self, _group: GroupId, _meta: &varve_protocol::batch::BatchMeta) {}
+
+    fn confirm(&self, group: GroupId) -> BoxFuture<'static, bool> {
+        *self.0.lock().unwrap().confirmed.entry(group).or_default() += 1;
+        ready(true)
+    }
 
     fn coordinate(
         &self,

@@ -1,5 +1,6 @@
 //! From a group to its coordinator: the leader of the partition of `__consumer_offsets` that the group's name falls on.
 
+use futures_util::future::join_all;
 use varve_common::{GroupId, TopicId};
 use varve_protocol::ErrorCode;
 use varve_replica::{
@@ -16,6 +17,9 @@ use crate::{
     net::Context,
     node::{Image, MetadataRefusal, Node},
 };
+
+/// Groups that one request asks about at a time.
+const AT_ONCE: usize = 64;
 
 /// Whether a topic is the broker's own: clients read it, and do not write it.
 pub fn is_internal(topic: &str) -> bool {
@@ -67,6 +71,17 @@ pub async fn ask_one(node: &Node, partition: GroupId, request: Request) -> Outco
         Err(Refusal::Throttled) => Err(GroupError::NotAvailable),
         Err(_) => Err(GroupError::NotCoordinator),
     }
+}
+
+/// What becomes of questions about many groups, in their order: some are under way at a time.
+pub async fn together<F: Future>(mut asked: Vec<F>) -> Vec<F::Output> {
+    let mut answers = Vec::with_capacity(asked.len());
+    while !asked.is_empty() {
+        let rest = asked.split_off(asked.len().min(AT_ONCE));
+        answers.extend(join_all(asked).await);
+        asked = rest;
+    }
+    answers
 }
 
 /// The error of an answer that does not fit its question.

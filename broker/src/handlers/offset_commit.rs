@@ -24,6 +24,10 @@ use crate::{net::Context, node::Node};
 
 /// From this version on topics are named by id.
 const IDS_FROM: i16 = 10;
+/// From this version on a group that is not there is told as such.
+const NOT_FOUND_FROM: i16 = 9;
+/// Until this version clients say how long offsets are to stay; -1: as long as the broker keeps them.
+const RETENTION_UNTIL: i16 = 4;
 
 pub async fn answer(
     node: &Node,
@@ -44,6 +48,8 @@ pub async fn answer(
             instance: request.group_instance_id.map(StrBytes::into_string),
         },
         generation: request.generation_id_or_member_epoch,
+        retention_ms: (version <= RETENTION_UNTIL && request.retention_time_ms >= 0)
+            .then_some(request.retention_time_ms),
         partitions,
     };
     let outcome = groups::ask(node, &group, Request::Commit(commit)).await;
@@ -59,7 +65,7 @@ pub async fn answer(
             open.for_each(|partition| partition.error_code = code);
         }
         Err(error) => {
-            let code = whole(&error).number();
+            let code = whole(&error, version).number();
             open.for_each(|partition| partition.error_code = code);
         }
     }
@@ -67,8 +73,13 @@ pub async fn answer(
 }
 
 /// Where there is no room clients are told what they know of commits.
-fn whole(error: &GroupError) -> ErrorCode {
-    if *error == GroupError::TooMany { ErrorCode::InvalidCommitOffsetSize } else { error.code() }
+fn whole(error: &GroupError, version: i16) -> ErrorCode {
+    match error {
+        GroupError::TooMany | GroupError::TooLarge => ErrorCode::InvalidCommitOffsetSize,
+        // A group that is not there has no generation that the client could be in.
+        GroupError::NotFound if version < NOT_FOUND_FROM => ErrorCode::IllegalGeneration,
+        error => error.code(),
+    }
 }
 
 /// The answer with what is refused here, and what goes to the coordinator.

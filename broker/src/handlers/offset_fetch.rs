@@ -1,8 +1,9 @@
 //! OffsetFetch: what groups have committed, as a quorum has it.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use varve_common::TopicId;
+use futures_util::future::join_all;
+use varve_common::{GroupId, TopicId};
 use varve_protocol::{
     ErrorCode,
     messages::{
@@ -43,9 +44,10 @@ pub async fn answer(
 ) -> OffsetFetchResponse {
     let mut response = OffsetFetchResponse::default();
     if version >= GROUPS_FROM {
-        for group in &request.groups {
-            response.groups.push(of_group(node, context, version, group).await);
-        }
+        let names: Vec<&str> = request.groups.iter().map(|group| group.group_id.as_str()).collect();
+        let confirmed = confirm(node, &names).await;
+        let answers = request.groups.iter().map(|group| of_group(node, context, version, group, &confirmed));
+        response.groups = groups::together(answers.collect()).await;
         return response;
     }
     let mut group = OffsetFetchRequestGroup::default();
@@ -58,7 +60,8 @@ pub async fn answer(
         });
         topics.collect()
     });
-    let answered = of_group(node, context, version, &group).await;
+    let confirmed = confirm(node, &[&group.group_id]).await;
+    let answered = of_group(node, context, version, &group, &confirmed).await;
     if version >= ERROR_FROM {
         response.error_code = answered.error_code;
     }
@@ -88,10 +91,11 @@ async fn of_group(
     context: &Context,
     version: i16,
     asked: &OffsetFetchRequestGroup,
+    confirmed: &BTreeSet<GroupId>,
 ) -> OffsetFetchResponseGroup {
     let mut response = OffsetFetchResponseGroup::default();
     response.group_id = asked.group_id.clone();
-    match fetch(node, context, &asked.group_id).await {
+    match fetch(node, context, &asked.group_id, confirmed).await {
         Ok(stored) => {
             let image = node.backend.image();
             let reader = Reader { context, version, image: &image, stored: stored.as_deref() };
@@ -109,12 +113,28 @@ async fn of_group(
     response
 }
 
-async fn fetch(node: &Node, context: &Context, group: &str) -> Result<Option<Arc<StoredGroup>>, ErrorCode> {
+/// The partitions of these groups that a quorum says this node leads: each is asked for once, all at a time. A leader that was deposed
+/// and does not know it would tell what was committed before.
+async fn confirm(node: &Node, names: &[&str]) -> BTreeSet<GroupId> {
+    let image = node.backend.image();
+    let partitions = names.iter().filter_map(|name| groups::partition(&image, name));
+    let partitions: BTreeSet<GroupId> = partitions.collect();
+    let asked = partitions
+        .into_iter()
+        .map(|partition| async move { node.backend.confirm(partition).await.then_some(partition) });
+    join_all(asked).await.into_iter().flatten().collect()
+}
+
+async fn fetch(
+    node: &Node,
+    context: &Context,
+    group: &str,
+    confirmed: &BTreeSet<GroupId>,
+) -> Result<Option<Arc<StoredGroup>>, ErrorCode> {
     authorize(context, Operation::Describe, Resource::Group(group))?;
     let image = node.backend.image();
     let partition = groups::partition(&image, group).ok_or(ErrorCode::NotCoordinator)?;
-    // A leader that was deposed and does not know it would tell what was committed before.
-    if !node.backend.confirm(partition).await {
+    if !confirmed.contains(&partition) {
         return Err(ErrorCode::NotCoordinator);
     }
     match groups::ask_one(node, partition, Request::Fetch { group: group.to_owned() }).await {

@@ -18,6 +18,7 @@ mod alter;
 mod cluster;
 mod cold;
 mod followers;
+mod groups;
 
 struct Fixture {
     handlers: Handlers,

@@ -1,13 +1,21 @@
 //! ListGroups, DescribeGroups, DeleteGroups.
 
+use std::{collections::BTreeSet, sync::Arc};
+
+use varve_formats::offsets::Key;
+
 use super::{
-    Coordinator, Step,
+    Coordinator,
     group::{Group, State},
+    offsets::tombstone,
     request::{Answer, Described, GroupError, Listed},
-    stored::Groups,
-    writes::{NewRecord, Write},
+    stored::{Groups, StoredGroup},
+    writes::{NewRecord, Place, Write},
 };
-use crate::api::{Now, Ticket};
+use crate::{
+    api::{Now, Ticket},
+    limits::COMMIT_BYTES_MAX,
+};
 
 impl Coordinator {
     pub(super) fn list(&mut self, ticket: Ticket) {
@@ -28,29 +36,84 @@ impl Coordinator {
     pub(super) fn delete(&mut self, now: Now, ticket: Ticket, group: &str, stored: &Groups) {
         let Some(name) = self.name(group) else { return self.out.fail(ticket, GroupError::NotFound) };
         let known = &self.groups[&name];
+        if known.is_ending {
+            return self.out.fail(ticket, GroupError::Loading);
+        }
         if known.state != State::Empty {
             return self.out.fail(ticket, GroupError::NotEmpty);
         }
-        let step = Step { now, name: &name, options: &self.options, out: &mut self.out };
-        let records = known.end_of_group(&step, stored);
-        // From here on it is another group that has this name.
-        self.remove(&name);
-        if records.is_empty() {
-            return self.out.reply(ticket, Ok(Answer::Done));
+        self.begin_end(now, &name, Some(ticket), stored);
+    }
+
+    /// Writes a group's end, as much of it as an entry of the log holds. It is there until the log has all of it: where
+    /// that is refused it is what it was.
+    pub(super) fn begin_end(&mut self, now: Now, name: &Arc<str>, ticket: Option<Ticket>, stored: &Groups) {
+        let Some(group) = self.groups.get_mut(name) else { return };
+        group.is_ending = true;
+        let records = group.last_records(name, stored.get(name));
+        self.go_on_ending(now, name, ticket, records);
+    }
+
+    fn go_on_ending(&mut self, now: Now, name: &Arc<str>, ticket: Option<Ticket>, records: Vec<NewRecord>) {
+        if !records.is_empty() {
+            let then = Write::End { ticket, group: Arc::clone(name) };
+            return self.out.write(now.wall_ms, &records, then);
         }
-        self.out.write(now.wall_ms, &records, Write::Answer { ticket, answer: Answer::Done });
+        // From here on it is another group that has this name.
+        self.remove(name);
+        if let Some(ticket) = ticket {
+            self.out.reply(ticket, Ok(Answer::Done));
+        }
+    }
+
+    /// The log has a part of a group's end, or will not have it.
+    pub(super) fn end_went_on(
+        &mut self,
+        now: Now,
+        name: &Arc<str>,
+        ticket: Option<Ticket>,
+        outcome: Result<(), GroupError>,
+        stored: &Groups,
+    ) {
+        let Some(group) = self.groups.get_mut(name) else { return };
+        if let Err(error) = outcome {
+            group.is_ending = false;
+            group.generation = stored.get(name).map_or(0, |left| left.generation()).max(group.generation);
+            return ticket.into_iter().for_each(|ticket| self.out.fail(ticket, error.clone()));
+        }
+        // What was on its way before is in the log before: it is stored, or gone.
+        group.generation = 0;
+        let records = group.last_records(name, stored.get(name));
+        self.go_on_ending(now, name, ticket, records);
     }
 }
 
-impl Group {
-    /// The records after which nothing is left of it.
-    pub(super) fn end_of_group(&self, step: &Step<'_>, stored: &Groups) -> Vec<NewRecord> {
-        let mut records = self.tombstones(step, stored);
-        let is_known = stored.get(step.name).is_some_and(|stored| stored.metadata.is_some());
-        if is_known || self.generation > 0 {
-            records.push(NewRecord::tombstone(step.group_key()));
+/// The first records of a group's end: its offsets, and itself behind the last of them.
+fn end_of(name: &Arc<str>, places: BTreeSet<Place>, has_members: bool) -> Vec<NewRecord> {
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    for place in &places {
+        let record = tombstone(name, place);
+        bytes += record.bytes();
+        if bytes > COMMIT_BYTES_MAX {
+            return records;
         }
-        records
+        records.push(record);
+    }
+    if has_members {
+        records.push(NewRecord::tombstone(Key::Group(name.to_string()).encode()));
+    }
+    records
+}
+
+impl Group {
+    fn last_records(&self, name: &Arc<str>, stored: Option<&Arc<StoredGroup>>) -> Vec<NewRecord> {
+        // What is on its way is gone behind it, too.
+        let mut places: BTreeSet<Place> = self.pending.keys().cloned().collect();
+        for (topic, partitions) in stored.iter().flat_map(|stored| &stored.offsets) {
+            places.extend(partitions.keys().map(|partition| (Arc::clone(topic), *partition)));
+        }
+        let is_known = stored.is_some_and(|stored| stored.metadata.is_some());
+        end_of(name, places, is_known || self.generation > 0)
     }
 
     fn described(&self) -> Described {

@@ -78,6 +78,12 @@ pub(super) struct Group {
     pub(super) pending: BTreeMap<Place, u32>,
     /// It is in the log, or about to be.
     pub(super) is_stored: bool,
+    /// It was there when this coordinator began.
+    pub(super) is_loaded: bool,
+    /// Its end is being written.
+    pub(super) is_ending: bool,
+    /// The leading member has said who gets what, and the log has not got it yet: what it says then is not looked at.
+    pub(super) is_assigning: bool,
 }
 
 impl Group {
@@ -87,7 +93,7 @@ impl Group {
 
     /// As the log has it. Who was in it is in it, and its session begins now.
     pub(super) fn load(stored: &StoredGroup, now: Now) -> Self {
-        let mut group = Self { is_stored: true, ..Self::new(now) };
+        let mut group = Self { is_stored: true, is_loaded: true, ..Self::new(now) };
         let Some(value) = &stored.metadata else { return group };
         group.generation = value.generation;
         group.protocol_type = (!value.protocol_type.is_empty()).then(|| value.protocol_type.clone());
@@ -203,6 +209,7 @@ impl Group {
             self.fail_syncs(step, &GroupError::RebalanceInProgress);
         }
         self.unsynced.clear();
+        self.is_assigning = false;
         self.sync_deadline = None;
         let patience = self.patience();
         let (wait, initial) = if self.state == State::Empty {
@@ -246,6 +253,7 @@ impl Group {
             return;
         }
         self.rebalance = None;
+        self.is_assigning = false;
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         if self.members.is_empty() {
             self.protocol = None;
@@ -390,8 +398,8 @@ impl Group {
         }
     }
 
-    /// What its members say and were given, in bytes.
-    pub(super) fn bytes(&self) -> usize {
-        self.members.values().map(Member::bytes).sum()
+    /// What its members say of themselves, in bytes.
+    pub(super) fn claimed_bytes(&self) -> usize {
+        self.members.iter().map(|(id, member)| member.claimed_bytes(id)).sum()
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::{
     Coordinator, Step,
     group::{Group, State},
-    member::Member,
+    member::{Member, claimed_bytes},
     request::{Answer, GroupError, Join, Joined, MemberRef},
+    stored::Groups,
     writes::Write,
 };
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
 };
 
 impl Coordinator {
-    pub(super) fn join(&mut self, now: Now, ticket: Ticket, join: Join) {
+    pub(super) fn join(&mut self, now: Now, ticket: Ticket, join: Join, stored: &Groups) {
         let session = std::time::Duration::from_millis(u64::try_from(join.session_ms).unwrap_or(0));
         if session < self.options.session_min || session > self.options.session_max {
             return self.out.fail(ticket, GroupError::InvalidSession);
@@ -24,11 +25,11 @@ impl Coordinator {
         if !join.member.id.is_empty() && !self.groups.contains_key(join.group.as_str()) {
             return self.out.fail(ticket, GroupError::UnknownMember);
         }
-        let name: Arc<str> = match self.create(now, &join.group) {
+        let name: Arc<str> = match self.create(now, &join.group, stored) {
             Ok(name) => name,
             Err(error) => return self.out.fail(ticket, error),
         };
-        self.on(now, &name, |group, step| group.join(step, ticket, join));
+        self.on(now, &name, stored, |group, step| group.join(step, ticket, join));
         self.forget_unused(&name);
     }
 
@@ -77,8 +78,9 @@ impl Group {
                 self.members.contains_key(id) || self.members.len() < most
             }
         };
-        let bytes: usize = join.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum();
-        let fits = self.bytes() + bytes <= step.options.member_bytes_max;
+        let own = self.members.get(id).map_or(0, |member| member.claimed_bytes(id));
+        let bytes = self.claimed_bytes() - own + claimed_bytes(&join.protocols);
+        let fits = bytes <= step.options.member_bytes_max;
         if has_room && fits { Ok(()) } else { Err(GroupError::GroupFull) }
     }
 
@@ -151,7 +153,10 @@ impl Group {
     fn update(&mut self, step: &mut Step<'_>, ticket: Ticket, join: &Join) {
         let member = self.members.get_mut(&join.member.id).expect("it was checked to be one");
         member.update(join);
-        member.heard(step.now);
+        if !member.is_new {
+            // A new one keeps the time that it was given: while it waits it cannot speak, and its session says nothing.
+            member.heard(step.now);
+        }
         if let Some(before) = member.joining.replace(ticket) {
             // Its client has given that one up.
             step.out.fail(before, GroupError::RebalanceInProgress);
@@ -169,6 +174,8 @@ impl Group {
         member.update(join);
         member.client_id.clone_from(&join.client_id);
         member.client_host.clone_from(&join.client_host);
+        // It was in a generation, or its old self was: its silence does not count while it waits.
+        member.is_new = false;
         member.heard(step.now);
         if self.unsynced.remove(old) {
             self.unsynced.insert(id.clone());

@@ -40,6 +40,14 @@ fn millis(span: Duration) -> i32 {
     i32::try_from(span.as_millis()).unwrap_or(i32::MAX)
 }
 
+/// What a member takes beside its strings, about.
+const MEMBER_BYTES: usize = 64;
+
+/// What protocols and what a member says under them take.
+pub(super) fn claimed_bytes(protocols: &[(String, Bytes)]) -> usize {
+    protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum()
+}
+
 impl Member {
     pub(super) fn new(now: Now, join: &Join, joining: Ticket) -> Self {
         let mut member = Self {
@@ -117,10 +125,12 @@ impl Member {
         MemberRef { id: id.to_owned(), instance: self.instance.clone() }
     }
 
-    /// What it takes in memory, about.
-    pub(super) fn bytes(&self) -> usize {
-        self.protocols.iter().map(|(name, metadata)| name.len() + metadata.len()).sum::<usize>()
-            + self.assignment.len()
+    /// What it says of itself takes, in memory and in the log, without what it was given.
+    pub(super) fn claimed_bytes(&self, id: &str) -> usize {
+        let instance = self.instance.as_ref().map_or(0, String::len);
+        claimed_bytes(&self.protocols)
+            + MEMBER_BYTES
+            + (id.len() + instance + self.client_id.len() + self.client_host.len())
     }
 
     pub(super) fn described(&self, id: &str, protocol: Option<&str>) -> DescribedMember {

@@ -23,6 +23,8 @@ pub struct Options {
     pub groups_max: usize,
     /// Offsets of one group.
     pub offsets_max: usize,
+    /// Bytes that all groups of one partition take in a checkpoint.
+    pub state_bytes_max: usize,
     /// Bytes that the members of one group say of themselves, and are given, together.
     pub member_bytes_max: usize,
 }
@@ -39,6 +41,7 @@ impl Default for Options {
             expiry_interval: Duration::from_secs(600),
             groups_max: crate::limits::GROUPS_MAX,
             offsets_max: crate::limits::GROUP_OFFSETS_MAX,
+            state_bytes_max: crate::limits::GROUPS_BYTES_MAX,
             member_bytes_max: crate::limits::GROUP_BYTES_MAX,
         }
     }

@@ -137,6 +137,8 @@ pub struct Commit {
     pub member: MemberRef,
     /// Of which generation; below 0: of none.
     pub generation: i32,
+    /// How long they are to stay, where the client says so.
+    pub retention_ms: Option<i64>,
     /// What.
     pub partitions: Vec<CommitPartition>,
 }
@@ -295,6 +297,9 @@ pub enum GroupError {
     /// No room for another group or offset. INVALID_COMMIT_OFFSET_SIZE for commits.
     #[error("there is no room for that many groups, or offsets of a group")]
     TooMany,
+    /// No entry of the log holds it: coming again is of no use. INVALID_COMMIT_OFFSET_SIZE for commits.
+    #[error("the log holds nothing that large")]
+    TooLarge,
     /// What goes with an offset is too long. OFFSET_METADATA_TOO_LARGE.
     #[error("the metadata of the offset is too long")]
     MetadataTooLarge,

@@ -11,7 +11,7 @@ use varve_common::{
     TopicId,
     codec::{DecodeError, Decoder, Encoder},
 };
-use varve_formats::offsets::{GroupValue, Key, OffsetValue, TOPIC_ID_HEADER};
+use varve_formats::offsets::{GroupValue, Key, MemberValue, OffsetValue, TOPIC_ID_HEADER};
 use varve_protocol::batch::{BatchHeader, Caps, Codec, Record, Records};
 
 /// An offset that a group has committed.
@@ -45,34 +45,95 @@ impl StoredGroup {
     fn is_empty(&self) -> bool {
         self.metadata.is_none() && self.offsets.is_empty()
     }
+
+    fn bytes(&self) -> usize {
+        let offsets = self.offsets.iter().map(|(topic, partitions)| {
+            let committed = partitions.values().map(|committed| offset_bytes(&committed.value.metadata));
+            name_bytes(topic) + committed.sum::<usize>()
+        });
+        self.metadata.as_deref().map_or(0, members_bytes) + offsets.sum::<usize>()
+    }
+
+    /// The generation that the log says it came to.
+    pub(super) fn generation(&self) -> i32 {
+        self.metadata.as_ref().map_or(0, |members| members.generation)
+    }
+
+    /// How many offsets it has.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.offsets.values().map(BTreeMap::len).sum()
+    }
 }
 
 /// All groups of one partition, shared copy on write.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Groups(Arc<BTreeMap<Arc<str>, Arc<StoredGroup>>>);
+pub struct Groups {
+    groups: Arc<BTreeMap<Arc<str>, Arc<StoredGroup>>>,
+    /// What they take at most in the section of a checkpoint.
+    bytes: usize,
+}
+
+/// What a string of a group, or a number of them, takes beside its characters, at most.
+const ITEM_BYTES: usize = 64;
+
+/// What an offset takes in the section, at most.
+pub(super) const fn offset_bytes(metadata: &str) -> usize {
+    ITEM_BYTES + metadata.len()
+}
+
+/// What a name takes: that of a group, or of a topic within one.
+pub(super) const fn name_bytes(name: &str) -> usize {
+    ITEM_BYTES + name.len()
+}
+
+/// What a group's members take in the section, at most.
+pub(super) fn members_bytes(value: &GroupValue) -> usize {
+    let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let member = |member: &MemberValue| {
+        ITEM_BYTES
+            + member.id.len()
+            + text(&member.instance_id)
+            + member.client_id.len()
+            + member.client_host.len()
+            + member.subscription.len()
+            + member.assignment.len()
+    };
+    ITEM_BYTES
+        + value.protocol_type.len()
+        + text(&value.protocol)
+        + text(&value.leader)
+        + value.members.iter().map(member).sum::<usize>()
+}
 
 impl Groups {
     /// A group.
     #[must_use]
     pub fn get(&self, group: &str) -> Option<&Arc<StoredGroup>> {
-        self.0.get(group)
+        self.groups.get(group)
     }
 
     /// All groups, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<StoredGroup>)> {
-        self.0.iter()
+        self.groups.iter()
     }
 
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.groups.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.groups.is_empty()
+    }
+
+    /// What they take in the section of a checkpoint, at most: the coordinator bounds it.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Takes in a committed batch.
@@ -95,18 +156,16 @@ impl Groups {
             Key::Offset { group, topic, partition } => match record.value.map(OffsetValue::decode) {
                 Some(Some(value)) => {
                     let committed = Committed { value, topic: topic_of(record) };
-                    let group = self.entry(&group);
-                    let offsets = group.offsets.entry(topic.as_str().into()).or_default();
-                    offsets.insert(partition, committed);
+                    self.put_offset(&group, &topic, partition, committed);
                 }
                 Some(None) => {}
                 None => self.drop_offset(&group, &topic, partition),
             },
             Key::Group(group) => match record.value.map(GroupValue::decode) {
-                Some(Some(value)) => self.entry(&group).metadata = Some(Arc::new(value)),
+                Some(Some(value)) => self.put_members(&group, Some(value)),
                 Some(None) => {}
-                None if self.0.contains_key(group.as_str()) => {
-                    self.entry(&group).metadata = None;
+                None if self.groups.contains_key(group.as_str()) => {
+                    self.put_members(&group, None);
                     self.forget_empty(&group);
                 }
                 None => {}
@@ -115,30 +174,55 @@ impl Groups {
     }
 
     fn entry(&mut self, group: &str) -> &mut StoredGroup {
-        let groups = Arc::make_mut(&mut self.0);
+        let groups = Arc::make_mut(&mut self.groups);
         if !groups.contains_key(group) {
             groups.insert(group.into(), Arc::default());
+            self.bytes += name_bytes(group);
         }
         Arc::make_mut(groups.get_mut(group).expect("it is there, or was just put there"))
+    }
+
+    fn put_members(&mut self, group: &str, value: Option<GroupValue>) {
+        let after = value.as_ref().map_or(0, members_bytes);
+        let before = std::mem::replace(&mut self.entry(group).metadata, value.map(Arc::new));
+        self.bytes += after;
+        self.bytes -= before.as_deref().map_or(0, members_bytes);
+    }
+
+    fn put_offset(&mut self, group: &str, topic: &str, partition: i32, committed: Committed) {
+        let mut more = offset_bytes(&committed.value.metadata);
+        let offsets = &mut self.entry(group).offsets;
+        if !offsets.contains_key(topic) {
+            offsets.insert(topic.into(), BTreeMap::new());
+            more += name_bytes(topic);
+        }
+        let partitions = offsets.get_mut(topic).expect("it is there, or was just put there");
+        let before = partitions.insert(partition, committed);
+        self.bytes += more;
+        self.bytes -= before.map_or(0, |before| offset_bytes(&before.value.metadata));
     }
 
     fn drop_offset(&mut self, group: &str, topic: &str, partition: i32) {
         if self.get(group).is_none_or(|known| known.offset(topic, partition).is_none()) {
             return;
         }
-        let known = self.entry(group);
-        if let Some(partitions) = known.offsets.get_mut(topic) {
-            partitions.remove(&partition);
+        let offsets = &mut self.entry(group).offsets;
+        let mut less = 0;
+        if let Some(partitions) = offsets.get_mut(topic) {
+            less += partitions.remove(&partition).map_or(0, |gone| offset_bytes(&gone.value.metadata));
             if partitions.is_empty() {
-                known.offsets.remove(topic);
+                offsets.remove(topic);
+                less += name_bytes(topic);
             }
         }
+        self.bytes -= less;
         self.forget_empty(group);
     }
 
     fn forget_empty(&mut self, group: &str) {
         if self.get(group).is_some_and(|known| known.is_empty()) {
-            Arc::make_mut(&mut self.0).remove(group);
+            Arc::make_mut(&mut self.groups).remove(group);
+            self.bytes -= name_bytes(group);
         }
     }
 
@@ -147,7 +231,7 @@ impl Groups {
     pub fn encode(&self) -> Bytes {
         let mut encoder = Encoder::new();
         encoder.frame(|frame| {
-            frame.list(self.0.iter(), |frame, (name, group)| {
+            frame.list(self.groups.iter(), |frame, (name, group)| {
                 frame.frame(|frame| encode_group(frame, name, group));
             });
         });
@@ -159,7 +243,9 @@ impl Groups {
         let mut decoder = Decoder::new(section);
         let groups = decoder.frame(|frame| frame.list(4, |frame| frame.frame(decode_group)))?;
         decoder.finish()?;
-        Ok(Self(Arc::new(groups.into_iter().collect())))
+        let groups: BTreeMap<Arc<str>, Arc<StoredGroup>> = groups.into_iter().collect();
+        let bytes = groups.iter().map(|(name, group)| name_bytes(name) + group.bytes()).sum();
+        Ok(Self { groups: Arc::new(groups), bytes })
     }
 }
 

@@ -3,28 +3,29 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use varve_formats::offsets::GroupValue;
 
 use super::{
     Coordinator, Step,
     group::{Group, State},
     request::{Answer, GroupError, Heartbeat, Sync, Synced},
-    writes::Write,
+    stored::{Groups, members_bytes},
+    writes::{NewRecord, Write},
 };
 use crate::api::{Now, Ticket};
 
 impl Coordinator {
-    pub(super) fn sync(&mut self, now: Now, ticket: Ticket, sync: Sync) {
+    pub(super) fn sync(&mut self, now: Now, ticket: Ticket, sync: Sync, stored: &Groups) {
         match self.name(&sync.group) {
-            Some(name) => drop(self.on(now, &name, |group, step| group.sync(step, ticket, sync))),
+            Some(name) => drop(self.on(now, &name, stored, |group, step| group.sync(step, ticket, sync))),
             None => self.out.fail(ticket, GroupError::UnknownMember),
         }
     }
 
     pub(super) fn heartbeat(&mut self, now: Now, ticket: Ticket, heartbeat: &Heartbeat) {
-        let beat = self
-            .name(&heartbeat.group)
-            .and_then(|name| self.on(now, &name, |group, step| group.heartbeat(step, heartbeat)));
-        let outcome = beat.unwrap_or(Err(GroupError::UnknownMember));
+        // It only moves a member's end away, and a look that comes too early costs little: nothing is scheduled anew.
+        let group = self.groups.get_mut(heartbeat.group.as_str()).ok_or(GroupError::UnknownMember);
+        let outcome = group.and_then(|group| group.heartbeat(now, heartbeat));
         self.out.reply(ticket, outcome.map(|()| Answer::Done));
     }
 }
@@ -61,17 +62,13 @@ impl Group {
         if let Some(before) = member.syncing.replace(ticket) {
             step.out.fail(before, GroupError::RebalanceInProgress);
         }
-        if self.leader.as_deref() == Some(id.as_str()) {
+        if self.leader.as_deref() == Some(id.as_str()) && !self.is_assigning {
             self.assign(step, sync.assignments);
         }
     }
 
     /// The leading member has said who gets what: the log must have it before anybody does.
     fn assign(&mut self, step: &mut Step<'_>, assignments: Vec<(String, Bytes)>) {
-        let bytes: usize = assignments.iter().map(|(_, assignment)| assignment.len()).sum();
-        if self.bytes() + bytes > step.options.member_bytes_max {
-            return self.fail_syncs(step, &GroupError::GroupFull);
-        }
         for member in self.members.values_mut() {
             member.assignment = Bytes::new();
         }
@@ -80,9 +77,25 @@ impl Group {
                 member.assignment = assignment;
             }
         }
-        let record = self.record(step);
+        let value = self.store();
+        if !self.has_room_for_members(step, &value) {
+            self.fail_syncs(step, &GroupError::GroupFull);
+            return self.prepare_rebalance(step);
+        }
+        let record = NewRecord { key: step.group_key(), value: Some(value.encode()), topic: None };
+        self.is_assigning = true;
         let then = Write::Assignment { group: Arc::clone(step.name), generation: self.generation };
         step.out.write(step.now.wall_ms, &[record], then);
+    }
+
+    /// Whether members and what they are given are within the bounds, those of one group and those of all.
+    fn has_room_for_members(&self, step: &Step<'_>, value: &GroupValue) -> bool {
+        let given: usize = value.members.iter().map(|member| member.assignment.len()).sum();
+        let known = step.stored.get(step.name).and_then(|known| known.metadata.as_deref());
+        let (bytes, before) = (members_bytes(value), known.map_or(0, members_bytes));
+        let grows = bytes > before;
+        self.claimed_bytes() + given <= step.options.member_bytes_max
+            && !(grows && step.stored.bytes() - before + bytes > step.options.state_bytes_max)
     }
 
     /// The log has the assignment of a generation, or will not have it.
@@ -94,6 +107,7 @@ impl Group {
             self.fail_syncs(step, &error);
             return self.prepare_rebalance(step);
         }
+        self.is_assigning = false;
         self.turn(State::Stable, step.now);
         let ids: Vec<String> = self.members.keys().cloned().collect();
         for id in ids {
@@ -120,7 +134,7 @@ impl Group {
         }
     }
 
-    fn heartbeat(&mut self, step: &mut Step<'_>, heartbeat: &Heartbeat) -> Result<(), GroupError> {
+    fn heartbeat(&mut self, now: Now, heartbeat: &Heartbeat) -> Result<(), GroupError> {
         self.check(&heartbeat.member)?;
         if heartbeat.generation != self.generation {
             return Err(GroupError::IllegalGeneration);
@@ -128,7 +142,7 @@ impl Group {
         if self.state == State::Empty {
             return Err(GroupError::UnknownMember);
         }
-        self.members.get_mut(&heartbeat.member.id).expect("it was checked to be one").heard(step.now);
+        self.members.get_mut(&heartbeat.member.id).expect("it was checked to be one").heard(now);
         if self.state == State::PreparingRebalance { Err(GroupError::RebalanceInProgress) } else { Ok(()) }
     }
 }

@@ -1,7 +1,10 @@
 //! A coordinator over a log that applies what it is told to, when it is told to.
 
+mod bounds;
 mod classic;
+mod ends;
 mod offsets;
+mod repeats;
 mod storm;
 
 use std::time::Duration;
@@ -79,8 +82,28 @@ impl World {
         for append in std::mem::take(&mut self.unapplied) {
             self.groups.apply(&append.batch);
             self.log.push(append.batch);
-            self.coordinator.written(self.now, append.write, Ok(()));
+            self.coordinator.written(self.now, append.write, Ok(()), &self.groups);
         }
+    }
+
+    /// The log takes none of what is written: it is full, or its leadership goes to another.
+    fn refuse(&mut self, error: &GroupError) {
+        for append in std::mem::take(&mut self.unapplied) {
+            self.coordinator.written(self.now, append.write, Err(error.clone()), &self.groups);
+        }
+        self.settle();
+    }
+
+    /// Commits of nobody's: one request, offset 1 in each partition.
+    fn commit_many(&mut self, group: &str, partitions: std::ops::Range<i32>) -> Outcome {
+        let ticket = self.ask(Request::Commit(Commit {
+            group: group.into(),
+            member: MemberRef::default(),
+            generation: -1,
+            retention_ms: None,
+            partitions: partitions.map(|partition| place("t", partition, 1)).collect(),
+        }));
+        self.answer(ticket)
     }
 
     fn pass(&mut self, span: Duration) {
@@ -164,6 +187,7 @@ impl World {
             group: "g".into(),
             member: MemberRef::dynamic(id),
             generation,
+            retention_ms: None,
             partitions: vec![place("t", 0, offset)],
         }))
     }

@@ -8,7 +8,10 @@ use varve_formats::offsets::TOPIC_ID_HEADER;
 use varve_protocol::batch::{BatchBuilder, Codec};
 
 use super::request::{Answer, GroupError, Outcome};
-use crate::api::Ticket;
+use crate::{api::Ticket, limits::COMMIT_BYTES_MAX};
+
+/// What a record takes beside its key and value, about.
+pub(super) const RECORD_BYTES: usize = 80;
 
 /// Records for the partition's log, as one batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,10 @@ impl NewRecord {
     pub(super) const fn tombstone(key: Vec<u8>) -> Self {
         Self { key, value: None, topic: None }
     }
+
+    pub(super) fn bytes(&self) -> usize {
+        RECORD_BYTES + self.key.len() + self.value.as_ref().map_or(0, Vec::len)
+    }
 }
 
 /// A partition of a topic.
@@ -46,6 +53,8 @@ pub(super) enum Write {
     Answer { ticket: Ticket, answer: Answer },
     /// The same of a commit.
     Commit { ticket: Ticket, group: Arc<str>, keys: Vec<Place>, answer: Answer },
+    /// The rest of a group's end, and an answer where somebody waits for it.
+    End { ticket: Option<Ticket>, group: Arc<str> },
     /// The members get what they were given.
     Assignment { group: Arc<str>, generation: i32 },
 }
@@ -54,6 +63,7 @@ impl Write {
     pub(super) const fn ticket(&self) -> Option<Ticket> {
         match self {
             Self::Answer { ticket, .. } | Self::Commit { ticket, .. } => Some(*ticket),
+            Self::End { ticket, .. } => *ticket,
             Self::Quiet | Self::Assignment { .. } => None,
         }
     }
@@ -75,6 +85,20 @@ impl Out {
 
     pub(super) fn fail(&mut self, ticket: Ticket, error: GroupError) {
         self.reply(ticket, Err(error));
+    }
+
+    /// Records that nobody waits for, in as many batches as entries of the log hold them.
+    pub(super) fn write_quietly(&mut self, wall_ms: i64, mut records: &[NewRecord]) {
+        while !records.is_empty() {
+            let mut bytes = 0;
+            let fitting = records.iter().take_while(|record| {
+                bytes += record.bytes();
+                bytes <= COMMIT_BYTES_MAX
+            });
+            let (some, rest) = records.split_at(fitting.count().max(1));
+            self.write(wall_ms, some, Write::Quiet);
+            records = rest;
+        }
     }
 
     pub(super) fn write(&mut self, wall_ms: i64, records: &[NewRecord], then: Write) {

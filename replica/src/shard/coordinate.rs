@@ -4,6 +4,7 @@
 //! follows waits until that is applied.
 
 use varve_common::{GroupId, Monotonic};
+use varve_consensus::limits::ENTRY_BYTES_MAX;
 use varve_formats::command::{HEADER_BYTES, encode_records};
 
 use super::{
@@ -42,7 +43,9 @@ impl Hosted {
             let error = if is_leader { GroupError::Loading } else { GroupError::NotCoordinator };
             return effects.push(answer(ticket, Err(error)));
         };
-        let Some(groups) = state.groups() else { return };
+        let Some(groups) = state.groups() else {
+            return effects.push(answer(ticket, Err(GroupError::NotCoordinator)));
+        };
         coordinator.request(now, ticket, request, groups);
         self.carry_out(now, effects);
     }
@@ -64,9 +67,8 @@ impl Hosted {
     pub(super) fn coordinate(&mut self, now: Now, effects: &mut Vec<Effect>) {
         self.begin_coordinator(now);
         let applied = std::mem::take(&mut self.coordinating.applied);
-        let Some(coordinator) = &mut self.coordinating.coordinator else { return };
         for write in applied {
-            coordinator.written(now, write, Ok(()));
+            self.written(now, write, Ok(()));
         }
         self.carry_out(now, effects);
     }
@@ -92,20 +94,30 @@ impl Hosted {
             }
             for append in appends {
                 let write = append.write;
-                if !self.append_for_groups(now, append)
-                    && let Some(coordinator) = &mut self.coordinating.coordinator
-                {
-                    coordinator.written(now, write, Err(GroupError::NotAvailable));
+                if let Err(error) = self.append_for_groups(now, append) {
+                    self.written(now, write, Err(error));
                 }
             }
         }
     }
 
-    fn append_for_groups(&mut self, now: Now, append: Append) -> bool {
+    fn written(&mut self, now: Now, write: u64, outcome: Result<(), GroupError>) {
+        if let (Some(coordinator), Machine::Partition(state)) =
+            (&mut self.coordinating.coordinator, &self.machine)
+            && let Some(groups) = state.groups()
+        {
+            coordinator.written(now, write, outcome, groups);
+        }
+    }
+
+    fn append_for_groups(&mut self, now: Now, append: Append) -> Result<(), GroupError> {
+        if HEADER_BYTES + append.batch.len() > ENTRY_BYTES_MAX {
+            return Err(GroupError::TooLarge);
+        }
         let bytes = append.batch.len() as u64;
         let full = self.pending.bytes() + bytes > INFLIGHT_BYTES_MAX && !self.pending.is_empty();
         if full || self.pending.len() >= PENDING_ENTRIES_MAX || !self.is_ready() {
-            return false;
+            return Err(GroupError::NotAvailable);
         }
         let (term, base_offset) = (self.raft.term(), self.speculation.log_end);
         let mut data = encode_records(&append.batch, term, now.wall_ms);
@@ -113,12 +125,12 @@ impl Hosted {
         let header = BatchHeader::parse(&data[HEADER_BYTES..]).expect("the batch is of our own making");
         let waiter = Waiter::Group(append.write);
         let Some(index) = self.propose_data(data.freeze(), Some(base_offset), Some(waiter)) else {
-            return false;
+            return Err(GroupError::NotAvailable);
         };
         if let Machine::Partition(state) = &self.machine {
             self.speculation.append(state, &header.meta, index, now.wall_ms);
         }
-        true
+        Ok(())
     }
 
     /// Leadership is over, or everything is: whoever waits asks the next coordinator.

@@ -3,6 +3,11 @@
 use super::*;
 
 impl Fake {
+    /// How often a quorum was asked about each partition.
+    pub fn confirmed(&self) -> BTreeMap<GroupId, u32> {
+        self.0.lock().unwrap().confirmed.clone()
+    }
+
     /// Moves a partition's records to an object store that answers once it is told to.
     pub fn freeze(&self, group: GroupId) {
         let mut state = self.0.lock().unwrap();

@@ -29,7 +29,7 @@ impl Coordinators {
             }
             for append in appends {
                 groups.apply(&append.batch);
-                coordinator.written(now, append.write, Ok(()));
+                coordinator.written(now, append.write, Ok(()), groups);
             }
         }
         let answer = coordinator.take_replies().pop();

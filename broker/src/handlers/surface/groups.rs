@@ -251,6 +251,12 @@ pub async fn offset_commit(peer: &mut impl Peer, version: i16) {
     (member.generation_id_or_member_epoch, member.member_id) = (3, "nobody".into());
     let response = ask!(peer, version, OffsetCommit, member);
     assert_eq!(response.topics[0].partitions[0].error_code, code(ErrorCode::UnknownMemberId));
+    let mut unknown = commit(version, "nobody's", &group, id, 0);
+    (unknown.generation_id_or_member_epoch, unknown.member_id) = (3, "nobody".into());
+    coordinator(peer, "nobody's").await;
+    let response = ask!(peer, version, OffsetCommit, unknown);
+    let error = if version >= 9 { ErrorCode::GroupIdNotFound } else { ErrorCode::IllegalGeneration };
+    assert_eq!(response.topics[0].partitions[0].error_code, code(error));
     delete(peer, &group).await;
 }
 

@@ -64,9 +64,10 @@ fn g2_a_commit_of_an_old_generation_or_of_nobody_changes_nothing() {
         group: "nobody's".into(),
         member: MemberRef::dynamic("x"),
         generation: 3,
+        retention_ms: None,
         partitions: vec![place("t", 0, 1)],
     }));
-    assert_eq!(world.answer(ticket), Err(GroupError::IllegalGeneration));
+    assert_eq!(world.answer(ticket), Err(GroupError::NotFound));
 }
 
 #[test]
@@ -90,6 +91,7 @@ fn metadata_that_is_too_long_is_refused_alone() {
         group: "g".into(),
         member: MemberRef::default(),
         generation: -1,
+        retention_ms: None,
         partitions: vec![long, place("t", 1, 2)],
     }));
     let outcomes = vec![Err(GroupError::MetadataTooLarge), Ok(())];
@@ -184,9 +186,13 @@ fn what_is_stored_reads_back_and_nonsense_changes_nothing() {
 fn a_commit_that_no_entry_holds_is_refused_before_it_is_written() {
     let mut world = World::new();
     let partitions = (0..1_000).map(|partition| place("t", partition, 1)).collect();
-    let commit =
-        Commit { group: "g".repeat(30_000), member: MemberRef::default(), generation: -1, partitions };
-    let ticket = world.ask(Request::Commit(commit));
+    let ticket = world.ask(Request::Commit(Commit {
+        group: "g".repeat(30_000),
+        member: MemberRef::default(),
+        generation: -1,
+        retention_ms: None,
+        partitions,
+    }));
     assert_eq!(world.answer(ticket), Err(GroupError::TooMany));
     assert!(world.log.is_empty());
 }
