@@ -6,6 +6,7 @@
 //! sides. The release binary must be built: `cargo build --release`. `--quick` runs every figure once over little data: it
 //! says nothing about speed, and fails where something does not work.
 
+mod cluster;
 mod figures;
 mod floor;
 mod process;
@@ -22,7 +23,7 @@ use figures::{Bench, Scale, cold, cost, end_to_end, manifest, memory, partitions
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
 /// By name; the first part of one means all that begin so.
-const FIGURES: [(&str, Measure); 11] = [
+const FIGURES: [(&str, Measure); 17] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
@@ -34,6 +35,12 @@ const FIGURES: [(&str, Measure); 11] = [
     ("memory", memory::measure),
     ("cost", cost::measure),
     ("manifest", manifest::measure),
+    ("cluster-produce", figures::cluster::produce),
+    ("cluster-failover", figures::cluster::failover),
+    ("cluster-handover", figures::cluster::handover),
+    ("cluster-dead-node", figures::cluster::dead_node),
+    ("cluster-hogs", figures::cluster::hogs),
+    ("cluster-idle", figures::cluster::idle),
 ];
 
 fn main() -> anyhow::Result<()> {
@@ -60,20 +67,27 @@ fn main() -> anyhow::Result<()> {
         }
     }
     std::fs::create_dir_all(&bench.directory)?;
+    let figures = measure(&bench, &wanted);
+    // Floors write there until the process ends.
+    drop(std::fs::remove_dir_all(&bench.directory));
+    let figures = figures?;
+    if let Some(path) = json {
+        std::fs::write(path, report::document(&figures))?;
+    }
+    Ok(())
+}
+
+/// Measures what is wanted, or all of it.
+fn measure(bench: &Bench, wanted: &[String]) -> anyhow::Result<Vec<report::Figure>> {
     let mut figures = Vec::new();
     report::print_head();
     for (name, measure) in FIGURES {
         if wanted.is_empty() || wanted.iter().any(|one| name.starts_with(one)) {
             eprintln!("measuring {name} …");
-            let measured = measure(&bench).with_context(|| format!("measure {name}"))?;
+            let measured = measure(bench).with_context(|| format!("measure {name}"))?;
             report::print(&measured);
             figures.extend(measured);
         }
     }
-    // Floors write there until the process ends.
-    drop(std::fs::remove_dir_all(&bench.directory));
-    if let Some(path) = json {
-        std::fs::write(path, report::document(&figures))?;
-    }
-    Ok(())
+    Ok(figures)
 }

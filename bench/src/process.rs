@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 
 use crate::wire;
 
@@ -36,19 +36,22 @@ impl Broker {
         arguments: Vec<String>,
         environment: Vec<(String, String)>,
     ) -> anyhow::Result<Self> {
-        Self::launch(binary, data, arguments, environment)
+        let mut broker =
+            Self::launch(binary, data, (free_address()?, free_address()?), arguments, environment)?;
+        broker.wait_until_it_listens()?;
+        Ok(broker)
     }
 
-    fn launch(
+    /// Starts a process, and waits for nothing.
+    pub fn launch(
         binary: &Path,
         data: &Path,
+        (address, admin): (SocketAddr, SocketAddr),
         arguments: Vec<String>,
         environment: Vec<(String, String)>,
     ) -> anyhow::Result<Self> {
-        let address = free_address()?;
         fs::create_dir_all(data)?;
         let log = fs::OpenOptions::new().create(true).append(true).open(data.with_extension("log"))?;
-        let admin = free_address()?;
         let child = Command::new(binary)
             .arg("serve")
             .arg("--data-dir")
@@ -63,12 +66,18 @@ impl Broker {
             .stderr(log)
             .spawn()
             .with_context(|| format!("start {}", binary.display()))?;
-        let mut broker = Self { child, address, admin, data: data.to_owned(), arguments, environment };
-        broker.wait_until_it_listens()?;
-        Ok(broker)
+        Ok(Self { child, address, admin, data: data.to_owned(), arguments, environment })
     }
 
-    fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
+    /// Starts it again over the same data at the same addresses, and waits until it listens.
+    pub fn again(&mut self, binary: &Path) -> anyhow::Result<()> {
+        let places = (self.address, self.admin);
+        *self = Self::launch(binary, &self.data, places, self.arguments.clone(), self.environment.clone())?;
+        self.wait_until_it_listens()
+    }
+
+    /// Waits until somebody takes connections there.
+    pub fn wait_until_it_listens(&mut self) -> anyhow::Result<()> {
         let begin = Instant::now();
         while TcpStream::connect(self.address).is_err() {
             if let Some(status) = self.child.try_wait()? {
@@ -92,10 +101,19 @@ impl Broker {
         Ok(())
     }
 
+    /// SIGTERM, and waits for the end.
+    pub fn stop(&mut self) -> anyhow::Result<()> {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
+        ensure!(status.success(), "kill answered {status}");
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// Starts again over the same data; the seconds until a partition took a batch.
     pub fn restart(&mut self, binary: &Path, topic: &str, partition: i32) -> anyhow::Result<f64> {
         let begin = Instant::now();
-        *self = Self::launch(binary, &self.data, self.arguments.clone(), self.environment.clone())?;
+        let (arguments, environment) = (self.arguments.clone(), self.environment.clone());
+        *self = Self::start_with(binary, &self.data, arguments, environment)?;
         let mut client = wire::Client::connect(self.address)?;
         let mut frame = wire::produce(topic, &[partition], &wire::batch(1, 100));
         while let Err(error) = wire::check_produced(client.call(&mut frame)?) {
@@ -150,4 +168,15 @@ impl Drop for Broker {
 /// A loopback port that was free a moment ago.
 fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+/// So many, for processes that come back to them: below those that the kernel gives to connections meanwhile.
+pub fn lasting_addresses(count: usize) -> anyhow::Result<Vec<SocketAddr>> {
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    let first = PORTS.start + (std::process::id() % u32::from(PORTS.end - PORTS.start)) as u16;
+    let addresses =
+        (first..PORTS.end).chain(PORTS.start..first).map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+    let free: Vec<_> = addresses.filter(|address| TcpListener::bind(address).is_ok()).take(count).collect();
+    ensure!(free.len() == count, "no {count} ports are free");
+    Ok(free)
 }

@@ -5,7 +5,7 @@
 //! today still speaks.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     thread,
@@ -143,13 +143,13 @@ pub fn fetch(topic: &str, partition: i32, offset: i64, max_wait: Duration, max_b
     framed(1, 4, &body)
 }
 
-/// A CreateTopics request, version 2: one replica.
-pub fn create_topic(topic: &str, partitions: i32, configs: &[(&str, &str)]) -> Vec<u8> {
+/// A CreateTopics request, version 2.
+pub fn create_topic(topic: &str, partitions: i32, replicas: i16, configs: &[(&str, &str)]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend(1_i32.to_be_bytes());
     string(&mut body, topic);
     body.extend(partitions.to_be_bytes());
-    body.extend(1_i16.to_be_bytes());
+    body.extend(replicas.to_be_bytes());
     body.extend(0_i32.to_be_bytes());
     body.extend((configs.len() as i32).to_be_bytes());
     for (name, value) in configs {
@@ -180,9 +180,14 @@ pub struct Client {
 impl Client {
     /// Connects.
     pub fn connect(address: SocketAddr) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect(address).context("connect")?;
+        Self::connect_within(address, Duration::from_secs(60))
+    }
+
+    /// Connects; nothing takes longer than `patience`.
+    pub fn connect_within(address: SocketAddr, patience: Duration) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience).context("connect")?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        stream.set_read_timeout(Some(patience))?;
         Ok(Self { stream, correlation: 0, answer: Vec::new() })
     }
 
@@ -360,4 +365,114 @@ pub fn next_offset(records: &[u8]) -> Option<i64> {
         at += 12 + length;
     }
     next
+}
+
+/// A Metadata request, version 7, for one topic, or for none where the name is empty; nothing is created by it.
+pub fn metadata(topic: &str) -> Vec<u8> {
+    let mut body = Vec::new();
+    body.extend(i32::from(!topic.is_empty()).to_be_bytes());
+    if !topic.is_empty() {
+        string(&mut body, topic);
+    }
+    body.push(0);
+    framed(3, 7, &body)
+}
+
+/// What a Metadata answer says.
+#[derive(Default)]
+pub struct Metadata {
+    /// Ids of the brokers.
+    pub brokers: Vec<i32>,
+    /// Of the topic that was asked for.
+    pub partitions: BTreeMap<i32, Partition>,
+}
+
+/// A partition as a broker tells of it.
+pub struct Partition {
+    /// -1 where there is none.
+    pub leader: i32,
+    /// The leader's epoch.
+    pub epoch: i32,
+    /// How many replicas are in sync.
+    pub in_sync: usize,
+}
+
+impl Metadata {
+    /// Version 7: `throttle | brokers (id, host, port, rack) | cluster | controller | topics (error, name, internal, partitions
+    /// (error, index, leader, epoch, replicas, in sync, offline))`.
+    pub fn parse(body: &[u8]) -> anyhow::Result<Self> {
+        let mut rest = Fields(body);
+        rest.i32()?;
+        let mut metadata = Self::default();
+        for _ in 0..rest.i32()? {
+            metadata.brokers.push(rest.i32()?);
+            rest.string()?;
+            rest.i32()?;
+            rest.string()?;
+        }
+        rest.string()?;
+        rest.i32()?;
+        for _ in 0..rest.i32()? {
+            rest.i16()?;
+            rest.string()?;
+            rest.take(1)?;
+            for _ in 0..rest.i32()? {
+                rest.i16()?;
+                let (index, leader, epoch) = (rest.i32()?, rest.i32()?, rest.i32()?);
+                rest.list()?;
+                let in_sync = rest.list()?;
+                rest.list()?;
+                metadata.partitions.insert(index, Partition { leader, epoch, in_sync });
+            }
+        }
+        Ok(metadata)
+    }
+}
+
+/// The errors of a Produce answer (version 7) for one topic, by partition; zero is none.
+pub fn produced(body: &[u8]) -> anyhow::Result<Vec<(i32, i16)>> {
+    let mut rest = Fields(body);
+    rest.i32()?;
+    rest.string()?;
+    let count = rest.i32()?;
+    // index | error | base offset | append time | log start
+    (0..count)
+        .map(|_| {
+            let told = (rest.i32()?, rest.i16()?);
+            rest.take(24)?;
+            Ok(told)
+        })
+        .collect()
+}
+
+/// What is left of an answer.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, bytes: usize) -> anyhow::Result<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(bytes).context("the answer is short")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn i16(&mut self) -> anyhow::Result<i16> {
+        Ok(i16::from_be_bytes(self.take(2)?.try_into()?))
+    }
+
+    fn i32(&mut self) -> anyhow::Result<i32> {
+        Ok(i32::from_be_bytes(self.take(4)?.try_into()?))
+    }
+
+    /// Nullable.
+    fn string(&mut self) -> anyhow::Result<()> {
+        let length = self.i16()?.max(0) as usize;
+        self.take(length).map(drop)
+    }
+
+    /// How many numbers it holds.
+    fn list(&mut self) -> anyhow::Result<usize> {
+        let count = self.i32()?.max(0) as usize;
+        self.take(count * 4)?;
+        Ok(count)
+    }
 }

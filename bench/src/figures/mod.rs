@@ -1,5 +1,6 @@
 //! The figures of the issues, one file per subject.
 
+pub mod cluster;
 pub mod cold;
 pub mod cost;
 pub mod end_to_end;
@@ -49,6 +50,8 @@ pub struct Scale {
     pub cost_partitions: i32,
     /// Bytes that leave the log for the bucket and are read back.
     pub cold_bytes: u64,
+    /// Partitions that each of three nodes leads when one of them dies.
+    pub led_partitions: i32,
     /// Segments that one manifest names.
     pub manifest_segments: u64,
     /// Bytes on the disk of the broker that restarts fast, and of the one that must restart as fast.
@@ -64,6 +67,7 @@ impl Scale {
         tiered_bytes: 2 << 30,
         cost_partitions: 100,
         cold_bytes: 1 << 30,
+        led_partitions: 1_000,
         manifest_segments: 1_000_000,
         restart_bytes: (256 << 20, 4 << 30),
     };
@@ -75,6 +79,7 @@ impl Scale {
         tiered_bytes: 160 << 20,
         cost_partitions: 10,
         cold_bytes: 64 << 20,
+        led_partitions: 10,
         manifest_segments: 10_000,
         restart_bytes: (1 << 20, 4 << 20),
     };
@@ -130,8 +135,18 @@ pub fn create_topic(
     partitions: i32,
     configs: &[(&str, &str)],
 ) -> anyhow::Result<()> {
+    create_replicated(address, topic, (partitions, 1), configs)
+}
+
+/// The same with so many replicas of each partition.
+pub fn create_replicated(
+    address: SocketAddr,
+    topic: &str,
+    (partitions, replicas): (i32, i16),
+    configs: &[(&str, &str)],
+) -> anyhow::Result<()> {
     let mut client = wire::Client::connect(address)?;
-    let body = client.call(&mut wire::create_topic(topic, partitions, configs))?;
+    let body = client.call(&mut wire::create_topic(topic, partitions, replicas, configs))?;
     // throttle i32 | topics i32 | name string | error i16
     let name = i16::from_be_bytes(body[8..10].try_into()?) as usize;
     let error = i16::from_be_bytes(body[10 + name..12 + name].try_into()?);

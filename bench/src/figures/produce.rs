@@ -9,11 +9,11 @@ use crate::{
     wire::{self, Load, Run},
 };
 
-struct Shape {
-    name: &'static str,
-    batch: Vec<u8>,
-    in_flight: usize,
-    better: fn(&Run) -> f64,
+pub(super) struct Shape {
+    pub name: &'static str,
+    pub batch: Vec<u8>,
+    pub in_flight: usize,
+    pub better: fn(&Run) -> f64,
 }
 
 /// All three, against the best of the floor's methods.
@@ -58,7 +58,7 @@ pub fn measure(bench: &Bench) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-fn run(
+pub(super) fn run(
     address: SocketAddr,
     shape: &Shape,
     time: Duration,
@@ -69,7 +69,7 @@ fn run(
 }
 
 /// The method that serves this shape best, on this disk, now.
-fn best_floor(
+pub(super) fn best_floor(
     bench: &Bench,
     floors: &[(Method, SocketAddr)],
     shape: &Shape,
