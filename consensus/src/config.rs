@@ -2,6 +2,8 @@
 
 use varve_common::{ReplicaId, Term};
 
+use crate::limits::GONE_TICKS;
+
 use crate::limits;
 
 /// Timing and bounds of a group; the defaults suit a tick of 100 ms.
@@ -86,6 +88,19 @@ impl GroupConfig {
     pub(crate) fn election_timeout(&self, replica: ReplicaId, term: Term) -> usize {
         let mixed = mix(mix(mix(self.seed) ^ replica.get()) ^ term.0);
         self.election_ticks + (mixed % self.election_ticks as u64) as usize
+    }
+
+    /// How many ticks a voter waits for an election once its leader's process has ended: one after the other, in an order that
+    /// all of them know and that differs from term to term. Who campaigns with another gets half of the votes.
+    pub(crate) fn gone_patience(
+        &self,
+        replica: ReplicaId,
+        others: impl Iterator<Item = ReplicaId>,
+        term: Term,
+    ) -> usize {
+        let place = |replica: ReplicaId| (mix(mix(replica.get()) ^ term.0), replica);
+        let before = others.filter(|other| place(*other) < place(replica)).count();
+        (GONE_TICKS * (1 + before)).min(self.election_ticks)
     }
 }
 

@@ -14,7 +14,7 @@ use std::{collections::VecDeque, sync::LazyLock};
 use bytes::Bytes;
 use prost::Message as _;
 use raft::{
-    RawNode,
+    INVALID_ID, RawNode,
     eraftpb::{self, ConfChangeV2, EntryType, MessageType},
 };
 use slog::{Discard, Logger, o};
@@ -161,6 +161,18 @@ impl Group {
         } else {
             self.forget_who_spoke();
         }
+    }
+
+    /// The process of the leader's node has ended: it is forgotten, so that its word keeps nobody from an election here, and one
+    /// begins within a few ticks. Not at once: the others are to have noticed, too.
+    pub fn leader_gone(&mut self) {
+        let Some(leader) = self.leader().filter(|_| self.role() != Role::Leader) else { return };
+        let others = self.membership.voters.iter().copied().filter(|voter| *voter != leader);
+        let patience = self.config.gone_patience(self.replica, others, self.term());
+        let timeout = self.config.election_timeout(self.replica, self.term());
+        let raft = &mut self.node.raft;
+        raft.leader_id = INVALID_ID;
+        raft.election_elapsed = timeout - patience;
     }
 
     /// Begins the wait for a leader anew: the tick came late, and what was missed meanwhile is nobody's fault. A leader

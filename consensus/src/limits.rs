@@ -57,6 +57,9 @@ pub const RESTING_MAX: usize = 64;
 /// Groups that the death of a node wakes in one tick.
 pub const WAKES_PER_TICK_MAX: usize = 256;
 
+/// The least that a replica waits for an election once its leader's process has ended: the other members learn of it by dialling
+/// in vain, which takes them a moment.
+pub const GONE_TICKS: usize = 2;
 /// Late ticks in a row that start timers anew instead of elections.
 pub const LATE_TICKS_FORGIVEN: u32 = 2;
 

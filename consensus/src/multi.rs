@@ -171,11 +171,31 @@ impl<H: Host> MultiRaft<H> {
         let died = peers.tick();
         for id in peers.take_wakes() {
             self.update(id, |host| host.raft_mut().wake());
+            self.forget_gone_leader(id);
         }
         if !died.is_empty() {
             self.publish_at_rest();
         }
         forgiven
+    }
+
+    /// The process of a node has ended, as somebody says who would know: the groups that it led are led again within a few ticks.
+    /// What is wrong about that costs an election, and nothing else.
+    pub fn peer_gone(&mut self, node: NodeId) {
+        let Some(peers) = &mut self.peers else { return };
+        peers.gone(node);
+        for id in self.ticking.clone() {
+            self.forget_gone_leader(id);
+        }
+        self.publish_at_rest();
+    }
+
+    fn forget_gone_leader(&mut self, id: GroupId) {
+        let Some(peers) = &self.peers else { return };
+        let leader = self.groups.get(&id).and_then(|host| host.raft().leader());
+        if leader.is_some_and(|leader| peers.is_gone(leader.node())) {
+            self.update(id, |host| host.raft_mut().leader_gone());
+        }
     }
 
     /// The next group with something to do, lowest id first. A group that still has more comes again in the same

@@ -48,6 +48,8 @@ struct Peer {
     number: u64,
     heard_at: u64,
     dead: bool,
+    /// Nobody listens where it was: its process has ended.
+    gone: bool,
     /// What waits to be said.
     beats: Vec<Beat>,
     answers: Vec<Beat>,
@@ -205,6 +207,19 @@ impl Peers {
         died
     }
 
+    /// A node's process has ended: what rests on its word wakes.
+    pub(crate) fn gone(&mut self, node: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&node) {
+            (peer.dead, peer.gone) = (true, true);
+            self.to_wake.extend(peer.resting.iter().copied());
+        }
+    }
+
+    /// Whether a node's process has ended, and no other has spoken for it since.
+    pub(crate) fn is_gone(&self, node: NodeId) -> bool {
+        self.peers.get(&node).is_some_and(|peer| peer.gone)
+    }
+
     /// A late tick was forgiven: nobody had a chance to be heard.
     pub(crate) fn forgive(&mut self) {
         let ticks = self.ticks;
@@ -242,6 +257,7 @@ impl Peers {
         if pulse.number > peer.number {
             (peer.number, peer.heard_at) = (pulse.number, ticks);
             heard.revived = std::mem::take(&mut peer.dead);
+            peer.gone = false;
             if pulse.heard.0 == own_life {
                 // It may be less than before: whoever forgot us meanwhile hears all of it again.
                 peer.acked = pulse.heard.1;

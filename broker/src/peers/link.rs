@@ -1,6 +1,7 @@
 //! The connection that carries this node's messages to one peer: dialled, kept, made anew.
 
 use std::{
+    io,
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -38,6 +39,8 @@ pub struct Link {
 
 struct State {
     address: Option<String>,
+    /// Where the last connection led; `None` once it was told that nobody listens there.
+    reached: Option<String>,
     link: LinkState,
     /// Ends the peer's own connection, when a newer one comes.
     inbound: CancellationToken,
@@ -46,7 +49,12 @@ struct State {
 impl Link {
     /// A link that nobody runs yet.
     pub fn new(node: NodeId, limits: &Limits) -> Self {
-        let state = State { address: None, link: LinkState::Unknown, inbound: CancellationToken::new() };
+        let state = State {
+            address: None,
+            reached: None,
+            link: LinkState::Unknown,
+            inbound: CancellationToken::new(),
+        };
         Self {
             node,
             queue: Queue::new(limits),
@@ -163,18 +171,30 @@ impl Link {
         match dial(shared, address, Some(self.node), Purpose::Messages).await {
             Ok(dialled) => {
                 let process = dialled.welcome.process;
-                self.state().link = LinkState::Up { process };
+                {
+                    let mut state = self.state();
+                    state.link = LinkState::Up { process };
+                    state.reached = Some(address.to_owned());
+                }
                 self.queue.connected();
                 self.traffic.connects.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(node = %self.node, address, process, "connected to peer");
                 self.drive(shared, dialled).await
             }
             Err(error) => {
-                if matches!(error, DialError::OtherNode(_)) {
-                    shared.recheck(address);
+                match error {
+                    DialError::OtherNode(_) => shared.recheck(address),
+                    DialError::Connect(io::ErrorKind::ConnectionRefused) => self.tell_gone(shared, address),
+                    _ => {}
                 }
                 error.to_string()
             }
+        }
+    }
+
+    fn tell_gone(&self, shared: &Shared, address: &str) {
+        if self.state().reached.take_if(|reached| reached == address).is_some() {
+            shared.handler.gone(self.node);
         }
     }
 

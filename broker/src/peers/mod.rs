@@ -125,6 +125,10 @@ pub trait PeerHandler: Send + Sync + 'static {
     /// again or there is a new connection.
     fn unreachable(&self, node: NodeId);
 
+    /// Nobody listens any more at the address where the peer was connected: its process has ended, for all that can be told from
+    /// here. Told once for each connection.
+    fn gone(&self, node: NodeId);
+
     /// A seed asks what this node is, before and after there is a cluster; `None` while that is not known.
     fn probed(&self, probe: Probe) -> Option<Answer>;
 

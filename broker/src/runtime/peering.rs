@@ -109,6 +109,11 @@ impl PeerHandler for Desk {
         self.inbound(|inbound| inbound.tell(PeerInput::Unreachable(node)));
     }
 
+    fn gone(&self, node: NodeId) {
+        tracing::info!(%node, "nobody listens any more where the node was: its process has ended");
+        self.inbound(|inbound| inbound.tell(PeerInput::Gone(node)));
+    }
+
     fn probed(&self, probe: Probe) -> Option<Answer> {
         Some(self.seat.probed(&probe))
     }

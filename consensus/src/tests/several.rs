@@ -67,6 +67,40 @@ fn a_dead_node_wakes_its_groups_on_all_followers_and_all_are_led_again() {
     assert_eq!(all.resting(), 180);
 }
 
+/// Nobody waits for an election time-out of ten ticks where somebody saw the process end: neither busy groups nor those at rest.
+#[test]
+fn what_a_node_led_is_led_again_within_a_few_ticks_of_its_process_s_end() {
+    for rest in [0, 60] {
+        let mut all = nodes(30);
+        all.elect();
+        all.ticks(rest);
+        let dead = all.leader(ONE).unwrap();
+        all.stop(dead);
+        for host in all.nodes.values_mut().filter(|host| host.up) {
+            host.groups.peer_gone(node(dead));
+        }
+        let ticks = all.elect();
+        assert!(ticks <= 9, "{ticks} ticks, after {rest} of rest");
+        // Whoever comes back is heard as if nothing had been said of it.
+        all.start(dead);
+        all.ticks(20);
+        assert!(all.nodes.values().all(|host| host.groups.peers().unwrap().is_alive(node(dead))));
+    }
+}
+
+/// A word that is wrong costs an election at most: the leader that lives leads on, or another is in a higher term.
+#[test]
+fn a_word_of_an_end_that_is_wrong_stops_nothing() {
+    let mut all = nodes(5);
+    all.elect();
+    let alive = all.leader(ONE).unwrap();
+    let deaf = (1..=3).find(|id| *id != alive).unwrap();
+    all.nodes.get_mut(&node(deaf)).unwrap().groups.peer_gone(node(alive));
+    let before = all.leader(ONE);
+    all.ticks(30);
+    assert_eq!(all.leader(ONE), before, "one that is wrong finds no quorum");
+}
+
 #[test]
 fn a_node_that_starts_anew_wakes_the_groups_that_it_led() {
     let mut all = nodes(20);

@@ -54,6 +54,8 @@ pub enum PeerInput {
         /// Of which group.
         group: GroupId,
     },
+    /// A node's process has ended: nobody listens any more where it was connected.
+    Gone(NodeId),
     /// The connection to a node broke, or its queue was full and something was thrown away.
     Unreachable(NodeId),
 }

@@ -89,6 +89,7 @@ impl Shard {
                 self.groups.serve(group, |hosted| hosted.lease(now.monotonic));
             }
             PeerInput::Unreachable(node) => self.unreachable(node),
+            PeerInput::Gone(node) => self.groups.peer_gone(node),
         }
         for id in self.groups.take_touched() {
             self.drive(now, id, effects);

@@ -17,6 +17,8 @@ const FRAMES_MAX: usize = 600;
 enum Frame {
     Message(Bytes),
     Pulse(Bytes),
+    /// Nobody listens any more where the sender was.
+    Gone,
 }
 
 /// All links.
@@ -98,6 +100,7 @@ impl Network {
             Frame::Pulse(bytes) => {
                 PeerInput::Pulse { from, pulse: Pulse::decode(bytes).expect("what was encoded is decoded") }
             }
+            Frame::Gone => PeerInput::Gone(from),
         };
         Some(Arrival { from, to, input })
     }
@@ -106,6 +109,15 @@ impl Network {
     pub fn forget_some(&mut self, random: &mut ChaCha8Rng, of: NodeId) {
         let keeps = random.random_bool(0.5);
         self.frames.retain(|(from, to, _)| *to != of && (*from != of || keeps));
+    }
+
+    /// Others may notice that a process has ended: soon, or when it is back already.
+    pub fn tell_gone(&mut self, random: &mut ChaCha8Rng, gone: NodeId, nodes: &[NodeId]) {
+        for node in nodes.iter().filter(|node| **node != gone) {
+            if random.random_bool(0.5) {
+                self.frames.push((gone, *node, Frame::Gone));
+            }
+        }
     }
 
     /// Cuts links: one direction, a whole node, or everything between two sides.

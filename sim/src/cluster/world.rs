@@ -192,6 +192,7 @@ impl World {
         let Self { machines, random, network, .. } = self;
         machines.get_mut(&id).expect("machines are never taken away").crash(power, random);
         network.forget_some(random, id);
+        network.tell_gone(random, id, &machines.keys().copied().collect::<Vec<_>>());
         self.confirming.retain(|(node, _), _| *node != id);
         let lost: Vec<Ticket> =
             self.asked.iter().filter(|(_, asked)| **asked == id).map(|(ticket, _)| *ticket).collect();

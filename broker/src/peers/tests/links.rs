@@ -262,6 +262,29 @@ async fn fault_39_a_half_open_connection_is_noticed_and_made_anew() {
 }
 
 #[tokio::test]
+async fn a_peer_where_nobody_listens_any_more_is_told_to_be_gone_once() {
+    let listener = TcpListener::bind(reserve()).await.unwrap();
+    let mut one = Node::member(config(1, reserve(), &[]), &[(2, listener.local_addr().unwrap())]).await;
+    // A connection that ends says nothing: whoever listens takes the next one.
+    for _ in 0..2 {
+        let mut raw = Raw::over(timeout(PATIENCE, listener.accept()).await.unwrap().unwrap().0);
+        raw.welcome(2).await;
+        one.connected(2).await;
+        drop(raw);
+        assert_eq!(one.next().await, Heard::Unreachable(2));
+    }
+    let mut raw = Raw::over(listener.accept().await.unwrap().0);
+    raw.welcome(2).await;
+    one.connected(2).await;
+    drop((raw, listener));
+    assert_eq!(one.next().await, Heard::Unreachable(2));
+    assert_eq!(one.next().await, Heard::Gone(2));
+    let dials = one.link(2).connects;
+    until(|| matches!(&one.link(2).state, LinkState::Down { why } if why.contains("cannot connect"))).await;
+    assert_eq!((one.rest(), one.link(2).connects), (vec![], dials), "told once");
+}
+
+#[tokio::test]
 async fn a_slow_reader_fills_its_queue_and_nothing_else() {
     let listener = TcpListener::bind(reserve()).await.unwrap();
     let mut config = config(1, reserve(), &[]);

@@ -96,6 +96,7 @@ enum Heard {
     Message(u32, u64, usize),
     Pulse(u32, u64),
     Unreachable(u32),
+    Gone(u32),
 }
 
 struct Recorder {
@@ -116,6 +117,10 @@ impl PeerHandler for Recorder {
 
     fn unreachable(&self, node: NodeId) {
         let _ = self.heard.send(Heard::Unreachable(node.get()));
+    }
+
+    fn gone(&self, node: NodeId) {
+        let _ = self.heard.send(Heard::Gone(node.get()));
     }
 
     fn probed(&self, probe: Probe) -> Option<Answer> {
