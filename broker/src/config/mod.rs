@@ -14,6 +14,7 @@
 pub mod alter;
 mod bucket;
 mod cluster;
+mod effective;
 mod fetch;
 mod groups;
 pub mod keys;
@@ -303,6 +304,9 @@ impl Config {
         self.refuse_open_listeners()?;
         self.refuse_unreachable_addresses()?;
         self.refuse_lonely_clusters()?;
+        if let Some((name, unfit)) = effective::unfit(&self.layers) {
+            return Err(self.invalid(name, unfit.to_string()));
+        }
         if let Share::Bytes(bytes) = self.wal_bytes
             && bytes < WAL_BYTES_MIN
         {

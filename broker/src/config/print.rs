@@ -181,9 +181,12 @@ mod tests {
     #[test]
     fn the_reference_names_every_key_once() {
         let page = reference();
-        for name in KEYS.iter().map(|key| key.name).chain(TOPIC_KEYS.iter().map(|key| key.name)) {
-            assert_eq!(page.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
-        }
+        let (brokers, topics) = page.split_once("## Topics").unwrap();
+        let once = |part: &str, name: &str| {
+            assert_eq!(part.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
+        };
+        KEYS.iter().for_each(|key| once(brokers, key.name));
+        TOPIC_KEYS.iter().for_each(|key| once(topics, key.name));
     }
 
     #[test]
