@@ -17,6 +17,7 @@ mod cluster;
 mod effective;
 mod fetch;
 mod groups;
+pub mod import;
 pub mod keys;
 pub mod layers;
 pub mod memory;
