@@ -65,6 +65,9 @@ pub struct Created {
     pub replication_factor: i16,
 }
 
+/// The first offset of a partition from now on, where records were deleted.
+pub type Trimmed = (i32, Result<i64, ClientError>);
+
 /// A configuration of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
@@ -151,7 +154,7 @@ impl Client {
         &mut self,
         topic: &Topic,
         before: &BTreeMap<i32, i64>,
-    ) -> Result<Vec<(i32, Result<i64, ClientError>)>, ClientError> {
+    ) -> Result<Vec<Trimmed>, ClientError> {
         let chosen: Vec<i32> = before.keys().copied().collect();
         let mut outcomes = Vec::new();
         for (leader, partitions) in topic.by_leader(&chosen)? {

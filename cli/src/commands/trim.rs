@@ -6,7 +6,7 @@ use varve_broker::config::Sources;
 use super::consume;
 use crate::{
     args::TopicTrim,
-    client::{ClientError, Missing},
+    client::{Missing, topics::Trimmed},
     failure::Failure,
     output::{self, Table},
     place::{self, Point},
@@ -17,7 +17,7 @@ pub fn run(flags: &TopicTrim, sources: &Sources) -> Result<(), Failure> {
     let mut client = super::client(&flags.brokers, sources);
     let topic = client.topic(&flags.topic, Missing::Report)?;
     let wanted = consume::resolve(&mut client, &topic, &flags.partitions, point)?;
-    let outcomes: Vec<(i32, Result<i64, ClientError>)> = if flags.dry_run {
+    let outcomes: Vec<Trimmed> = if flags.dry_run {
         wanted.iter().map(|(partition, offset)| (*partition, Ok(*offset))).collect()
     } else {
         client.delete_records(&topic, &wanted)?
@@ -31,7 +31,7 @@ pub fn run(flags: &TopicTrim, sources: &Sources) -> Result<(), Failure> {
         }
         table.render()
     };
-    let row = |(partition, outcome): &(i32, Result<i64, ClientError>)| match outcome {
+    let row = |(partition, outcome): &Trimmed| match outcome {
         Ok(offset) => json!({"partition": partition, "log_start_offset": offset}),
         Err(error) => json!({"partition": partition, "error": error.to_string()}),
     };

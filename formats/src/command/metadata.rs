@@ -228,17 +228,12 @@ impl MetadataCommand {
             Self::SetTopicConfigs { id, configs, expected } => {
                 frame.u8(Self::SET_TOPIC_CONFIGS);
                 frame.topic_id(*id);
-                encode_configs(frame, configs);
-                // A frame that ends here expects nothing.
-                if let Some(expected) = expected {
-                    frame.digest(*expected);
-                }
+                encode_configs(frame, configs, *expected);
             }
             Self::SetBrokerConfigs { node, configs, expected } => {
                 frame.u8(Self::SET_BROKER_CONFIGS);
                 frame.u32(*node);
-                encode_configs(frame, configs);
-                frame.digest(*expected);
+                encode_configs(frame, configs, Some(*expected));
             }
             Self::CreatePartitions { id, first, partitions } => {
                 frame.u8(Self::CREATE_PARTITIONS);
@@ -328,11 +323,15 @@ impl MetadataCommand {
     }
 }
 
-fn encode_configs(frame: &mut Encoder, configs: &[(String, Option<String>)]) {
+fn encode_configs(frame: &mut Encoder, configs: &[(String, Option<String>)], expected: Option<Digest>) {
     frame.list(configs.iter(), |frame, (name, value)| {
         frame.string(name);
         encode_option(frame, value.as_deref(), Encoder::string);
     });
+    // A frame that ends here expects nothing.
+    if let Some(expected) = expected {
+        frame.digest(expected);
+    }
 }
 
 fn decode_configs(frame: &mut Decoder) -> Result<Vec<(String, Option<String>)>, DecodeError> {
