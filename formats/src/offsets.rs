@@ -351,8 +351,13 @@ mod tests {
     #[test]
     fn values_of_earlier_kafkas_are_read() {
         let old = b"\0\x01\0\0\0\0\0\0\0\x05\0\x01m\0\0\0\0\0\0\0\x09\0\0\0\0\0\0\0\x0a";
-        let value =
-            OffsetValue { offset: 5, leader_epoch: -1, metadata: "m".into(), commit_ms: 9, expire_ms: Some(10) };
+        let value = OffsetValue {
+            offset: 5,
+            leader_epoch: -1,
+            metadata: "m".into(),
+            commit_ms: 9,
+            expire_ms: Some(10),
+        };
         assert_eq!(OffsetValue::decode(old), Some(value));
         let old = b"\0\0\0\x01c\0\0\0\x02\xff\xff\xff\xff\0\0\0\0";
         let value = GroupValue::decode(old).expect("version 0");
