@@ -339,6 +339,7 @@ fn encode_rejected(frame: &mut Encoder, rejected: &MetadataRejected) {
             frame.u32(node.get());
             frame.u16(*level);
         }
+        MetadataRejected::ConfigsChanged => frame.u8(17),
         MetadataRejected::FeatureDowngrade { current } => {
             frame.u8(8);
             frame.u16(*current);
@@ -364,6 +365,7 @@ fn decode_rejected(frame: &mut Decoder) -> Result<MetadataRejected, DecodeError>
         14 => MetadataRejected::OtherDisk { node: decode_node(frame)? },
         15 => MetadataRejected::NodeAlive { node: decode_node(frame)? },
         16 => MetadataRejected::TooOld { node: decode_node(frame)?, level: frame.u16()? },
+        17 => MetadataRejected::ConfigsChanged,
         _ => return Err(frame.error("unknown reason of a rejection")),
     })
 }
@@ -411,6 +413,7 @@ mod tests {
             MetadataRejected::InvalidReplicas,
             MetadataRejected::OtherTarget,
             MetadataRejected::BrokerInUse,
+            MetadataRejected::ConfigsChanged,
         ];
         let gifts = [
             Done::Changed,

@@ -4,6 +4,7 @@
 //! decided, in the core's own types. In production it is the runtime around the shard thread, in tests an in-memory fake.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     ops::Deref,
     sync::{Arc, OnceLock},
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 use varve_common::{
     Clock, Entropy, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture,
 };
+use varve_formats::state::ProducerEntry;
 use varve_replica::{
     PartitionView, Refusal, coordinator,
     metadata::{self, MetadataRejected, Topic},
@@ -49,8 +51,9 @@ impl Image {
     /// The next one. A change of a topic makes a new [`Topic`]: what was worked out for the others stays.
     #[must_use]
     pub fn advance(&self, metadata: metadata::Image) -> Self {
+        let inherits_alike = self.metadata.broker_configs == metadata.broker_configs;
         let rules_of = |(id, topic): (&TopicId, &Arc<Topic>)| {
-            let known = self.rules.get(id).filter(|(of, _)| Arc::ptr_eq(of, topic));
+            let known = self.rules.get(id).filter(|(of, _)| inherits_alike && Arc::ptr_eq(of, topic));
             (*id, known.cloned().unwrap_or_else(|| (Arc::clone(topic), Arc::default())))
         };
         Self { rules: metadata.topics.iter().map(rules_of).collect(), metadata }
@@ -252,12 +255,21 @@ pub trait Backend: Send + Sync + 'static {
     /// Takes a node out of the cluster.
     fn remove_broker(&self, node: NodeId) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
 
-    /// Sets a topic's own configuration values, and removes those without a value; on success the next
-    /// [`Backend::image`] holds the change.
+    /// Sets a topic's own configuration values, and removes those without a value, where it still says what the change
+    /// builds on; on success the next [`Backend::image`] holds the change.
     fn configure_topic(
         &self,
         id: TopicId,
         changes: Vec<(String, Option<String>)>,
+        built_on: &BTreeMap<String, String>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
+
+    /// The same for a broker, or with `None` for all of them.
+    fn configure_broker(
+        &self,
+        whose: Option<NodeId>,
+        changes: Vec<(String, Option<String>)>,
+        built_on: &BTreeMap<String, String>,
     ) -> BoxFuture<'static, Result<(), MetadataRefusal>>;
 
     /// A producer id that nobody had.
@@ -268,6 +280,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A batch of an idempotent producer was refused for now, and not handed over: those behind it must not be taken before it.
     fn missed(&self, group: GroupId, meta: &varve_protocol::batch::BatchMeta);
+
+    /// What a replica here knows of the producers of a partition.
+    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Vec<ProducerEntry>, Refusal>>;
 
     /// Moves a partition's first offset forward, to `before` or, where that is `None`, to the high watermark; gives the first
     /// offset. `Throttled`: another change is on its way, ask again.
@@ -359,7 +374,7 @@ pub struct Node {
     pub creation: TopicCreation,
     /// How the topic of groups comes to be.
     pub groups: GroupTopic,
-    /// What topics inherit.
+    /// What topics inherit from the file, environment and flags of this node.
     pub topic_defaults: Defaults,
     /// Every broker key with its origin, for DescribeConfigs.
     pub layers: Layers,
@@ -371,7 +386,8 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Held by who changes a topic's configuration, from its look at what is there to the answer.
+    /// Held by who changes a configuration, from its look at what is there to the answer: those of one node would only make
+    /// each other look again.
     pub alteration: tokio::sync::Mutex<()>,
 }
 
@@ -403,7 +419,7 @@ impl Node {
     /// What gives a topic with so many replicas a value where it does not say, the winner first.
     #[must_use]
     pub fn inherited(&self, name: &str, replicas: usize) -> Vec<Given> {
-        let mut given = self.topic_defaults.given(name).to_vec();
+        let mut given = self.defaults().given(name).to_vec();
         if name == topic::MIN_INSYNC_REPLICAS {
             let defaults = given.iter_mut().filter(|given| given.source == Source::Default);
             defaults.for_each(|given| given.value = majority(replicas).to_string());
@@ -415,7 +431,13 @@ impl Node {
     #[must_use]
     pub fn effective(&self, topic: &Topic) -> Effective {
         let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        Effective::new(&self.topic_defaults, own)
+        Effective::new(&self.defaults(), own)
+    }
+
+    /// What topics inherit now.
+    #[must_use]
+    pub fn defaults(&self) -> Cow<'_, Defaults> {
+        self.topic_defaults.with(self.id, &self.backend.image().broker_configs)
     }
 }
 
@@ -449,6 +471,7 @@ mod tests {
             replicas_min: None,
             before_ms_max: 0,
             after_ms_max: 0,
+            stored: None,
         };
         let (same, old, new) = (topic(1, &[]), topic(2, &[]), topic(2, &[("max.message.bytes", "5")]));
         let first = Image::new(image(&[Arc::clone(&same), Arc::clone(&old)]));

@@ -13,6 +13,18 @@ impl Planner<'_> {
         self.status.rolls.iter().all(|roll| is_sealed(roll.base))
     }
 
+    /// How much earlier than `segment.ms` the open range is rolled: drawn from what names it, so that it does not change
+    /// from one look to the next, nor with the leader.
+    fn jitter_ms(&self) -> u64 {
+        let options = &self.status.options;
+        let most = options.segment_jitter_ms.min(options.segment_ms);
+        let name = self.status.group.0.rotate_left(32) ^ self.status.open.base.0;
+        // The finalizer of SplitMix64.
+        let mixed = (name ^ (name >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        if most == 0 { 0 } else { (mixed ^ (mixed >> 31)) % most }
+    }
+
     /// By size, by age, or because the log must be cut behind it.
     pub(crate) fn roll(&mut self) {
         let open = &self.status.open;
@@ -32,8 +44,8 @@ impl Planner<'_> {
             return self.act(Action::Roll { cause: RollCause::Pressure });
         }
         let options = &self.status.options;
-        let age_ms =
-            if options.tiered { options.segment_ms.min(options.upload_age_ms) } else { options.segment_ms };
+        let segment_ms = options.segment_ms - self.jitter_ms();
+        let age_ms = if options.tiered { segment_ms.min(options.upload_age_ms) } else { segment_ms };
         if self.has_aged(open.first_append_ms, Duration::from_millis(age_ms)) {
             self.act(Action::Roll { cause: RollCause::Age });
         }

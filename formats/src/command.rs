@@ -18,6 +18,7 @@ pub(crate) use codec::decode_replica;
 pub use codec::encode_records;
 pub use metadata::{
     BrokerRegistration, CreateTopic, METADATA_FEATURE, METADATA_LEVEL, MetadataCommand, PartitionAssignment,
+    digest_of,
 };
 
 use crate::manifest::{Entry, NodeReference};

@@ -143,6 +143,8 @@ error_codes! {
     SecurityDisabled = 54, "SECURITY_DISABLED", give_up;
     /// The disk failed.
     KafkaStorageError = 56, "KAFKA_STORAGE_ERROR", retry;
+    /// No such directory.
+    LogDirNotFound = 57, "LOG_DIR_NOT_FOUND", give_up;
     /// Wrong credentials.
     SaslAuthenticationFailed = 58, "SASL_AUTHENTICATION_FAILED", give_up;
     /// Nothing is remembered of the producer.
@@ -191,12 +193,18 @@ error_codes! {
     ThrottlingQuotaExceeded = 89, "THROTTLING_QUOTA_EXCEEDED", retry;
     /// A newer producer has the transactional id.
     ProducerFenced = 90, "PRODUCER_FENCED", give_up;
+    /// Nothing has this name.
+    ResourceNotFound = 91, "RESOURCE_NOT_FOUND", give_up;
+    /// The same twice in one request.
+    DuplicateResource = 92, "DUPLICATE_RESOURCE", give_up;
     /// No topic has this id.
     UnknownTopicId = 100, "UNKNOWN_TOPIC_ID", retry;
     /// No broker has this id.
     BrokerIdNotRegistered = 102, "BROKER_ID_NOT_REGISTERED", give_up;
     /// The topic's id is another.
     InconsistentTopicId = 103, "INCONSISTENT_TOPIC_ID", retry;
+    /// No transaction has this id.
+    TransactionalIdNotFound = 105, "TRANSACTIONAL_ID_NOT_FOUND", give_up;
     /// The session mixed topics with and without id.
     FetchSessionTopicIdError = 106, "FETCH_SESSION_TOPIC_ID_ERROR", retry;
     /// The offset is in the object store only.

@@ -17,6 +17,14 @@ pub use kafka_wire::{
     ProduceRequest, ProduceResponse, UnregisterBrokerRequest, UnregisterBrokerResponse,
 };
 pub use kafka_wire::{
+    AlterReplicaLogDirsRequest, AlterReplicaLogDirsResponse, CreateAclsRequest, CreateAclsResponse,
+    DeleteAclsRequest, DeleteAclsResponse, DescribeAclsRequest, DescribeAclsResponse,
+    DescribeClientQuotasRequest, DescribeClientQuotasResponse, DescribeProducersRequest,
+    DescribeProducersResponse, DescribeTransactionsRequest, DescribeTransactionsResponse,
+    DescribeUserScramCredentialsRequest, DescribeUserScramCredentialsResponse, ListConfigResourcesRequest,
+    ListConfigResourcesResponse, ListTransactionsRequest, ListTransactionsResponse,
+};
+pub use kafka_wire::{
     DeleteGroupsRequest, DeleteGroupsResponse, DescribeGroupsRequest, DescribeGroupsResponse,
     FindCoordinatorRequest, FindCoordinatorResponse, HeartbeatRequest, HeartbeatResponse, JoinGroupRequest,
     JoinGroupResponse, LeaveGroupRequest, LeaveGroupResponse, ListGroupsRequest, ListGroupsResponse,
@@ -36,6 +44,15 @@ pub use kafka_wire::{
     list_partition_reassignments_request, list_partition_reassignments_response, metadata_request,
     metadata_response, offset_for_leader_epoch_request, offset_for_leader_epoch_response, produce_request,
     produce_response,
+};
+pub use kafka_wire::{
+    alter_replica_log_dirs_request, alter_replica_log_dirs_response, create_acls_request,
+    create_acls_response, delete_acls_request, delete_acls_response, describe_acls_request,
+    describe_acls_response, describe_client_quotas_request, describe_client_quotas_response,
+    describe_producers_request, describe_producers_response, describe_transactions_request,
+    describe_transactions_response, describe_user_scram_credentials_request,
+    describe_user_scram_credentials_response, list_config_resources_request, list_config_resources_response,
+    list_transactions_request, list_transactions_response,
 };
 pub use kafka_wire::{
     delete_groups_request, delete_groups_response, describe_groups_request, describe_groups_response,

@@ -232,6 +232,16 @@ requests! {
     ListGroups(ListGroupsRequest),
     DeleteGroups(DeleteGroupsRequest),
     OffsetDelete(OffsetDeleteRequest),
+    DescribeAcls(DescribeAclsRequest),
+    CreateAcls(CreateAclsRequest),
+    DeleteAcls(DeleteAclsRequest),
+    AlterReplicaLogDirs(AlterReplicaLogDirsRequest),
+    DescribeClientQuotas(DescribeClientQuotasRequest),
+    DescribeUserScramCredentials(DescribeUserScramCredentialsRequest),
+    DescribeProducers(DescribeProducersRequest),
+    DescribeTransactions(DescribeTransactionsRequest),
+    ListTransactions(ListTransactionsRequest),
+    ListConfigResources(ListConfigResourcesRequest),
 }
 
 #[cfg(test)]

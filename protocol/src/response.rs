@@ -183,6 +183,16 @@ responses! {
     ListGroups(ListGroupsResponse),
     DeleteGroups(DeleteGroupsResponse),
     OffsetDelete(OffsetDeleteResponse),
+    DescribeAcls(DescribeAclsResponse),
+    CreateAcls(CreateAclsResponse),
+    DeleteAcls(DeleteAclsResponse),
+    AlterReplicaLogDirs(AlterReplicaLogDirsResponse),
+    DescribeClientQuotas(DescribeClientQuotasResponse),
+    DescribeUserScramCredentials(DescribeUserScramCredentialsResponse),
+    DescribeProducers(DescribeProducersResponse),
+    DescribeTransactions(DescribeTransactionsResponse),
+    ListTransactions(ListTransactionsResponse),
+    ListConfigResources(ListConfigResourcesResponse),
 }
 
 /// Takes the header off a response frame (without length prefix): correlation id and body. For our own clients.

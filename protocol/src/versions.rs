@@ -48,10 +48,18 @@ pub enum ApiKey {
     InitProducerId = 22,
     /// Where a leader epoch ended (KIP-320).
     OffsetForLeaderEpoch = 23,
+    /// Access rules.
+    DescribeAcls = 29,
+    /// Makes access rules.
+    CreateAcls = 30,
+    /// Removes access rules.
+    DeleteAcls = 31,
     /// Configurations, defaults included.
     DescribeConfigs = 32,
     /// Replaces a topic's own configuration.
     AlterConfigs = 33,
+    /// Moves replicas to other directories of a broker.
+    AlterReplicaLogDirs = 34,
     /// What partitions take on a broker.
     DescribeLogDirs = 35,
     /// Adds partitions to topics.
@@ -68,12 +76,24 @@ pub enum ApiKey {
     ListPartitionReassignments = 46,
     /// Forgets offsets of a group.
     OffsetDelete = 47,
+    /// Quotas of clients.
+    DescribeClientQuotas = 48,
+    /// Users and how they prove themselves.
+    DescribeUserScramCredentials = 50,
     /// Who leads a group, and how far its replicas are.
     DescribeQuorum = 55,
     /// Cluster id and brokers.
     DescribeCluster = 60,
+    /// The producers of partitions.
+    DescribeProducers = 61,
     /// Takes a broker out of the cluster for good.
     UnregisterBroker = 64,
+    /// How transactions are.
+    DescribeTransactions = 65,
+    /// The transactions of a node.
+    ListTransactions = 66,
+    /// What has configurations.
+    ListConfigResources = 74,
 }
 
 /// One row of [`TABLE`].
@@ -154,8 +174,12 @@ pub const TABLE: &[Api] = &[
     // 6 is not stable in Kafka 4.2.
     api(ApiKey::InitProducerId, 0, 5, 2),
     api(ApiKey::OffsetForLeaderEpoch, 2, 4, 4),
+    api(ApiKey::DescribeAcls, 1, 3, 2),
+    api(ApiKey::CreateAcls, 1, 3, 2),
+    api(ApiKey::DeleteAcls, 1, 3, 2),
     api(ApiKey::DescribeConfigs, 1, 4, 4),
     api(ApiKey::AlterConfigs, 0, 2, 2),
+    api(ApiKey::AlterReplicaLogDirs, 1, 2, 2),
     // 4 tells of the file system.
     api(ApiKey::DescribeLogDirs, 1, 4, 2),
     // 3 throttles by the number of mutations.
@@ -169,11 +193,19 @@ pub const TABLE: &[Api] = &[
     api(ApiKey::ListPartitionReassignments, 0, 0, 0),
     // It has no flexible version.
     api(ApiKey::OffsetDelete, 0, 0, NEVER),
+    api(ApiKey::DescribeClientQuotas, 0, 1, 1),
+    api(ApiKey::DescribeUserScramCredentials, 0, 0, 0),
     // 2 brings the replicas' addresses.
     api(ApiKey::DescribeQuorum, 0, 2, 0),
     // 2 tells fenced brokers.
     api(ApiKey::DescribeCluster, 0, 2, 0),
+    api(ApiKey::DescribeProducers, 0, 0, 0),
     api(ApiKey::UnregisterBroker, 0, 0, 0),
+    api(ApiKey::DescribeTransactions, 0, 0, 0),
+    // 1 filters by duration, 2 by a pattern of ids.
+    api(ApiKey::ListTransactions, 0, 2, 0),
+    // 1 knows other kinds than the subscriptions of client metrics.
+    api(ApiKey::ListConfigResources, 0, 1, 0),
 ];
 
 impl ApiKey {

@@ -4,6 +4,7 @@
 //! rejected command changes nothing. Readers hold an [`Image`]: immutable, its maps shared, so that a clone costs a
 //! few reference counts and a change copies only the map that it touches.
 
+mod configs;
 mod image;
 mod members;
 mod stored;
@@ -21,6 +22,7 @@ use varve_formats::command::{
     PublishedCheckpoint,
 };
 
+pub use configs::BrokerConfigs;
 pub use image::{Broker, Deletion, Image, Partition, Topic};
 pub use stored::MetadataSections;
 
@@ -50,6 +52,8 @@ pub enum MetadataDone {
     TopicReaped,
     /// The configuration is in force.
     ConfigsSet(Arc<Topic>),
+    /// The configuration of a broker, or of all, is in force.
+    BrokerConfigsSet,
     /// Producer ids `first..first + count` are the proposer's.
     ProducerIds {
         /// The first.
@@ -152,6 +156,9 @@ pub enum MetadataRejected {
         /// The level.
         level: u16,
     },
+    /// The values are others than those that the change builds on. Look again.
+    #[error("the configuration was changed by somebody else at the same time")]
+    ConfigsChanged,
     /// Feature levels only rise.
     #[error("feature is at level {current}")]
     FeatureDowngrade {
@@ -244,7 +251,12 @@ impl MetadataState {
                 Arc::make_mut(&mut self.image.deletions).remove(&id).ok_or(MetadataRejected::UnknownTopic)?;
                 Ok(MetadataDone::TopicReaped)
             }
-            MetadataCommand::SetTopicConfigs { id, configs } => self.configure(id, configs),
+            MetadataCommand::SetTopicConfigs { id, configs, expected } => {
+                self.configure(id, configs, expected)
+            }
+            MetadataCommand::SetBrokerConfigs { node, configs, expected } => {
+                self.configure_broker(node, configs, expected)
+            }
             MetadataCommand::CreatePartitions { id, first, partitions } => {
                 self.create_partitions(id, first, partitions)
             }
@@ -383,23 +395,6 @@ impl MetadataState {
         let deletion = Deletion { topic: Arc::clone(&topic), since_ms: self.append_time_ms, index };
         Arc::make_mut(&mut self.image.deletions).insert(id, deletion);
         Ok(MetadataDone::TopicDeleted(topic))
-    }
-
-    fn configure(
-        &mut self,
-        id: TopicId,
-        configs: Vec<(String, Option<String>)>,
-    ) -> Result<MetadataDone, MetadataRejected> {
-        let mut topic = self.image.topics.get(&id).ok_or(MetadataRejected::UnknownTopic)?.as_ref().clone();
-        for (name, value) in configs {
-            match value {
-                Some(value) => topic.configs.insert(name, value),
-                None => topic.configs.remove(&name),
-            };
-        }
-        let topic = Arc::new(topic);
-        Arc::make_mut(&mut self.image.topics).insert(id, Arc::clone(&topic));
-        Ok(MetadataDone::ConfigsSet(topic))
     }
 
     fn allocate_producer_ids(&mut self, count: u32) -> Result<MetadataDone, MetadataRejected> {

@@ -263,6 +263,7 @@ fn group_of(input: &Input) -> Option<GroupId> {
         Input::Produce { group, .. }
         | Input::Missed { group, .. }
         | Input::Propose { group, .. }
+        | Input::Producers { group, .. }
         | Input::DeleteRecords { group, .. }
         | Input::Coordinate { group, .. }
         | Input::Act { group, .. }
@@ -282,7 +283,7 @@ fn refuse(input: &Input, refusal: Refusal, effects: &mut Vec<Effect>) {
     let ticket: Option<Ticket> = match input {
         Input::Produce { ticket, .. } | Input::DeleteRecords { ticket, .. } => Some(*ticket),
         Input::Propose { ticket, .. } => *ticket,
-        Input::Coordinate { ticket, .. } => Some(*ticket),
+        Input::Coordinate { ticket, .. } | Input::Producers { ticket, .. } => Some(*ticket),
         _ => None,
     };
     effects.extend(ticket.map(|ticket| Effect::Reply { ticket, reply: Reply::Refused(refusal) }));

@@ -218,7 +218,7 @@ impl Clients {
             value("remote.log.delete.on.disable", forget),
         ];
         let ticket = Some(self.ticket(Asked::Metadata));
-        let command = MetadataCommand::SetTopicConfigs { id, configs };
+        let command = MetadataCommand::SetTopicConfigs { id, configs, expected: None };
         Input::Propose { ticket, group: GroupId::METADATA, command }
     }
 

@@ -24,7 +24,10 @@ use varve_compactor::{Merge, PlanOptions, bytes_to_come, crowded_bytes};
 use varve_consensus::{GroupConfig, NodeConfig};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
-use varve_replica::{GroupOptions, Input, JobKind, Now, Shard, metadata::Topic};
+use varve_replica::{
+    GroupOptions, Input, JobKind, Now, Shard,
+    metadata::{Image, Topic},
+};
 use varve_wal::{self as wal, AppendError, Flight, Reader, Recovery, Writer, testing::MemoryDisk};
 
 use crate::{
@@ -219,7 +222,7 @@ impl Node {
             cluster: CLUSTER,
             incarnation: INCARNATION,
             data: PathBuf::from("/data"),
-            options_of: Arc::new(move |topic: &Topic| options_of(topic, upload_age, has_store)),
+            options_of: Arc::new(move |_: &Image, topic: &Topic| options_of(topic, upload_age, has_store)),
         };
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);

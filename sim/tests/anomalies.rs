@@ -473,7 +473,8 @@ fn b9_retention_takes_what_it_may_and_deleted_records_stay_deleted() {
         let mut world = world(seed, bug)?;
         let id = topic(&world);
         let configs = vec![("retention.bytes".to_owned(), Some((24 << 10).to_string()))];
-        let command = varve_formats::command::MetadataCommand::SetTopicConfigs { id, configs };
+        let command =
+            varve_formats::command::MetadataCommand::SetTopicConfigs { id, configs, expected: None };
         tell(&mut world, Input::Propose { ticket: None, group: GroupId::METADATA, command })?;
         until(&mut world, "retention to act", |world| view(world, longest(world)).log_start > Offset::ZERO)?;
         let group = longest(&world);

@@ -70,16 +70,34 @@ pub fn kcat(node: &Node, arguments: &[&str], input: &[u8]) -> Vec<u8> {
 /// Runs one of Apache Kafka's own tools by its class below `org.apache.kafka.tools`; `input` goes to its standard input.
 #[must_use]
 pub fn java(node: &Node, class: &str, arguments: &[&str], input: &[u8]) -> String {
+    java_class(node, &format!("org.apache.kafka.tools.{class}"), arguments, input)
+}
+
+/// The same by the full name of its class.
+#[must_use]
+pub fn java_class(node: &Node, class: &str, arguments: &[&str], input: &[u8]) -> String {
+    let output = run_java(node, class, arguments, input);
+    String::from_utf8(expect_success(class, output)).expect("tools print text")
+}
+
+/// What one of them wrote to its two outputs, however it ended.
+#[must_use]
+pub fn java_said(node: &Node, class: &str, arguments: &[&str]) -> String {
+    let output = run_java(node, class, arguments, b"");
+    String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+}
+
+fn run_java(node: &Node, class: &str, arguments: &[&str], input: &[u8]) -> Output {
     let libs = tool::cache().join("kafka/libs");
     let mut command = Command::new("java");
     command.args(["-Xmx512m", "-XX:TieredStopAtLevel=1"]);
     command.arg(format!("-Dlog4j2.configurationFile={}", libs.join("log4j2.xml").display()));
-    command.args(["-cp", &format!("{}/*", libs.display()), &format!("org.apache.kafka.tools.{class}")]);
+    command.args(["-cp", &format!("{}/*", libs.display()), class]);
     command.args(["--bootstrap-server", &node.bootstrap()]).args(arguments);
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().expect("it is piped").write_all(input).unwrap();
-    String::from_utf8(expect_success(class, child.wait_with_output().unwrap())).expect("tools print text")
+    child.wait_with_output().unwrap()
 }
 
 /// Runs `varve` with `arguments`, which it is told to send to the node.

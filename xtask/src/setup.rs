@@ -80,6 +80,7 @@ const TOOLS: &[Tool] = &[
 const DEBIAN: &[(&str, &str)] = &[
     ("kcat", "kcat"),
     ("java", "openjdk-17-jre-headless"),
+    ("javac", "openjdk-17-jdk-headless"),
     ("mvn", "maven"),
     ("node", "nodejs"),
     ("npm", "npm"),

@@ -1,15 +1,18 @@
-//! Changes of a topic's own configuration: of single values, or of all at once.
+//! Changes of what a topic, or a broker, says of its own: of single values, or of all at once.
 
 use std::collections::BTreeMap;
 
-use super::topic::{self, Defaults, Effective, TopicConfigError, Type, find};
+use super::{
+    keys,
+    topic::{self, Defaults, Effective, TOPIC_KEYS, TopicConfigError, TopicKey, Type, find},
+};
 
 /// What happens to one value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     /// It gets this value.
     Set(&'a str),
-    /// The topic says nothing of its own any more.
+    /// Nothing is said of its own any more.
     Delete,
     /// These words are added to a list.
     Append(&'a str),
@@ -20,11 +23,49 @@ pub enum Change<'a> {
 /// Values to set, sorted by name, and those to remove (`None`).
 pub type Delta = Vec<(String, Option<String>)>;
 
-/// A topic's own values.
+/// Own values.
 pub type Own = BTreeMap<String, String>;
 
-/// Checks changes of a topic and gives those that change something.
+/// Whose values are changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// A topic's own.
+    Topic,
+    /// What topics inherit from brokers, under the brokers' names: nothing else of a broker changes while it runs.
+    Broker,
+}
+
+impl Whose {
+    fn key(self, name: &str) -> Result<&'static TopicKey, TopicConfigError> {
+        match self {
+            Self::Topic => find(name).ok_or_else(|| TopicConfigError::Unknown(name.to_owned())),
+            Self::Broker => inherited_from(name).ok_or_else(|| match keys::find(name) {
+                Some(_) => TopicConfigError::Static(name.to_owned()),
+                None => TopicConfigError::UnknownOfBroker(name.to_owned()),
+            }),
+        }
+    }
+
+    /// Checks values against each other, as a topic would have them.
+    fn check(self, defaults: &Defaults, wanted: &Own) -> Result<(), TopicConfigError> {
+        let as_topics = wanted.iter().map(|(name, text)| {
+            let name =
+                if self == Self::Topic { name } else { inherited_from(name).map_or("", |key| key.name) };
+            (name, text.as_str())
+        });
+        topic::contradictions(&Effective::new(defaults, as_topics))
+    }
+}
+
+/// What topics inherit from this key of a broker.
+#[must_use]
+pub fn inherited_from(broker: &str) -> Option<&'static TopicKey> {
+    TOPIC_KEYS.iter().find(|key| key.broker == Some(broker))
+}
+
+/// Checks changes and gives those that change something.
 pub fn alter<'a>(
+    whose: Whose,
     defaults: &Defaults,
     own: &Own,
     changes: impl IntoIterator<Item = (&'a str, Change<'a>)>,
@@ -35,7 +76,7 @@ pub fn alter<'a>(
         if change == Change::Delete && wanted.remove(name).is_some() {
             continue;
         }
-        let key = find(name).ok_or_else(|| TopicConfigError::Unknown(name.to_owned()))?;
+        let key = whose.key(name)?;
         let value = match change {
             Change::Delete => continue,
             Change::Set(text) => key.normalise(text)?,
@@ -49,22 +90,27 @@ pub fn alter<'a>(
                 key.normalise(&without(wanted.get(name).unwrap_or(&defaults.get(key.name).value), words))?
             }
         };
-        wanted.insert(key.name.to_owned(), value);
+        wanted.insert(name.to_owned(), value);
     }
-    topic::contradictions(&Effective::new(
-        defaults,
-        wanted.iter().map(|(name, text)| (name.as_str(), text.as_str())),
-    ))?;
+    whose.check(defaults, &wanted)?;
     Ok(delta(own, wanted))
 }
 
-/// Checks what is to be all that a topic says of its own, and gives what that changes.
+/// Checks what are to be all own values, and gives what that changes.
 pub fn replace<'a>(
+    whose: Whose,
     defaults: &Defaults,
     own: &Own,
     all: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
 ) -> Result<Delta, TopicConfigError> {
-    Ok(delta(own, topic::validate(defaults, all)?.into_iter().collect()))
+    let mut wanted = Own::new();
+    for (name, text) in all {
+        let key = whose.key(name)?;
+        let text = text.ok_or_else(|| TopicConfigError::Null(name.to_owned()))?;
+        wanted.insert(name.to_owned(), key.normalise(text)?);
+    }
+    whose.check(defaults, &wanted)?;
+    Ok(delta(own, wanted))
 }
 
 fn delta(own: &Own, wanted: Own) -> Delta {
@@ -104,7 +150,7 @@ mod tests {
     }
 
     fn altered(values: &[(&str, &str)], changes: &[(&str, Change<'_>)]) -> Result<Delta, TopicConfigError> {
-        alter(&Defaults::default(), &own(values), changes.iter().copied())
+        alter(Whose::Topic, &Defaults::default(), &own(values), changes.iter().copied())
     }
 
     fn one(name: &str, value: Option<&str>) -> Delta {
@@ -152,8 +198,31 @@ mod tests {
     #[test]
     fn replacing_removes_what_is_not_named() {
         let had = own(&[("retention.ms", "1000"), ("segment.bytes", "1024")]);
-        let delta = replace(&Defaults::default(), &had, [("segment.bytes", Some("2048"))]).unwrap();
+        let delta =
+            replace(Whose::Topic, &Defaults::default(), &had, [("segment.bytes", Some("2048"))]).unwrap();
         let set = ("segment.bytes".to_owned(), Some("2048".to_owned()));
         assert_eq!(delta, [("retention.ms".to_owned(), None), set]);
+    }
+
+    #[test]
+    fn of_a_broker_what_topics_inherit_is_changed_and_nothing_else() {
+        let of_broker = |changes: &[(&'static str, Change<'static>)]| {
+            alter(Whose::Broker, &Defaults::default(), &Own::new(), changes.iter().copied())
+        };
+        let set = |value| Change::Set(value);
+        assert_eq!(
+            of_broker(&[("log.retention.ms", set("1d"))]),
+            Ok(one("log.retention.ms", Some("86400000")))
+        );
+        let lists = of_broker(&[("log.cleanup.policy", Change::Append("compact"))]);
+        assert_eq!(lists, Ok(one("log.cleanup.policy", Some("delete,compact"))));
+        let refused = |name, value| of_broker(&[(name, set(value))]).unwrap_err();
+        assert_eq!(refused("node.id", "2"), TopicConfigError::Static("node.id".to_owned()));
+        assert_eq!(
+            refused("retention.ms", "2"),
+            TopicConfigError::UnknownOfBroker("retention.ms".to_owned())
+        );
+        let both = [("log.retention.ms", set("1000")), ("log.local.retention.ms", set("2000"))];
+        assert!(matches!(of_broker(&both), Err(TopicConfigError::Contradiction(_))));
     }
 }

@@ -363,6 +363,22 @@ pub const KEYS: &[Key] = &[
         "7d",
         "Age at which a range is rolled; topics override it as segment.ms. varve.tier.max.age.ms may roll earlier.",
     ),
+    key("log.roll.jitter.ms", Kind::Millis { min: 0 }, "0", "Topics override it as segment.jitter.ms."),
+    key("log.cleanup.policy", Kind::Text, "delete", "Topics override it as cleanup.policy."),
+    key(
+        "compression.type",
+        Kind::Choice(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]),
+        "producer",
+        "The codec in which batches are stored; topics override it.",
+    ),
+    key("compression.gzip.level", Kind::Integer { min: -1, max: 9 }, "-1", "Topics override it."),
+    key("compression.zstd.level", Kind::Integer { min: -131_072, max: 22 }, "3", "Topics override it."),
+    key(
+        "min.insync.replicas",
+        Kind::Integer { min: 0, max: i32::MAX as i64 },
+        "0",
+        "Replicas in sync for acks=all; topics override it. 0: the majority of a topic's replicas.",
+    ),
     key(
         "log.retention.ms",
         MILLIS_OR_NEVER,

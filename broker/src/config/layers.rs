@@ -114,6 +114,7 @@ const ALIASES: &[(&str, &str, i64)] = &[
     ("log.retention.minutes", "log.retention.ms", 60_000),
     ("log.retention.hours", "log.retention.ms", 3_600_000),
     ("log.roll.hours", "log.roll.ms", 3_600_000),
+    ("log.roll.jitter.hours", "log.roll.jitter.ms", 3_600_000),
     ("log.local.retention.hours", "log.local.retention.ms", 3_600_000),
 ];
 
@@ -185,10 +186,7 @@ impl Layers {
     }
 
     pub(super) fn set(&mut self, name: &str, text: String, origin: Origin) -> Result<(), LayerError> {
-        let (name, text) = match ALIASES.iter().find(|(alias, ..)| *alias == name) {
-            Some((_, target, factor)) => (*target, scale(&text, *factor)),
-            None => (name, text),
-        };
+        let (name, text) = unaliased(name, &text).unwrap_or((name, text));
         let Some(key) = keys::find(name) else {
             return Err(LayerError::Unknown { name: name.to_owned(), origin });
         };
@@ -231,6 +229,12 @@ const NOT_KEYS: &[&str] = &["VARVE_CONFIG", "VARVE_LOG", "VARVE_BROKERS"];
 
 fn key_of(variable: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.variable() == variable)
+}
+
+/// The key that Kafka also knows under this name, with the value in its own unit.
+pub(super) fn unaliased(name: &str, text: &str) -> Option<(&'static str, String)> {
+    let (_, target, factor) = ALIASES.iter().find(|(alias, ..)| *alias == name)?;
+    Some((target, scale(text, *factor)))
 }
 
 fn scale(text: &str, factor: i64) -> String {

@@ -14,8 +14,10 @@
 pub mod alter;
 mod bucket;
 mod cluster;
+mod effective;
 mod fetch;
 mod groups;
+pub mod import;
 pub mod keys;
 pub mod layers;
 pub mod memory;
@@ -303,6 +305,9 @@ impl Config {
         self.refuse_open_listeners()?;
         self.refuse_unreachable_addresses()?;
         self.refuse_lonely_clusters()?;
+        if let Some((name, unfit)) = effective::unfit(&self.layers) {
+            return Err(self.invalid(name, unfit.to_string()));
+        }
         if let Share::Bytes(bytes) = self.wal_bytes
             && bytes < WAL_BYTES_MIN
         {

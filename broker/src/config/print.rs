@@ -91,6 +91,9 @@ pub fn reference() -> String {
             key.doc
         );
     }
+    page.push_str(RUN_TIME_HEAD);
+    let inherited = TOPIC_KEYS.iter().filter_map(|key| Some(format!("`{}`", key.broker?)));
+    let _ = writeln!(page, "{}.", inherited.collect::<Vec<_>>().join(", "));
     page.push_str(TOPIC_HEAD);
     for key in TOPIC_KEYS {
         let broker = key.broker.map_or_else(String::new, |name| format!("`{name}`"));
@@ -116,11 +119,22 @@ A variable's name with `_FILE` behind it names a file that holds the value. Size
 |---|---|---|---|---|
 ";
 
+const RUN_TIME_HEAD: &str = "
+## At run time
+
+What topics inherit can be set while brokers run, for one of them or for all (`kafka-configs --entity-type brokers` with
+`--entity-name` or `--entity-default`). It is kept in the cluster's metadata, acts on all partitions at once, and goes
+before file, environment and flags; what is set for one broker goes before what is set for all. Any other key of a
+broker is read at its start, and refused here with INVALID_REQUEST. The keys are:
+
+";
+
 const TOPIC_HEAD: &str = "
 ## Topics
 
 Kafka's names. A topic inherits from the broker key where one is named. An unknown name is refused with
-INVALID_CONFIG.
+INVALID_CONFIG, also when a topic is created. `varve topic alter-config`, `kafka-configs` and every admin client change
+them while the topic is in use; what is changed at the same time elsewhere is neither lost nor slips past a check.
 
 | name | default | broker key | enforced | meaning |
 |---|---|---|---|---|
@@ -181,9 +195,12 @@ mod tests {
     #[test]
     fn the_reference_names_every_key_once() {
         let page = reference();
-        for name in KEYS.iter().map(|key| key.name).chain(TOPIC_KEYS.iter().map(|key| key.name)) {
-            assert_eq!(page.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
-        }
+        let (brokers, topics) = page.split_once("## Topics").unwrap();
+        let once = |part: &str, name: &str| {
+            assert_eq!(part.matches(&format!("\n| `{name}` |")).count(), 1, "{name}");
+        };
+        KEYS.iter().for_each(|key| once(brokers, key.name));
+        TOPIC_KEYS.iter().for_each(|key| once(topics, key.name));
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Topic configurations: Kafka's names, types, defaults and rules (Kafka 4.2).
 //!
-//! A topic's value is its own, else what the broker was configured with under the broker's name for it, else the
-//! default; DescribeConfigs shows all three as synonyms. Every name that Kafka knows is accepted; the table says which
+//! A topic's value is its own, else what the broker was configured with under the broker's name for it, else the default: see
+//! [`super::effective`]. Every name that Kafka knows is accepted; the table says which
 //! values act here and, of the others, why they do not (`docs/config.md` lists them). Any other name is refused.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{Layers, Origin, value};
+pub use super::effective::{Defaults, Effective, Given, ProduceRules, Source};
+use super::value;
 
 /// Kafka's type of a value, as DescribeConfigs reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Type {
 pub enum Rule {
     /// A whole number.
     Number(i64, i64),
+    /// This whole number, or one from the second to the third.
+    NumberOr(i64, i64, i64),
     /// Bytes; sizes such as `64MiB` are understood and stored as numbers.
     Bytes(i64, i64),
     /// Milliseconds; spans such as `7d` are understood and stored as numbers.
@@ -75,7 +78,7 @@ const INT_MAX: i64 = i32::MAX as i64;
 pub const MIN_INSYNC_REPLICAS: &str = "min.insync.replicas";
 const NO_COMPACTION: Effect = Accepted("records of compacted topics are kept: compaction is not there yet");
 const ALWAYS_FSYNCED: Effect = Accepted("every acknowledged record is fsynced already");
-const UNTOUCHED: Effect = Accepted("batches are stored as the producer compressed them");
+const ONE_LEVEL: Effect = Accepted("LZ4 has one level here, the fastest");
 
 macro_rules! topic_keys {
     ($($name:literal $kind:ident $rule:expr, $default:expr, $broker:expr, $effect:expr, $doc:literal;)*) => {
@@ -87,11 +90,11 @@ macro_rules! topic_keys {
 }
 
 topic_keys! {
-    "cleanup.policy" List Rule::SomeOf(&["delete", "compact"]), "delete", None, Enforced, "delete: records go by retention. compact: the newest record of each key stays; until compaction is there, nothing of such a topic goes.";
-    "compression.gzip.level" Int Rule::Number(-1, 9), "-1", None, UNTOUCHED, "Level for compression.type gzip.";
-    "compression.lz4.level" Int Rule::Number(1, 17), "9", None, UNTOUCHED, "Level for compression.type lz4.";
-    "compression.type" String Rule::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer", None, UNTOUCHED, "The codec in which batches are stored; producer: as they came.";
-    "compression.zstd.level" Int Rule::Number(-131_072, 22), "3", None, UNTOUCHED, "Level for compression.type zstd.";
+    "cleanup.policy" List Rule::SomeOf(&["delete", "compact"]), "delete", Some("log.cleanup.policy"), Enforced, "delete: records go by retention. compact: the newest record of each key stays; until compaction is there, nothing of such a topic goes.";
+    "compression.gzip.level" Int Rule::NumberOr(-1, 1, 9), "-1", Some("compression.gzip.level"), Enforced, "Level for compression.type gzip; -1: the codec's own.";
+    "compression.lz4.level" Int Rule::Number(1, 17), "9", None, ONE_LEVEL, "Level for compression.type lz4.";
+    "compression.type" String Rule::OneOf(&["uncompressed", "zstd", "lz4", "snappy", "gzip", "producer"]), "producer", Some("compression.type"), Enforced, "The codec in which batches are stored; producer: as they came. Those that come in another are compressed anew by the leader, once, before they are replicated.";
+    "compression.zstd.level" Int Rule::Number(-131_072, 22), "3", Some("compression.zstd.level"), Enforced, "Level for compression.type zstd.";
     "delete.retention.ms" Long Rule::Millis(0), "86400000", None, NO_COMPACTION, "How long tombstones of a compacted topic stay.";
     "file.delete.delay.ms" Long Rule::Millis(0), "60000", None, Accepted("files go once nothing names them"), "Wait before a file is deleted.";
     "flush.messages" Long Rule::Number(1, i64::MAX), LONG_MAX, None, ALWAYS_FSYNCED, "Records between fsyncs.";
@@ -106,7 +109,7 @@ topic_keys! {
     "message.timestamp.type" String Rule::OneOf(&["CreateTime", "LogAppendTime"]), "CreateTime", Some("log.message.timestamp.type"), Enforced, "Whose clock stamps records.";
     "min.cleanable.dirty.ratio" Double Rule::Fraction(0.0, 1.0), "0.5", None, NO_COMPACTION, "Share of a log that must be dirty before it is compacted.";
     "min.compaction.lag.ms" Long Rule::Millis(0), "0", None, NO_COMPACTION, "The least that a record stays uncompacted.";
-    "min.insync.replicas" Int Rule::Number(1, INT_MAX), "1", None, Enforced, "Replicas, the leader among them, that must be in sync before a batch with acks=all is taken. Where a topic does not say, the majority of its replicas, and that is shown; with any acks a batch is acknowledged once the majority has fsynced it.";
+    "min.insync.replicas" Int Rule::Number(1, INT_MAX), "1", Some("min.insync.replicas"), Enforced, "Replicas, the leader among them, that must be in sync before a batch with acks=all is taken. Where nobody says, the majority of its replicas, and that is shown; with any acks a batch is acknowledged once the majority has fsynced it.";
     "preallocate" Boolean Rule::Switch, "false", None, Accepted("the log is always preallocated"), "Allocate files at their full size.";
     "remote.log.copy.disable" Boolean Rule::Switch, "false", None, Enforced, "Pauses uploads: what is not in the object store stays on this node, what is there stays readable.";
     "remote.log.delete.on.disable" Boolean Rule::Switch, "false", None, Enforced, "While remote.storage.enable is false: every record in the object store is deleted, also where the log of this node still holds it, but for those that an explicit local.retention.* keeps in files here, which go when it gives them up. Kafka keeps whatever is local: set local.retention.ms or .bytes before, and wait for the files, if that is wanted. With false they stay readable until retention takes them.";
@@ -115,19 +118,27 @@ topic_keys! {
     "retention.ms" Long Rule::Millis(-1), "604800000", Some("log.retention.ms"), Enforced, "How long records are kept; -1: for ever.";
     "segment.bytes" Int Rule::Bytes(1024, INT_MAX), "67108864", Some("log.segment.bytes"), Enforced, "Size at which a range is rolled, sealed and tiered.";
     "segment.index.bytes" Int Rule::Bytes(4, INT_MAX), "10485760", None, Accepted("indexes grow with their segment"), "Size of an index.";
-    "segment.jitter.ms" Long Rule::Millis(0), "0", None, Accepted("rolls are spread over partitions already"), "Random part of segment.ms.";
+    "segment.jitter.ms" Long Rule::Millis(0), "0", Some("log.roll.jitter.ms"), Enforced, "Ranges are rolled up to so much before segment.ms, each partition at its own time, so that not all are rolled at once.";
     "segment.ms" Long Rule::Millis(1), "604800000", Some("log.roll.ms"), Enforced, "Age at which a range is rolled.";
     "unclean.leader.election.enable" Boolean Rule::Switch, "false", None, Accepted("a replica that lacks committed records never leads"), "Elect a leader that lost records.";
 }
 
-/// A value that a topic cannot have. Says INVALID_CONFIG on the wire.
+/// A value that a topic, or a broker, cannot have. Of topics it says INVALID_CONFIG on the wire.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopicConfigError {
     /// No topic configuration has this name.
     #[error("unknown topic config name: {0}")]
     Unknown(String),
+    /// No key of a broker has this name.
+    #[error("unknown broker config name: {0}")]
+    UnknownOfBroker(String),
+    /// The broker reads it at its start. As Kafka says it.
+    #[error(
+        "Cannot update these configs dynamically: Set({0}); set it by file, environment or flag, and restart the node"
+    )]
+    Static(String),
     /// No value was given.
-    #[error("null value not supported for topic config: {0}")]
+    #[error("null value not supported for config: {0}")]
     Null(String),
     /// The value breaks the rule.
     #[error("invalid value {text} for configuration {name}: expected {expected}")]
@@ -166,6 +177,10 @@ impl TopicKey {
         };
         match self.rule {
             Rule::Number(min, max) => number(text.trim().parse().ok(), min, max, "a number"),
+            Rule::NumberOr(other, min, max) => match text.trim().parse::<i64>() {
+                Ok(value) if value == other || (min..=max).contains(&value) => Ok(value.to_string()),
+                _ => Err(error(format!("{other}, or a number from {min} to {max}"))),
+            },
             Rule::Bytes(min, max) => number(value::bytes(text), min, max, "bytes"),
             Rule::Millis(min) => number(value::millis(text), min, i64::MAX, "milliseconds"),
             Rule::Fraction(min, max) => match text.trim().parse::<f64>() {
@@ -182,168 +197,6 @@ impl TopicKey {
                 let sound = items.iter().all(|item| words.contains(item));
                 sound.then(|| items.join(",")).ok_or_else(|| error(format!("some of {}", words.join(", "))))
             }
-        }
-    }
-}
-
-/// Where an effective value comes from, as DescribeConfigs numbers it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i8)]
-pub enum Source {
-    /// The topic's own.
-    Topic = 1,
-    /// This broker's configuration.
-    StaticBroker = 4,
-    /// Nobody said anything.
-    Default = 5,
-}
-
-/// One place that gives a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Given {
-    /// The name under which it is given there.
-    pub name: &'static str,
-    /// The value.
-    pub value: String,
-    /// The place.
-    pub source: Source,
-}
-
-/// What topics inherit from this broker: per configuration the places that give a value, the one that wins first.
-#[derive(Clone, Debug)]
-pub struct Defaults(BTreeMap<&'static str, Vec<Given>>);
-
-impl Defaults {
-    /// Takes the broker's keys that topics inherit from.
-    #[must_use]
-    pub fn from_layers(layers: &Layers) -> Self {
-        let inherited = |key: &TopicKey| {
-            let broker = key.broker?;
-            let layered = layers.get(broker);
-            let value = key.normalise(&layered.text).ok()?;
-            (layered.origin != Origin::Default).then_some(Given {
-                name: broker,
-                value,
-                source: Source::StaticBroker,
-            })
-        };
-        let given = |key: &TopicKey| {
-            let name = key.broker.unwrap_or(key.name);
-            let default = Given { name, value: key.default.to_owned(), source: Source::Default };
-            inherited(key).into_iter().chain([default]).collect()
-        };
-        Self(TOPIC_KEYS.iter().map(|key| (key.name, given(key))).collect())
-    }
-
-    /// Where a topic's value comes from when the topic says nothing.
-    #[must_use]
-    pub fn get(&self, name: &str) -> &Given {
-        &self.given(name)[0]
-    }
-
-    /// Every place that gives a value, the winner first.
-    #[must_use]
-    pub fn given(&self, name: &str) -> &[Given] {
-        self.0.get(name).expect("only names of the table are asked for")
-    }
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        let layers = Layers::merge(&super::Sources::default())
-            .expect("the defaults of the table are values of their keys");
-        Self::from_layers(&layers)
-    }
-}
-
-/// A topic's values, each its own or inherited.
-#[derive(Clone, Debug)]
-pub struct Effective {
-    values: BTreeMap<&'static str, String>,
-    own: BTreeSet<&'static str>,
-}
-
-impl Effective {
-    /// Lays a topic's own values over what it inherits. Names that this version does not know (written by a newer one)
-    /// have no effect.
-    #[must_use]
-    pub fn new<'a>(defaults: &Defaults, own: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
-        let inherited = TOPIC_KEYS.iter().map(|key| (key.name, defaults.get(key.name).value.clone()));
-        let mut values: BTreeMap<_, _> = inherited.collect();
-        let mut names = BTreeSet::new();
-        for (name, text) in own {
-            if let Some(key) = find(name) {
-                values.insert(key.name, text.to_owned());
-                names.insert(key.name);
-            }
-        }
-        Self { values, own: names }
-    }
-
-    /// Whether the topic says so itself.
-    #[must_use]
-    pub fn is_own(&self, name: &str) -> bool {
-        self.own.contains(name)
-    }
-
-    /// A value as text.
-    #[must_use]
-    pub fn text(&self, name: &str) -> &str {
-        self.values.get(name).expect("only names of the table are asked for")
-    }
-
-    /// A whole number; what cannot be read (it was checked when it was set) falls back to the table's default.
-    #[must_use]
-    pub fn number(&self, name: &str) -> i64 {
-        let default = || find(name).and_then(|key| key.default.parse().ok());
-        self.text(name)
-            .parse()
-            .ok()
-            .or_else(default)
-            .expect("only numbers of the table are asked for as numbers")
-    }
-
-    /// A switch.
-    #[must_use]
-    pub fn switch(&self, name: &str) -> bool {
-        self.text(name) == "true"
-    }
-
-    /// Whether a list holds `word`.
-    #[must_use]
-    pub fn holds(&self, name: &str, word: &str) -> bool {
-        self.text(name).split(',').any(|item| item == word)
-    }
-}
-
-/// What every produced batch is held against, read out of a topic's values once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProduceRules {
-    /// `max.message.bytes`.
-    pub batch_bytes_max: usize,
-    /// `cleanup.policy` holds `compact`: records need keys.
-    pub compacted: bool,
-    /// `message.timestamp.type` is `LogAppendTime`.
-    pub log_append_time: bool,
-    /// `message.timestamp.before.max.ms`.
-    pub before_ms_max: i64,
-    /// `message.timestamp.after.max.ms`.
-    pub after_ms_max: i64,
-    /// `min.insync.replicas`; `None`: the majority of the replicas.
-    pub replicas_min: Option<usize>,
-}
-
-impl From<&Effective> for ProduceRules {
-    fn from(values: &Effective) -> Self {
-        Self {
-            batch_bytes_max: usize::try_from(values.number("max.message.bytes")).unwrap_or(0),
-            compacted: values.holds("cleanup.policy", "compact"),
-            log_append_time: values.text("message.timestamp.type") == "LogAppendTime",
-            before_ms_max: values.number("message.timestamp.before.max.ms"),
-            after_ms_max: values.number("message.timestamp.after.max.ms"),
-            replicas_min: values
-                .is_own(MIN_INSYNC_REPLICAS)
-                .then(|| usize::try_from(values.number(MIN_INSYNC_REPLICAS)).unwrap_or(usize::MAX)),
         }
     }
 }
@@ -400,8 +253,10 @@ mod tests {
         for key in TOPIC_KEYS {
             assert_eq!(key.normalise(key.default).as_deref(), Ok(key.default), "{}", key.name);
             let broker = key.broker.map(|name| super::super::keys::find(name).expect(name));
-            let inherited = broker.map(|broker| key.normalise(broker.default).unwrap());
-            assert!(inherited.is_none_or(|value| value == key.default), "{}", key.name);
+            let inherited = broker.and_then(|broker| key.normalise(broker.default).ok());
+            // Without a broker's word it depends on the topic.
+            let depends = key.name == MIN_INSYNC_REPLICAS;
+            assert!(depends || inherited.is_none_or(|value| value == key.default), "{}", key.name);
         }
     }
 
@@ -429,19 +284,5 @@ mod tests {
         assert!(matches!(validate(&Defaults::default(), both), Err(TopicConfigError::Contradiction(_))));
         let same = [("retention.ms", Some("1000")), ("local.retention.ms", Some("-2"))];
         assert!(validate(&Defaults::default(), same).is_ok());
-    }
-
-    #[test]
-    fn a_topic_inherits_from_the_broker_and_overrides_it() {
-        let sources = super::super::Sources {
-            flags: vec![("log.retention.ms".into(), "1d".into())],
-            ..super::super::Sources::default()
-        };
-        let defaults = Defaults::from_layers(&Layers::merge(&sources).unwrap());
-        let given: Vec<_> =
-            defaults.given("retention.ms").iter().map(|g| (g.value.as_str(), g.source)).collect();
-        assert_eq!(given, [("86400000", Source::StaticBroker), ("604800000", Source::Default)]);
-        let own = Effective::new(&defaults, [("segment.bytes", "1024")]);
-        assert_eq!((own.number("segment.bytes"), own.number("retention.ms")), (1024, 86_400_000));
     }
 }

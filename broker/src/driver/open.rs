@@ -20,7 +20,7 @@ use varve_replica::{
     GroupKind, GroupOptions, GroupState, Input, LocalCheckpoint, LogEntry, OpenGroup, PartitionIdentity,
     PartitionView, PersistedHardState, SealMark,
     checkpoint::{self, Decoded},
-    metadata::{Image, Partition, Topic},
+    metadata::{BrokerConfigs, Image, Partition, Topic},
     seeding::Seed,
 };
 use varve_snapshot::{
@@ -65,7 +65,7 @@ impl OpenError {
 }
 
 /// Turns a topic's configuration into a partition's options.
-pub type OptionsOf = Arc<dyn Fn(&Topic) -> GroupOptions + Send + Sync>;
+pub type OptionsOf = Arc<dyn Fn(&Image, &Topic) -> GroupOptions + Send + Sync>;
 
 /// What this node is, and where its files are.
 #[derive(Clone)]
@@ -90,6 +90,8 @@ pub struct Groups {
     recovered: BTreeMap<GroupId, RecoveredGroup>,
     log_bytes: BTreeMap<GroupId, u64>,
     open: BTreeMap<GroupId, (ReplicaId, Arc<Topic>)>,
+    /// What topics inherited when the open groups were configured.
+    inherited: Arc<BrokerConfigs>,
     /// Groups of which nothing of an earlier replica is left on this node.
     swept: BTreeSet<GroupId>,
     /// The counter of the metadata's replica here: what was handed out before it was on a disk that is lost.
@@ -130,6 +132,7 @@ impl Groups {
             recovered,
             log_bytes,
             open: BTreeMap::new(),
+            inherited: Arc::default(),
             swept: BTreeSet::new(),
             first_counter: 0,
             metadata_end,
@@ -169,8 +172,10 @@ impl Groups {
         for group in image.groups.keys() {
             let Some((topic, number, partition)) = image.partition_of(*group) else { continue };
             let Some(replica) = self.hosted(partition) else { continue };
-            changes.extend(self.place(*group, replica, topic, number, partition.founders()));
+            let at = (topic, number, partition.founders());
+            changes.extend(self.place(image, (*group, replica), at));
         }
+        self.inherited = Arc::clone(&image.broker_configs);
         changes
     }
 
@@ -205,19 +210,18 @@ impl Groups {
 
     fn place(
         &mut self,
-        group: GroupId,
-        replica: ReplicaId,
-        topic: &Arc<Topic>,
-        partition: PartitionIndex,
-        founders: &[ReplicaId],
+        image: &Image,
+        (group, replica): (GroupId, ReplicaId),
+        (topic, partition, founders): (&Arc<Topic>, PartitionIndex, &[ReplicaId]),
     ) -> Option<Change> {
         if let Some((_, known)) = self.open.get(&group) {
-            if Arc::ptr_eq(known, topic) {
+            let inherits_others = self.inherited != image.broker_configs;
+            if Arc::ptr_eq(known, topic) && !inherits_others {
                 return None;
             }
-            let changed = known.configs != topic.configs;
+            let changed = inherits_others || known.configs != topic.configs;
             self.open.insert(group, (replica, Arc::clone(topic)));
-            let options = (self.placement.options_of)(topic);
+            let options = (self.placement.options_of)(image, topic);
             return changed.then(|| Change::feed(Input::Configure { group, options }));
         }
         let is_known = self.recovered.get(&group).is_some_and(|found| found.replica == replica);
@@ -232,7 +236,7 @@ impl Groups {
             topic: topic.name.to_string(),
             partition,
         };
-        let kind = GroupKind::Partition { identity, options: (self.placement.options_of)(topic) };
+        let kind = GroupKind::Partition { identity, options: (self.placement.options_of)(image, topic) };
         let found = self.recovered.get(&group).filter(|found| found.damage.is_some()).cloned();
         Some(match self.open(group, replica, founders.to_vec(), kind.clone()) {
             Ok(opening) => Change::feed(opening),

@@ -1,8 +1,9 @@
-//! AlterConfigs and IncrementalAlterConfigs: a topic's own configuration, all of it or single values. Both are checked
-//! against the whole that would come of it, journaled in the metadata group, and in force once answered.
+//! AlterConfigs and IncrementalAlterConfigs: what a topic, a broker or all brokers say of their own, all of it or single values.
+//! Both are checked against the whole that would come of it, journaled in the metadata group, and in force once answered.
 
 use std::collections::BTreeMap;
 
+use varve_common::{NodeId, TopicId};
 use varve_protocol::{
     ErrorCode,
     messages::{
@@ -11,7 +12,7 @@ use varve_protocol::{
         incremental_alter_configs_request, incremental_alter_configs_response,
     },
 };
-use varve_replica::metadata::Topic;
+use varve_replica::metadata::MetadataRejected;
 
 use super::{
     access::{Operation, Resource, authorize},
@@ -20,8 +21,8 @@ use super::{
 };
 use crate::{
     config::{
-        alter::{self, Change, Delta},
-        topic::TopicConfigError,
+        alter::{self, Change, Delta, Own, Whose},
+        topic::{Defaults, TopicConfigError},
     },
     net::Context,
     node::{MetadataRefusal, Node},
@@ -29,6 +30,9 @@ use crate::{
 
 const TOPIC: i8 = 2;
 const BROKER: i8 = 4;
+
+/// How often a change is tried that others come before: each time one of theirs was made.
+const TRIES_MAX: usize = 16;
 
 /// How IncrementalAlterConfigs numbers what is done to a value.
 const SET: i8 = 0;
@@ -57,12 +61,7 @@ impl From<ErrorCode> for Refused {
 
 impl From<TopicConfigError> for Refused {
     fn from(error: TopicConfigError) -> Self {
-        // A value that is not there at all is a fault of the request, as in Kafka.
-        let code = match error {
-            TopicConfigError::Null(_) => ErrorCode::InvalidRequest,
-            _ => error.code(),
-        };
-        Self(code, error.to_string())
+        Self(error.code(), error.to_string())
     }
 }
 
@@ -97,14 +96,14 @@ pub async fn replace(node: &Node, context: &Context, request: AlterConfigsReques
     let mut response = AlterConfigsResponse::default();
     for resource in resources {
         let subject = Subject::new(node, context, resource.resource_type, resource.resource_name.as_str());
-        let plan = |topic: &Topic| {
+        let plan = |whose, defaults: &Defaults, own: &Own| {
             check_once(resource.configs.iter().map(|one| one.name.as_str()))?;
             let all = |one: &alter_configs_request::AlterableConfig| {
                 one.value.as_ref().map(|value| value.to_string())
             };
             let values: Vec<_> = resource.configs.iter().map(|one| (one.name.as_str(), all(one))).collect();
             let asked = values.iter().map(|(name, value)| (*name, value.as_deref()));
-            Ok(alter::replace(&node.topic_defaults, &topic.configs, asked)?)
+            Ok(alter::replace(whose, defaults, own, asked)?)
         };
         let done = subject.apply(&times, request.validate_only, plan).await;
         let mut result = alter_configs_response::AlterConfigsResourceResponse::default();
@@ -128,10 +127,10 @@ pub async fn change(
         let mut subject =
             Subject::new(node, context, resource.resource_type, resource.resource_name.as_str());
         subject.is_done = !resource.configs.is_empty() && resource.configs.iter().all(takes_a_throttle);
-        let plan = |topic: &Topic| {
+        let plan = |whose, defaults: &Defaults, own: &Own| {
             check_once(resource.configs.iter().map(|one| one.name.as_str()))?;
             let changes: Vec<_> = resource.configs.iter().map(change_of).collect::<Result<_, _>>()?;
-            Ok(alter::alter(&node.topic_defaults, &topic.configs, changes)?)
+            Ok(alter::alter(whose, defaults, own, changes)?)
         };
         let done = subject.apply(&times, request.validate_only, plan).await;
         let mut result = incremental_alter_configs_response::AlterConfigsResourceResponse::default();
@@ -191,35 +190,76 @@ impl<'a> Subject<'a> {
         &self,
         times: &BTreeMap<(i8, &str), u32>,
         validate_only: bool,
-        plan: impl FnOnce(&Topic) -> Result<Delta, Refused>,
+        plan: impl Fn(Whose, &Defaults, &Own) -> Result<Delta, Refused>,
     ) -> Result<(), Refused> {
         if times.get(&(self.kind, self.name)).is_some_and(|times| *times > 1) {
             return Err(invalid("the resource is named more than once in the request"));
         }
-        if self.kind == BROKER && self.is_done {
-            return authorize(self.context, Operation::AlterConfigs, Resource::Cluster)
-                .map_err(Refused::from);
-        }
-        if self.kind != TOPIC {
-            return Err(invalid(
-                "only topics are configured at run time; brokers by file, environment or flags",
-            ));
-        }
-        topics::check_name(self.name).map_err(|_| ErrorCode::InvalidTopicException)?;
-        authorize(self.context, Operation::AlterConfigs, Resource::Topic(self.name))?;
-        // What is journaled are values: whoever computes one from the value that is there, or holds one against the others,
-        // must be the only one who does. All changes of a topic pass here, and once answered a change is in the image.
-        let _alone = self.node.alteration.lock().await;
-        let image = self.node.backend.image();
-        let topic = image.topic_by_name(self.name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+        let target = self.target()?;
         if self.is_done {
             return Ok(());
         }
-        let delta = plan(topic)?;
-        if !validate_only && !delta.is_empty() {
-            tracing::info!(topic = self.name, changes = ?delta, "topic configuration changes");
-            self.node.backend.configure_topic(topic.id, delta).await?;
+        // All changes of this node pass here, and once answered a change is in the image. Another node may come in between: what is
+        // journaled names what it builds on.
+        let _alone = self.node.alteration.lock().await;
+        for _ in 0..TRIES_MAX {
+            let own = self.own(&target)?;
+            let whose = if matches!(target, Target::Topic(_)) { Whose::Topic } else { Whose::Broker };
+            let delta = plan(whose, &self.node.defaults(), &own)?;
+            if validate_only || delta.is_empty() {
+                return Ok(());
+            }
+            tracing::info!(resource = self.name, changes = ?delta, "a configuration changes");
+            let done = match target {
+                Target::Topic(id) => self.node.backend.configure_topic(id, delta, &own).await,
+                Target::Broker(whose) => self.node.backend.configure_broker(whose, delta, &own).await,
+            };
+            if done != Err(MetadataRejected::ConfigsChanged.into()) {
+                return Ok(done?);
+            }
         }
-        Ok(())
+        Err(MetadataRefusal::from(MetadataRejected::ConfigsChanged).into())
     }
+
+    /// What the name stands for, where the client may change it.
+    fn target(&self) -> Result<Target, Refused> {
+        match self.kind {
+            TOPIC => {
+                topics::check_name(self.name).map_err(|_| ErrorCode::InvalidTopicException)?;
+                authorize(self.context, Operation::AlterConfigs, Resource::Topic(self.name))?;
+                let image = self.node.backend.image();
+                let topic = image.topic_by_name(self.name).ok_or(ErrorCode::UnknownTopicOrPartition)?;
+                Ok(Target::Topic(topic.id))
+            }
+            BROKER => {
+                authorize(self.context, Operation::AlterConfigs, Resource::Cluster)?;
+                if self.name.is_empty() {
+                    return Ok(Target::Broker(None));
+                }
+                let image = self.node.backend.image();
+                let node = self.name.parse().ok().and_then(NodeId::new);
+                let node = node.filter(|id| *id == self.node.id || image.brokers.contains_key(id));
+                node.map(|id| Target::Broker(Some(id))).ok_or_else(|| invalid("no broker has this id"))
+            }
+            _ => Err(invalid("only topics and brokers have configurations here")),
+        }
+    }
+
+    /// What is set of its own now.
+    fn own(&self, target: &Target) -> Result<Own, ErrorCode> {
+        let image = self.node.backend.image();
+        match target {
+            Target::Topic(id) => {
+                image.topic(*id).map(|topic| topic.configs.clone()).ok_or(ErrorCode::UnknownTopicOrPartition)
+            }
+            Target::Broker(whose) => Ok(image.configs_of_broker(*whose).clone()),
+        }
+    }
+}
+
+/// Whose configuration is changed.
+enum Target {
+    Topic(TopicId),
+    /// `None`: all of them.
+    Broker(Option<NodeId>),
 }

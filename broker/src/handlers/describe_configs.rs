@@ -3,7 +3,7 @@
 use varve_protocol::{
     ErrorCode,
     messages::{
-        DescribeConfigsRequest, DescribeConfigsResponse, StrBytes,
+        DescribeConfigsRequest, DescribeConfigsResponse,
         describe_configs_request::DescribeConfigsResource,
         describe_configs_response::{
             DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{
-        Origin, keys,
+        Origin, alter, keys,
         topic::{Given, Source, TOPIC_KEYS, TopicKey, Type},
         value::{self, Kind},
     },
@@ -94,9 +94,8 @@ fn describe(
         }
         BROKER => {
             authorize(context, Operation::DescribeConfigs, Resource::Cluster)?;
-            // The empty name asks for what was set for all brokers at run time: nothing can be.
             match name {
-                "" => Ok(Vec::new()),
+                "" => Ok(rows_of_all(node, detail)),
                 _ if name == node.id.to_string() => Ok(broker_rows(node, detail)),
                 _ => Err(Refused(ErrorCode::InvalidRequest, "each broker describes only itself")),
             }
@@ -118,16 +117,8 @@ fn topic_row(
     });
     let replicas = topic.partitions.first().map_or(1, |partition| partition.replicas.len());
     let given: Vec<Given> = own.into_iter().chain(node.inherited(key.name, replicas)).collect();
-    let mut row = DescribeConfigsResourceResult::default();
+    let mut row = row(given, key.kind, key.doc, detail);
     row.name = key.name.into();
-    row.value = Some(given[0].value.as_str().into());
-    row.config_source = given[0].source as i8;
-    row.config_type = key.kind as i8;
-    if detail.synonyms {
-        row.synonyms =
-            given.iter().map(|given| synonym(given.name, &given.value, given.source as i8)).collect();
-    }
-    row.documentation = detail.documentation.then(|| key.doc.into());
     row
 }
 
@@ -139,54 +130,73 @@ fn synonym(name: &str, value: &str, source: i8) -> DescribeConfigsSynonym {
     synonym
 }
 
-/// The broker's keys, and beside them the topic defaults that have no broker key of their own: tools ask a broker for
-/// `min.insync.replicas` or `compression.type`.
-fn broker_rows(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult> {
-    let own = node.layers.iter().map(|(key, layered)| {
-        let source = if layered.origin == Origin::Default { Source::Default } else { Source::StaticBroker };
-        let secret = key.kind == Kind::Secret;
-        let mut row = DescribeConfigsResourceResult::default();
-        row.name = key.name.into();
-        row.value = (!secret).then(|| match key.name {
-            // Tools create topics with what they read here: never more than there can be.
-            "default.replication.factor" => node.replication_factor().to_string().into(),
-            _ => shown(key.kind, &layered.text),
-        });
-        row.is_sensitive = secret;
-        (row, source, broker_type(key.kind), key.doc)
+/// What was set for all brokers at run time.
+fn rows_of_all(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult> {
+    let image = node.backend.image();
+    let set = image.configs_of_broker(None).iter();
+    let rows = set.filter_map(|(name, value)| {
+        let key = alter::inherited_from(name)?;
+        let given = Given { name: key.broker?, value: value.clone(), source: Source::AllBrokers };
+        Some(row(vec![given], key.kind, key.doc, detail))
     });
-    let inherited =
-        TOPIC_KEYS.iter().filter(|key| key.broker.is_none() && keys::find(key.name).is_none()).map(|key| {
-            let mut row = DescribeConfigsResourceResult::default();
-            row.name = key.name.into();
-            let replicas = usize::try_from(node.replication_factor()).unwrap_or(1);
-            row.value = Some(node.inherited(key.name, replicas)[0].value.as_str().into());
-            (row, Source::Default, key.kind, key.doc)
-        });
-    own.chain(inherited)
-        .map(|(mut row, source, kind, doc)| {
-            row.read_only = true;
-            row.config_source = source as i8;
-            row.config_type = kind as i8;
-            if detail.synonyms
-                && let Some(value) = &row.value
-            {
-                row.synonyms = vec![synonym(row.name.as_str(), value.as_str(), source as i8)];
-            }
-            row.documentation = detail.documentation.then(|| doc.into());
-            row
-        })
-        .collect()
+    rows.collect()
+}
+
+/// The broker's keys, and beside them the topic defaults that have no broker key of their own: tools ask a broker for those, too.
+/// What topics inherit is changed at run time, the rest by a restart.
+fn broker_rows(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult> {
+    let replicas = usize::try_from(node.replication_factor()).unwrap_or(1);
+    let own = node.layers.iter().map(|(key, layered)| {
+        if let Some(inherited) = alter::inherited_from(key.name) {
+            return row(node.inherited(inherited.name, replicas), inherited.kind, key.doc, detail);
+        }
+        let source = if layered.origin == Origin::Default { Source::Default } else { Source::StaticBroker };
+        let value = match key.name {
+            // Tools create topics with what they read here: never more than there can be.
+            "default.replication.factor" => node.replication_factor().to_string(),
+            _ => shown(key.kind, &layered.text),
+        };
+        let given = vec![Given { name: key.name, value, source }];
+        let mut row = row(given, broker_type(key.kind), key.doc, detail);
+        row.read_only = true;
+        if key.kind == Kind::Secret {
+            (row.is_sensitive, row.value) = (true, None);
+            row.synonyms.clear();
+        }
+        row
+    });
+    let others = TOPIC_KEYS.iter().filter(|key| key.broker.is_none() && keys::find(key.name).is_none());
+    let others = others.map(|key| {
+        let mut row = row(node.inherited(key.name, replicas), key.kind, key.doc, detail);
+        row.read_only = true;
+        row
+    });
+    own.chain(others).collect()
+}
+
+/// A value with the places that give it, the winner first.
+fn row(given: Vec<Given>, kind: Type, doc: &'static str, detail: Detail) -> DescribeConfigsResourceResult {
+    let mut row = DescribeConfigsResourceResult::default();
+    row.name = given[0].name.into();
+    row.value = Some(given[0].value.as_str().into());
+    row.config_source = given[0].source as i8;
+    row.config_type = kind as i8;
+    if detail.synonyms {
+        row.synonyms =
+            given.iter().map(|given| synonym(given.name, &given.value, given.source as i8)).collect();
+    }
+    row.documentation = detail.documentation.then(|| doc.into());
+    row
 }
 
 /// Sizes and spans as the plain numbers that Kafka's tools parse.
-fn shown(kind: Kind, text: &str) -> StrBytes {
+fn shown(kind: Kind, text: &str) -> String {
     let number = match kind {
         Kind::Bytes { .. } => value::bytes(text),
         Kind::Millis { .. } => value::millis(text),
         _ => None,
     };
-    number.map_or_else(|| text.into(), |number| number.to_string().into())
+    number.map_or_else(|| text.to_owned(), |number| number.to_string())
 }
 
 const fn broker_type(kind: Kind) -> Type {

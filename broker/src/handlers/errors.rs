@@ -65,6 +65,8 @@ impl Coded for MetadataRejected {
             Self::InvalidReplicas => ErrorCode::InvalidReplicaAssignment,
             Self::OtherTarget | Self::BrokerInUse => ErrorCode::InvalidRequest,
             Self::TooOld { .. } => ErrorCode::UnsupportedVersion,
+            // To be tried again; nobody but who reads the text asks why.
+            Self::ConfigsChanged => ErrorCode::NotController,
             Self::OtherDisk { .. } | Self::NodeAlive { .. } => ErrorCode::InvalidRequest,
             Self::InvalidName => ErrorCode::InvalidTopicException,
             Self::InvalidPartitions | Self::PartitionsChanged { .. } => ErrorCode::InvalidPartitions,
@@ -101,7 +103,11 @@ impl Coded for GroupError {
 
 impl Coded for TopicConfigError {
     fn code(&self) -> ErrorCode {
-        ErrorCode::InvalidConfig
+        match self {
+            // A value that is not there at all is a fault of the request, as in Kafka; and so is what a broker does not take.
+            Self::Null(_) | Self::Static(_) | Self::UnknownOfBroker(_) => ErrorCode::InvalidRequest,
+            _ => ErrorCode::InvalidConfig,
+        }
     }
 }
 
@@ -156,6 +162,16 @@ pub const fn api_name(key: ApiKey) -> &'static str {
         ApiKey::ListGroups => "ListGroups",
         ApiKey::DescribeGroups => "DescribeGroups",
         ApiKey::DeleteGroups => "DeleteGroups",
+        ApiKey::DescribeAcls => "DescribeAcls",
+        ApiKey::CreateAcls => "CreateAcls",
+        ApiKey::DeleteAcls => "DeleteAcls",
+        ApiKey::AlterReplicaLogDirs => "AlterReplicaLogDirs",
+        ApiKey::DescribeClientQuotas => "DescribeClientQuotas",
+        ApiKey::DescribeUserScramCredentials => "DescribeUserScramCredentials",
+        ApiKey::DescribeProducers => "DescribeProducers",
+        ApiKey::DescribeTransactions => "DescribeTransactions",
+        ApiKey::ListTransactions => "ListTransactions",
+        ApiKey::ListConfigResources => "ListConfigResources",
     }
 }
 
@@ -204,6 +220,29 @@ pub fn count(response: &Response, each: impl FnMut(&'static str)) {
             one(r.error_code);
             r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
         }
+        response => count_of_administration(response, one),
+    }
+}
+
+fn count_of_administration(response: &Response, mut one: impl FnMut(i16)) {
+    match response {
+        Response::DescribeAcls(r) => one(r.error_code),
+        Response::CreateAcls(r) => r.results.iter().for_each(|r| one(r.error_code)),
+        Response::DeleteAcls(r) => r.filter_results.iter().for_each(|r| one(r.error_code)),
+        Response::AlterReplicaLogDirs(r) => {
+            r.results.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::DescribeClientQuotas(r) => one(r.error_code),
+        Response::DescribeUserScramCredentials(r) => {
+            one(r.error_code);
+            r.results.iter().for_each(|r| one(r.error_code));
+        }
+        Response::DescribeProducers(r) => {
+            r.topics.iter().flat_map(|t| &t.partitions).for_each(|p| one(p.error_code));
+        }
+        Response::DescribeTransactions(r) => r.transaction_states.iter().for_each(|t| one(t.error_code)),
+        Response::ListTransactions(r) => one(r.error_code),
+        Response::ListConfigResources(r) => one(r.error_code),
         response => count_of_groups(response, one),
     }
 }

@@ -19,6 +19,7 @@ use varve_common::{
     Clock, ClusterId, Entropy, GroupId, Incarnation, LeaderEpoch, LogIndex, Monotonic, NodeId, Offset,
     ReplicaId, Term, TopicId, clock::BoxFuture,
 };
+use varve_formats::state::ProducerEntry;
 use varve_protocol::batch::{BatchHeader, Caps, Records, patch};
 use varve_replica::{
     PartitionView, Refusal, coordinator,
@@ -220,8 +221,9 @@ impl Backend for Fake {
         &self,
         id: TopicId,
         changes: Vec<(String, Option<String>)>,
+        built_on: &BTreeMap<String, String>,
     ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
-        let state = Arc::clone(&self.0);
+        let (state, built_on) = (Arc::clone(&self.0), built_on.clone());
         Box::pin(async move {
             // As a journal does: what others ask meanwhile does not know of it.
             tokio::task::yield_now().await;
@@ -231,6 +233,9 @@ impl Backend for Fake {
                 return Err(MetadataRejected::UnknownTopic.into());
             };
             let mut changed = Topic::clone(topic);
+            if changed.configs != built_on {
+                return Err(MetadataRejected::ConfigsChanged.into());
+            }
             for (name, value) in changes {
                 match value {
                     Some(value) => changed.configs.insert(name, value),
@@ -241,6 +246,25 @@ impl Backend for Fake {
             state.image = Arc::new(state.image.advance(metadata));
             Ok(())
         })
+    }
+
+    fn configure_broker(
+        &self,
+        whose: Option<NodeId>,
+        changes: Vec<(String, Option<String>)>,
+        _built_on: &BTreeMap<String, String>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        let mut state = self.0.lock().unwrap();
+        let mut metadata = metadata::Image::clone(&state.image);
+        let configs = Arc::make_mut(&mut metadata.broker_configs).entry(whose).or_default();
+        for (name, value) in changes {
+            match value {
+                Some(value) => configs.insert(name, value),
+                None => configs.remove(&name),
+            };
+        }
+        state.image = Arc::new(state.image.advance(metadata));
+        ready(Ok(()))
     }
 
     fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>> {
@@ -254,6 +278,11 @@ impl Backend for Fake {
     fn confirm(&self, group: GroupId) -> BoxFuture<'static, bool> {
         *self.0.lock().unwrap().confirmed.entry(group).or_default() += 1;
         ready(true)
+    }
+
+    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Vec<ProducerEntry>, Refusal>> {
+        let known = self.0.lock().unwrap().logs.contains_key(&group);
+        ready(if known { Ok(Vec::new()) } else { Err(Refusal::UnknownGroup) })
     }
 
     fn coordinate(

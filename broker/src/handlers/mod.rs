@@ -5,7 +5,9 @@
 //! asked in every handler ([`access`]); error codes are made in one file ([`errors`]).
 
 pub mod access;
+mod acls;
 mod alter_configs;
+mod alter_replica_log_dirs;
 mod api_versions;
 mod brokers;
 mod create_partitions;
@@ -17,6 +19,7 @@ mod describe_cluster;
 mod describe_configs;
 mod describe_groups;
 mod describe_log_dirs;
+mod describe_producers;
 mod describe_quorum;
 mod elect_leaders;
 mod errors;
@@ -28,6 +31,7 @@ mod init_producer_id;
 mod join_group;
 mod leaders;
 mod leave_group;
+mod list_config_resources;
 mod list_groups;
 mod list_offsets;
 mod metadata;
@@ -40,7 +44,9 @@ mod produce;
 mod reassignments;
 mod sync_group;
 pub mod topics;
+mod transactions;
 mod unregister_broker;
+mod users;
 
 #[cfg(test)]
 pub(crate) mod fake;
@@ -211,6 +217,39 @@ async fn dispatch(shared: &Shared, context: &Context, header: &Header, request: 
         }
         Request::DescribeCluster(request) => {
             Response::DescribeCluster(describe_cluster::answer(node, context, version, &request))
+        }
+        request => dispatch_to_administration(node, context, header, request).await,
+    }
+}
+
+/// What tools and consoles ask.
+async fn dispatch_to_administration(
+    node: &Node,
+    context: &Context,
+    header: &Header,
+    request: Request,
+) -> Response {
+    match request {
+        Request::DescribeAcls(_) => Response::DescribeAcls(acls::describe()),
+        Request::CreateAcls(request) => Response::CreateAcls(acls::create(&request)),
+        Request::DeleteAcls(request) => Response::DeleteAcls(acls::delete(&request)),
+        Request::AlterReplicaLogDirs(request) => {
+            Response::AlterReplicaLogDirs(alter_replica_log_dirs::answer(node, context, request))
+        }
+        Request::DescribeClientQuotas(_) => Response::DescribeClientQuotas(users::quotas(context)),
+        Request::DescribeUserScramCredentials(request) => {
+            Response::DescribeUserScramCredentials(users::credentials(context, request))
+        }
+        Request::DescribeProducers(request) => {
+            Response::DescribeProducers(describe_producers::answer(node, context, request).await)
+        }
+        Request::DescribeTransactions(request) => {
+            Response::DescribeTransactions(transactions::describe(request))
+        }
+        Request::ListTransactions(request) => Response::ListTransactions(transactions::list(request)),
+        Request::ListConfigResources(request) => {
+            let version = header.version;
+            Response::ListConfigResources(list_config_resources::answer(node, context, version, &request))
         }
         request => dispatch_to_groups(node, context, header, request).await,
     }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 use varve_common::{GroupId, TopicId, clock::BoxFuture};
 use varve_protocol::{
@@ -151,32 +152,52 @@ fn hand_over(
     served.whole()?;
     let batch = data.records.unwrap_or_default();
     let rules = image.produce_rules(topic, || ProduceRules::from(&node.effective(topic)));
-    let meta = check(node, rules, &batch)?;
+    let (batch, meta) = check(node, rules, version, batch)?;
     if acks == ALL {
         check_in_sync(node, rules, topic, data.index, served.group)
             .inspect_err(|_| node.backend.missed(served.group, &meta))?;
-    }
-    if version < ZSTD_FROM && meta.codec == batch::Codec::Zstd {
-        return Err(ErrorCode::UnsupportedCompressionType.into());
     }
     let log_append_time = rules.log_append_time;
     Ok((node.backend.append(served.group, Append { batch, meta, log_append_time }), meta))
 }
 
-/// Everything that Kafka's LogValidator checks, and the topic's bounds on size and time.
-fn check(node: &Node, rules: &ProduceRules, batch: &[u8]) -> Result<BatchMeta, Refused> {
+/// Everything that Kafka's LogValidator checks, and the topic's bounds on size and time. The batch as it is to be stored, which is
+/// another one where the topic wants another codec.
+fn check(
+    node: &Node,
+    rules: &ProduceRules,
+    version: i16,
+    sent: Bytes,
+) -> Result<(Bytes, BatchMeta), Refused> {
+    let invalid =
+        |error: batch::Invalid| Refused { code: error.error_code(), message: Some(error.to_string()) };
+    let limits = limits_of(rules, node.clock.wall_ms());
+    let codec = batch::BatchHeader::read(&sent).ok().map(|header| header.meta().codec);
+    if version < ZSTD_FROM && codec == Some(batch::Codec::Zstd) {
+        return Err(ErrorCode::UnsupportedCompressionType.into());
+    }
+    match rules.stored.filter(|target| codec.is_some_and(|codec| codec != target.codec)) {
+        Some(target) => batch::recompress(&sent, &limits, target).map_err(invalid),
+        None => batch::validate(&sent, &limits).map_err(invalid).map(|meta| (sent, meta)),
+    }
+}
+
+fn limits_of(rules: &ProduceRules, now_ms: i64) -> batch::Limits {
     let limits = batch::Limits {
         batch_bytes_max: rules.batch_bytes_max,
         keys: if rules.compacted { batch::validate::Keys::Required } else { batch::validate::Keys::Optional },
         ..batch::Limits::default()
     };
-    let invalid =
-        |error: batch::Invalid| Refused { code: error.error_code(), message: Some(error.to_string()) };
-    let meta = batch::validate(batch, &limits).map_err(invalid)?;
-    if !rules.log_append_time {
-        check_timestamps(rules, &meta, node.clock.wall_ms())?;
+    if rules.log_append_time {
+        return limits;
     }
-    Ok(meta)
+    // Where nothing is too old nobody looks: the default of the past reaches behind all timestamps.
+    let earliest = now_ms.saturating_sub(rules.before_ms_max);
+    batch::Limits {
+        earliest: if earliest > 0 { earliest } else { i64::MIN },
+        latest: now_ms.saturating_add(rules.after_ms_max),
+        ..limits
+    }
 }
 
 /// Whether enough replicas keep up. What is appended while they do not would be acknowledged once the majority has it,
@@ -204,21 +225,6 @@ fn check_in_sync(
         topic.name
     );
     Err(Refused { code: ErrorCode::NotEnoughReplicas, message: Some(message) })
-}
-
-/// The largest timestamp bounds the future, the first one the past: the header has no smallest.
-fn check_timestamps(rules: &ProduceRules, meta: &BatchMeta, now_ms: i64) -> Result<(), Refused> {
-    let after = meta.max_timestamp.saturating_sub(now_ms) > rules.after_ms_max;
-    let before = now_ms.saturating_sub(meta.base_timestamp) > rules.before_ms_max;
-    // -1 stands for no timestamp.
-    if meta.max_timestamp >= 0 && (after || (before && meta.base_timestamp >= 0)) {
-        let message = format!(
-            "timestamp {} is out of range",
-            if after { meta.max_timestamp } else { meta.base_timestamp }
-        );
-        return Err(Refused { code: ErrorCode::InvalidTimestamp, message: Some(message) });
-    }
-    Ok(())
 }
 
 async fn partition(

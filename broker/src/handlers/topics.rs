@@ -133,7 +133,7 @@ pub fn plan(node: &Node, wish: &Wish<'_>) -> Result<NewTopic, TopicRefusal> {
         }
         assigned(node, &wish.assignment, 0, None)?
     };
-    let configs = topic::validate(&node.topic_defaults, wish.configs.iter().copied())?;
+    let configs = topic::validate(&node.defaults(), wish.configs.iter().copied())?;
     let id = draw_id(node);
     Ok(NewTopic { id, name: wish.name.to_owned(), replicas, configs })
 }

@@ -1,22 +1,32 @@
 //! What handlers ask of the node, answered by the shard's thread, the published views and the log view.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch};
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
-use varve_formats::command::MetadataCommand;
-use varve_replica::{BatchMeta, Input, PartitionView, Refusal, Reply, Timestamps, coordinator};
+use varve_formats::{
+    command::{MetadataCommand, digest_of},
+    state::ProducerEntry,
+};
+use varve_replica::{Input, PartitionView, Refusal, Reply, Timestamps, coordinator};
 use varve_tiering::{
     Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
     TimestampOffset, tail::Batches,
 };
 
+pub use super::appends::meta_of;
 use super::{
+    appends::{self, appended_of},
     blocks::{Block, Blocks},
     changes::Changes,
     cold_pace::ColdPace,
     cold_reads::ColdReads,
+    configuring,
     mailbox::{Mail, Mailbox},
     pressure::Room,
     views::Views,
@@ -208,37 +218,6 @@ fn error_of(group: GroupId, error: &ViewError) -> ReadError {
     }
 }
 
-/// What the core must know of a validated batch.
-#[must_use]
-pub const fn meta_of(meta: &varve_protocol::batch::BatchMeta) -> BatchMeta {
-    BatchMeta {
-        count: meta.count,
-        last_offset_delta: meta.last_offset_delta,
-        producer_id: meta.producer_id,
-        producer_epoch: meta.producer_epoch,
-        base_sequence: meta.base_sequence,
-        base_timestamp: meta.base_timestamp,
-        max_timestamp: meta.max_timestamp,
-        is_transactional: meta.is_transactional,
-        is_control: meta.is_control,
-        crc: meta.crc,
-        bytes: meta.bytes,
-    }
-}
-
-fn appended_of(reply: Reply) -> Result<Appended, Refusal> {
-    match reply {
-        Reply::Produced { base_offset, append_time_ms, log_start } => {
-            Ok(Appended { base_offset, append_time_ms, log_start, duplicate: false })
-        }
-        Reply::Duplicate { base_offset, log_start } => {
-            Ok(Appended { base_offset, append_time_ms: -1, log_start, duplicate: true })
-        }
-        Reply::Refused(refusal) => Err(refusal),
-        Reply::Metadata(_) | Reply::Trimmed { .. } | Reply::Group(_) => Err(Refusal::Unknown),
-    }
-}
-
 impl Backend for NodeBackend {
     fn image(&self) -> Arc<Image> {
         self.views.image()
@@ -279,9 +258,22 @@ impl Backend for NodeBackend {
         &self,
         id: TopicId,
         configs: Vec<(String, Option<String>)>,
+        built_on: &BTreeMap<String, String>,
     ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
-        let node = self.clone();
-        Box::pin(async move { node.change(MetadataCommand::SetTopicConfigs { id, configs }).await.map(drop) })
+        Box::pin(configuring::topic(self.clone(), id, configs, digest_of(built_on)))
+    }
+
+    fn configure_broker(
+        &self,
+        whose: Option<NodeId>,
+        configs: Vec<(String, Option<String>)>,
+        built_on: &BTreeMap<String, String>,
+    ) -> BoxFuture<'static, Result<(), MetadataRefusal>> {
+        Box::pin(configuring::broker(self.clone(), whose, configs, digest_of(built_on)))
+    }
+
+    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Vec<ProducerEntry>, Refusal>> {
+        Box::pin(appends::producers(self.mailbox.ask(|ticket| Input::Producers { ticket, group })))
     }
 
     fn allocate_producer_id(&self) -> BoxFuture<'static, Result<i64, MetadataRefusal>> {

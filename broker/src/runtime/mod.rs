@@ -1,5 +1,6 @@
 //! The production side of the driver's ports: threads, clocks, the data directory, the process.
 
+mod appends;
 mod assignments;
 pub mod backend;
 pub mod background;
@@ -14,6 +15,7 @@ pub mod clock;
 mod cold;
 mod cold_pace;
 mod cold_reads;
+mod configuring;
 pub mod data;
 mod descriptors;
 mod errors;

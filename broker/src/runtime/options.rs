@@ -2,7 +2,10 @@
 
 use varve_compactor::PlanOptions;
 use varve_formats::manifest::FanOut;
-use varve_replica::{GroupOptions, LocalRetention, coordinator, metadata::Topic};
+use varve_replica::{
+    GroupOptions, LocalRetention, coordinator,
+    metadata::{Image, Topic},
+};
 
 use crate::{
     config::{Config, topic::Effective},
@@ -17,7 +20,9 @@ pub fn options_of(config: &Config) -> OptionsOf {
     let fan_out = FanOut(config.manifest_fan_out);
     let has_store = config.has_common_store();
     let groups = config.groups.coordinator.clone();
-    std::sync::Arc::new(move |topic: &Topic| {
+    let node = config.node;
+    std::sync::Arc::new(move |image: &Image, topic: &Topic| {
+        let defaults = defaults.with(node, &image.broker_configs);
         let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let options = group_options(&Effective::new(&defaults, own), upload_age_ms, fan_out);
         let coordinator = (&*topic.name == coordinator::TOPIC).then(|| Box::new(groups.clone()));
@@ -44,6 +49,7 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
         forgets_tiered: !enabled && effective.switch("remote.log.delete.on.disable"),
         segment_bytes_max: limit("segment.bytes").unwrap_or(u64::MAX),
         segment_ms: limit("segment.ms").unwrap_or(u64::MAX),
+        segment_jitter_ms: limit("segment.jitter.ms").unwrap_or(0),
         upload_age_ms,
         retention_ms: limit("retention.ms").filter(|_| deletes),
         retention_bytes: limit("retention.bytes").filter(|_| deletes),

@@ -5,6 +5,7 @@ mod group;
 mod server;
 #[cfg(test)]
 mod tests;
+mod topic;
 
 use clap::{Parser, Subcommand, ValueEnum};
 use varve_protocol::batch::Codec;
@@ -16,6 +17,10 @@ pub use self::{
     },
     group::{GroupCommand, GroupDelete, GroupDescribe, GroupList, GroupSeek},
     server::{ServerFlags, StoreFlags},
+    topic::{
+        TopicAddPartitions, TopicAlterConfig, TopicCommand, TopicCreate, TopicDelete, TopicDescribe,
+        TopicDescribeStorage, TopicList, TopicTrim,
+    },
 };
 use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
 
@@ -43,7 +48,7 @@ pub enum Command {
     /// Run a node of `dev --nodes`
     #[command(hide = true)]
     DevNode(ServerFlags),
-    /// Create, list, describe and delete topics
+    /// Create, list, describe, configure, extend, trim and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
     /// List, describe, move and delete groups of consumers
@@ -110,130 +115,6 @@ pub struct BrokerFlags {
         value_name = "HOST:PORT"
     )]
     pub brokers: Vec<String>,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum TopicCommand {
-    /// Create topics
-    Create(TopicCreate),
-    /// List topics
-    List(TopicList),
-    /// Describe topics: partitions, leaders, offsets, configurations
-    Describe(TopicDescribe),
-    /// Show per partition what is local, in the object store, in both, and not yet uploaded
-    DescribeStorage(TopicDescribeStorage),
-    /// Change the configuration of topics while they are in use
-    AlterConfig(TopicAlterConfig),
-    /// Delete topics and all their records
-    Delete(TopicDelete),
-}
-
-#[derive(Debug, clap::Args)]
-pub struct TopicCreate {
-    /// Their names
-    #[arg(required = true, value_name = "TOPIC")]
-    pub topics: Vec<String>,
-    /// Partitions of each [default: as the broker is configured]
-    #[arg(short, long, value_name = "COUNT", value_parser = clap::value_parser!(i32).range(1..))]
-    pub partitions: Option<i32>,
-    /// Replicas of each partition [default: as the broker is configured]
-    #[arg(short, long, visible_alias = "replicas", value_name = "COUNT", value_parser = clap::value_parser!(i16).range(1..))]
-    pub replication_factor: Option<i16>,
-    /// A topic configuration under Kafka's name; may be repeated
-    #[arg(short = 'c', long = "config", visible_alias = "topic-config", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub configs: Vec<(String, String)>,
-    /// Only check whether the topics could be created
-    #[arg(long, visible_alias = "dry")]
-    pub dry_run: bool,
-    /// A topic that exists is no error
-    #[arg(long, visible_alias = "if-not-exist")]
-    pub if_not_exists: bool,
-    #[command(flatten)]
-    pub brokers: BrokerFlags,
-    #[command(flatten)]
-    pub output: OutputFlags,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct TopicList {
-    /// Internal topics too
-    #[arg(short = 'i', long)]
-    pub internal: bool,
-    #[command(flatten)]
-    pub brokers: BrokerFlags,
-    #[command(flatten)]
-    pub output: OutputFlags,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct TopicDescribe {
-    /// Their names
-    #[arg(required = true, value_name = "TOPIC")]
-    pub topics: Vec<String>,
-    /// The summary only, unless -p or -c ask for more
-    #[arg(short = 's', long)]
-    pub summary: bool,
-    /// The partitions only, unless -s or -c ask for more
-    #[arg(short = 'p', long)]
-    pub partitions: bool,
-    /// The configurations too
-    #[arg(short = 'c', long)]
-    pub configs: bool,
-    #[command(flatten)]
-    pub brokers: BrokerFlags,
-    #[command(flatten)]
-    pub output: OutputFlags,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct TopicDescribeStorage {
-    /// Its name
-    pub topic: String,
-    #[command(flatten)]
-    pub brokers: BrokerFlags,
-    #[command(flatten)]
-    pub output: OutputFlags,
-}
-
-#[derive(Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
-pub struct TopicAlterConfig {
-    /// Their names
-    #[arg(required = true, value_name = "TOPIC")]
-    pub topics: Vec<String>,
-    /// Give a configuration this value; may be repeated
-    #[arg(short = 's', long, group = "change", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub set: Vec<(String, String)>,
-    /// Let the topic inherit a configuration again; may be repeated
-    #[arg(short = 'd', long, group = "change", value_name = "KEY")]
-    pub delete: Vec<String>,
-    /// Add words to a list such as cleanup.policy; may be repeated
-    #[arg(long, group = "change", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub append: Vec<(String, String)>,
-    /// Take words from a list; may be repeated
-    #[arg(long, group = "change", value_name = "KEY=VALUE", value_parser = key_value)]
-    pub subtract: Vec<(String, String)>,
-    /// Only check whether the configurations could be changed
-    #[arg(long, visible_alias = "dry")]
-    pub dry_run: bool,
-    #[command(flatten)]
-    pub brokers: BrokerFlags,
-    #[command(flatten)]
-    pub output: OutputFlags,
-}
-
-#[derive(Debug, clap::Args)]
-pub struct TopicDelete {
-    /// Their names
-    #[arg(required = true, value_name = "TOPIC")]
-    pub topics: Vec<String>,
-    /// A topic that does not exist is no error
-    #[arg(long)]
-    pub if_exists: bool,
-    #[command(flatten)]
-    pub brokers: BrokerFlags,
-    #[command(flatten)]
-    pub output: OutputFlags,
 }
 
 #[derive(Debug, clap::Args)]
@@ -421,6 +302,16 @@ pub enum ConfigCommand {
     },
     /// A configuration file with every key, its meaning and its default, commented out
     Reference(OutputFlags),
+    /// Read a server.properties of Kafka: what each property becomes here, and which have no place, and why; exit code 1 where a value cannot be taken over
+    Import {
+        /// The file
+        file: std::path::PathBuf,
+        /// Write the configuration file there; one that is there stays
+        #[arg(short, long, value_name = "FILE")]
+        write: Option<std::path::PathBuf>,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
     /// Check the configuration without running it
     Validate {
         #[command(flatten)]

@@ -1,14 +1,18 @@
 //! Creating, deleting and describing topics.
 
+use std::collections::BTreeMap;
+
 use varve_protocol::{
     Request, Response,
     messages::{
-        CreateTopicsRequest, DeleteTopicsRequest, DescribeConfigsRequest, IncrementalAlterConfigsRequest,
-        Uuid, create_topics_request, describe_configs_request, incremental_alter_configs_request,
+        CreatePartitionsRequest, CreateTopicsRequest, DeleteRecordsRequest, DeleteTopicsRequest,
+        DescribeConfigsRequest, IncrementalAlterConfigsRequest, Uuid, create_partitions_request,
+        create_topics_request, delete_records_request, describe_configs_request,
+        incremental_alter_configs_request,
     },
 };
 
-use super::{Client, ClientError, Missing, error};
+use super::{Client, ClientError, Missing, Topic, error};
 use crate::limits;
 
 /// A topic among the kinds of resources that have configurations.
@@ -61,6 +65,9 @@ pub struct Created {
     pub replication_factor: i16,
 }
 
+/// The first offset of a partition from now on, where records were deleted.
+pub type Trimmed = (i32, Result<i64, ClientError>);
+
 /// A configuration of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicConfig {
@@ -112,6 +119,68 @@ impl Client {
             (name, checked)
         };
         Ok(response.responses.into_iter().map(outcome).collect())
+    }
+
+    /// Lets topics have so many partitions, or only says whether they could.
+    pub fn create_partitions(
+        &mut self,
+        wanted: &[(String, i32)],
+        run: Run,
+    ) -> Result<Vec<Outcome<()>>, ClientError> {
+        let extended = |(name, count): &(String, i32)| {
+            let mut topic = create_partitions_request::CreatePartitionsTopic::default();
+            (topic.name, topic.count, topic.assignments) = (name.as_str().into(), *count, None);
+            topic
+        };
+        let mut request = CreatePartitionsRequest::default();
+        request.topics = wanted.iter().map(extended).collect();
+        request.timeout_ms = limits::BROKER_TIMEOUT_MS;
+        request.validate_only = run == Run::Dry;
+        let request = Request::CreatePartitions(request);
+        let Response::CreatePartitions(response) = self.ask_controller(&request)? else {
+            unreachable!("a response is of its request's key");
+        };
+        let outcomes = response.results.into_iter().map(|result| {
+            let name = result.name.to_string();
+            let message = result.error_message.as_deref().filter(|text| !text.is_empty());
+            let checked = error::check(&format!("topic {name}"), result.error_code, message);
+            (name, checked)
+        });
+        Ok(outcomes.collect())
+    }
+
+    /// Deletes the records of partitions below these offsets; the first offsets from then on.
+    pub fn delete_records(
+        &mut self,
+        topic: &Topic,
+        before: &BTreeMap<i32, i64>,
+    ) -> Result<Vec<Trimmed>, ClientError> {
+        let chosen: Vec<i32> = before.keys().copied().collect();
+        let mut outcomes = Vec::new();
+        for (leader, partitions) in topic.by_leader(&chosen)? {
+            let partition = |index: &i32| {
+                let mut partition = delete_records_request::DeleteRecordsPartition::default();
+                (partition.partition_index, partition.offset) = (*index, before[index]);
+                partition
+            };
+            let mut named = delete_records_request::DeleteRecordsTopic::default();
+            named.name = topic.name.as_str().into();
+            named.partitions = partitions.iter().map(partition).collect();
+            let mut request = DeleteRecordsRequest::default();
+            (request.topics, request.timeout_ms) = (vec![named], limits::BROKER_TIMEOUT_MS);
+            let Response::DeleteRecords(response) =
+                self.ask_node(leader, &Request::DeleteRecords(request))?
+            else {
+                unreachable!("a response is of its request's key");
+            };
+            outcomes.extend(response.topics.into_iter().flat_map(|told| told.partitions).map(|told| {
+                let subject = format!("{}/{}", topic.name, told.partition_index);
+                let checked = error::check(&subject, told.error_code, None);
+                (told.partition_index, checked.map(|()| told.low_watermark))
+            }));
+        }
+        outcomes.sort_by_key(|(partition, _)| *partition);
+        Ok(outcomes)
     }
 
     /// Changes the configuration of each topic, or only says whether it could be.

@@ -1,4 +1,4 @@
-//! `config print|reference|validate`.
+//! `config print|reference|import|validate`.
 
 use serde_json::json;
 use varve_broker::config::{Sources, print};
@@ -13,6 +13,9 @@ pub fn run(command: ConfigCommand, sources: Sources) -> Result<(), Failure> {
         }
         ConfigCommand::Reference(output) => {
             output::print(output.format(), print::commented_file, print::reference_json)?;
+        }
+        ConfigCommand::Import { file, write, output } => {
+            super::import::run(&file, write.as_deref(), output.format())?;
         }
         ConfigCommand::Validate { server, output } => {
             server.load(sources)?;

@@ -7,12 +7,14 @@ pub mod dev;
 pub mod docs;
 pub mod doctor;
 pub mod group;
+mod import;
 pub mod node_storage;
 pub mod produce;
 pub mod serve;
 pub mod snapshot;
 pub mod storage;
 pub mod topic;
+mod trim;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! `topic create|list|describe|alter-config|delete`.
+//! `topic create|list|describe|alter-config|add-partitions|delete`.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -7,7 +7,10 @@ use varve_broker::config::Sources;
 use varve_protocol::{ErrorCode, messages::Uuid};
 
 use crate::{
-    args::{TopicAlterConfig, TopicCommand, TopicCreate, TopicDelete, TopicDescribe, TopicList},
+    args::{
+        TopicAddPartitions, TopicAlterConfig, TopicCommand, TopicCreate, TopicDelete, TopicDescribe,
+        TopicList,
+    },
     client::{
         Client, ClientError, Missing, Topic,
         offsets::Place,
@@ -24,6 +27,8 @@ pub fn run(command: TopicCommand, sources: &Sources) -> Result<(), Failure> {
         TopicCommand::Describe(flags) => describe(&flags, sources),
         TopicCommand::DescribeStorage(flags) => super::storage::run(&flags, sources),
         TopicCommand::AlterConfig(flags) => alter_config(&flags, sources),
+        TopicCommand::AddPartitions(flags) => add_partitions(&flags, sources),
+        TopicCommand::Trim(flags) => super::trim::run(&flags, sources),
         TopicCommand::Delete(flags) => delete(&flags, sources),
     }
 }
@@ -76,6 +81,29 @@ fn alter_config(flags: &TopicAlterConfig, sources: &Sources) -> Result<(), Failu
         super::client(&flags.brokers, sources).alter_topic_configs(&flags.topics, &changes, run)?;
     let done = if flags.dry_run { "could be configured so" } else { "configured" };
     report(flags.output.format(), outcomes, None, |_| json!({"status": done}))
+}
+
+fn add_partitions(flags: &TopicAddPartitions, sources: &Sources) -> Result<(), Failure> {
+    let mut client = super::client(&flags.brokers, sources);
+    let mut wanted = Vec::new();
+    for name in &flags.topics {
+        let now = client.topic(name, Missing::Report)?.partitions.len();
+        let now = i32::try_from(now).map_err(|_| Failure::usage("too many partitions"))?;
+        wanted.push((name.clone(), now.saturating_add(flags.num)));
+    }
+    let outcomes = client.create_partitions(&wanted, if flags.dry_run { Run::Dry } else { Run::Real })?;
+    let counts: BTreeMap<String, i32> = wanted.into_iter().collect();
+    let done = if flags.dry_run { "could have more partitions" } else { "has more partitions" };
+    let with_count = outcomes.into_iter().map(|(name, done)| {
+        let count = counts.get(&name).copied();
+        (name, done.map(|()| count))
+    });
+    report(
+        flags.output.format(),
+        with_count.collect(),
+        None,
+        |count| json!({"status": done, "partitions": count.flatten()}),
+    )
 }
 
 fn delete(flags: &TopicDelete, sources: &Sources) -> Result<(), Failure> {

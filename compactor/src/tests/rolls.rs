@@ -19,3 +19,21 @@ fn a_quiet_range_is_rolled_when_its_upload_age_has_passed() {
     let old = GroupStatus { open: open(1, 10 * MINUTE), ..idle() };
     assert_eq!(planned(&old).actions, [Action::Roll { cause: RollCause::Age }]);
 }
+
+#[test]
+fn jitter_rolls_each_range_at_a_time_of_its_own_before_segment_ms() {
+    let options = GroupOptions {
+        tiered: false,
+        segment_ms: 10_000,
+        segment_jitter_ms: 4_000,
+        ..GroupOptions::default()
+    };
+    let waits = |group| {
+        let status =
+            GroupStatus { group: GroupId(group), options: options.clone(), open: open(1, 0), ..idle() };
+        planned(&status).look_again_after.unwrap().as_millis()
+    };
+    let times: std::collections::BTreeSet<u128> = (1..=20).map(waits).collect();
+    assert!(times.len() > 15 && times.iter().all(|wait| (6_000..=10_000).contains(wait)), "{times:?}");
+    assert_eq!(waits(3), waits(3), "it does not change from one look to the next");
+}

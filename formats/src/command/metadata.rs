@@ -1,7 +1,9 @@
 //! Commands of the metadata group, and their stored form.
 
+use std::collections::BTreeMap;
+
 use varve_common::{
-    GroupId, LogIndex, ReplicaId, TopicId,
+    Digest, GroupId, LogIndex, ReplicaId, TopicId,
     codec::{DecodeError, Decoder, Encoder},
 };
 
@@ -31,6 +33,18 @@ pub enum MetadataCommand {
         id: TopicId,
         /// Name and value.
         configs: Vec<(String, Option<String>)>,
+        /// What the topic says before it, by [`digest_of`]: with anything else nothing changes. `None` where that does not matter,
+        /// or was written before it was said.
+        expected: Option<Digest>,
+    },
+    /// Sets (or with `None` removes) configuration values of one broker, or of all.
+    SetBrokerConfigs {
+        /// Which broker, as a number; 0 for all of them.
+        node: u32,
+        /// Name and value.
+        configs: Vec<(String, Option<String>)>,
+        /// As of a topic.
+        expected: Digest,
     },
     /// Adds partitions behind those that a topic has.
     CreatePartitions {
@@ -141,13 +155,25 @@ pub struct PartitionAssignment {
 /// The feature that says which kinds of metadata commands all brokers know.
 pub const METADATA_FEATURE: &str = "metadata.commands";
 /// Its newest level: what this release knows.
-pub const METADATA_LEVEL: u16 = 1;
+pub const METADATA_LEVEL: u16 = 2;
+
+/// What stands for configuration values where a command says on which of them it builds.
+#[must_use]
+pub fn digest_of(configs: &BTreeMap<String, String>) -> Digest {
+    let mut encoder = Encoder::new();
+    encoder.list(configs.iter(), |encoder, (name, value)| {
+        encoder.string(name);
+        encoder.string(value);
+    });
+    Digest::of(&encoder.finish())
+}
 
 impl MetadataCommand {
     /// The level of [`METADATA_FEATURE`] above which this may be written: an earlier release stops where it meets it.
     #[must_use]
     pub const fn level(&self) -> u16 {
         match self {
+            Self::SetBrokerConfigs { .. } | Self::SetTopicConfigs { expected: Some(_), .. } => 2,
             Self::Reassign { .. }
             | Self::MembersChanged { .. }
             | Self::ReplaceReplicas { .. }
@@ -157,7 +183,7 @@ impl MetadataCommand {
             | Self::CreateTopic(_)
             | Self::DeleteTopic { .. }
             | Self::TopicReaped { .. }
-            | Self::SetTopicConfigs { .. }
+            | Self::SetTopicConfigs { expected: None, .. }
             | Self::CreatePartitions { .. }
             | Self::AllocateProducerIds { .. }
             | Self::AllocateReplicaIds { .. }
@@ -179,6 +205,7 @@ impl MetadataCommand {
     const REPLACE_REPLICAS: u8 = 12;
     const HOST_METADATA: u8 = 13;
     const REMOVE_BROKER: u8 = 14;
+    const SET_BROKER_CONFIGS: u8 = 15;
 
     pub(super) fn encode(&self, frame: &mut Encoder) {
         match self {
@@ -198,13 +225,15 @@ impl MetadataCommand {
                 frame.u8(Self::TOPIC_REAPED);
                 frame.topic_id(*id);
             }
-            Self::SetTopicConfigs { id, configs } => {
+            Self::SetTopicConfigs { id, configs, expected } => {
                 frame.u8(Self::SET_TOPIC_CONFIGS);
                 frame.topic_id(*id);
-                frame.list(configs.iter(), |frame, (name, value)| {
-                    frame.string(name);
-                    encode_option(frame, value.as_deref(), Encoder::string);
-                });
+                encode_configs(frame, configs, *expected);
+            }
+            Self::SetBrokerConfigs { node, configs, expected } => {
+                frame.u8(Self::SET_BROKER_CONFIGS);
+                frame.u32(*node);
+                encode_configs(frame, configs, Some(*expected));
             }
             Self::CreatePartitions { id, first, partitions } => {
                 frame.u8(Self::CREATE_PARTITIONS);
@@ -258,11 +287,15 @@ impl MetadataCommand {
             Self::DELETE_TOPIC => Self::DeleteTopic { id: frame.topic_id()? },
             Self::TOPIC_REAPED => Self::TopicReaped { id: frame.topic_id()? },
             Self::SET_TOPIC_CONFIGS => {
-                let id = frame.topic_id()?;
-                let configs =
-                    frame.list(5, |frame| Ok((frame.string()?, decode_option(frame, Decoder::string)?)))?;
-                Self::SetTopicConfigs { id, configs }
+                let (id, configs) = (frame.topic_id()?, decode_configs(frame)?);
+                let expected = if frame.is_empty() { None } else { Some(frame.digest()?) };
+                Self::SetTopicConfigs { id, configs, expected }
             }
+            Self::SET_BROKER_CONFIGS => Self::SetBrokerConfigs {
+                node: frame.u32()?,
+                configs: decode_configs(frame)?,
+                expected: frame.digest()?,
+            },
             Self::CREATE_PARTITIONS => Self::CreatePartitions {
                 id: frame.topic_id()?,
                 first: frame.u32()?,
@@ -288,6 +321,21 @@ impl MetadataCommand {
             _ => return Err(frame.error("unknown kind of metadata command")),
         })
     }
+}
+
+fn encode_configs(frame: &mut Encoder, configs: &[(String, Option<String>)], expected: Option<Digest>) {
+    frame.list(configs.iter(), |frame, (name, value)| {
+        frame.string(name);
+        encode_option(frame, value.as_deref(), Encoder::string);
+    });
+    // A frame that ends here expects nothing.
+    if let Some(expected) = expected {
+        frame.digest(expected);
+    }
+}
+
+fn decode_configs(frame: &mut Decoder) -> Result<Vec<(String, Option<String>)>, DecodeError> {
+    frame.list(5, |frame| Ok((frame.string()?, decode_option(frame, Decoder::string)?)))
 }
 
 fn encode_members(frame: &mut Encoder, kind: u8, group: GroupId, members: &[ReplicaId]) {

@@ -25,7 +25,12 @@ fn published(kept: Option<Vec<LogIndex>>) -> Command {
 }
 
 fn samples() -> Vec<(&'static str, Command)> {
-    partition_samples().into_iter().chain(metadata_samples()).chain(member_samples()).collect()
+    partition_samples()
+        .into_iter()
+        .chain(metadata_samples())
+        .chain(config_samples())
+        .chain(member_samples())
+        .collect()
 }
 
 fn partition_samples() -> Vec<(&'static str, Command)> {
@@ -134,16 +139,38 @@ fn metadata_samples() -> Vec<(&'static str, Command)> {
         ),
         ("delete_topic", metadata(MetadataCommand::DeleteTopic { id: topic })),
         ("topic_reaped", metadata(MetadataCommand::TopicReaped { id: topic })),
-        (
-            "set_topic_configs",
-            metadata(MetadataCommand::SetTopicConfigs {
-                id: topic,
-                configs: vec![("a".into(), None), ("b".into(), Some("c".into()))],
-            }),
-        ),
         ("allocate_producer_ids", metadata(MetadataCommand::AllocateProducerIds { count: 1_000 })),
         ("allocate_replica_ids", metadata(MetadataCommand::AllocateReplicaIds { node: 1, count: 3 })),
         ("set_feature", metadata(MetadataCommand::SetFeature { name: "tier".into(), level: 2 })),
+    ]
+}
+
+/// Of configurations, with what they are expected to build on and without.
+fn config_samples() -> Vec<(&'static str, Command)> {
+    let (topic, metadata) = (TopicId::from_random(77), |command| Command::Metadata(command));
+    let changes = || vec![("a".into(), None), ("b".into(), Some("c".into()))];
+    let own = [("a".to_owned(), "1".to_owned())].into_iter().collect();
+    vec![
+        (
+            "set_topic_configs",
+            metadata(MetadataCommand::SetTopicConfigs { id: topic, configs: changes(), expected: None }),
+        ),
+        (
+            "set_topic_configs_expected",
+            metadata(MetadataCommand::SetTopicConfigs {
+                id: topic,
+                configs: changes(),
+                expected: Some(digest_of(&own)),
+            }),
+        ),
+        (
+            "set_broker_configs",
+            metadata(MetadataCommand::SetBrokerConfigs {
+                node: 0,
+                configs: changes(),
+                expected: digest_of(&own),
+            }),
+        ),
     ]
 }
 

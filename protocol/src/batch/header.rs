@@ -275,6 +275,17 @@ pub(super) fn write_header(out: &mut Vec<u8>, meta: &BatchMeta) {
     out.extend((meta.count as i32).to_be_bytes());
 }
 
+/// A batch like `batch`, with its records compressed by `codec` as `payload`.
+pub(super) fn write_payload(batch: &BatchHeader<'_>, codec: Codec, payload: &[u8]) -> Vec<u8> {
+    let bytes = HEADER_BYTES + payload.len();
+    let size = u32::try_from(bytes).expect("records are decompressed below a cap of some MiB");
+    let mut out = Vec::with_capacity(bytes);
+    write_header(&mut out, &BatchMeta { codec, bytes: size, ..*batch.meta() });
+    out.extend_from_slice(payload);
+    seal(&mut out);
+    out
+}
+
 /// The batches of a buffer, one after the other. Ends after the first error: what stands behind it has no place.
 #[derive(Clone, Debug)]
 pub struct Batches<'a> {

@@ -18,12 +18,13 @@
 //! ```
 //!
 //! [`header`] reads, checks and patches the 61 bytes; [`validate`] is the gate of the produce path; [`compression`]
-//! decompresses under caps; [`records`] walks the records; [`lookup`] finds by timestamp; [`builder`] makes batches.
+//! decompresses under caps; [`records`] walks the records; [`recompress`] changes the codec; [`lookup`] finds by timestamp; [`builder`] makes batches.
 
 pub mod builder;
 pub mod compression;
 pub mod header;
 pub mod lookup;
+pub mod recompress;
 pub mod records;
 pub mod validate;
 mod varint;
@@ -34,6 +35,7 @@ pub use header::{
     BatchHeader, BatchMeta, Batches, HEADER_BYTES, HeaderError, TimestampType, patch, rewrite_append_time,
 };
 pub use lookup::{Found, first_at_or_after, max_timestamp};
+pub use recompress::{Target, recompress};
 pub use records::{Record, RecordError, Records};
 pub use validate::{Invalid, Limits, validate};
 

@@ -79,6 +79,12 @@ impl<'a> Records<'a> {
         self.payload.len()
     }
 
+    /// The decompressed records, one behind the other.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+
     /// The records in order. Ends after the first error.
     #[must_use]
     pub fn iter(&self) -> RecordIter<'_> {

@@ -283,3 +283,57 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_batch_in_another_codec_holds_the_same_records_and_its_place_and_producer() {
+    for (from, to) in Codec::ALL.into_iter().flat_map(|from| Codec::ALL.map(|to| (from, to))) {
+        let sent = changed(from, |meta| {
+            (meta.producer_id, meta.producer_epoch, meta.base_sequence) = (7, 1, 40);
+        });
+        let target = Target { codec: to, level: Some(3) };
+        let (made, meta) = recompress(&sent, &Limits::default(), target).unwrap();
+        let (before, after) = (BatchHeader::read(&sent).unwrap(), BatchHeader::read(&made).unwrap());
+        assert!(after.crc_matches() && meta == *after.meta());
+        let (codec, bytes, crc) = (to, made.len() as u32, after.meta().crc);
+        assert_eq!(meta, BatchMeta { codec, bytes, crc, ..*before.meta() });
+        let records = |batch: &BatchHeader<'_>| {
+            let records = Records::read(batch, Caps::default()).unwrap();
+            records.iter().map(|record| format!("{:?}", record.unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(records(&before), records(&after), "{from:?} to {to:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_in_its_new_codec_is_too_large_and_what_is_damaged_inside_is_found() {
+    let mut builder = BatchBuilder::new(Codec::Zstd);
+    builder.push(1, None, Some(&[0; 10_000]));
+    let sent = builder.build();
+    let limits = Limits { batch_bytes_max: 5_000, ..Limits::default() };
+    let plain = Target { codec: Codec::None, level: None };
+    let refused = recompress(&sent, &limits, plain).unwrap_err();
+    assert_eq!(refused.error_code(), ErrorCode::MessageTooLarge);
+    let mut damaged = built(Codec::Gzip);
+    let last = damaged.len() - 1;
+    damaged[last - 10] ^= 0xff;
+    seal(&mut damaged);
+    assert!(validate(&damaged, &Limits::default()).is_ok(), "as it came nobody looks inside");
+    assert_eq!(
+        recompress(&damaged, &Limits::default(), plain).unwrap_err().error_code(),
+        ErrorCode::CorruptMessage
+    );
+}
+
+#[test]
+fn a_timestamp_beyond_its_bounds_is_found_in_any_record() {
+    for codec in Codec::ALL {
+        let check = |earliest, latest| {
+            let limits = Limits { earliest, latest, ..Limits::default() };
+            validate(&built(codec), &limits).map(drop).map_err(|invalid| invalid.error_code())
+        };
+        assert_eq!(check(1000, 3000), Ok(()));
+        // The last is older than the one before it.
+        assert_eq!(check(1500, 3000), Err(ErrorCode::InvalidTimestamp));
+        assert_eq!(check(i64::MIN, 2999), Err(ErrorCode::InvalidTimestamp));
+    }
+}

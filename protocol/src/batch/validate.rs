@@ -15,6 +15,10 @@ pub struct Limits {
     pub batch_bytes_max: usize,
     /// Compacted topics need a key in every record: their batches are decompressed to look.
     pub keys: Keys,
+    /// The least timestamp that a record may have; `i64::MIN`: any. Compressed batches are decompressed where there is one.
+    pub earliest: i64,
+    /// The largest. The header of a compressed batch says it.
+    pub latest: i64,
     /// Where transactions are not served yet.
     pub transactions: Transactions,
     /// For what must be decompressed.
@@ -44,6 +48,8 @@ impl Default for Limits {
         Self {
             batch_bytes_max: limits::BATCH_BYTES_MAX,
             keys: Keys::Optional,
+            earliest: i64::MIN,
+            latest: i64::MAX,
             transactions: Transactions::Refused,
             caps: Caps::default(),
         }
@@ -117,6 +123,20 @@ pub enum Invalid {
         /// As sent.
         offset_delta: i32,
     },
+    /// A record from too long ago, or from the future.
+    #[error(
+        "timestamp {timestamp} of record {place} is out of range: it must be from {earliest} to {latest}"
+    )]
+    Timestamp {
+        /// Its place.
+        place: u32,
+        /// As sent.
+        timestamp: i64,
+        /// The least that is taken.
+        earliest: i64,
+        /// The largest.
+        latest: i64,
+    },
     /// A compacted topic needs keys.
     #[error("record {place} has no key")]
     NoKey {
@@ -136,6 +156,7 @@ impl Invalid {
             }
             Self::TooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::Transactional => ErrorCode::InvalidTxnState,
+            Self::Timestamp { .. } => ErrorCode::InvalidTimestamp,
             Self::Records(RecordError::Compression(cause)) => match cause {
                 super::CompressionError::TooLarge { .. } => ErrorCode::MessageTooLarge,
                 super::CompressionError::Damaged { .. } => ErrorCode::CorruptMessage,
@@ -147,12 +168,22 @@ impl Invalid {
 
 /// Checks what a Produce request brings for one partition: exactly one sound batch.
 ///
-/// Compressed batches are not decompressed unless the topic needs their keys; what their records say is found by
+/// Compressed batches are not decompressed unless the topic needs their keys, or bounds their timestamps from below; what their records say is found by
 /// readers, as offsets and counts stand in the header. Uncompressed ones are walked, which costs no memory.
 ///
 /// # Errors
 /// See [`Invalid`].
 pub fn validate(bytes: &[u8], limits: &Limits) -> Result<BatchMeta, Invalid> {
+    let batch = check_whole(bytes, limits)?;
+    let looks_inside = limits.keys == Keys::Required || limits.earliest > i64::MIN;
+    if batch.meta().codec == Codec::None || looks_inside {
+        check_records(&Records::read(&batch, limits.caps).map_err(RecordError::from)?, limits)?;
+    }
+    Ok(*batch.meta())
+}
+
+/// Everything but the records themselves.
+pub(super) fn check_whole<'a>(bytes: &'a [u8], limits: &Limits) -> Result<BatchHeader<'a>, Invalid> {
     if bytes.is_empty() {
         return Err(Invalid::Empty);
     }
@@ -168,10 +199,7 @@ pub fn validate(bytes: &[u8], limits: &Limits) -> Result<BatchMeta, Invalid> {
         return Err(Invalid::Crc { stored: batch.meta().crc });
     }
     check_header(batch.meta(), limits)?;
-    if batch.meta().codec == Codec::None || limits.keys == Keys::Required {
-        check_records(&batch, limits)?;
-    }
-    Ok(*batch.meta())
+    Ok(batch)
 }
 
 fn check_header(meta: &BatchMeta, limits: &Limits) -> Result<(), Invalid> {
@@ -194,11 +222,19 @@ fn check_header(meta: &BatchMeta, limits: &Limits) -> Result<(), Invalid> {
     if meta.is_transactional && limits.transactions == Transactions::Refused {
         return Err(Invalid::Transactional);
     }
-    Ok(())
+    check_latest(meta, limits)
 }
 
-fn check_records(batch: &BatchHeader<'_>, limits: &Limits) -> Result<(), Invalid> {
-    let records = Records::read(batch, limits.caps).map_err(RecordError::from)?;
+/// The largest timestamp stands in the header, where the last record cannot hide it.
+fn check_latest(meta: &BatchMeta, limits: &Limits) -> Result<(), Invalid> {
+    if meta.max_timestamp <= limits.latest {
+        return Ok(());
+    }
+    let Limits { earliest, latest, .. } = *limits;
+    Err(Invalid::Timestamp { place: meta.last_offset_delta, timestamp: meta.max_timestamp, earliest, latest })
+}
+
+pub(super) fn check_records(records: &Records<'_>, limits: &Limits) -> Result<(), Invalid> {
     for (place, record) in (0..).zip(records.iter()) {
         let record = record?;
         if u32::try_from(record.offset_delta) != Ok(place) {
@@ -206,6 +242,12 @@ fn check_records(batch: &BatchHeader<'_>, limits: &Limits) -> Result<(), Invalid
         }
         if limits.keys == Keys::Required && record.key.is_none() {
             return Err(Invalid::NoKey { place });
+        }
+        let Limits { earliest, latest, .. } = *limits;
+        let timestamp = record.timestamp;
+        // -1 stands for no timestamp.
+        if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
+            return Err(Invalid::Timestamp { place, timestamp, earliest, latest });
         }
     }
     Ok(())

@@ -36,7 +36,7 @@ fn api_versions_too_new_is_answered_in_v0_with_error_35() {
     let answer = encode_unsupported_api_versions(correlation_id);
     // size, correlation id, error 35, count of rows, then Produce 0 to 13
     assert_eq!(answer[..4], (answer.len() as i32 - 4).to_be_bytes());
-    assert_eq!(answer[4..20], hex("0000002a 0023 00000020 0000 0000 000d")[..]);
+    assert_eq!(answer[4..20], hex("0000002a 0023 0000002a 0000 0000 000d")[..]);
 }
 
 #[test]

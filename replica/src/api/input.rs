@@ -77,6 +77,13 @@ pub enum Input {
         /// What to change.
         command: MetadataCommand,
     },
+    /// What is known of the producers of a partition; answered by `Producers`.
+    Producers {
+        /// Who waits.
+        ticket: Ticket,
+        /// Which partition.
+        group: GroupId,
+    },
     /// DeleteRecords; answered by `Trimmed` once committed and applied.
     DeleteRecords {
         /// Who waits.

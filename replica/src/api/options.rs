@@ -30,6 +30,8 @@ pub struct GroupOptions {
     pub segment_bytes_max: u64,
     /// `segment.ms`.
     pub segment_ms: u64,
+    /// `segment.jitter.ms`: each range is rolled up to so much earlier.
+    pub segment_jitter_ms: u64,
     /// `varve.tier.max.age.ms`: a quiet range of a tiered topic is rolled after this.
     pub upload_age_ms: u64,
     /// `retention.ms`; `None` for ever.
@@ -51,6 +53,7 @@ impl Default for GroupOptions {
             forgets_tiered: false,
             segment_bytes_max: 64 << 20,
             segment_ms: 7 * 24 * 3_600_000,
+            segment_jitter_ms: 0,
             upload_age_ms: 600_000,
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,

@@ -1,6 +1,7 @@
 //! Answers to requests.
 
 use varve_common::{Offset, ReplicaId};
+use varve_formats::state::ProducerEntry;
 
 use crate::{
     coordinator,
@@ -33,6 +34,8 @@ pub enum Reply {
         /// Where it is.
         log_start: Offset,
     },
+    /// What is known of a partition's producers, by id.
+    Producers(Vec<ProducerEntry>),
     /// What the coordinator of a group of consumers says.
     Group(Box<coordinator::Outcome>),
     /// Not done; see each case for what is known.

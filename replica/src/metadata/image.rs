@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use varve_common::{ClusterId, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, ReplicaId, TopicId};
 
+use super::configs::BrokerConfigs;
+
 /// A registered broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Broker {
@@ -147,6 +149,8 @@ pub struct Image {
     pub metadata_replicas: Arc<BTreeMap<NodeId, Option<ReplicaId>>>,
     /// The random number of the disk to which that replica was given, where it said one.
     pub disks: Arc<BTreeMap<NodeId, u64>>,
+    /// What was set for brokers at run time.
+    pub broker_configs: Arc<BrokerConfigs>,
     /// The next producer id.
     pub next_producer_id: i64,
     /// The next group's number; 0 is the metadata's.
@@ -170,6 +174,7 @@ impl Image {
             replica_counters: Arc::default(),
             metadata_replicas: Arc::default(),
             disks: Arc::default(),
+            broker_configs: Arc::default(),
             next_producer_id: 1,
             next_group: 1,
         }

@@ -1,6 +1,6 @@
 //! The metadata's state as a section of a checkpoint.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
@@ -88,19 +88,39 @@ fn encode_image(frame: &mut Encoder, image: &Image) {
     });
     frame.i64(image.next_producer_id);
     frame.u64(image.next_group);
-    // As above.
-    if !image.metadata_replicas.is_empty() {
+    // As above: a list that is empty is left out where none follows.
+    let has_configs = !image.broker_configs.is_empty();
+    let has_disks = !image.disks.is_empty() || has_configs;
+    if !image.metadata_replicas.is_empty() || has_disks {
         frame.list(image.metadata_replicas.iter(), |frame, (node, replica)| {
             frame.u32(node.get());
             frame.u64(replica.map_or(0, ReplicaId::get));
         });
     }
-    if !image.disks.is_empty() {
+    if has_disks {
         frame.list(image.disks.iter(), |frame, (node, disk)| {
             frame.u32(node.get());
             frame.u64(*disk);
         });
     }
+    if has_configs {
+        frame.list(image.broker_configs.iter(), |frame, (whose, configs)| {
+            frame.u32(whose.map_or(0, NodeId::get));
+            encode_configs(frame, configs);
+        });
+    }
+}
+
+fn encode_configs(frame: &mut Encoder, configs: &BTreeMap<String, String>) {
+    frame.list(configs.iter(), |frame, (name, value)| {
+        frame.string(name);
+        frame.string(value);
+    });
+}
+
+fn decode_configs(frame: &mut Decoder) -> Result<BTreeMap<String, String>, DecodeError> {
+    let configs = frame.list(8, |frame| Ok((frame.string()?, frame.string()?)))?;
+    Ok(configs.into_iter().collect())
 }
 
 fn encode_replicas(frame: &mut Encoder, replicas: &[ReplicaId]) {
@@ -133,10 +153,7 @@ fn encode_topic(frame: &mut Encoder, topic: &Topic) {
                 }
             });
         });
-        frame.list(topic.configs.iter(), |frame, (name, value)| {
-            frame.string(name);
-            frame.string(value);
-        });
+        encode_configs(frame, &topic.configs);
     });
 }
 
@@ -179,7 +196,7 @@ fn decode_topic(frame: &mut Decoder) -> Result<Arc<Topic>, DecodeError> {
                     Ok(partition)
                 })
             })?,
-            configs: frame.list(8, |frame| Ok((frame.string()?, frame.string()?)))?.into_iter().collect(),
+            configs: decode_configs(frame)?,
         }))
     })
 }
@@ -217,6 +234,10 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
     if !frame.is_empty() {
         let disks = frame.list(12, |frame| Ok((decode_node(frame)?, frame.u64()?)))?;
         image.disks = Arc::new(disks.into_iter().collect());
+    }
+    if !frame.is_empty() {
+        let configs = frame.list(8, |frame| Ok((NodeId::new(frame.u32()?), decode_configs(frame)?)))?;
+        image.broker_configs = Arc::new(configs.into_iter().collect());
     }
     Ok(image)
 }

@@ -3,6 +3,7 @@
 use varve_common::ReplicaId;
 
 use super::*;
+use varve_formats::command::digest_of;
 
 fn state_after(
     commands: Vec<MetadataCommand>,
@@ -327,4 +328,43 @@ fn no_broker_comes_that_does_not_know_what_is_written() {
     assert_eq!((outcomes[1].is_ok(), outcomes[4].is_ok()), (true, true));
     assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
     assert_eq!(state.image().brokers[&node].level, 3);
+}
+
+#[test]
+fn a_change_of_configurations_is_made_only_where_they_are_as_believed() {
+    let id = TopicId::from_random(1);
+    let own = |values: &[(&str, &str)]| {
+        values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
+    let set = |value: &str| vec![("flush.ms".to_owned(), Some(value.to_owned()))];
+    let topic = |value: &str, expected| {
+        let configs = set(value);
+        MetadataCommand::SetTopicConfigs { id, configs, expected }
+    };
+    let before = Some(digest_of(&own(&[("retention.ms", "1000")])));
+    let commands = vec![create(1, "a", 1), topic("1", before), topic("2", before), topic("3", None)];
+    let (state, outcomes) = state_after(commands);
+    assert!(outcomes[1].is_ok() && outcomes[3].is_ok(), "{outcomes:?}");
+    assert_eq!(outcomes[2], Err(MetadataRejected::ConfigsChanged));
+    assert_eq!(state.image().topics[&id].configs["flush.ms"], "3");
+
+    let broker = |node, configs, expected: &[(&str, &str)]| {
+        let expected = digest_of(&own(expected));
+        MetadataCommand::SetBrokerConfigs { node, configs, expected }
+    };
+    let commands = vec![
+        broker(0, set("1"), &[]),
+        broker(2, set("2"), &[]),
+        broker(2, set("3"), &[]),
+        broker(2, set("4"), &[("flush.ms", "2")]),
+    ];
+    let (state, outcomes) = state_after(commands);
+    assert_eq!(outcomes[2], Err(MetadataRejected::ConfigsChanged));
+    let node = NodeId::new(2);
+    let of = |whose| state.image().configs_of_broker(whose).get("flush.ms").map(String::as_str);
+    assert_eq!((of(None), of(node), of(NodeId::new(3))), (Some("1"), Some("4"), None));
+    assert_eq!(MetadataState::decode(state.encode()).unwrap(), state);
+    let gone = broker(0, vec![("flush.ms".to_owned(), None)], &[("flush.ms", "1")]);
+    let (state, _) = state_after(vec![broker(0, set("1"), &[]), gone]);
+    assert!(state.image().broker_configs.is_empty());
 }

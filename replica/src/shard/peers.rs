@@ -38,6 +38,7 @@ impl Hosted {
                 self.miss(&meta);
             }
             Input::Propose { ticket, command, .. } => self.propose_metadata(now, ticket, command, effects),
+            Input::Producers { ticket, .. } => effects.push(self.tell_producers(ticket)),
             Input::DeleteRecords { ticket, before, .. } => self.delete_records(now, ticket, before, effects),
             Input::Coordinate { ticket, request, .. } => {
                 self.on_group_request(now, ticket, *request, effects)

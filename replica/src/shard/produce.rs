@@ -204,6 +204,13 @@ impl Hosted {
         effects.push(refused(ticket, refusal));
     }
 
+    /// The producers as of what is applied here.
+    pub(super) fn tell_producers(&self, ticket: Ticket) -> Effect {
+        let Machine::Partition(state) = &self.machine else { return refused(ticket, Refusal::WrongGroup) };
+        let producers = state.records().producers.values().cloned().collect();
+        Effect::Reply { ticket, reply: Reply::Producers(producers) }
+    }
+
     pub(super) fn propose_trim(
         &mut self,
         now: Now,

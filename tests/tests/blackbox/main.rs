@@ -5,6 +5,7 @@
 //! `VARVE_POWER_ROUNDS` (over the named points; `VARVE_POWER_POINTS` picks those that begin so), `VARVE_POWER_CONTROLS`,
 //! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
+mod administration;
 mod anomalies;
 mod bad_input;
 mod cluster;
@@ -37,4 +38,5 @@ mod round_trips;
 mod scrub;
 mod stores;
 mod switch;
+mod topic_configs;
 mod wal_bound;

@@ -39,7 +39,7 @@ pub async fn replace(peer: &mut impl Peer, version: i16) {
                 resource(2, &name, sound),
                 resource(2, "no-such", sound),
                 resource(2, "a/b", sound),
-                resource(4, "1", &[]),
+                resource(4, "1", &[("node.id", Some("2"))]),
             ],
             validate_only: validate_only,
         });
@@ -131,5 +131,52 @@ pub async fn change(peer: &mut impl Peer, version: i16) {
     let codes: Vec<i16> = responses.iter().map(|result| result.error_code).collect();
     assert_eq!(codes, [code(request_error), code(request_error), code(ErrorCode::UnknownTopicOrPartition)]);
     assert_eq!(own(peer, &name).await, ["retention.ms=-1"]);
+    inherited(peer, &name, version).await;
     delete(peer, &name).await;
+}
+
+/// What brokers say at run time, topics inherit.
+async fn inherited(peer: &mut impl Peer, topic: &str, version: i16) {
+    let config = |name: &str, value: Option<&str>| {
+        message!(incremental_alter_configs_request::AlterableConfig {
+            name: name.into(),
+            config_operation: i8::from(value.is_none()),
+            value: value.map(Into::into),
+        })
+    };
+    let steps = [
+        ("", "log.segment.bytes", Some("4096"), OK, Some(("4096", 3))),
+        ("1", "log.segment.bytes", Some("8192"), OK, Some(("8192", 2))),
+        ("1", "log.segment.bytes", None, OK, Some(("4096", 3))),
+        ("", "log.segment.bytes", None, OK, Some(("67108864", 5))),
+        ("9", "log.segment.bytes", Some("8192"), code(ErrorCode::InvalidRequest), None),
+        ("1", "log.segment.bytes", Some("8"), code(ErrorCode::InvalidConfig), None),
+        ("1", "data.dir", Some("/elsewhere"), code(ErrorCode::InvalidRequest), None),
+        ("", "no.such", Some("8"), code(ErrorCode::InvalidRequest), None),
+    ];
+    for (broker, name, value, expected, after) in steps {
+        let resource = message!(incremental_alter_configs_request::AlterConfigsResource {
+            resource_type: 4,
+            resource_name: broker.into(),
+            configs: vec![config(name, value)],
+        });
+        let request = message!(IncrementalAlterConfigsRequest { resources: vec![resource] });
+        let response = ask!(peer, version, IncrementalAlterConfigs, request).responses;
+        assert_eq!(response[0].error_code, expected, "{response:?}");
+        let Some((text, source)) = after else { continue };
+        for (kind, resource, key) in [(2, topic, "segment.bytes"), (4, "1", "log.segment.bytes")] {
+            let resource = message!(describe_configs_request::DescribeConfigsResource {
+                resource_type: kind,
+                resource_name: resource.into(),
+                configuration_keys: Some(vec![key.into()]),
+            });
+            let request =
+                message!(DescribeConfigsRequest { resources: vec![resource], include_synonyms: true });
+            let told = ask!(peer, 4, DescribeConfigs, request).results;
+            let row = &told[0].configs[0];
+            let value = row.value.as_ref().unwrap().as_str();
+            assert_eq!((value, row.config_source, row.read_only), (text, source, false), "{key}");
+            assert_eq!(row.synonyms[0].name.as_str(), "log.segment.bytes");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Every API in every version that is offered: success, and each error that a valid request can earn. The same
 //! questions go to the handlers over a fake node, and through a socket to a broker that runs.
 
+mod administration;
 mod configs;
 mod groups;
 mod records;
@@ -57,6 +58,7 @@ async fn one(peer: &mut impl Peer, key: ApiKey, version: i16) {
         ApiKey::ListGroups => groups::list_groups(peer, version).await,
         ApiKey::DescribeGroups => groups::describe_groups(peer, version).await,
         ApiKey::DeleteGroups => groups::delete_groups(peer, version).await,
+        key => administration::one(peer, key, version).await,
     }
 }
 
