@@ -26,7 +26,7 @@ use self::{
 };
 pub use self::{
     reads::{ReadDone, ReadError},
-    snapshot::{InstallError, SnapshotOffer, SnapshotPointer, SnapshotWanted},
+    snapshot::{InstallError, SnapshotLate, SnapshotOffer, SnapshotPointer, SnapshotWanted},
 };
 use crate::{
     Change, Entry, Fetch, Gate, GroupConfig, Leadership, Membership, Message, OpenError, ProposeError,

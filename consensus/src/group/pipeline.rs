@@ -37,6 +37,7 @@ impl Group {
         out.messages.splice(0..0, std::mem::take(&mut self.released));
         out.reads = self.take_reads();
         (out.snapshots_wanted, out.snapshot_pointer) = self.take_snapshot_news();
+        out.snapshots_late = self.take_snapshots_late();
         let leadership = self.leadership();
         if self.reported != Some(leadership) {
             self.reported = Some(leadership);
@@ -67,6 +68,7 @@ impl Group {
         if leadership.role != Role::Leader {
             self.flow = Flow::default();
             self.in_sync = InSync::default();
+            self.forget_late_snapshots();
             self.fail_reads(ReadError::NotLeader { leader: leadership.leader });
         }
     }

@@ -62,6 +62,9 @@ impl Hosted {
         if !ready.snapshots_wanted.is_empty() {
             self.want_checkpoint();
         }
+        if let Some(times) = ready.snapshots_late.iter().map(|late| late.times).max() {
+            self.sent_in_vain(times);
+        }
         if let Some(pointer) = &ready.snapshot_pointer {
             self.follow_pointer(pointer, effects);
         }
@@ -168,7 +171,7 @@ impl Hosted {
             MetadataApplied::Nothing | MetadataApplied::Fenced => {}
             MetadataApplied::Published => {
                 self.publish_dirty = self.since_publish_capture();
-                self.renew_offer();
+                self.published_anew();
             }
             MetadataApplied::Command(outcome) => {
                 self.since_checkpoint.changes += 1;
@@ -260,7 +263,7 @@ impl Hosted {
                 if self.unpublished_segments() == 0 {
                     self.first_unpublished_ms = None;
                 }
-                self.renew_offer();
+                self.published_anew();
             }
             _ => {}
         }

@@ -269,6 +269,11 @@ impl Hosted {
         self.marks.remove(&number)
     }
 
+    /// Whether a file has its name and its mark is not durable.
+    pub(super) fn seal_waits_for_its_mark(&self) -> bool {
+        self.marks.values().any(|mark| matches!(mark, Mark::Sealed(_)))
+    }
+
     /// Whether a local checkpoint of this index, or a later one, is written and its mark is not.
     pub(super) fn checkpoint_waits_for_its_mark(&self, index: LogIndex) -> bool {
         let later = |mark: &Mark| matches!(mark, Mark::Snapshot(checkpoint) if checkpoint.index >= index);
