@@ -1,6 +1,9 @@
 //! The cluster, its clients, and what may be done to them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -78,6 +81,8 @@ pub struct World {
     pub truth: Truth,
     /// How many sealed files are to be lost at the worst moment: a checkpoint that needs them is here, and raft has not heard of it.
     pub rots: usize,
+    /// Those that were lost: their marks go, too, where the log has their records.
+    pub rotten: BTreeSet<(NodeId, GroupId, Offset)>,
     /// The bucket of all.
     pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
     /// Who founded the cluster.
@@ -128,6 +133,7 @@ impl World {
             founders: ids,
             truth: Truth::default(),
             rots: 0,
+            rotten: BTreeSet::new(),
             bug: None,
             trace,
             counts: Counts::default(),
@@ -417,6 +423,7 @@ impl World {
         let held = node.driver.shard().holdings(group).map(|held| held.seals).unwrap_or_default();
         let Some(mark) = held.last().filter(|_| self.rots > 0).cloned() else { return Ok(()) };
         self.rots -= 1;
+        self.rotten.insert((id, group, mark.base));
         let local = self.machines[&id].node.as_ref().map(|node| node.cold.surroundings.local.clone());
         let Some(local) = local else { return Ok(()) };
         // A disk that is full or dead loses nothing more.
