@@ -395,8 +395,8 @@ impl Backend for NodeBackend {
         Box::pin(super::progress::of(self.clone(), groups))
     }
 
-    fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'static, BTreeSet<GroupId>> {
-        Box::pin(super::read_index::of(self.clone(), groups))
+    fn read_index(&self, groups: Vec<GroupId>, wait: Duration) -> BoxFuture<'static, BTreeSet<GroupId>> {
+        Box::pin(super::read_index::of(self.clone(), groups, wait))
     }
 
     fn directory(&self) -> Directory {

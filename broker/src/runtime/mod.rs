@@ -19,6 +19,7 @@ mod descriptors;
 mod errors;
 pub mod formation;
 mod gauges;
+pub mod given_out;
 pub mod guard;
 mod hand_over;
 pub mod identity;
