@@ -135,6 +135,8 @@ pub struct Append {
     pub meta: varve_protocol::batch::BatchMeta,
     /// Whether the leader's time replaces the producer's.
     pub log_append_time: bool,
+    /// How many replicas must have it before it is answered, where that is more than a quorum; else 0.
+    pub replicas_min: u32,
 }
 
 /// A batch that is committed.

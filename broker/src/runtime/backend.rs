@@ -325,6 +325,7 @@ impl Backend for NodeBackend {
             batch: append.batch,
             meta,
             timestamps,
+            replicas_min: append.replicas_min,
         });
         Box::pin(async move { appended_of(answer.await.map_err(|_| Refusal::StorageError)?) })
     }

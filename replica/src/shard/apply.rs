@@ -7,6 +7,7 @@ use varve_consensus::{Entry, Leadership, Persist, Ready, Role};
 use varve_formats::command::Command;
 
 use super::{
+    holders::Held,
     hosted::{Hosted, Machine, log_entry},
     pending::{Proposal, Waiter},
 };
@@ -38,6 +39,7 @@ impl Hosted {
                 self.advance_jobs(now);
             }
         }
+        self.answer_held(effects);
         if let Some(violation) = self.raft.fenced()
             && !self.is_stopped()
         {
@@ -211,6 +213,7 @@ impl Hosted {
         }
         let Machine::Partition(state) = &self.machine else { return };
         let log_start = state.bucket().log_start;
+        let mut held = Vec::new();
         for waiter in waiters {
             let Some(ticket) = waiter.ticket() else {
                 self.coordinating.applied.extend(waiter.write());
@@ -220,14 +223,21 @@ impl Hosted {
                 (Waiter::Produce { append_time_ms, .. }, Applied::Records { header, .. }) => {
                     Reply::Produced { base_offset: header.base_offset, append_time_ms, log_start }
                 }
-                (Waiter::Duplicate(_), Applied::Records { header, .. }) => {
+                (Waiter::Duplicate { .. }, Applied::Records { header, .. }) => {
                     Reply::Duplicate { base_offset: header.base_offset, log_start }
                 }
                 (Waiter::Trim(_), Applied::Changed(_)) => Reply::Trimmed { log_start },
                 (Waiter::Trim(_), _) => Reply::Refused(Refusal::Throttled),
                 _ => Reply::Refused(Refusal::Unknown),
             };
-            effects.push(Effect::Reply { ticket, reply });
+            held.push(Held { index: entry.index, replicas_min: waiter.replicas_min(), ticket, reply });
+        }
+        for held in held {
+            if held.replicas_min == 0 {
+                effects.push(Effect::Reply { ticket: held.ticket, reply: held.reply });
+            } else {
+                self.hold(held);
+            }
         }
     }
 

@@ -74,7 +74,8 @@ pub fn judge(mut run: Run, wanted: &Wanted) -> Report {
     // Checkers that were given nothing find nothing.
     if history.acknowledged() == 0 || seen == 0 {
         let (acknowledged, looks) = (history.acknowledged(), history.looks.len());
-        let nothing = format!("nothing was looked at: {acknowledged} acknowledged, {looks} looks, {seen} values");
+        let nothing =
+            format!("nothing was looked at: {acknowledged} acknowledged, {looks} looks, {seen} values");
         run.report.violations.push(nothing);
     }
     if is_well {
