@@ -14,6 +14,7 @@ pub mod clock;
 mod cold;
 mod cold_pace;
 mod cold_reads;
+mod cut_off;
 pub mod data;
 mod descriptors;
 mod errors;

@@ -32,6 +32,7 @@ use super::{
     cold,
     cold_pace::ColdPace,
     cold_reads::ColdReads,
+    cut_off,
     data::{Layout, Lock},
     descriptors,
     errors::system,
@@ -150,6 +151,9 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
 
     let mut accompanying = accompany(&base, &core, catching_up, control)?;
     accompanying.push(pressure);
+    if base.place.is_some() {
+        accompanying.push(tokio::spawn(cut_off::watch(core.backend.clone(), server.turnstile())));
+    }
     let claim =
         guard::watch(base.tier.store(), base.tier.prefix.clone(), base.identity, Arc::clone(&base.clock));
     let ended = tokio::select! {

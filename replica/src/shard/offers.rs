@@ -59,7 +59,7 @@ impl Hosted {
             let is_whole = |seal: &&SealMark| {
                 seal.base == roll.base && seal.end == roll.end && !self.broken.contains(&seal.base)
             };
-            seals.peek().is_some_and(|seal| is_whole(&seal))
+            seals.peek().is_some_and(is_whole)
         };
         rolls.iter().take_while(is_sealed).count()
     }

@@ -41,7 +41,10 @@ impl Hosted {
                     // A file that comes in its place has its name: it goes when that is here.
                     let is_on_its_way = self.broken.contains(base)
                         && (self.brings_files() || self.jobs.runs(JobKind::Refetch));
-                    return if is_on_its_way { () } else { self.let_go_of(seal, effects) };
+                    if !is_on_its_way {
+                        self.let_go_of(seal, effects);
+                    }
+                    return;
                 }
                 if self.is_had_elsewhere(&seal) {
                     return self.lose_file(&seal);

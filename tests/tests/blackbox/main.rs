@@ -37,4 +37,5 @@ mod round_trips;
 mod scrub;
 mod stores;
 mod switch;
+mod turned_away;
 mod wal_bound;
