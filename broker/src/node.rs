@@ -138,6 +138,8 @@ pub struct Append {
     pub meta: varve_protocol::batch::BatchMeta,
     /// Whether the leader's time replaces the producer's.
     pub log_append_time: bool,
+    /// How many replicas must have it before it is answered, where that is more than a quorum; else 0.
+    pub replicas_min: u32,
 }
 
 /// A batch that is committed.
@@ -309,9 +311,9 @@ pub trait Backend: Send + Sync + 'static {
     /// How far the replicas of groups are, as their leaders say, in no order. Groups whose leader does not answer are missing.
     fn progress(&self, groups: Vec<GroupId>) -> BoxFuture<'static, Vec<Progress>>;
 
-    /// Asks the leaders of groups where their records end, and waits until the replicas here show as much: those of which
-    /// everything shows that was acknowledged before.
-    fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'static, BTreeSet<GroupId>> {
+    /// Asks the leaders of groups where their records end, and waits for so long until the replicas here show as much: those of
+    /// which everything shows that was acknowledged before.
+    fn read_index(&self, groups: Vec<GroupId>, _wait: Duration) -> BoxFuture<'static, BTreeSet<GroupId>> {
         Box::pin(std::future::ready(groups.into_iter().collect()))
     }
 

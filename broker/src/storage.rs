@@ -22,6 +22,7 @@ use crate::{
         birth::{self, BirthError, Standing},
         clock::SystemEntropy,
         data::{Layout, Lock},
+        given_out,
         identity::{Identity, IdentityError},
         pressure,
         small_file::SmallFileError,
@@ -174,6 +175,7 @@ impl Storage {
             accepted.push(loss.clone());
         }
         if !records.is_empty() {
+            given_out::note(&*self.disk, &self.layout.root)?;
             self.writer.append(&records)?;
             self.writer.sync()?;
             self.writer.settle()?;

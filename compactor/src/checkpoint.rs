@@ -1,6 +1,6 @@
 //! Checkpoints, on this node and in the bucket, and the cut of the log that they allow.
 
-use std::time::Duration;
+use std::{ops::Bound, time::Duration};
 
 use varve_common::{GroupId, LogIndex, Term};
 use varve_replica::{Action, JobKind};
@@ -39,6 +39,7 @@ impl Planner<'_> {
         let stranded = |kind| failures(kind) >= self.options.stranded_failures;
         self.options.has_store
             && (status.options.tiered || status.group == GroupId::METADATA)
+            && !status.checkpoint_declined
             && !stranded(JobKind::Publish)
             && !stranded(JobKind::Upload)
     }
@@ -50,11 +51,14 @@ impl Planner<'_> {
         status.ready && status.checkpoint_wanted && !reaches && !self.sends_from_bucket()
     }
 
-    /// A sealed file that is damaged comes from another node.
+    /// A sealed file that is damaged comes from another node: each in its turn, for there may be one that nobody has.
     fn refetch(&mut self) {
         let status = self.status;
-        let Some(base) = status.broken.first().copied() else { return };
-        if !status.jobs.runs(JobKind::Refetch) && self.may_try(JobKind::Refetch) {
+        let behind = status.jobs.refetched.map_or(Bound::Unbounded, Bound::Excluded);
+        let next = status.broken.range((behind, Bound::Unbounded)).next().or_else(|| status.broken.first());
+        let Some(base) = next.copied() else { return };
+        let runs = status.jobs.runs(JobKind::Refetch) || status.jobs.runs(JobKind::Install);
+        if !runs && self.may_try(JobKind::Refetch) {
             self.act(Action::Refetch { base });
         }
     }
@@ -187,12 +191,17 @@ impl Planner<'_> {
         }
     }
 
+    /// S of the checkpoint that somebody is on its way to.
+    pub(crate) fn leased(&self) -> Option<(LogIndex, Term)> {
+        let leased = self.status.leased.filter(|(_, last)| self.now.monotonic.since(*last) < LEASE);
+        leased.map(|(place, _)| place)
+    }
+
     /// The last entry that nobody needs of this log who has sealed files and a checkpoint from here: S of the one that could be made
     /// now, but not above what somebody still goes on from.
     fn served_by_peers(&self) -> Option<(LogIndex, Term)> {
         let status = self.status;
-        let leased = status.leased.filter(|(_, last)| self.now.monotonic.since(*last) < LEASE);
-        let leased = leased.map(|(place, _)| place);
+        let leased = self.leased();
         let needed = leased.map_or(status.needed_above, |place| place.0.min(status.needed_above));
         let places = status.offer_end.into_iter().chain(leased).filter(|place| place.0 <= needed);
         places.chain(status.reached_by_all).max_by_key(|place| place.0)

@@ -10,8 +10,8 @@ use varve_replica::{Action, GroupStatus, JobKind, LocalRetention, SealMark};
 
 use crate::{Planner, hot};
 
-/// The oldest rolled range without a file. The one that holds the log start is one of them, though it begins below that: as
-/// long as it is in the log alone, nothing behind it can leave that (T39).
+/// The oldest rolled range without a file of which the log has all. The one that holds the log start is one of them, though it begins
+/// below that: as long as it is in the log alone, nothing behind it can leave that (T39).
 fn next_unsealed(status: &GroupStatus) -> Option<&RollEntry> {
     let mut seals = status.seals.iter().peekable();
     // Files of other nodes may be here that lie ahead of what this replica has sealed.
@@ -21,8 +21,11 @@ fn next_unsealed(status: &GroupStatus) -> Option<&RollEntry> {
         }
         seals.peek().is_some_and(|seal| seal.base == roll.base)
     };
-    let mut rolls = status.rolls.iter().filter(|roll| roll.base >= status.tiered_end);
-    rolls.find(|roll| !is_sealed(roll, &mut seals) && !status.jobs.sealing.contains(&roll.base))
+    // What is cut makes no file: it waits for its trim, or is lost, and nothing behind it waits for that.
+    let in_log = |roll: &&RollEntry| roll.base >= status.tiered_end && roll.roll_index > status.truncated.0;
+    let jobs = &status.jobs;
+    let is_busy = |roll: &RollEntry| jobs.sealing.contains(&roll.base) || jobs.removing.contains(&roll.base);
+    status.rolls.iter().filter(in_log).find(|roll| !is_sealed(roll, &mut seals) && !is_busy(roll))
 }
 
 /// Whether ranges get a file of this node before they are known to be in the bucket, because the topic asks to keep them here.
@@ -49,7 +52,7 @@ impl Planner<'_> {
     fn seal_rolled(&mut self) {
         let must = (self.is_pressed() && self.is_stranded()) || self.waits_for_seal();
         // In order, one at a time: the log is cut behind a contiguous end.
-        if !self.status.jobs.sealing.is_empty() {
+        if !self.status.jobs.sealing.is_empty() || self.status.jobs.seal_waits {
             return;
         }
         let Some(base) = next_unsealed(self.status).map(|roll| roll.base) else { return };
@@ -76,14 +79,16 @@ impl Planner<'_> {
         coming && uploaded.any(|intent| !status.seals.iter().any(|seal| seal.base == intent.base))
     }
 
-    /// A file goes when its range lies below the log start, or when it is tiered and nobody asks to keep it here.
+    /// A file goes when its range lies below the log start, or when it is tiered, nobody asks to keep it here and nobody is about to have
+    /// it from here: the checkpoint that a member was sent to may be older than the range's way into the bucket.
     fn give_up_sealed(&mut self) {
         if self.status.jobs.runs(JobKind::Unseal) {
             return;
         }
         let Some(oldest) = self.status.seals.first() else { return };
         let dead = oldest.end <= self.status.log_start;
-        if dead || oldest.end <= self.status.tiered_end && self.is_spare(oldest) {
+        let is_lent = self.leased().is_some_and(|(end, _)| oldest.last_index <= end);
+        if dead || oldest.end <= self.status.tiered_end && !is_lent && self.is_spare(oldest) {
             let base = oldest.base;
             self.act(Action::Unseal { base });
         }

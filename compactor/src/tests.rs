@@ -79,6 +79,7 @@ fn idle() -> GroupStatus {
         publish_dirty: false,
         publication_pending: false,
         checkpoint_wanted: false,
+        checkpoint_declined: false,
         offer_end: None,
         leased: None,
         broken: BTreeSet::new(),

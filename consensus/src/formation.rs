@@ -54,6 +54,8 @@ pub struct Founder {
     pub cluster: ClusterId,
     /// Whether the tier goes to a bucket, whose prefix is claimed by one cluster.
     pub claims: bool,
+    /// Whether it may begin a cluster: else it waits for one that is there. What was begun is ended.
+    pub founds: bool,
 }
 
 /// What the driver tells.

@@ -7,6 +7,7 @@ mod preference;
 mod reads;
 mod rest;
 mod snapshot;
+mod standing;
 mod views;
 
 use std::{collections::VecDeque, sync::LazyLock};
@@ -22,11 +23,11 @@ use varve_common::{LogIndex, ReplicaId, Term};
 
 use self::{
     flow::Flow, in_sync::InSync, pipeline::InFlight, preference::Preference, reads::Reads, rest::Rest,
-    snapshot::Snapshots,
+    snapshot::Snapshots, standing::Standing,
 };
 pub use self::{
     reads::{ReadDone, ReadError},
-    snapshot::{InstallError, SnapshotOffer, SnapshotPointer, SnapshotWanted},
+    snapshot::{InstallError, SnapshotLate, SnapshotOffer, SnapshotPointer, SnapshotWanted},
 };
 use crate::{
     Change, Entry, Fetch, Gate, GroupConfig, Leadership, Membership, Message, OpenError, ProposeError,
@@ -61,6 +62,7 @@ pub struct Group {
     in_sync: InSync,
     preference: Preference,
     snapshots: Snapshots,
+    standing: Standing,
     /// Ticks in which this replica still tries to lead the group's first term.
     first_rounds: u32,
 }
@@ -91,6 +93,7 @@ impl Group {
             in_sync: InSync::default(),
             preference: Preference::default(),
             snapshots: Snapshots::default(),
+            standing: Standing::default(),
             first_rounds: 0,
         };
         group.led_again();
@@ -131,13 +134,18 @@ impl Group {
     /// asserts that there are none.
     fn alone_with_entries_in_flight(&self) -> bool {
         self.membership.is_sole_voter(self.replica)
-            && (self.in_flight.iter().any(|ready| ready.has_entries)
+            && (self.in_flight.iter().any(|ready| ready.last_entry.is_some())
                 || !self.node.raft.raft_log.unstable_entries().is_empty())
     }
 
     /// Lets one tick of time pass.
     pub fn tick(&mut self) {
-        if !self.wants_tick() || (self.role() != Role::Leader && self.alone_with_entries_in_flight()) {
+        if !self.wants_tick() {
+            return;
+        }
+        self.tick_disk();
+        let waits_for_disk = self.alone_with_entries_in_flight() || self.is_disk_standing();
+        if self.role() != Role::Leader && waits_for_disk {
             return;
         }
         self.campaign_for_first_term();
@@ -179,6 +187,7 @@ impl Group {
     /// gives its followers as long again to show themselves.
     pub fn restart_timer(&mut self) {
         self.node.raft.election_elapsed = 0;
+        self.forgive_disk();
     }
 
     /// Whether time matters to this group: not to a fenced one, nor to one at rest, nor to a leader that has nobody to

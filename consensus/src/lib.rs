@@ -64,7 +64,9 @@ pub use entry::{Entry, EntryKind, HardState};
 pub use errors::{ProposeError, StepError};
 pub use gate::{Dropped, Gate, Violation};
 pub use gossip::{LeaderBoard, LeaderReport};
-pub use group::{Group, InstallError, ReadDone, ReadError, SnapshotOffer, SnapshotPointer, SnapshotWanted};
+pub use group::{
+    Group, InstallError, ReadDone, ReadError, SnapshotLate, SnapshotOffer, SnapshotPointer, SnapshotWanted,
+};
 pub use membership::{Change, Membership};
 pub use message::{Envelope, EnvelopeError, Message};
 pub use multi::{Host, MultiRaft};

@@ -2,7 +2,9 @@
 
 use varve_common::{LogIndex, ReplicaId, Term};
 
-use crate::{Entry, HardState, Message, ReadDone, SnapshotOffer, SnapshotPointer, SnapshotWanted};
+use crate::{
+    Entry, HardState, Message, ReadDone, SnapshotLate, SnapshotOffer, SnapshotPointer, SnapshotWanted,
+};
 
 /// What a replica is in its term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +75,8 @@ pub struct Ready {
     pub reads: Vec<ReadDone>,
     /// Followers that need a checkpoint and have none on offer; told once until the next offer.
     pub snapshots_wanted: Vec<SnapshotWanted>,
+    /// Followers that did not come back from the checkpoint that they were sent to.
+    pub snapshots_late: Vec<SnapshotLate>,
     /// A checkpoint that the leader sends this replica to.
     pub snapshot_pointer: Option<SnapshotPointer>,
 }
@@ -88,6 +92,7 @@ impl Ready {
             && self.fetches.is_empty()
             && self.reads.is_empty()
             && self.snapshots_wanted.is_empty()
+            && self.snapshots_late.is_empty()
             && self.snapshot_pointer.is_none()
     }
 }

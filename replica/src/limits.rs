@@ -48,6 +48,9 @@ pub const PROMOTION_LAG_MAX: u64 = 200;
 /// A learner that makes no progress for this long does not hold the log's cut up any more.
 pub const PIN_LEASE: std::time::Duration = std::time::Duration::from_secs(60);
 
+/// A member that was sent to a checkpoint in the bucket so many times in a row, and did not come back, is not to be served from there.
+pub const SENT_IN_VAIN: u32 = 3;
+
 /// Groups that one partition of `__consumer_offsets` coordinates.
 pub const GROUPS_MAX: usize = 50_000;
 

@@ -4,6 +4,7 @@ mod actions;
 mod apply;
 mod coordinate;
 mod figures;
+mod holders;
 mod hosted;
 mod installs;
 mod members;

@@ -65,6 +65,8 @@ pub struct Clients {
     pub forgetful: BTreeSet<TopicId>,
     /// Whether new batches are made.
     pub quiet: bool,
+    /// On how many replicas records are to be before they are acknowledged; 0: a quorum.
+    pub replicas_min: u32,
     /// Whether values are of kilobytes.
     pub large: bool,
     /// The nodes that host new topics; only one where there are none.
@@ -129,8 +131,8 @@ impl Clients {
         let sent = self.history.get_mut(send);
         sent.attempts += 1;
         let (batch, group) = (sent.batch.clone(), sent.group);
-        let meta = meta_of(&batch);
-        Some(Input::Produce { ticket, group, batch, meta, timestamps: Timestamps::Create })
+        let (meta, replicas_min) = (meta_of(&batch), self.replicas_min);
+        Some(Input::Produce { ticket, group, batch, meta, timestamps: Timestamps::Create, replicas_min })
     }
 
     fn make(&mut self, id: u64, random: &mut ChaCha8Rng, time_ms: i64, now: u64) -> SendId {

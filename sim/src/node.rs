@@ -268,10 +268,11 @@ impl Node {
         self.driver.turn(now, events, &mut self.ports);
     }
 
-    /// Answers another node in the background, if this one has what it asks for.
+    /// Answers another node in the background. The group that it is on its way in, where it is, and the answer is here.
     pub fn lend(&mut self, ask: Ask) -> Option<GroupId> {
         let request = Library::read(ask.request).ok()?;
         let (group, holdings) = (request.group, self.driver.shard().holdings(request.group));
+        let is_on_the_way = holdings.as_ref().is_some_and(|held| Library::is_on_the_way(&request, held));
         let library = Arc::clone(&self.cold.library);
         self.executor.spawn(Box::pin(async move {
             let reply = library.answer(request, holdings).await;
@@ -279,7 +280,7 @@ impl Node {
             let _ = ask.answer.send(reply.encode());
             Done::Nothing
         }));
-        Some(group)
+        is_on_the_way.then_some(group)
     }
 
     /// Reads the log for peers that lag; whether there was anything to read.

@@ -65,6 +65,76 @@ fn three_nodes_elect_lose_their_leader_and_come_together_again() {
     }
 }
 
+#[test]
+fn what_all_three_are_to_have_is_acknowledged_when_they_have_it_and_refused_when_one_is_out_of_sync() {
+    for seed in 0..4 {
+        let mut world = cluster(seed);
+        world.clients.replicas_min = 3;
+        produce(&mut world, 10);
+        let leader = world.leader(partitions(&world)[0]).unwrap();
+        let away = world.ids().into_iter().find(|id| *id != leader).unwrap();
+        let others: Vec<NodeId> = world.ids().into_iter().filter(|id| *id != away).collect();
+        world.network.cut.extend(others.iter().flat_map(|other| [(away, *other), (*other, away)]));
+        // What was on its way when it went may have reached it.
+        let rounds = |world: &mut World, count: usize| {
+            let before = world.counts.acknowledged;
+            for _ in 0..count {
+                world.ask().unwrap();
+                world.round().unwrap();
+            }
+            world.counts.acknowledged - before
+        };
+        rounds(&mut world, 30);
+        assert_eq!(
+            rounds(&mut world, 200),
+            0,
+            "seed {seed}: a quorum has it, and one that keeps up does not"
+        );
+        // Two are in sync then, and whoever waited was told so.
+        rounds(&mut world, 150);
+        world.clients.replicas_min = 2;
+        assert!(rounds(&mut world, 200) > 0, "seed {seed}");
+        world.clients.replicas_min = 3;
+        world.network.cut.clear();
+        world.elect().unwrap();
+        produce(&mut world, 10);
+        world.make_peace().unwrap();
+    }
+}
+
+#[test]
+fn row_22_a_leader_whose_disk_stands_still_hands_over_all_that_waits_for_it() {
+    for seed in 0..5 {
+        let mut world = cluster(seed);
+        produce(&mut world, 5);
+        let group = partitions(&world)[0];
+        for led in [group, GroupId::METADATA] {
+            let stands = world.leader(led).unwrap();
+            world.machine(stands).stands = true;
+            let topic = world.clients.create_topic(&mut world.random, Some(false));
+            world.operate(topic).unwrap();
+            let elsewhere = |world: &World| {
+                let groups = partitions(world).into_iter().chain([GroupId::METADATA]);
+                let all = groups.filter(|group| *group == led || *group == GroupId::METADATA);
+                all.filter_map(|group| world.leader(group)).all(|leader| leader != stands)
+            };
+            let before = world.counts.acknowledged;
+            for round in 0.. {
+                assert!(round < 300, "seed {seed}: {led} waits for {stands}: {}", world.describe());
+                world.ask().unwrap();
+                world.round().unwrap();
+                if world.counts.acknowledged >= before + 10 && (led == group || elsewhere(&world)) {
+                    break;
+                }
+            }
+            world.machine(stands).stands = false;
+            produce(&mut world, 5);
+        }
+        world.make_peace().unwrap();
+        assert!(world.is_together());
+    }
+}
+
 /// Whoever was away learns of both in one turn: what is to be closed must not be opened behind that.
 #[test]
 fn a_topic_that_came_and_went_leaves_nothing_on_a_node_that_was_away() {

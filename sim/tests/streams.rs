@@ -4,9 +4,11 @@ use std::path::Path;
 
 use varve_common::{Disk, GroupId, NodeId, ReplicaId};
 use varve_formats::command::MetadataCommand;
+use varve_objects::testing::FaultRates;
 use varve_replica::SealMark;
 use varve_sim::{
     cluster::{World, moving, run},
+    jobs,
     trace::Trace,
 };
 
@@ -49,7 +51,7 @@ fn partitions(world: &World) -> Vec<GroupId> {
 
 fn seals(world: &World, id: NodeId, group: GroupId) -> Vec<SealMark> {
     let node = world.machines[&id].node.as_ref();
-    node.and_then(|node| node.driver.shard().holdings(group)).map_or(Vec::new(), |held| held.seals)
+    node.and_then(|node| node.driver.shard().holdings(group)).map_or(Vec::new(), |held| held.seals.to_vec())
 }
 
 /// The first index that everybody who runs still has.
@@ -61,14 +63,17 @@ fn truncated(world: &World, group: GroupId) -> u64 {
 
 /// Three nodes, and a topic whose records do not tier.
 fn cluster(seed: u64, has_store: bool) -> World {
-    let mut world = World::new(seed, 3, Trace::verbose()).streaming(has_store);
+    founded(World::new(seed, 3, Trace::verbose()).streaming(has_store), false)
+}
+
+fn founded(mut world: World, tiers: bool) -> World {
     (1..=3).for_each(|id| assert!(world.start(node(id)).unwrap()));
     world.elect().unwrap();
     for id in 1..=4 {
         world.change(MetadataCommand::AllocateReplicaIds { node: id, count: 1_000 }).unwrap();
     }
     world.round().unwrap();
-    let topic = world.clients.create_topic(&mut world.random, Some(false));
+    let topic = world.clients.create_topic(&mut world.random, Some(tiers));
     world.operate(topic).unwrap();
     world.settle().unwrap();
     world.elect().unwrap();
@@ -194,6 +199,70 @@ fn a_sealed_file_that_is_lost_or_damaged_comes_back_from_another_node() {
         produce(&mut world, 5);
         peace(&mut world);
     }
+}
+
+#[test]
+fn b4_a_file_that_is_lost_when_the_checkpoint_is_here_comes_again_before_the_jump() {
+    let mut left = 0;
+    for seed in 0..4 {
+        let mut world = cluster(seed, seed % 2 == 0);
+        cut(&mut world, &[]);
+        let lags = node(1 + (seed % 3) as u32);
+        world.crash(lags, true).unwrap();
+        world.elect().unwrap();
+        let last: Vec<u64> = partitions(&world).iter().map(|group| end(&world, *group)).collect();
+        cut(&mut world, &last);
+        world.rots = 2;
+        assert!(world.start(lags).unwrap());
+        until(&mut world, "it is like the others", |world| {
+            world.is_settled() && partitions(world).iter().all(|group| end_on(world, lags, *group) > 0)
+        });
+        left += world.rots;
+        peace(&mut world);
+    }
+    assert!(left < 8, "no file was lost");
+}
+
+#[test]
+fn with_the_store_away_who_lags_has_from_others_what_the_bucket_would_give() {
+    for seed in 0..3 {
+        let mut world = tiering(seed);
+        // Everything is in the bucket, and a checkpoint that names it.
+        while partitions(&world).iter().any(|group| published(&world, *group) < 2) {
+            produce(&mut world, 5);
+        }
+        let lost = node(1 + (seed % 3) as u32);
+        world.crash(lost, true).unwrap();
+        world.elect().unwrap();
+        world.remote.1.set_rates(FaultRates { error_before: 1_000, ..jobs::rates(0) });
+        let wiped = world.wipe(lost);
+        told(&world, wiped);
+        assert!(world.start(lost).unwrap());
+        let mut waited = 0;
+        while !is_back(&world, lost) {
+            waited += 1;
+            let passed = world.round();
+            told(&world, passed);
+            if waited > 3_000 {
+                told(&world, Err::<(), _>(format!("it is not taken back: {}", world.describe())));
+            }
+        }
+        assert!(world.counts.pieces > 0, "seed {seed}: files came from others");
+        peace(&mut world);
+    }
+}
+
+/// Three nodes, and a topic that tiers, in logs that are never short of room.
+fn tiering(seed: u64) -> World {
+    let mut world = World::new(seed, 3, Trace::verbose()).keeping_logs();
+    world.plan.tiered = Some(true);
+    founded(world, true)
+}
+
+/// How many checkpoints of a partition are in the bucket.
+fn published(world: &World, group: GroupId) -> usize {
+    let leads = world.leader(group).and_then(|leads| world.machines[&leads].node.as_ref());
+    leads.and_then(|node| node.driver.shard().status(group)).map_or(0, |status| status.published.len())
 }
 
 #[test]

@@ -133,7 +133,7 @@ pub fn write_offered(
     write_as(file, disk, data, group, (index, term), bytes)
 }
 
-/// What an earlier try of [`write_installed`] left, where it has this digest.
+/// What an earlier round of [`write_installed`] left, where it has this digest; durable, as if it had been written now.
 #[must_use]
 pub fn read_installed(
     disk: &dyn Disk,
@@ -141,12 +141,18 @@ pub fn read_installed(
     group: GroupId,
     (index, term): (LogIndex, Term),
     sha256: Digest,
-) -> Option<Bytes> {
-    let path = directory(data, group).join(installed_name(index, term));
+) -> Option<(Bytes, Mark)> {
+    let (directory, name) = (directory(data, group), installed_name(index, term));
+    let path = directory.join(&name);
     let file = disk.open(&path, Access::Buffered).ok()?;
     let length = file.len().ok().filter(|length| *length <= CHECKPOINT_BYTES_MAX as u64)?;
     let bytes = Bytes::from(read_exact_at(&*file, 0, length as usize).ok()?);
-    (Digest::of(&bytes) == sha256).then_some(bytes)
+    if Digest::of(&bytes) != sha256 {
+        return None;
+    }
+    // It has its name since it is whole and synced; whether that name is durable nobody knows.
+    disk.sync_directory(&directory).ok()?;
+    Some((bytes, Mark { index, term, file: name, sha256 }))
 }
 
 fn installed_name(index: LogIndex, term: Term) -> String {

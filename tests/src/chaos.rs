@@ -143,6 +143,10 @@ impl Run {
     }
 
     fn befall(&mut self, fault: &Fault, end: Instant) {
+        // What ends a node, or starts one anew, would hide that it had ended by itself.
+        if matches!(fault, Fault::Kill { .. } | Fault::KillAll | Fault::Restart { .. } | Fault::Wipe { .. }) {
+            self.look_who_ended();
+        }
         let rest = |wanted_ms: &u64| {
             thread::sleep(
                 Duration::from_millis(*wanted_ms).min(end.saturating_duration_since(Instant::now())),
@@ -159,7 +163,10 @@ impl Run {
                 self.cluster.nodes.iter_mut().for_each(crate::node::Node::launch);
             }
             Fault::Restart { node } => {
-                let _ = self.cluster.nodes[*node].terminate();
+                let status = self.cluster.nodes[*node].terminate();
+                if !status.success() {
+                    self.violation(format!("node {} was asked to stop and ended with {status}", node + 1));
+                }
                 self.cluster.nodes[*node].launch();
             }
             Fault::Wipe { node } => self.wipe(*node),
@@ -182,7 +189,8 @@ impl Run {
         }
     }
 
-    /// Only where everybody has everything, for what is on one disk alone is not lost by a fault but by us; the weather waits meanwhile.
+    /// Only where everybody has everything, for what is on one disk alone is not lost by a fault but by us. It comes before the weather of
+    /// its window, which would keep others from having everything while their word still says so.
     fn wipe(&mut self, node: usize) {
         let asked = (node + 1) % NODES;
         if !varve_json(&self.cluster.nodes[asked], &["cluster", "health"]).0 {
@@ -217,11 +225,18 @@ impl Run {
         if let Some(store) = &self.store {
             store.set_rules(&[]);
         }
+        self.look_who_ended();
+    }
+
+    fn violation(&mut self, violation: String) {
+        self.say(&violation);
+        self.report.violations.push(violation);
+    }
+
+    fn look_who_ended(&mut self) {
         for number in 0..NODES {
             if let Some(status) = self.cluster.nodes[number].exited() {
-                let violation = format!("node {} ended by itself with {status}", number + 1);
-                self.say(&violation);
-                self.report.violations.push(violation);
+                self.violation(format!("node {} ended by itself with {status}", number + 1));
             }
         }
     }

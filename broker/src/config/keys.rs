@@ -118,6 +118,12 @@ pub const KEYS: &[Key] = &[
         "",
         "The nodes that form the cluster, this one among them: `host:port` of their `peer.listen`, separated by commas, the same on all of them. Or `dns+srv://name?nodes=3`: whom the SRV records of that name lead to, once they are so many. Empty: a cluster of one.",
     ),
+    flag(
+        "found",
+        Kind::Switch,
+        "false",
+        "With seeds that DNS names and no object store that all nodes share: this start may found a cluster. DNS may leave out nodes that live, so without it they only join one. For the first start, and no other; nothing to nodes that are part of a cluster.",
+    ),
     key(
         "dns.server",
         Kind::Text,

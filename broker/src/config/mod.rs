@@ -154,6 +154,8 @@ pub struct Config {
     pub peer_tls: Option<PeerTls>,
     /// The nodes that form the cluster; empty for a cluster of one.
     pub seeds: Seeds,
+    /// Whether nodes that a service names may found a cluster without an object store that all share.
+    pub found: bool,
     /// Who is asked for a service's nodes; `None`: whom the machine asks.
     pub dns_server: Option<SocketAddr>,
     /// Where the tier lives.
@@ -241,6 +243,7 @@ impl Config {
             peer_tls: read.peer_tls()?,
             admin_listen: read.socket("admin.listen")?,
             seeds: read.seeds()?,
+            found: read.switch("found"),
             dns_server: read.dns_server()?,
             object_store: read.object_store()?,
             s3: read.s3()?,

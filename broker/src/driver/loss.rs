@@ -26,6 +26,9 @@ use varve_wal::{self as wal, GroupRecord, Record, RecoveredGroup};
 
 use super::open::{READ_BYTES, expected, local_mark, log_entry, seal_mark, wal_seal};
 
+/// More elections than a log ever saw behind its newest checkpoint, and far from the end of Kafka's epochs.
+const TERMS_PASSED: u64 = 1 << 16;
+
 /// The log and the directory of a stopped node.
 pub struct Stopped<'a> {
     /// The disk.
@@ -325,10 +328,12 @@ pub fn records(group: GroupId, found: &RecoveredGroup, way: &Way, gone: &[SealEn
         Way::Checkpoint(mark) => mark.index,
     };
     let mut records = vec![Record::LossAccepted];
-    // Nothing was lost of a higher term than this, and nobody else votes: entries of the new log are told from lost ones.
+    // Entries of the new log are told from lost ones by their term, by clients too (KIP-320). With the hard state here none was lost of
+    // a higher one. Where that is gone with the log, a start or two have passed since the checkpoint: far fewer than this.
     let known = found.hard_state.unwrap_or_default();
     let highest = found.snapshots.iter().map(|mark| mark.term).max().unwrap_or_default();
-    let term = Term(known.term.max(highest).max(found.last_term).0 + 1);
+    let step = if found.hard_state.is_some() { 1 } else { TERMS_PASSED };
+    let term = Term(known.term.max(highest).max(found.last_term).0 + step);
     records.push(Record::HardState(wal::HardState { term, vote: 0, commit: last }));
     if let Way::Checkpoint(mark) = way {
         records.push(Record::Snapshot(mark.clone()));

@@ -24,6 +24,7 @@ impl Coded for Refusal {
             }
             // Clients retry this one; THROTTLING_QUOTA_EXCEEDED is unknown to producers.
             Self::Throttled => ErrorCode::RequestTimedOut,
+            Self::TooFewInSync => ErrorCode::NotEnoughReplicasAfterAppend,
             Self::StorageError => ErrorCode::KafkaStorageError,
             Self::OutOfOrderSequence { .. } => ErrorCode::OutOfOrderSequenceNumber,
             Self::InvalidProducerEpoch { .. } => ErrorCode::InvalidProducerEpoch,

@@ -153,12 +153,14 @@ fn hand_over(
     let batch = data.records.unwrap_or_default();
     let rules = image.produce_rules(topic, || ProduceRules::from(&node.effective(topic)));
     let (batch, meta) = check(node, rules, version, batch)?;
+    let mut replicas_min = 0;
     if acks == ALL {
-        check_in_sync(node, rules, topic, data.index, served.group)
+        replicas_min = check_in_sync(node, rules, topic, data.index, served.group)
             .inspect_err(|_| node.backend.missed(served.group, &meta))?;
     }
     let log_append_time = rules.log_append_time;
-    Ok((node.backend.append(served.group, Append { batch, meta, log_append_time }), meta))
+    let append = Append { batch, meta, log_append_time, replicas_min };
+    Ok((node.backend.append(served.group, append), meta))
 }
 
 /// Everything that Kafka's LogValidator checks, and the topic's bounds on size and time. The batch as it is to be stored, which is
@@ -200,23 +202,23 @@ fn limits_of(rules: &ProduceRules, now_ms: i64) -> batch::Limits {
     }
 }
 
-/// Whether enough replicas keep up. What is appended while they do not would be acknowledged once the majority has it,
-/// which is less than the topic asks for, or not at all.
+/// Whether enough replicas keep up: what is appended while they do not would not be acknowledged. How many must have the batch,
+/// where that is more than the quorum that has whatever is committed.
 fn check_in_sync(
     node: &Node,
     rules: &ProduceRules,
     topic: &Topic,
     index: i32,
     group: GroupId,
-) -> Result<(), Refused> {
+) -> Result<u32, Refused> {
     let replicas = usize::try_from(index).ok().and_then(|index| topic.partitions.get(index));
     let replicas = replicas.map_or(1, |partition| partition.replicas.len());
     let wanted = rules.replicas_min.unwrap_or_else(|| majority(replicas));
     // The leader is one: what needs no other is the common case on a single node.
-    let in_sync = if wanted > 1 { node.backend.leadership(group) } else { return Ok(()) };
+    let in_sync = if wanted > 1 { node.backend.leadership(group) } else { return Ok(0) };
     let in_sync = in_sync.map(|known| known.in_sync).unwrap_or_default();
     if in_sync.len() >= wanted {
-        return Ok(());
+        return Ok(if wanted > majority(replicas) { u32::try_from(wanted).unwrap_or(u32::MAX) } else { 0 });
     }
     let nodes: Vec<String> = in_sync.iter().map(|replica| replica.node().to_string()).collect();
     let message = format!(

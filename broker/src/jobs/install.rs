@@ -2,7 +2,7 @@
 //! and then with the sealed files that it needs (11c), some at a time.
 
 use bytes::Bytes;
-use varve_common::{GroupId, NodeId};
+use varve_common::{GroupId, NodeId, Offset};
 use varve_formats::{
     PartitionIdentity, command::PublishedCheckpoint, keys::CheckpointName, limits::CHECKPOINT_BYTES_MAX,
     state::RollEntry,
@@ -34,6 +34,15 @@ pub(super) struct Lacking<'a> {
     pub(super) seals: &'a [SealMark],
 }
 
+/// What came of the files that lack.
+#[derive(Default)]
+struct Fetched {
+    /// Their marks are to be written.
+    seals: Vec<SealMark>,
+    /// Up to where another node has trimmed its records.
+    trimmed: Offset,
+}
+
 /// Why nothing was installed. The log stays what it is, and the leader sends this replica to another in time.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum InstallError {
@@ -62,7 +71,9 @@ impl Surroundings {
         wanted: &PublishedCheckpoint,
     ) -> Result<JobOutcome, InstallError> {
         let Lacking { group, identity, .. } = *lacking;
-        let bytes = self.bring(lacking, wanted).await?;
+        // A checkpoint in memory, and its state, are what a move takes most of: no more of them at a time than of moves.
+        let _turn = if lacking.from.is_empty() { None } else { self.transfers.turn().await };
+        let (bytes, kept) = self.bring(lacking, wanted).await?;
         let found = verify_named(&bytes, wanted.sha256, Some(&Expected::of(identity, group)))?;
         let header = &found.header;
         let place = (header.state.index, header.state.term);
@@ -77,23 +88,27 @@ impl Surroundings {
             Decoded::Partition { state, .. } => GroupState::Partition(state),
             Decoded::Metadata { state, .. } => GroupState::Metadata(state),
         };
-        let mark = local::write_installed(&*self.disk, &self.data, group, place, &bytes)?;
+        let mark = match kept {
+            Some(mark) => mark,
+            None => local::write_installed(&*self.disk, &self.data, group, place, &bytes)?,
+        };
+        drop(bytes);
         let rolls = if let GroupState::Partition(state) = &state { &**state.records().rolls } else { &[] };
-        let fetched = self.fetch_some(lacking, rolls).await?;
-        if !fetched.is_empty() {
-            return Ok(JobOutcome::Fetched(fetched));
+        let Fetched { seals, trimmed } = self.fetch_some(lacking, rolls).await?;
+        if !seals.is_empty() {
+            return Ok(JobOutcome::Fetched(seals));
         }
         let checkpoint =
             LocalCheckpoint { index: mark.index, term: mark.term, file: mark.file, sha256: mark.sha256 };
-        Ok(JobOutcome::Installable(Box::new(Installable { checkpoint, membership, state })))
+        Ok(JobOutcome::Installable(Box::new(Installable { checkpoint, membership, state, trimmed })))
     }
 
-    /// Its bytes, of which nothing is known but where they are to be had.
+    /// Its bytes, of which nothing is known but where they are to be had; and its mark where an earlier round has brought it.
     async fn bring(
         &self,
         lacking: &Lacking<'_>,
         wanted: &PublishedCheckpoint,
-    ) -> Result<Bytes, InstallError> {
+    ) -> Result<(Bytes, Option<local::Mark>), InstallError> {
         let Lacking { group, identity, from, .. } = *lacking;
         if wanted.bytes > CHECKPOINT_BYTES_MAX as u64 {
             return Err(InstallError::TooLarge(wanted.bytes));
@@ -102,8 +117,8 @@ impl Surroundings {
             let place = (wanted.state_index, wanted.state_term);
             let kept = local::read_installed(&*self.disk, &self.data, group, place, wanted.sha256);
             return match kept {
-                Some(bytes) => Ok(bytes),
-                None => Ok(self.transfers.checkpoint(from, group, wanted).await?),
+                Some((bytes, mark)) => Ok((bytes, Some(mark))),
+                None => Ok((self.transfers.checkpoint(from, group, wanted).await?, None)),
             };
         }
         let name =
@@ -112,16 +127,12 @@ impl Surroundings {
         let key = self.checkpoint_key(identity.incarnation, partition, name);
         let bytes = self.stores.of(Class::Bootstrap).get(&key).await?;
         self.transfers.count_from_bucket(bytes.len() as u64);
-        Ok(bytes)
+        Ok((bytes, None))
     }
 
     /// The oldest files that lack, as many as are marked together; none where nothing lacks any more. What came counts, though the
     /// next one did not.
-    async fn fetch_some(
-        &self,
-        lacking: &Lacking<'_>,
-        rolls: &[RollEntry],
-    ) -> Result<Vec<SealMark>, InstallError> {
+    async fn fetch_some(&self, lacking: &Lacking<'_>, rolls: &[RollEntry]) -> Result<Fetched, InstallError> {
         let Lacking { group, identity, from, seals } = *lacking;
         let is_here = |roll: &&RollEntry| {
             seals.binary_search_by_key(&roll.base, |seal| seal.base).is_ok_and(|at| seals[at].end == roll.end)
@@ -130,22 +141,21 @@ impl Surroundings {
         let mut left: u64 = lacks.iter().map(|roll| roll.bytes).sum();
         self.transfers.note_lacking(group, left);
         if lacks.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Fetched::default());
         }
         if from.is_empty() {
             return Err(InstallError::RecordsLocal);
         }
-        let _turn = self.transfers.turn().await;
-        let (mut fetched, mut bytes) = (Vec::new(), 0);
+        let (mut fetched, mut bytes) = (Fetched::default(), 0);
         for roll in lacks {
             let wanted = Wanted { group, identity, roll, from };
             match self.transfers.segment(wanted, &self.local, &self.wal).await {
                 Ok(Came::Whole(seal)) => {
                     bytes += seal.bytes;
-                    fetched.push(seal);
+                    fetched.seals.push(seal);
                 }
-                Ok(Came::Trimmed) => {}
-                Err(error) if fetched.is_empty() => {
+                Ok(Came::Trimmed) => fetched.trimmed = fetched.trimmed.max(roll.end),
+                Err(error) if fetched.seals.is_empty() => {
                     self.transfers.note_lacking(group, 0);
                     return Err(error.into());
                 }
@@ -156,7 +166,7 @@ impl Surroundings {
             }
             left -= roll.bytes;
             self.transfers.note_lacking(group, left);
-            if fetched.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
+            if fetched.seals.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
                 break;
             }
         }

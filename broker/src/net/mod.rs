@@ -31,7 +31,7 @@ use varve_common::clock::BoxFuture;
 pub use self::{
     budget::{Budget, Share},
     limits::Limits,
-    server::{BindError, Bound, Server},
+    server::{BindError, Bound, Server, Turnstile},
 };
 
 /// Who acts.

@@ -4,7 +4,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -77,8 +77,44 @@ pub struct Server {
     tasks: TaskTracker,
 }
 
+/// Turns clients away, and lets them in again: whoever is connected is cut off, and finds another node or comes back later.
+#[derive(Clone, Default)]
+pub struct Turnstile(Arc<Mutex<Passage>>);
+
+#[derive(Default)]
+struct Passage {
+    is_closed: bool,
+    /// Ends the connections that were let in since it was last open.
+    cut: CancellationToken,
+}
+
+impl Turnstile {
+    fn lock(&self) -> MutexGuard<'_, Passage> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+
+    /// Cuts off who is connected, and lets nobody in.
+    pub fn close(&self) {
+        let mut passage = self.lock();
+        passage.is_closed = true;
+        passage.cut.cancel();
+    }
+
+    /// Lets in who comes.
+    pub fn open(&self) {
+        *self.lock() = Passage::default();
+    }
+
+    /// What ends the connection that comes now; `None` where it is turned away.
+    fn pass(&self) -> Option<CancellationToken> {
+        let passage = self.lock();
+        (!passage.is_closed).then(|| passage.cut.clone())
+    }
+}
+
 struct Acceptor {
     shared: Arc<Shared>,
+    turnstile: Turnstile,
     admission: Arc<Admission>,
     quiet: Quiet,
     connections: AtomicU64,
@@ -105,6 +141,7 @@ impl Server {
         };
         let acceptor = Arc::new(Acceptor {
             shared: Arc::new(shared),
+            turnstile: Turnstile::default(),
             admission: Admission::new(limits.total_max, limits.per_address_max),
             quiet: Quiet::default(),
             connections: AtomicU64::new(0),
@@ -121,6 +158,12 @@ impl Server {
             });
         }
         Ok(Self { acceptor, accepting, tasks })
+    }
+
+    /// By which its clients may be turned away.
+    #[must_use]
+    pub fn turnstile(&self) -> Turnstile {
+        self.acceptor.turnstile.clone()
     }
 
     /// Stops accepting, lets answers in flight leave, and waits for every connection to end.
@@ -158,8 +201,11 @@ impl Acceptor {
     }
 
     fn admit(self: &Arc<Self>, listener: &Arc<str>, socket: TcpStream, client: SocketAddr) {
+        let Some(cut) = self.turnstile.pass() else {
+            return self.shared.observer.refused("turned away");
+        };
         match self.admission.admit(client.ip()) {
-            Ok(admitted) => self.serve(listener, socket, client, admitted),
+            Ok(admitted) => self.serve(listener, socket, client, (admitted, cut)),
             Err(refused) => {
                 self.shared.observer.refused(refused.name());
                 self.quiet.complain(refused.name(), Some(client));
@@ -172,7 +218,7 @@ impl Acceptor {
         listener: &Arc<str>,
         socket: TcpStream,
         client: SocketAddr,
-        admitted: Admitted,
+        (admitted, cut): (Admitted, CancellationToken),
     ) {
         // Both fail only on a socket that is gone already; its first read says so.
         let _ = socket.set_nodelay(true);
@@ -186,6 +232,7 @@ impl Acceptor {
         self.tasks.spawn(async move {
             let end = tokio::select! {
                 end = connection.run() => end,
+                () = cut.cancelled() => End::Normal("turned away"),
                 () = acceptor.shared.killed.cancelled() => End::Normal("shutdown before all was answered"),
             };
             drop(admitted);

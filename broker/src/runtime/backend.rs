@@ -317,6 +317,7 @@ impl Backend for NodeBackend {
             batch: append.batch,
             meta,
             timestamps,
+            replicas_min: append.replicas_min,
         });
         Box::pin(async move { appended_of(answer.await.map_err(|_| Refusal::StorageError)?) })
     }
@@ -387,8 +388,8 @@ impl Backend for NodeBackend {
         Box::pin(super::progress::of(self.clone(), groups))
     }
 
-    fn read_index(&self, groups: Vec<GroupId>) -> BoxFuture<'static, BTreeSet<GroupId>> {
-        Box::pin(super::read_index::of(self.clone(), groups))
+    fn read_index(&self, groups: Vec<GroupId>, wait: Duration) -> BoxFuture<'static, BTreeSet<GroupId>> {
+        Box::pin(super::read_index::of(self.clone(), groups, wait))
     }
 
     fn directory(&self) -> Directory {

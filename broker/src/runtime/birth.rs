@@ -7,10 +7,18 @@
 //! Votes and acknowledged entries stand in the log alone. One that was wiped, or comes up empty from a disk of its own, must not
 //! speak for the voter that it was (fault rows 27 and 29): where the two numbers differ, or one is missing, or no file of the log
 //! is left, the log is lost. A directory that an earlier release made has neither number, and gets them where it has a log.
+//!
+//! A node of several whose log is lost asks its cluster for another place, under another disk's number, and gives nothing up before
+//! that is granted: a disk that is mounted late, on all nodes at once, would leave nobody who grants it, and every record is there.
+//!
+//! ```text
+//!  lost ──HostMetadata──> granted ──{data}/rejoined──> set aside, another disk's number, unborn m ──> joined
+//!    '──the log is there again──> refuses to go on: the next start finds it whole
+//! ```
 
 use std::{io, path::PathBuf};
 
-use varve_common::{Disk, Entropy};
+use varve_common::{ClusterId, Disk, Entropy, ReplicaId};
 
 use super::{
     data::Layout,
@@ -24,6 +32,8 @@ use crate::config::Config;
 
 /// In the data directory and in that of the log.
 pub const FILE: &str = "born";
+/// The place that a cluster has granted, until this disk has come to it.
+const REJOINED: &str = "rejoined";
 /// Where what is left beside a lost log is set aside.
 const LOST: &str = "lost";
 
@@ -62,6 +72,9 @@ pub enum BirthError {
         "the log in {} is of another data directory: bring that back, or move the log away", .0.display()
     )]
     Foreign(PathBuf),
+    /// What a cluster granted is not what was written.
+    #[error("the file of the data directory that says how this node joins its cluster anew is damaged")]
+    Damaged,
 }
 
 /// What a number's file says.
@@ -100,6 +113,11 @@ pub fn look(disk: &dyn Disk, layout: &Layout, entropy: &dyn Entropy) -> Result<S
     }
     let number = entropy.next_u64();
     small_file::replace(disk, &layout.root, FILE, &Birth::Unborn(number).encode())?;
+    if has_files(disk, layout)? {
+        // Of an earlier release: its log has voted, and is missed from now on.
+        bear(disk, layout, Standing::Unborn(number))?;
+        return Ok(Standing::Whole);
+    }
     Ok(Standing::Unborn(number))
 }
 
@@ -111,6 +129,9 @@ pub(super) fn admit(
     disk: &dyn Disk,
     entropy: &dyn Entropy,
 ) -> Result<Standing, RunError> {
+    if let Some(granted) = granted(disk, layout)? {
+        begin_again(disk, layout, entropy, &granted)?;
+    }
     let standing = look(disk, layout, entropy)?;
     if standing != Standing::Lost {
         return Ok(standing);
@@ -118,12 +139,70 @@ pub(super) fn admit(
     if !config.is_clustered() || !formation::has_formed(disk, &layout.root)? {
         return Err(RunError::LogLost(layout.wal.clone()));
     }
-    let (standing, aside) = forget(disk, layout, entropy)?;
     tracing::error!(
-        log = %layout.wal.display(), set_aside = %aside.display(),
-        "the write-ahead log is not the one that this data directory began with, or is gone: this node joins its cluster anew"
+        log = %layout.wal.display(),
+        "the write-ahead log is not the one that this data directory began with, or is gone: nothing is given up before the cluster takes this node back"
     );
     Ok(standing)
+}
+
+/// A place in its cluster for a node whose log is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Granted {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// Its replica of the metadata.
+    pub replica: ReplicaId,
+    /// The number of the disk that asked for it.
+    pub disk: u64,
+}
+
+impl Granted {
+    fn encode(&self) -> Vec<u8> {
+        let numbers = [self.replica.get().to_le_bytes(), self.disk.to_le_bytes()].concat();
+        small_file::seal(&[&self.cluster.0[..], &numbers].concat())
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (cluster, numbers) = small_file::unseal(bytes)?.split_at_checked(16)?;
+        let (replica, disk) = numbers.split_at_checked(8)?;
+        let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
+        let (cluster, replica) =
+            (ClusterId(cluster.try_into().ok()?), ReplicaId::from_raw(number(replica)?)?);
+        Some(Self { cluster, replica, disk: number(disk)? })
+    }
+}
+
+fn granted(disk: &dyn Disk, layout: &Layout) -> Result<Option<Granted>, BirthError> {
+    let bytes = small_file::read(disk, &layout.root.join(REJOINED))?;
+    bytes.map(|bytes| Granted::decode(&bytes).ok_or(BirthError::Damaged)).transpose()
+}
+
+/// The cluster has taken this node back: what it was is given up. Whatever is left of that is set aside, however far this comes: from
+/// its first write on this disk is another.
+pub(super) fn rejoin(
+    disk: &dyn Disk,
+    layout: &Layout,
+    entropy: &dyn Entropy,
+    granted: &Granted,
+) -> Result<(), ForgetError> {
+    small_file::replace(disk, &layout.root, REJOINED, &granted.encode())?;
+    begin_again(disk, layout, entropy, granted)
+}
+
+fn begin_again(
+    disk: &dyn Disk,
+    layout: &Layout,
+    entropy: &dyn Entropy,
+    granted: &Granted,
+) -> Result<(), ForgetError> {
+    let aside = set_aside(disk, layout, entropy, |_| true)?;
+    formation::forget_disk(disk, &layout.root, granted.disk)?;
+    joining::store(disk, &layout.root, granted.cluster, granted.replica)?;
+    begin_anew(disk, layout, entropy)?;
+    small_file::remove(disk, &layout.root, REJOINED)?;
+    tracing::error!(set_aside = %aside.display(), "the write-ahead log is given up: this node joins its cluster anew");
+    Ok(())
 }
 
 /// The same as [`look`] without writing anything; `None` where there is no number to go by.
@@ -133,6 +212,10 @@ pub fn inspect(disk: &dyn Disk, layout: &Layout) -> Result<Option<Standing>, Bir
     let decode = |bytes: &Option<Vec<u8>>| bytes.as_deref().and_then(Birth::decode);
     let has_files = has_files(disk, layout)?;
     Ok(match (decode(&root), decode(&log)) {
+        // A log with records of its own is not one that this directory is about to make.
+        (Some(Birth::Unborn(number)), Some(Birth::Born(other))) if other != number && has_files => {
+            return Err(BirthError::Foreign(layout.wal.clone()));
+        }
         (Some(Birth::Unborn(number)), _) => Some(Standing::Unborn(number)),
         (Some(mine @ Birth::Born(_)), Some(its)) if mine == its && has_files => Some(Standing::Whole),
         (Some(Birth::Born(_)), _) => Some(Standing::Lost),
@@ -167,19 +250,6 @@ pub fn bear(disk: &dyn Disk, layout: &Layout, standing: Standing) -> Result<(), 
     let born = Birth::Born(number).encode();
     small_file::replace(disk, &layout.wal, FILE, &born)?;
     small_file::replace(disk, &layout.root, FILE, &born)
-}
-
-/// The log is given up, and all that only it makes sense of is set aside: this disk is new to its cluster. After a crash in between
-/// the log is still lost, and this begins again. Gives the log's number to be, and where things are.
-pub fn forget(
-    disk: &dyn Disk,
-    layout: &Layout,
-    entropy: &dyn Entropy,
-) -> Result<(Standing, PathBuf), ForgetError> {
-    let aside = set_aside(disk, layout, entropy, |_| true)?;
-    formation::forget_disk(disk, &layout.root, entropy.next_u64())?;
-    joining::forget(disk, &layout.root)?;
-    Ok((begin_anew(disk, layout, entropy)?, aside))
 }
 
 /// Why a lost log is not given up.
@@ -246,9 +316,25 @@ fn move_folder(disk: &dyn Disk, from: &std::path::Path, to: &std::path::Path) ->
     let (above, left) =
         (to.parent().expect("it is below another"), from.parent().expect("it is below another"));
     disk.create_directory(above)?;
-    disk.rename(from, to)?;
+    match disk.rename(from, to) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices) => {
+            return move_files(disk, from);
+        }
+        renamed => renamed?,
+    }
     disk.sync_directory(above)?;
     disk.sync_directory(left)
+}
+
+/// A folder that is a mount of its own stays where it is, and what is in it goes into a folder there.
+fn move_files(disk: &dyn Disk, folder: &std::path::Path) -> io::Result<()> {
+    let aside = folder.join(LOST);
+    disk.create_directory(&aside)?;
+    for name in disk.list(folder)? {
+        disk.rename(&folder.join(&name), &aside.join(&name))?;
+    }
+    disk.sync_directory(&aside)?;
+    disk.sync_directory(folder)
 }
 
 #[cfg(test)]

@@ -110,6 +110,15 @@ pub enum Formed {
 pub struct Seat(Mutex<(Formation, Vec<FormationEffect>)>);
 
 impl Seat {
+    /// The same of a disk without the log that it had: it counts as another, whose number nobody has written down yet.
+    pub fn of_another_disk(ground: &Ground, founder: Founder) -> Result<Self, FormationError> {
+        let mut record = load(ground)?;
+        if let FormationRecord::Formed { disk, .. } = &mut record {
+            *disk = founder.disk;
+        }
+        Ok(Self(Mutex::new(Formation::new(founder, record))))
+    }
+
     /// Goes on from what the disk holds. `known` is the cluster of a node that has run without seeds: it is its only
     /// founder.
     pub fn open(ground: &Ground, founder: Founder, known: Option<ClusterId>) -> Result<Self, FormationError> {

@@ -9,13 +9,18 @@
 //! and what they had promised does not bind it. The request carries the random number of the disk: a crash before the file is
 //! durable, or an answer that was lost, asks again and is told the same. The place of a node that is alive is given to nobody.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use varve_common::{Clock, ClusterId, Disk, NodeId, ReplicaId};
+use varve_common::{Clock, ClusterId, Disk, Entropy, NodeId, ReplicaId};
 use varve_formats::command::{BrokerRegistration, MetadataCommand};
 use varve_replica::metadata::MetadataRejected;
 
 use super::{
+    birth::{self, ForgetError, Granted, Standing},
+    data::Layout,
     formation::Ground,
     small_file::{self, SmallFileError},
     start::Stage,
@@ -58,6 +63,30 @@ pub enum JoinError {
     /// The metadata answers something else.
     #[error("the cluster has answered something else than a replica's number")]
     Answer,
+    /// The log was missed at the start, and nobody has taken this node back since.
+    #[error("the write-ahead log in {} is there again, and nothing was given up: start this node once more", .0.display())]
+    LogIsBack(PathBuf),
+    /// Whether the log is there cannot be told, or it cannot be given up.
+    #[error(transparent)]
+    Forget(#[from] ForgetError),
+}
+
+/// A node that joins although it was in the cluster: its log is lost.
+#[derive(Clone, Copy)]
+pub(super) struct Lost<'a> {
+    pub(super) disk: &'a dyn Disk,
+    pub(super) layout: &'a Layout,
+    pub(super) entropy: &'a dyn Entropy,
+}
+
+impl Lost<'_> {
+    /// Whoever mounts it late loses nothing.
+    fn look(&self) -> Result<(), JoinError> {
+        match birth::inspect(self.disk, self.layout).map_err(ForgetError::from)? {
+            Some(Standing::Whole) => Err(JoinError::LogIsBack(self.layout.wal.clone())),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// This disk's replica of the metadata: the one that it was given when it joined, or a new one.
@@ -66,23 +95,29 @@ pub(super) async fn join(
     ground: &Ground,
     cluster: ClusterId,
     number: u64,
+    lost: Option<Lost<'_>>,
 ) -> Result<ReplicaId, JoinError> {
     if let Some((mine, replica)) = load(&*ground.disk, &ground.directory)? {
         if mine != cluster {
             return Err(JoinError::OtherCluster { mine, theirs: cluster });
         }
-        return Ok(replica);
+        if lost.is_none() {
+            return Ok(replica);
+        }
     }
     tracing::info!(%cluster, "this disk is new to the cluster: joining it");
     ground.start.enter(Stage::Joining);
     let command = MetadataCommand::HostMetadata { node: ground.node.get(), disk: number };
-    let given_up = ground.clock.monotonic().plus(DEATH_LIMIT);
+    let look = || lost.map_or(Ok(()), |lost| lost.look());
+    // From the first refusal on: until somebody leads there is nobody who could have seen this node's own process before die.
+    let mut refused = None;
     let first = loop {
-        match tell(peers, &*ground.clock, command.clone(), Some(ground.node)).await {
+        match tell(peers, &*ground.clock, command.clone(), Some(ground.node), &look).await {
             Ok(Done::ReplicaIds { first, .. }) => break first,
             Ok(_) => return Err(JoinError::Answer),
             Err(JoinError::Refused(why @ MetadataRejected::NodeAlive { .. }))
-                if ground.clock.monotonic() < given_up =>
+                if ground.clock.monotonic().since(*refused.get_or_insert(ground.clock.monotonic()))
+                    < DEATH_LIMIT =>
             {
                 tracing::info!(%why, "waiting until it is known to be gone");
                 ground.clock.sleep(Duration::from_secs(1)).await;
@@ -91,7 +126,13 @@ pub(super) async fn join(
         }
     };
     let replica = ReplicaId::new(ground.node, first).ok_or(JoinError::Answer)?;
-    store(&*ground.disk, &ground.directory, cluster, replica)?;
+    match lost {
+        Some(lost) => {
+            let granted = Granted { cluster, replica, disk: number };
+            birth::rejoin(lost.disk, lost.layout, lost.entropy, &granted)?;
+        }
+        None => store(&*ground.disk, &ground.directory, cluster, replica)?,
+    }
     tracing::info!(%cluster, %replica, "joined");
     Ok(replica)
 }
@@ -102,20 +143,24 @@ pub(super) async fn register(
     clock: &dyn Clock,
     registration: BrokerRegistration,
 ) -> Result<(), JoinError> {
-    tell(peers, clock, MetadataCommand::RegisterBroker(registration), None).await.map(drop)
+    let command = MetadataCommand::RegisterBroker(registration);
+    tell(peers, clock, command, None, &|| Ok(())).await.map(drop)
 }
 
 /// Has a change made by whoever leads the metadata, however long that takes. A change whose outcome is not known is made once
-/// more: so it must be one that may come twice. Where `own` is said to lead, another machine has this one's number.
+/// more: so it must be one that may come twice. Where `own` is said to lead, another machine has this one's number. Before each
+/// round `look` says whether it is still wanted.
 async fn tell(
     peers: &Peers,
     clock: &dyn Clock,
     command: MetadataCommand,
     own: Option<NodeId>,
+    look: &(dyn Fn() -> Result<(), JoinError> + Sync),
 ) -> Result<Done, JoinError> {
     let request = controller::encode_request(&command);
     let mut round: u32 = 0;
     loop {
+        look()?;
         let mut asked: Vec<NodeId> = peers.known().into_iter().collect();
         while let Some(node) = asked.pop() {
             let Ok(reply) = peers.call(node, request.clone(), ASK_LIMIT).await else { continue };
@@ -148,11 +193,6 @@ pub(super) fn has_joined(disk: &dyn Disk, directory: &Path) -> Result<bool, Smal
     Ok(small_file::read(disk, &directory.join(FILE))?.is_some())
 }
 
-/// What this disk was given is another's: it asks again.
-pub(super) fn forget(disk: &dyn Disk, directory: &Path) -> Result<(), SmallFileError> {
-    small_file::remove(disk, directory, FILE)
-}
-
 fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<(ClusterId, ReplicaId)>, JoinError> {
     let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else { return Ok(None) };
     let body = small_file::unseal(&bytes).ok_or(JoinError::Damaged)?;
@@ -162,7 +202,7 @@ fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<(ClusterId, ReplicaI
     Ok(Some((cluster, replica.ok_or(JoinError::Damaged)?)))
 }
 
-fn store(
+pub(super) fn store(
     disk: &dyn Disk,
     directory: &Path,
     cluster: ClusterId,
@@ -173,14 +213,10 @@ fn store(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use varve_wal::NativeDisk;
 
     use super::*;
-
-    pub fn join(directory: &Path, cluster: ClusterId, replica: ReplicaId) {
-        store(&NativeDisk, directory, cluster, replica).unwrap();
-    }
 
     #[test]
     fn how_a_disk_joined_reads_back_and_damage_is_told() {

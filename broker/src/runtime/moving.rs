@@ -67,9 +67,11 @@ impl Lender {
         let answer = self.background.spawn(async move {
             let Ok(request) = Library::read(request) else { return Reply::NotUnderstood };
             let group = request.group;
-            let held = mailbox.look(move |driver| driver.shard().holdings(group)).await;
-            mailbox.send(Mail::Peer(PeerInput::Leased { group }, None));
-            library.answer(request, held.ok().flatten()).await
+            let held = mailbox.look(move |driver| driver.shard().holdings(group)).await.ok().flatten();
+            if held.as_ref().is_some_and(|held| Library::is_on_the_way(&request, held)) {
+                mailbox.send(Mail::Peer(PeerInput::Leased { group }, None));
+            }
+            library.answer(request, held).await
         });
         Box::pin(async move { answer.await.unwrap_or(Reply::NotHere).encode() })
     }
@@ -97,8 +99,8 @@ async fn look_at_all(mailbox: Mailbox, local: LocalSegments, clock: Arc<dyn Cloc
 async fn look_at(mailbox: &Mailbox, local: &LocalSegments, group: GroupId) {
     let seals = |held: varve_replica::Holdings| held.seals;
     let held = mailbox.look(move |driver| driver.shard().holdings(group).map(seals)).await;
-    for seal in held.ok().flatten().unwrap_or_default() {
-        if let Err(damaged) = local.look_for(group, &seal) {
+    for seal in held.ok().flatten().unwrap_or_default().iter() {
+        if let Err(damaged) = local.look_for(group, seal) {
             // Between the look at the group and the one at the disk it may have let go of it: the group knows.
             tracing::debug!(%group, %damaged, "a sealed file is not what its mark says");
         }

@@ -210,6 +210,7 @@ pub(super) async fn take_place(
     ground: Ground,
     known: Option<Identity>,
     entropy: Arc<dyn Entropy>,
+    lost: Option<joining::Lost<'_>>,
 ) -> Result<(Identity, Place), RunError> {
     let process = entropy.next_u64();
     let (named, service) = match config.seeds.clone() {
@@ -226,8 +227,13 @@ pub(super) async fn take_place(
         disk: entropy.next_u64(),
         cluster: ClusterId::from_random(entropy.next_u128()),
         claims: config.has_common_store(),
+        // Who is not ready, or not named, may be a cluster: names that are configured would wait for it, and a claim would refuse.
+        founds: service.is_none() || config.has_common_store() || config.found,
     };
-    let seat = Seat::open(&ground, founder, known.map(|identity| identity.cluster))?;
+    let seat = match lost {
+        Some(_) => Seat::of_another_disk(&ground, founder)?,
+        None => Seat::open(&ground, founder, known.map(|identity| identity.cluster))?,
+    };
     let desk =
         Arc::new(Desk { seat, inbound: OnceLock::new(), backend: OnceLock::new(), lender: OnceLock::new() });
     let certificates = match config.peer_tls.clone() {
@@ -266,7 +272,7 @@ pub(super) async fn take_place(
         Formed::Founder { voters, .. } => (voters, ReplicaId::new(config.node, 1).expect("1 is a counter")),
         Formed::Newcomer { voters, .. } => {
             peers.ask_in(cluster);
-            (voters, joining::join(&peers, &ground, cluster, desk.seat.disk()).await?)
+            (voters, joining::join(&peers, &ground, cluster, desk.seat.disk(), lost).await?)
         }
     };
     if known.is_none() {

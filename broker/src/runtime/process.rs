@@ -32,11 +32,12 @@ use super::{
     cold,
     cold_pace::ColdPace,
     cold_reads::ColdReads,
+    cut_off,
     data::{Layout, Lock},
     descriptors,
     errors::system,
     formation::{self, Ground},
-    gauges, guard, hand_over,
+    gauges, given_out, guard, hand_over,
     identity::Identity,
     joining, leftovers,
     mailbox::{Mail, Mailbox, mailbox},
@@ -139,6 +140,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     // Before the first entry: in a log that is full it waits for what this frees.
     let pressure = tokio::spawn(pressure::watch(watches::pressure_sources(&base, &core)?));
     register(&base, &core.backend, registration).await?;
+    given_out::pass_over(&*base.disk, &base.layout.root, &core.backend).await?;
 
     let server = listen(&base, &core, bound)?;
     let control = Arc::new(scrub::Control::default());
@@ -149,6 +151,9 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
 
     let mut accompanying = accompany(&base, &core, catching_up, control)?;
     accompanying.push(pressure);
+    if base.place.is_some() {
+        accompanying.push(tokio::spawn(cut_off::watch(core.backend.clone(), server.turnstile())));
+    }
     let claim =
         guard::watch(base.tier.store(), base.tier.prefix.clone(), base.identity, Arc::clone(&base.clock));
     let ended = tokio::select! {
@@ -239,7 +244,7 @@ async fn prepare(
 ) -> Result<Base, RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
-    let log = birth::admit(&config, &layout, &*disk, &*entropy)?;
+    let mut log = birth::admit(&config, &layout, &*disk, &*entropy)?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let (identity, place) = if config.is_clustered() {
         let ground = Ground {
@@ -253,8 +258,13 @@ async fn prepare(
         };
         start.enter(Stage::Forming);
         let known = guard::known(&config, &layout, &*disk)?;
-        let (identity, place) = peering::take_place(&config, ground, known, Arc::clone(&entropy)).await?;
-        (identity, Some(place))
+        let is_lost = log == Standing::Lost;
+        let lost = is_lost.then_some(joining::Lost { disk: &*disk, layout: &layout, entropy: &*entropy });
+        let place = peering::take_place(&config, ground, known, Arc::clone(&entropy), lost).await?;
+        if is_lost {
+            log = birth::look(&*disk, &layout, &*entropy)?;
+        }
+        (place.0, Some(place.1))
     } else if formation::has_formed(&*disk, &layout.root)? {
         return Err(RunError::NeedsSeeds);
     } else {

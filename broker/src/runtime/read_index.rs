@@ -7,7 +7,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use varve_common::{GroupId, NodeId, Offset};
+use varve_common::{GroupId, Monotonic, NodeId, Offset};
 
 use super::{backend::NodeBackend, mailbox::Mailbox, views::Views};
 use crate::{
@@ -18,8 +18,9 @@ use crate::{
 /// How long the replica here may take to show what its leader has told.
 const REACH_LIMIT: Duration = Duration::from_secs(2);
 
-/// The groups among these of which everything that was acknowledged until now shows here.
-pub async fn of(node: NodeBackend, groups: Vec<GroupId>) -> BTreeSet<GroupId> {
+/// The groups among these of which everything that was acknowledged until now shows here, before `wait` is over. Whoever leads one and
+/// does not answer keeps nobody up but those.
+pub async fn of(node: NodeBackend, groups: Vec<GroupId>, wait: Duration) -> BTreeSet<GroupId> {
     let mut led = BTreeMap::<NodeId, Vec<GroupId>>::new();
     for group in groups {
         if let Some(known) = node.leadership(group) {
@@ -27,8 +28,22 @@ pub async fn of(node: NodeBackend, groups: Vec<GroupId>) -> BTreeSet<GroupId> {
         }
     }
     let asked = led.iter().flat_map(|(leader, groups)| groups.chunks(GROUPS_MAX).map(|part| (*leader, part)));
-    let ends = join_all(asked.map(|(leader, part)| ask(&node, leader, part))).await;
-    let reached = ends.into_iter().flatten().map(|(group, end)| reach(&node, group, end));
+    let end = node.clock.monotonic().plus(wait);
+    let shown = asked.map(|(leader, part)| shown(&node, leader, part, end));
+    join_all(shown).await.into_iter().flatten().collect()
+}
+
+/// The same of groups that one node leads.
+async fn shown(node: &NodeBackend, leader: NodeId, groups: &[GroupId], until: Monotonic) -> Vec<GroupId> {
+    let left = || until.since(node.clock.monotonic());
+    let mut ends = tokio::select! {
+        ends = ask(node, leader, groups) => ends,
+        () = node.clock.sleep(left()) => Vec::new(),
+    };
+    // Another node's word counts for what it was asked about.
+    ends.retain(|(group, _)| groups.contains(group));
+    let limit = REACH_LIMIT.min(left());
+    let reached = ends.into_iter().map(|(group, end)| reach(node, group, end, limit));
     join_all(reached).await.into_iter().flatten().collect()
 }
 
@@ -46,11 +61,11 @@ async fn ask(node: &NodeBackend, leader: NodeId, groups: &[GroupId]) -> Vec<(Gro
     })
 }
 
-async fn reach(node: &NodeBackend, group: GroupId, end: Offset) -> Option<GroupId> {
+async fn reach(node: &NodeBackend, group: GroupId, end: Offset, limit: Duration) -> Option<GroupId> {
     let mut view = node.views.watch(group)?;
     tokio::select! {
         reached = view.wait_for(|view| view.high_watermark >= end) => reached.is_ok().then_some(group),
-        () = node.clock.sleep(REACH_LIMIT) => None,
+        () = node.clock.sleep(limit) => None,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
         birth::{self, Standing},
         clock::SystemEntropy,
         data::{Layout, Lock},
-        formation,
+        formation, given_out,
         identity::Identity,
     },
 };
@@ -63,6 +63,7 @@ pub(super) fn give_up(config: &Config) -> Result<Vec<Loss>, StorageError> {
     };
     let number = |folder: &str| u64::from_str_radix(folder, 16).map(GroupId);
     birth::set_aside(&*disk, &layout, &entropy, |folder| !number(folder).is_ok_and(|group| stays(&group)))?;
+    given_out::note(&*disk, &layout.root)?;
     let (mut writer, ..) = wal::open(Arc::clone(&disk), wal_options(config, &layout, &*disk)?)?;
     writer.begin()?;
     writer.append(&records(&groups))?;

@@ -128,16 +128,22 @@ impl Transfers {
                         break;
                     }
                 };
-                if piece.length > roll.bytes.saturating_add(FILE_OVERHEAD_MAX) || piece.bytes.is_empty() {
+                let mark = mark_of(roll, &piece);
+                let begun = receiving.take().filter(|file| *file.mark() == mark);
+                // The same records in other bytes: from its beginning, whatever it says of what lies here.
+                if begun.is_none() && position > 0 {
+                    continue;
+                }
+                let fits = !piece.bytes.is_empty()
+                    && piece.bytes.len() as u64 <= piece.length - position.min(piece.length);
+                if piece.length > roll.bytes.saturating_add(FILE_OVERHEAD_MAX) || !fits {
                     "what it has is no file of this range".clone_into(&mut last);
+                    receiving = begun;
                     break;
                 }
-                let mark = mark_of(roll, &piece);
-                let mut file = match receiving.take().filter(|file| *file.mark() == mark) {
+                let mut file = match begun {
                     Some(file) => file,
-                    // The same records in other bytes, or the first piece.
-                    None if position == 0 => local.receive(group, mark)?,
-                    None => continue,
+                    None => local.receive(group, mark)?,
                 };
                 file.push(&piece.bytes)?;
                 if !file.is_whole() {

@@ -45,6 +45,18 @@ impl Library {
         Request::decode(request)
     }
 
+    /// Whether a request is of the checkpoint on offer, or of a file that it needs, and has its answer here.
+    #[must_use]
+    pub fn is_on_the_way(request: &Request, holdings: &Holdings) -> bool {
+        holdings.offered.as_ref().is_some_and(|offered| match request.file {
+            File::Checkpoint(sha256) => offered.sha256 == sha256,
+            File::Segment(base, end) => {
+                let mut seals = holdings.seals.iter();
+                seals.any(|seal| (seal.base, seal.end) == (base, end) && seal.last_index <= offered.index)
+            }
+        })
+    }
+
     /// A piece, when the budget has room for it. Blocks for as long as the disk does.
     pub async fn answer(&self, request: Request, holdings: Option<Holdings>) -> Reply {
         let Some(holdings) = holdings else { return Reply::NotHere };

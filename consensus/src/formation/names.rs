@@ -3,6 +3,9 @@
 //! How many nodes found the cluster is configured beside the directory's name. Only a set of exactly so many is ever promised, and
 //! all of them must name the same set, as with seeds that are configured one by one; with any other number a node may only join what
 //! is formed. Once a disk has promised, its set is the promise's, whatever the directory says then.
+//!
+//! A directory that names only who is ready hides a cluster that is not, and with it the names that would keep new disks from
+//! founding another: without a bucket that all share, whose claim refuses the second, nobody begins one unless it is told to.
 
 use super::{Formation, FormationRecord, Founder, SeedSet, Waiting};
 
@@ -23,8 +26,11 @@ impl Formation {
         }
     }
 
-    /// Whether there are as many seeds as found a cluster.
+    /// Whether there are as many seeds as found a cluster, and it may be founded.
     pub(super) fn check_count(&self) -> Result<(), Waiting> {
+        if !self.founder.founds && self.record == FormationRecord::Empty {
+            return Err(Waiting::NobodyFormed);
+        }
         let seeds = &self.founder.seeds;
         match self.founder.count {
             Some(count) if count != seeds.len() => {

@@ -15,6 +15,11 @@ pub enum Waiting {
         /// Which it names.
         seeds: SeedSet,
     },
+    /// Nobody who is named is part of a cluster, and nothing would tell a new one from one that is merely not named.
+    #[error(
+        "waiting for a node of a cluster: without an object store that all nodes share none is founded by nodes that DNS names, unless they are started with `--found`"
+    )]
+    NobodyFormed,
     /// Not all seeds answer.
     #[error("waiting for the seeds {0:?}")]
     Answers(Vec<String>),

@@ -17,7 +17,8 @@ pub(super) struct InFlight {
     pub(super) number: u64,
     /// Whether the driver writes and reports it; the others follow the one before them.
     pub(super) writes: bool,
-    pub(super) has_entries: bool,
+    /// The last of its entries.
+    pub(super) last_entry: Option<LogIndex>,
     /// The snapshot's index, where this ready replaces the log.
     pub(super) installs: Option<LogIndex>,
     /// Leave when this and all before are durable.
@@ -37,6 +38,7 @@ impl Group {
         out.messages.splice(0..0, std::mem::take(&mut self.released));
         out.reads = self.take_reads();
         (out.snapshots_wanted, out.snapshot_pointer) = self.take_snapshot_news();
+        out.snapshots_late = self.take_snapshots_late();
         let leadership = self.leadership();
         if self.reported != Some(leadership) {
             self.reported = Some(leadership);
@@ -67,6 +69,7 @@ impl Group {
         if leadership.role != Role::Leader {
             self.flow = Flow::default();
             self.in_sync = InSync::default();
+            self.forget_late_snapshots();
             self.fail_reads(ReadError::NotLeader { leader: leadership.leader });
         }
     }
@@ -103,15 +106,15 @@ impl Group {
         }
         self.deliver(ready.take_committed_entries(), out);
         self.node.advance_append_async(ready);
-        let has_entries = !entries.is_empty();
-        let writes = hard_state.is_some() || has_entries || installed.is_some();
+        let last_entry = entries.last().map(|entry| LogIndex(entry.index));
+        let writes = hard_state.is_some() || last_entry.is_some() || installed.is_some();
         let installs = installed.as_ref().map(|offer| offer.index);
         if writes {
             let entries = entries.into_iter().map(Entry::from_raft).collect();
             out.persist = Some(Persist { hard_state, installed, entries, must_sync });
         }
         let number = out.number;
-        self.in_flight.push_back(InFlight { number, writes, has_entries, installs, messages: held });
+        self.in_flight.push_back(InFlight { number, writes, last_entry, installs, messages: held });
         self.settle_in_flight();
     }
 

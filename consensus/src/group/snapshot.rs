@@ -12,6 +12,8 @@
 //! A leader sends one to any member as of now. One that joined behind S, a new learner, is not among the members that the
 //! checkpoint names: it takes itself for a learner from S on, until it comes to the entry that makes it one (TIERING.md 11a).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use raft::{ProgressState, SnapshotStatus, eraftpb, eraftpb::MessageType};
 use varve_common::{LogIndex, ReplicaId, Term};
@@ -37,6 +39,15 @@ pub struct SnapshotOffer {
 pub struct SnapshotWanted {
     /// Which follower.
     pub replica: ReplicaId,
+}
+
+/// A follower that was sent to a checkpoint and was not heard of since, for as long as it may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotLate {
+    /// Which follower.
+    pub replica: ReplicaId,
+    /// How often that was so in a row.
+    pub times: u32,
 }
 
 /// A leader sends this follower to a checkpoint: download it, verify it whole and make it durable, then
@@ -69,6 +80,10 @@ pub(super) struct Snapshots {
     told: bool,
     /// Ticks since a follower was sent to a checkpoint.
     installing: Vec<(u64, usize)>,
+    /// How often in a row each of them took too long.
+    late: BTreeMap<u64, u32>,
+    /// Who did, and the driver does not know yet.
+    untold: Vec<u64>,
 }
 
 impl SnapshotOffer {
@@ -180,8 +195,14 @@ impl Group {
                 let ticks = before.iter().find(|(known, _)| *known == id).map_or(0, |(_, ticks)| ticks + 1);
                 self.snapshots.installing.push((id, ticks));
                 late.extend((ticks >= self.config.snapshot_ticks).then_some(id));
+            } else if progress.state == ProgressState::Replicate {
+                self.snapshots.late.remove(&id);
             }
         }
+        for id in &late {
+            *self.snapshots.late.entry(*id).or_default() += 1;
+        }
+        self.snapshots.untold.extend(&late);
         for id in late.into_iter().filter_map(ReplicaId::from_raw) {
             self.report_snapshot_failure(id);
         }
@@ -204,7 +225,19 @@ impl Group {
     }
 
     pub(super) fn has_snapshot_news(&self) -> bool {
-        (self.snapshots.held.is_some() && !self.snapshots.told) || self.node.store().has_snapshots_wanted()
+        (self.snapshots.held.is_some() && !self.snapshots.told)
+            || !self.snapshots.untold.is_empty()
+            || self.node.store().has_snapshots_wanted()
+    }
+
+    pub(super) fn forget_late_snapshots(&mut self) {
+        (self.snapshots.late, self.snapshots.untold) = (BTreeMap::new(), Vec::new());
+    }
+
+    pub(super) fn take_snapshots_late(&mut self) -> Vec<SnapshotLate> {
+        let untold = std::mem::take(&mut self.snapshots.untold).into_iter().filter_map(ReplicaId::from_raw);
+        let times = |replica: ReplicaId| self.snapshots.late.get(&replica.get()).copied().unwrap_or_default();
+        untold.map(|replica| SnapshotLate { replica, times: times(replica) }).collect()
     }
 
     pub(super) fn take_snapshot_news(&mut self) -> (Vec<SnapshotWanted>, Option<SnapshotPointer>) {

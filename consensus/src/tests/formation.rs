@@ -49,6 +49,8 @@ struct Cluster {
     with_bucket: bool,
     /// Seeds are named by a directory, which has none at a start.
     with_directory: bool,
+    /// Whether those that start now may begin a cluster.
+    founds: bool,
     drawn: u64,
     /// Every start of group 0: cluster, node, the disk's number.
     starts: BTreeSet<(ClusterId, NodeId, u64)>,
@@ -69,6 +71,7 @@ impl Cluster {
             claim: None,
             with_bucket,
             with_directory: false,
+            founds: true,
             drawn: 0,
             starts: BTreeSet::new(),
             steps: 0,
@@ -87,7 +90,7 @@ impl Cluster {
         let count = self.with_directory.then_some(3);
         let seeds = if self.with_directory { SeedSet::new() } else { self.sets[seed].clone() };
         let (node, claims) = (self.nodes[seed], self.with_bucket);
-        let founder = Founder { node, seeds, count, process, disk, cluster, claims };
+        let founder = Founder { node, seeds, count, process, disk, cluster, claims, founds: self.founds };
         // What is durable is what a start finds, as bytes.
         let record = FormationRecord::decode(self.seeds[seed].record.encode()).unwrap();
         let (formation, effects) = Formation::new(founder, record);
@@ -559,6 +562,31 @@ fn a_directory_that_fills_founds_one_cluster_and_never_one_of_those_that_came_fi
     (0..3).for_each(|seed| cluster.name(seed, SEEDS.map(str::to_owned).into()));
     cluster.ticks(50);
     assert_eq!(cluster.starts.len(), 3, "{:?}", cluster.outcomes());
+}
+
+#[test]
+fn a_directory_without_a_bucket_that_all_share_founds_nothing_unless_told_and_leads_to_what_is_there() {
+    let directory = |founds| Cluster { with_directory: true, founds, ..Cluster::new(false) };
+    let mut cluster = directory(false);
+    // A living cluster that is not ready is not named; three new disks are.
+    (0..3).for_each(|seed| cluster.start(seed));
+    (0..3).for_each(|seed| cluster.name(seed, SEEDS.map(str::to_owned).into()));
+    cluster.ticks(50);
+    assert!(cluster.starts.is_empty());
+    for seed in &cluster.seeds {
+        assert_eq!(seed.process.as_ref().and_then(Formation::waiting), Some(&Waiting::NobodyFormed));
+        assert_eq!(seed.record, FormationRecord::Empty);
+    }
+    // What was begun when it was allowed is ended when it is not any more.
+    let mut cluster = directory(true);
+    (0..3).for_each(|seed| cluster.start(seed));
+    (0..3).for_each(|seed| cluster.name(seed, SEEDS.map(str::to_owned).into()));
+    cluster.ticks(50);
+    assert_eq!(cluster.starts.len(), 3, "{:?}", cluster.outcomes());
+    cluster.founds = false;
+    (0..3).for_each(|seed| cluster.start(seed));
+    cluster.ticks(50);
+    assert_eq!(cluster.starts.len(), 3, "all of them come back: {:?}", cluster.outcomes());
 }
 
 /// The switch of [`crate::bugs`] weakens one rule; the seeds above find it.

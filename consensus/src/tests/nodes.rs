@@ -33,6 +33,8 @@ pub(super) struct Node {
     pub(super) wanted: Vec<SnapshotWanted>,
     pub(super) pointer: Option<SnapshotPointer>,
     pub(super) up: bool,
+    /// Its disk stands still: these writes wait for it.
+    pub(super) standing: Option<Vec<(GroupId, Ready)>>,
 }
 
 pub(super) struct Nodes {
@@ -118,8 +120,14 @@ impl Nodes {
         host.wanted.extend(ready.snapshots_wanted);
         host.pointer = ready.snapshot_pointer.or(host.pointer.take());
         host.applied.entry(group).or_default().extend(ready.committed.iter().cloned());
+        let waits = host.standing.as_mut().filter(|_| ready.persist.is_some());
+        let written = waits.is_none();
+        if let Some(waiting) = waits {
+            let (number, persist) = (ready.number, ready.persist.clone());
+            waiting.push((group, Ready { number, persist, ..Ready::default() }));
+        }
         let disk = host.disks.entry(group).or_default();
-        if let Some(persist) = &ready.persist {
+        if let Some(persist) = ready.persist.as_ref().filter(|_| written) {
             disk.write(persist);
         }
         let fetched: Vec<_> = ready
@@ -131,7 +139,7 @@ impl Nodes {
             })
             .collect();
         host.groups.update(group, |raft| {
-            if ready.persist.is_some() {
+            if ready.persist.is_some() && written {
                 raft.persisted(ready.number);
             }
             if let Some(last) = ready.committed.last() {
@@ -141,6 +149,13 @@ impl Nodes {
                 raft.fetched(&fetch, &entries);
             }
         });
+    }
+
+    /// The disk of a node goes on.
+    pub(super) fn go_on(&mut self, id: u32) {
+        let waiting = self.nodes.get_mut(&node(id)).unwrap().standing.take().unwrap_or_default();
+        waiting.into_iter().for_each(|(group, ready)| self.on_ready(node(id), group, ready));
+        self.drain(node(id));
     }
 
     /// Delivers all that is on its way, and what follows from it.

@@ -368,3 +368,65 @@ fn t12_a_removed_replica_that_was_never_told_disturbs_nobody() {
     assert_eq!(all.commands(leader, ONE).len(), 1);
     assert!(all.commands(removed, ONE).is_empty());
 }
+
+#[test]
+fn row_22_a_leader_whose_disk_stands_still_hands_over_once_and_nothing_waits_for_it() {
+    for seed in 0..8 {
+        let mut all = Nodes::new(3, 3, GroupConfig { seed, ..GroupConfig::default() });
+        all.elect();
+        let first = all.leader(ONE).unwrap();
+        all.nodes.get_mut(&node(first)).unwrap().standing = Some(Vec::new());
+        all.propose(ONE, Bytes::from_static(b"waits"));
+        all.ticks(25);
+        let second = all.leader(ONE).unwrap();
+        assert_ne!(second, first, "seed {seed}: the others do without it");
+        all.propose(ONE, Bytes::from_static(b"goes on"));
+        all.ticks(2);
+        let wanted: Vec<Bytes> = vec![Bytes::from_static(b"waits"), Bytes::from_static(b"goes on")];
+        assert_eq!(all.commands(second, ONE), wanted, "seed {seed}");
+        let term = all.group(second, ONE).term();
+        all.ticks(300);
+        assert_eq!(all.group(second, ONE).term(), term, "seed {seed}: nobody wants it back");
+        all.go_on(first);
+        all.settle();
+        all.ticks(10);
+        assert_eq!(all.commands(first, ONE), wanted, "seed {seed}: it follows");
+    }
+}
+
+#[test]
+fn a_leader_whose_term_is_not_durable_does_not_hold_the_others_up() {
+    for seed in 0..8 {
+        let mut all = Nodes::new(3, 1, GroupConfig { seed, ..GroupConfig::default() });
+        all.elect();
+        let first = all.leader(ONE).unwrap();
+        let other = first % 3 + 1;
+        all.nodes.get_mut(&node(other)).unwrap().standing = Some(Vec::new());
+        let heir = replica(other);
+        all.nodes.get_mut(&node(first)).unwrap().groups.update(ONE, |raft| raft.transfer(heir));
+        all.drain(node(first));
+        all.settle();
+        all.ticks(60);
+        let leader = all.leader(ONE).unwrap();
+        assert_ne!(leader, other, "seed {seed}");
+        all.propose(ONE, Bytes::from_static(b"goes on"));
+        all.ticks(2);
+        assert_eq!(all.commands(leader, ONE).len(), 1, "seed {seed}");
+    }
+}
+
+#[test]
+fn where_all_disks_stand_still_no_term_passes() {
+    let mut all = nodes(1);
+    all.elect();
+    let (first, terms) = (all.leader(ONE).unwrap(), all.terms());
+    all.nodes.values_mut().for_each(|host| host.standing = Some(Vec::new()));
+    all.propose(ONE, Bytes::from_static(b"waits"));
+    all.ticks(100);
+    assert_eq!(all.terms(), terms, "a follower whose disk stands still says nothing, and is no heir");
+    (1..=3).for_each(|id| all.go_on(id));
+    all.settle();
+    all.elect();
+    all.ticks(5);
+    assert_eq!(all.commands(first, ONE).len(), 1);
+}

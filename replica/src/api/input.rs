@@ -60,6 +60,9 @@ pub enum Input {
         meta: BatchMeta,
         /// Whose timestamps it keeps (`message.timestamp.type`).
         timestamps: Timestamps,
+        /// How many replicas that keep up must have it, this one among them, before it is answered (`min.insync.replicas`). A quorum has
+        /// it in any case.
+        replicas_min: u32,
     },
     /// A batch that was refused for now before it came here: what the producer sent behind it must not be taken before it.
     Missed {

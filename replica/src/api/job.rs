@@ -290,6 +290,8 @@ pub struct Installable {
     pub membership: Membership,
     /// The state.
     pub state: GroupState,
+    /// Up to where another node has trimmed its records by command: files below it need not be here.
+    pub trimmed: Offset,
 }
 
 impl PartialEq for Installable {

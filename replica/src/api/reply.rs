@@ -57,6 +57,10 @@ pub enum Refusal {
     /// Leadership was lost after the append: whether it took effect is unknown (NOT_LEADER_OR_FOLLOWER).
     #[error("leadership was lost before the outcome was known")]
     Unknown,
+    /// It is appended and committed; those that keep up became too few before as many had it as it asks for.
+    /// NOT_ENOUGH_REPLICAS_AFTER_APPEND.
+    #[error("fewer replicas keep up than the record is to be on")]
+    TooFewInSync,
     /// Too much is in flight; nothing was appended. Retry (THROTTLING_QUOTA_EXCEEDED, or REQUEST_TIMED_OUT).
     #[error("too many bytes in flight")]
     Throttled,

@@ -127,6 +127,12 @@ pub struct JobsStatus {
     pub last_failure: Option<(JobKind, String)>,
     /// Ranges (by base) that are being sealed.
     pub sealing: BTreeSet<Offset>,
+    /// Ranges (by base) whose files are on their way out: until they are gone nobody else has their names.
+    pub removing: BTreeSet<Offset>,
+    /// The damaged file (by base) that was last asked for.
+    pub refetched: Option<Offset>,
+    /// Whether a range waits to be sealed until what comes from other nodes lets it.
+    pub seal_waits: bool,
 }
 
 impl JobsStatus {
@@ -143,7 +149,7 @@ pub struct Holdings {
     /// The first offset that exists: what ends at or below it is trimmed, by command.
     pub log_start: Offset,
     /// Sealed files whose marks are fsynced, and which are not known to be damaged, in order.
-    pub seals: Vec<SealMark>,
+    pub seals: Arc<Vec<SealMark>>,
     /// The checkpoint that members are sent to.
     pub offered: Option<LocalCheckpoint>,
 }
@@ -226,6 +232,8 @@ pub struct GroupStatus {
     pub publication_pending: bool,
     /// A member lags behind the log, and no checkpoint is new enough to send it there.
     pub checkpoint_wanted: bool,
+    /// Members were sent to the newest in the bucket in vain: the store is away, or what is there cannot be used.
+    pub checkpoint_declined: bool,
     /// Where this replica leads others: S of the checkpoint that it could make now for members that have its sealed files, the last
     /// entry with all records up to it in the bucket or in files of this node.
     pub offer_end: Option<(LogIndex, Term)>,

@@ -225,12 +225,15 @@ impl Hosted {
         }
     }
 
-    fn seal(&mut self, base: Offset, effects: &mut Vec<Effect>) {
+    pub(super) fn seal(&mut self, base: Offset, effects: &mut Vec<Effect>) {
         let Some(state) = self.partition() else { return };
         let Some(roll) = state.records().rolls.iter().find(|roll| roll.base == base) else { return };
         let sealed = self.seals.iter().any(|seal| seal.base == base);
-        if sealed || self.jobs.sealing.contains(&base) {
+        if sealed || self.jobs.sealing.contains(&base) || self.jobs.removing.contains(&base) {
             return;
+        }
+        if self.brings_files() {
+            return self.installs.seal_first(base);
         }
         let job = Job::Seal {
             group: self.group,
@@ -247,7 +250,10 @@ impl Hosted {
         let gone = state.bucket().log_start;
         let tiered = state.bucket().tiered_end;
         let Some(seal) = self.seals.iter().find(|seal| seal.base == base).cloned() else { return };
-        if seal.end > tiered && seal.end > gone {
+        // What comes in the place of a damaged one has its name.
+        let comes_anew =
+            self.broken.contains(&base) && (self.brings_files() || self.jobs.runs(JobKind::Refetch));
+        if (seal.end > tiered && seal.end > gone) || comes_anew {
             return;
         }
         self.let_go_of(seal, effects);
@@ -256,6 +262,9 @@ impl Hosted {
     /// The file goes once the mark that forgets it is durable.
     pub(super) fn let_go_of(&mut self, seal: SealMark, effects: &mut Vec<Effect>) {
         Arc::make_mut(&mut self.seals).retain(|kept| kept.base != seal.base);
+        self.broken.remove(&seal.base);
+        self.jobs.removing.insert(seal.base);
+        self.withdraw_offer_of(&seal, effects);
         let number = self.mark(Mark::Unsealed { base: seal.base, end: seal.end }, effects);
         self.unsealing.insert(number, seal);
     }

@@ -7,6 +7,7 @@ use varve_consensus::{Entry, Leadership, Persist, Ready, Role};
 use varve_formats::command::Command;
 
 use super::{
+    holders::Held,
     hosted::{Hosted, Machine, log_entry},
     pending::{Proposal, Waiter},
 };
@@ -38,6 +39,7 @@ impl Hosted {
                 self.advance_jobs(now);
             }
         }
+        self.answer_held(effects);
         if let Some(violation) = self.raft.fenced()
             && !self.is_stopped()
         {
@@ -61,6 +63,9 @@ impl Hosted {
         self.told.extend(wanted.map(|wanted| PeerEffect::SnapshotWanted { group, replica: wanted.replica }));
         if !ready.snapshots_wanted.is_empty() {
             self.want_checkpoint();
+        }
+        if let Some(times) = ready.snapshots_late.iter().map(|late| late.times).max() {
+            self.sent_in_vain(times);
         }
         if let Some(pointer) = &ready.snapshot_pointer {
             self.follow_pointer(pointer, effects);
@@ -168,7 +173,7 @@ impl Hosted {
             MetadataApplied::Nothing | MetadataApplied::Fenced => {}
             MetadataApplied::Published => {
                 self.publish_dirty = self.since_publish_capture();
-                self.renew_offer();
+                self.published_anew();
             }
             MetadataApplied::Command(outcome) => {
                 self.since_checkpoint.changes += 1;
@@ -208,6 +213,7 @@ impl Hosted {
         }
         let Machine::Partition(state) = &self.machine else { return };
         let log_start = state.bucket().log_start;
+        let mut held = Vec::new();
         for waiter in waiters {
             let Some(ticket) = waiter.ticket() else {
                 self.coordinating.applied.extend(waiter.write());
@@ -217,14 +223,21 @@ impl Hosted {
                 (Waiter::Produce { append_time_ms, .. }, Applied::Records { header, .. }) => {
                     Reply::Produced { base_offset: header.base_offset, append_time_ms, log_start }
                 }
-                (Waiter::Duplicate(_), Applied::Records { header, .. }) => {
+                (Waiter::Duplicate { .. }, Applied::Records { header, .. }) => {
                     Reply::Duplicate { base_offset: header.base_offset, log_start }
                 }
                 (Waiter::Trim(_), Applied::Changed(_)) => Reply::Trimmed { log_start },
                 (Waiter::Trim(_), _) => Reply::Refused(Refusal::Throttled),
                 _ => Reply::Refused(Refusal::Unknown),
             };
-            effects.push(Effect::Reply { ticket, reply });
+            held.push(Held { index: entry.index, replicas_min: waiter.replicas_min(), ticket, reply });
+        }
+        for held in held {
+            if held.replicas_min == 0 {
+                effects.push(Effect::Reply { ticket: held.ticket, reply: held.reply });
+            } else {
+                self.hold(held);
+            }
         }
     }
 
@@ -260,7 +273,7 @@ impl Hosted {
                 if self.unpublished_segments() == 0 {
                     self.first_unpublished_ms = None;
                 }
-                self.renew_offer();
+                self.published_anew();
             }
             _ => {}
         }

@@ -17,6 +17,7 @@ use varve_formats::{
 
 use super::{
     coordinate::Coordinating,
+    holders::Held,
     installs::Installs,
     members::{MembersSince, Pins},
     missed::Missed,
@@ -55,6 +56,8 @@ pub(super) struct Hosted {
     pub(super) machine: Machine,
     pub(super) options: GroupOptions,
     pub(super) pending: Pending,
+    /// What a quorum has, and as many replicas as were asked for not yet.
+    pub(super) held: VecDeque<Held>,
     pub(super) speculation: Speculation,
     /// Requests that came before the leader's no-op was applied.
     pub(super) queue: VecDeque<Request>,
@@ -135,6 +138,7 @@ impl Hosted {
             machine,
             options,
             pending: Pending::default(),
+            held: VecDeque::new(),
             speculation: Speculation::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -248,6 +252,7 @@ impl Hosted {
     /// Ends every waiting request. What was queued was never appended, but the client may not care.
     pub(super) fn fail_waiters(&mut self, refusal: &Refusal, effects: &mut Vec<Effect>) {
         self.pending.fail(refusal, effects);
+        self.fail_held(refusal, effects);
         self.end_coordinator(effects);
         self.queued_bytes = 0;
         for request in std::mem::take(&mut self.queue) {
@@ -267,6 +272,11 @@ impl Hosted {
 
     pub(super) fn take_mark(&mut self, number: u64) -> Option<Mark> {
         self.marks.remove(&number)
+    }
+
+    /// Whether a file has its name and its mark is not durable.
+    pub(super) fn seal_waits_for_its_mark(&self) -> bool {
+        self.marks.values().any(|mark| matches!(mark, Mark::Sealed(_)))
     }
 
     /// Whether a local checkpoint of this index, or a later one, is written and its mark is not.

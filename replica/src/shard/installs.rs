@@ -9,12 +9,13 @@
 //!                                                       durable: answers; older checkpoints go
 //! ```
 //! Where the bucket cannot serve whoever lags, the checkpoint is in a file of the leader ([`super::offers`]), and what it needs of
-//! sealed files comes before raft hears of it.
+//! sealed files comes before raft hears of it. Which of them are here is looked at once more when raft is to jump: meanwhile one may
+//! have been found damaged, or let go of because the log still had its records.
 //!
 //! A pointer is the published checkpoint as the state names it, or the one in a file of the leader, and then a frame behind it. The members in it are those of now: whoever is among them may
 //! be sent there. The receiver takes the members as of S from the checkpoint, and finds the changes since in the log.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use varve_common::{
@@ -22,7 +23,7 @@ use varve_common::{
     codec::{Decoder, Encoder},
 };
 use varve_consensus::{SnapshotOffer, SnapshotPointer};
-use varve_formats::{command::PublishedCheckpoint, stored::Stored};
+use varve_formats::{command::PublishedCheckpoint, state::RollEntry, stored::Stored};
 
 use super::{
     hosted::{Hosted, Machine, Progress},
@@ -31,6 +32,7 @@ use super::{
 };
 use crate::{
     api::{Effect, GroupState, Installable, Job, JobKind, LocalCheckpoint, PartitionIdentity},
+    limits::SENT_IN_VAIN,
     metadata::MetadataState,
 };
 
@@ -41,6 +43,10 @@ pub(super) struct Installs {
     sending: bool,
     /// None that there is will do.
     wanted: bool,
+    /// Members were sent to the one in the bucket again and again, and none came back from there.
+    declined: bool,
+    /// Whether the newest that members are sent to is in the bucket.
+    from_bucket: bool,
     /// The newest one in a file of this node.
     offered: Option<Offered>,
     /// When somebody was last given some of it.
@@ -53,6 +59,10 @@ pub(super) struct Installs {
     coming: Option<Installable>,
     /// What the leader sent this replica to while another download was under way.
     next: Option<SnapshotPointer>,
+    /// Whether it brings files.
+    brings: bool,
+    /// A range that is to be sealed here before more comes.
+    seals_first: Option<Offset>,
     /// Files of checkpoints that came too late.
     needless: Vec<LocalCheckpoint>,
     /// The ready that makes the jump durable, and the checkpoints of the log before it.
@@ -72,8 +82,27 @@ impl Installs {
         self.under_way.is_some()
     }
 
+    pub(super) const fn is_declined(&self) -> bool {
+        self.declined
+    }
+
+    pub(super) const fn waits_to_seal(&self) -> bool {
+        self.seals_first.is_some()
+    }
+
+    /// When what comes now is marked, this range has its turn.
+    pub(super) const fn seal_first(&mut self, base: Offset) {
+        self.seals_first = Some(base);
+    }
+
+    pub(super) const fn withdraw(&mut self) -> Option<Offered> {
+        self.leased = None;
+        self.offered.take()
+    }
+
     pub(super) fn forget_wanted(&mut self) {
         (self.sending, self.wanted, self.leased) = (false, false, None);
+        (self.declined, self.from_bucket) = (false, false);
     }
 
     /// Takes the place of the one that was on offer.
@@ -131,31 +160,61 @@ impl Hosted {
         self.offer_newest();
     }
 
-    /// Another checkpoint is published: who is sent to one is sent to this.
+    /// Another checkpoint can be had: who is sent to one is sent to this.
     pub(super) fn renew_offer(&mut self) {
         if self.installs.sending && self.is_leader() {
             self.offer_newest();
         }
     }
 
-    /// The one in the bucket where it does, for that costs no other node anything.
-    fn offer_newest(&mut self) {
-        let published = match &self.machine {
+    /// One more is in the bucket, which works then.
+    pub(super) fn published_anew(&mut self) {
+        self.installs.declined = false;
+        self.renew_offer();
+    }
+
+    /// A member did not come back from the checkpoint that it was sent to, so many times in a row. With sealed files that takes as
+    /// long as it takes; from the bucket it does not come: the store is away, or what is there cannot be used.
+    pub(super) fn sent_in_vain(&mut self, times: u32) {
+        if times >= SENT_IN_VAIN && self.installs.from_bucket && !self.installs.declined && self.is_leader() {
+            (self.installs.declined, self.installs.sending) = (true, true);
+            self.offer_newest();
+        }
+    }
+
+    /// The newest in the bucket that a member can use: as of S it names no records that are on nodes only.
+    fn newest_published(&self) -> Option<&PublishedCheckpoint> {
+        match &self.machine {
             // Records that are on nodes only do not come with one in the bucket.
             Machine::Partition(_) if !self.options.tiered => None,
-            Machine::Partition(state) => state.bucket().published.last(),
+            Machine::Partition(state) => {
+                let bucket = state.bucket();
+                bucket.published.last().filter(|newest| newest.state_offset <= bucket.tiered_end)
+            }
             Machine::Metadata(state) => state.published().last(),
-        };
-        let published = published.map(|checkpoint| (checkpoint, Place::Bucket));
+        }
+    }
+
+    /// The one in the bucket where it does, for that costs no other node anything.
+    fn offer_newest(&mut self) {
+        let published = self.newest_published().map(|checkpoint| (checkpoint, Place::Bucket));
         let offered = self.installs.offered.as_ref().map(|offered| (&offered.checkpoint, Place::Leader));
-        let offers = published.into_iter().chain(offered).map(|(checkpoint, place)| SnapshotOffer {
+        let mut places: Vec<(&PublishedCheckpoint, Place)> = published.into_iter().chain(offered).collect();
+        if self.installs.declined {
+            places.reverse();
+        }
+        let offer = |checkpoint: &PublishedCheckpoint, place| SnapshotOffer {
             index: checkpoint.state_index,
             term: checkpoint.state_term,
             membership: self.raft.membership().clone(),
             pointer: encode(checkpoint, place),
-        });
-        let offers: Vec<SnapshotOffer> = offers.collect();
-        self.installs.wanted = !offers.iter().any(|offer| self.raft.offer_snapshot(offer));
+        };
+        let offers: Vec<(SnapshotOffer, Place)> =
+            places.into_iter().map(|(checkpoint, place)| (offer(checkpoint, place), place)).collect();
+        let taken = offers.into_iter().find(|(offer, _)| self.raft.offer_snapshot(offer));
+        let place = taken.map(|(_, place)| place);
+        self.installs.from_bucket = place == Some(Place::Bucket);
+        self.installs.wanted = place.is_none() || (self.installs.declined && self.installs.from_bucket);
         self.touched = true;
     }
 
@@ -170,8 +229,8 @@ impl Hosted {
             return self.raft.refuse_snapshot();
         };
         // One at a time. The one under way may still be what raft waits for; this one is for when it is not.
-        let waits = !self.installs.marking.is_empty() || self.installs.is_under_way();
-        if self.jobs.runs(JobKind::Install) || waits {
+        let waits = self.installs.is_under_way() || self.installs.coming.is_some();
+        if self.jobs.runs(JobKind::Install) || waits || self.writes_files() {
             self.installs.next = Some(pointer.clone());
             return;
         }
@@ -180,22 +239,36 @@ impl Hosted {
             Place::Leader => self.others(Some(pointer.from)),
         };
         self.installs.following = Some(pointer.clone());
-        let (group, identity, seals) = (self.group, self.identity(), Arc::clone(&self.seals));
+        self.installs.brings = place == Place::Leader;
+        let (group, identity, seals) = (self.group, self.identity(), self.whole_seals());
         self.start(Job::Install { group, identity, checkpoint, from, seals }, effects);
     }
 
+    /// Whether a file of this replica is being written, named or removed by anything but [`Job::Install`]: they share their names.
+    fn writes_files(&self) -> bool {
+        let jobs = &self.jobs;
+        !self.installs.marking.is_empty()
+            || !jobs.sealing.is_empty()
+            || !jobs.removing.is_empty()
+            || jobs.runs(JobKind::Refetch)
+            || self.seal_waits_for_its_mark()
+    }
+
+    /// Whether files that a checkpoint needs come just now: of any range.
+    pub(super) fn brings_files(&self) -> bool {
+        !self.installs.marking.is_empty() || (self.installs.brings && self.jobs.runs(JobKind::Install))
+    }
+
     /// A mark of a file is durable. With the last of those that came for a checkpoint the rest of it comes, unless the log got
-    /// there meanwhile.
+    /// there meanwhile. A range that waits for it is sealed before.
     pub(super) fn fetched_marked(&mut self, number: u64, effects: &mut Vec<Effect>) {
         if !self.installs.marking.remove(&number) || !self.installs.marking.is_empty() {
             return;
         }
         let following = self.installs.following.take();
-        let Some(pointer) = self.installs.next.take().or(following) else { return };
-        if pointer.offer.index > self.raft.commit_index() {
-            self.follow_pointer(&pointer, effects);
-        } else {
-            self.raft.refuse_snapshot();
+        self.installs.next = self.installs.next.take().or(following);
+        if let Some(base) = self.installs.seals_first.take() {
+            self.seal(base, effects);
         }
     }
 
@@ -206,16 +279,32 @@ impl Hosted {
         }
     }
 
-    /// The checkpoint is here. Raft jumps, or has got there by itself.
-    pub(super) fn install(&mut self, installable: Installable, effects: &mut Vec<Effect>) {
+    /// Whether a file of a range that is in the bucket nowhere lacks here now, or is known to be damaged. Raft answers for all
+    /// records up to S once it has jumped, so nothing counts but marks as they are at that moment (TIERING.md 1).
+    fn lacks_files(&self, installable: &Installable) -> bool {
+        let GroupState::Partition(state) = &installable.state else { return false };
+        let bucket = state.bucket();
+        let from = bucket.tiered_end.max(bucket.log_start).max(installable.trimmed);
+        let is_here = |roll: &RollEntry| {
+            let seal = self.seals.binary_search_by_key(&roll.base, |seal| seal.base);
+            seal.is_ok_and(|at| self.seals[at].end == roll.end) && !self.broken.contains(&roll.base)
+        };
+        state.records().rolls.iter().any(|roll| roll.end > from && !is_here(roll))
+    }
+
+    /// The checkpoint is here. Raft jumps, or has got there by itself; or a file that was here has gone, and comes first.
+    pub(super) fn install(&mut self, installable: Installable) {
         let LocalCheckpoint { index, term, .. } = installable.checkpoint;
-        if self.raft.install(index, term, &installable.membership).is_ok() {
+        if self.lacks_files(&installable) {
+            // The file stays: the next round goes on with it.
+            let following = self.installs.following.take();
+            self.installs.next = self.installs.next.take().or(following);
+        } else if self.raft.install(index, term, &installable.membership).is_ok() {
             self.installs.coming = Some(installable);
-            self.installs.next = None;
+            (self.installs.next, self.installs.seals_first) = (None, None);
         } else {
             // Not now: the next may be as of the same entry, and takes the file's place.
             self.installs.needless.push(installable.checkpoint);
-            self.follow_next(effects);
         }
     }
 
@@ -224,12 +313,18 @@ impl Hosted {
         if self.installs.next.is_none() {
             self.raft.refuse_snapshot();
         }
-        self.follow_next(effects);
+        if let Some(base) = self.installs.seals_first.take() {
+            self.seal(base, effects);
+        }
     }
 
-    fn follow_next(&mut self, effects: &mut Vec<Effect>) {
-        if let Some(next) = self.installs.next.take() {
+    /// What the leader sent this replica to meanwhile, or what it still follows, when nothing is in its way any more.
+    pub(super) fn follow_next(&mut self, effects: &mut Vec<Effect>) {
+        let Some(next) = self.installs.next.take() else { return };
+        if next.offer.index > self.raft.commit_index() {
             self.follow_pointer(&next, effects);
+        } else {
+            self.raft.refuse_snapshot();
         }
     }
 
@@ -241,7 +336,7 @@ impl Hosted {
         effects: &mut Vec<Effect>,
     ) -> LocalCheckpoint {
         let coming = self.installs.coming.take();
-        let Installable { checkpoint, membership, state } =
+        let Installable { checkpoint, membership, state, .. } =
             coming.expect("raft jumps only where `install` sent it");
         assert_eq!((checkpoint.index, checkpoint.term), (offer.index, offer.term));
         match state {
@@ -280,6 +375,7 @@ impl Hosted {
             let group = self.group;
             self.start(Job::RemoveCheckpoint { group, checkpoint }, effects);
         }
+        self.follow_next(effects);
     }
 }
 

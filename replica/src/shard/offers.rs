@@ -49,16 +49,28 @@ impl Hosted {
         nodes
     }
 
-    /// How many rolls, from the oldest on, are sealed here without a gap.
+    /// How many rolls, from the oldest on, are in whole files here, without a gap.
     fn sealed_rolls(&self, rolls: &[RollEntry]) -> usize {
         let mut seals = self.seals.iter().peekable();
         let is_sealed = |roll: &&RollEntry| {
             while seals.peek().is_some_and(|seal| seal.base < roll.base) {
                 seals.next();
             }
-            seals.peek().is_some_and(|seal| seal.base == roll.base && seal.end == roll.end)
+            let is_whole = |seal: &&SealMark| {
+                seal.base == roll.base && seal.end == roll.end && !self.broken.contains(&seal.base)
+            };
+            seals.peek().is_some_and(is_whole)
         };
         rolls.iter().take_while(is_sealed).count()
+    }
+
+    /// The files that are here and read back, as far as anybody knows.
+    pub(super) fn whole_seals(&self) -> Arc<Vec<SealMark>> {
+        if self.broken.is_empty() {
+            return Arc::clone(&self.seals);
+        }
+        let whole = self.seals.iter().filter(|seal| !self.broken.contains(&seal.base));
+        Arc::new(whole.cloned().collect())
     }
 
     /// What a checkpoint could be made of now.
@@ -127,8 +139,7 @@ impl Hosted {
     /// What others may have from here.
     pub(super) fn holdings(&self) -> Holdings {
         let log_start = self.partition().map_or(Offset::ZERO, |state| state.bucket().log_start);
-        let whole = self.seals.iter().filter(|seal| !self.broken.contains(&seal.base));
-        Holdings { log_start, seals: whole.cloned().collect(), offered: self.installs.offered_file() }
+        Holdings { log_start, seals: self.whole_seals(), offered: self.installs.offered_file() }
     }
 
     /// Somebody was given some of it.
@@ -158,10 +169,30 @@ impl Hosted {
 
     /// It is repaired from another node, which may as well lead meanwhile.
     pub(super) fn lose_file(&mut self, seal: &SealMark) {
-        if self.broken.insert(seal.base) && self.is_leader() {
-            let heir = self.raft.in_sync().into_iter().find(|member| *member != self.replica);
-            heir.into_iter().for_each(|heir| self.raft.transfer(heir));
+        if self.broken.insert(seal.base) {
+            self.give_lead_away();
         }
+    }
+
+    fn give_lead_away(&mut self) {
+        let heir = self.raft.in_sync().into_iter().find(|member| *member != self.replica);
+        if let Some(heir) = heir.filter(|_| self.is_leader()) {
+            self.raft.transfer(heir);
+        }
+    }
+
+    /// A file that others are told to have from here goes, and the bucket has nothing of it: what is on offer needs it.
+    pub(super) fn withdraw_offer_of(&mut self, seal: &SealMark, effects: &mut Vec<Effect>) {
+        let end = self.installs.offered_end();
+        let is_tiered = self.partition().is_some_and(|state| seal.end <= state.bucket().tiered_end);
+        if is_tiered || end.is_none_or(|end| end < seal.last_index) {
+            return;
+        }
+        if let Some(Offered { file: checkpoint, .. }) = self.installs.withdraw() {
+            let group = self.group;
+            self.start(Job::RemoveCheckpoint { group, checkpoint }, effects);
+        }
+        self.renew_offer();
     }
 
     pub(super) fn refetch(&mut self, base: Offset, effects: &mut Vec<Effect>) {
@@ -171,21 +202,28 @@ impl Hosted {
             self.broken.remove(&base);
             return;
         };
+        if self.brings_files() || self.jobs.runs(JobKind::Refetch) || self.seal_waits_for_its_mark() {
+            return;
+        }
         let Some(roll) = self.roll_of_seal(&seal).cloned() else {
             self.broken.remove(&base);
             return self.let_go_of(seal, effects);
         };
-        let Some(identity) = self.partition().map(|state| state.identity().clone()) else { return };
-        if !self.jobs.runs(JobKind::Refetch) {
+        // Who was elected since, or was not followed by its heir, gives it away now.
+        self.give_lead_away();
+        if let Some(identity) = self.partition().map(|state| state.identity().clone()) {
+            self.jobs.refetched = Some(base);
             let (group, from) = (self.group, self.others(self.raft.leader()));
             self.start(Job::Refetch { group, identity, roll, seal, from }, effects);
         }
     }
 
-    /// The file is whole. What another replica sealed may have other bytes around the same records.
+    /// The file is whole. What another replica sealed may have other bytes around the same records: then the mark that is durable is
+    /// not of this file, and nobody is sent to it before its own is.
     pub(super) fn refetched(&mut self, seal: SealMark, effects: &mut Vec<Effect>) {
-        self.broken.remove(&seal.base);
-        if !self.seals.contains(&seal) {
+        if self.seals.contains(&seal) {
+            self.broken.remove(&seal.base);
+        } else {
             self.mark(Mark::Sealed(seal), effects);
         }
     }

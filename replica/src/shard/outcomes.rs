@@ -72,30 +72,28 @@ impl Hosted {
                 let command = MetadataCommand::TopicReaped { id: topic };
                 self.speculation.reaped = self.propose(now, &Command::Metadata(command), None);
             }
-            JobOutcome::Unsealed { .. } | JobOutcome::CheckpointRemoved => {}
-            outcome @ (JobOutcome::Offered { .. }
-            | JobOutcome::Fetched(_)
-            | JobOutcome::Refetched(_)
-            | JobOutcome::Installable(_)) => self.moved(outcome, effects),
-            JobOutcome::Failed { kind, why } => {
-                if kind == JobKind::Install {
-                    self.install_failed(effects);
-                }
-                self.publish_dirty |= kind == JobKind::Publish;
-                self.job_failed(kind, why, now.monotonic);
-            }
-        }
-    }
-
-    /// Something came from another node, or can be had by one.
-    fn moved(&mut self, outcome: JobOutcome, effects: &mut Vec<Effect>) {
-        match outcome {
+            JobOutcome::CheckpointRemoved => {}
+            JobOutcome::Unsealed { base } => drop(self.jobs.removing.remove(&base)),
             JobOutcome::Offered { checkpoint, file } => self.offered(checkpoint, file, effects),
             JobOutcome::Fetched(seals) => self.fetched(seals, effects),
             JobOutcome::Refetched(seal) => self.refetched(seal, effects),
-            JobOutcome::Installable(installable) => self.install(*installable, effects),
+            JobOutcome::Installable(installable) => self.install(*installable),
+            JobOutcome::Failed { kind, why } => self.failed(now, kind, why, effects),
+        }
+        self.follow_next(effects);
+    }
+
+    fn failed(&mut self, now: Now, kind: JobKind, why: String, effects: &mut Vec<Effect>) {
+        match kind {
+            JobKind::Install => self.install_failed(effects),
+            JobKind::Publish => self.publish_dirty = true,
+            // The file may be there or not, and no mark names it.
+            JobKind::Unseal if !self.jobs.runs(JobKind::Unseal) => {
+                self.jobs.removing = self.unsealing.values().map(|seal| seal.base).collect();
+            }
             _ => {}
         }
+        self.job_failed(kind, why, now.monotonic);
     }
 
     /// A job of a group that has stopped ended: nothing follows from it.
@@ -173,6 +171,7 @@ impl Hosted {
         match self.take_mark(number) {
             Some(Mark::Sealed(seal)) => {
                 self.jobs.sealing.remove(&seal.base);
+                self.broken.remove(&seal.base);
                 self.sealed(seal);
                 self.fetched_marked(number, effects);
             }
@@ -194,6 +193,7 @@ impl Hosted {
             }
             Some(Mark::Truncated { .. } | Mark::Damaged { .. } | Mark::Destroyed) | None => {}
         }
+        self.follow_next(effects);
     }
 
     fn sealed(&mut self, seal: SealMark) {

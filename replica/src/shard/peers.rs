@@ -29,9 +29,10 @@ impl Hosted {
     /// Takes an input of this group.
     pub(super) fn take(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
-            Input::Produce { ticket, batch, meta, timestamps, .. } => {
+            Input::Produce { ticket, batch, meta, timestamps, replicas_min, .. } => {
                 self.missed.set_now(now.monotonic);
-                self.produce(now, produce::Request { ticket, batch, meta, timestamps }, effects);
+                let request = produce::Request { ticket, batch, meta, timestamps, replicas_min };
+                self.produce(now, request, effects);
             }
             Input::Missed { meta, .. } => {
                 self.missed.set_now(now.monotonic);

@@ -15,8 +15,12 @@ pub(super) enum Waiter {
     Produce {
         ticket: Ticket,
         append_time_ms: i64,
+        replicas_min: u32,
     },
-    Duplicate(Ticket),
+    Duplicate {
+        ticket: Ticket,
+        replicas_min: u32,
+    },
     Metadata(Ticket),
     Trim(Ticket),
     /// A write of the coordinator, by its number: it answers whom it concerns.
@@ -27,10 +31,18 @@ impl Waiter {
     pub(super) const fn ticket(self) -> Option<Ticket> {
         match self {
             Self::Produce { ticket, .. }
-            | Self::Duplicate(ticket)
+            | Self::Duplicate { ticket, .. }
             | Self::Metadata(ticket)
             | Self::Trim(ticket) => Some(ticket),
             Self::Group(_) => None,
+        }
+    }
+
+    /// How many replicas must have what it waits for.
+    pub(super) const fn replicas_min(self) -> u32 {
+        match self {
+            Self::Produce { replicas_min, .. } | Self::Duplicate { replicas_min, .. } => replicas_min,
+            Self::Metadata(_) | Self::Trim(_) | Self::Group(_) => 0,
         }
     }
 

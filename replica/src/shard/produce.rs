@@ -7,6 +7,7 @@ use varve_formats::command::{
 };
 
 use super::{
+    holders::Held,
     hosted::{Hosted, Machine},
     pending::Waiter,
 };
@@ -23,6 +24,7 @@ pub(super) struct Request {
     pub(super) batch: Bytes,
     pub(super) meta: BatchMeta,
     pub(super) timestamps: Timestamps,
+    pub(super) replicas_min: u32,
 }
 
 /// What becomes of a request at once.
@@ -87,13 +89,21 @@ impl Hosted {
         match self.speculation.check(state, &self.missed, &request.meta) {
             Verdict::Append => self.propose_batch(now, request),
             Verdict::Duplicate { base_offset } if base_offset < committed_end => {
-                Outcome::Replies(Reply::Duplicate { base_offset, log_start })
+                let reply = Reply::Duplicate { base_offset, log_start };
+                if request.replicas_min == 0 {
+                    return Outcome::Replies(reply);
+                }
+                // The entry's own place is not known any more: it lies below what is applied.
+                let (index, replicas_min) = (self.applied(), request.replicas_min);
+                self.hold(Held { index, replicas_min, ticket: request.ticket, reply });
+                Outcome::Waits
             }
             Verdict::Duplicate { base_offset } => {
                 // The original is not committed: its retry must not be answered before it is.
                 match self.pending.holding(base_offset) {
                     Some(original) => {
-                        original.waiters.push(Waiter::Duplicate(request.ticket));
+                        let (ticket, replicas_min) = (request.ticket, request.replicas_min);
+                        original.waiters.push(Waiter::Duplicate { ticket, replicas_min });
                         Outcome::Waits
                     }
                     None => Outcome::Replies(Reply::Refused(Refusal::Unknown)),
@@ -115,7 +125,7 @@ impl Hosted {
     fn propose_batch(&mut self, now: Now, request: Request) -> Outcome {
         let bytes = request.batch.len() as u64;
         let full = self.pending.bytes() + bytes > INFLIGHT_BYTES_MAX && !self.pending.is_empty();
-        if full || self.pending.len() >= PENDING_ENTRIES_MAX {
+        if full || self.pending.len() + self.held.len() >= PENDING_ENTRIES_MAX {
             return Outcome::Replies(Reply::Refused(Refusal::Throttled));
         }
         let (term, base_offset) = (self.raft.term(), self.speculation.log_end);
@@ -133,7 +143,8 @@ impl Hosted {
             stamp(batch, append_time_ms);
         }
         let header = BatchHeader::parse(batch).expect("it was parsed above, and its length has not changed");
-        let waiter = Waiter::Produce { ticket: request.ticket, append_time_ms };
+        let (ticket, replicas_min) = (request.ticket, request.replicas_min);
+        let waiter = Waiter::Produce { ticket, append_time_ms, replicas_min };
         let Some(index) = self.propose_data(data.freeze(), Some(base_offset), Some(waiter)) else {
             return Outcome::Replies(Reply::Refused(Refusal::Throttled));
         };

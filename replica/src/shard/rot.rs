@@ -17,7 +17,7 @@ use varve_common::LogIndex;
 
 use super::hosted::{Hosted, Machine};
 use crate::{
-    api::{Effect, Mark, Now, Rot, SealMark, StopReason},
+    api::{Effect, JobKind, Mark, Now, Rot, SealMark, StopReason},
     partition::PartitionState,
 };
 
@@ -38,7 +38,13 @@ impl Hosted {
             Rot::Sealed(base) => {
                 let Some(seal) = self.seals.iter().find(|seal| seal.base == *base).cloned() else { return };
                 if !self.is_file_needed(&seal) {
-                    return self.let_go_of(seal, effects);
+                    // A file that comes in its place has its name: it goes when that is here.
+                    let is_on_its_way = self.broken.contains(base)
+                        && (self.brings_files() || self.jobs.runs(JobKind::Refetch));
+                    if !is_on_its_way {
+                        self.let_go_of(seal, effects);
+                    }
+                    return;
                 }
                 if self.is_had_elsewhere(&seal) {
                     return self.lose_file(&seal);

@@ -6,7 +6,7 @@ use varve_common::{LogIndex, Offset, Term};
 
 use super::hosted::{Hosted, Machine};
 use crate::{
-    api::{Effect, GroupStatus, PartitionView, Role},
+    api::{Effect, GroupStatus, JobsStatus, PartitionView, Role},
     bugs::{Bug, is_seeded},
     limits::LOCAL_CHECKPOINTS_KEPT,
     partition::PartitionState,
@@ -208,6 +208,7 @@ impl Hosted {
             publish_dirty: self.publish_dirty,
             publication_pending: self.publishing > self.applied(),
             checkpoint_wanted: self.installs.is_wanted(),
+            checkpoint_declined: self.installs.is_declined(),
             offer_end: self.offer_end(),
             leased: self.leased(),
             broken: self.broken.clone(),
@@ -221,7 +222,7 @@ impl Hosted {
             oldest_producer_ms: records
                 .and_then(|records| records.producers.values().map(|producer| producer.last_timestamp).min()),
             fenced_commands: partition.map_or(0, PartitionState::fenced),
-            jobs: self.jobs.clone(),
+            jobs: JobsStatus { seal_waits: self.installs.waits_to_seal(), ..self.jobs.clone() },
         }
     }
 }

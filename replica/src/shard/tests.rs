@@ -218,7 +218,14 @@ impl Node {
         self.ticket += 1;
         let batch = sample(producer, count, b"some records");
         let meta = BatchHeader::parse(&batch).unwrap().meta;
-        self.step(Input::Produce { ticket: Ticket(self.ticket), group: GROUP, batch, meta, timestamps });
+        self.step(Input::Produce {
+            ticket: Ticket(self.ticket),
+            group: GROUP,
+            batch,
+            meta,
+            timestamps,
+            replicas_min: 0,
+        });
         Ticket(self.ticket)
     }
 

@@ -233,7 +233,12 @@ impl Node {
         self.disk.files.insert(file.clone(), bytes.clone());
         let checkpoint = LocalCheckpoint { index, term, file, sha256: Digest::of(bytes) };
         let state = GroupState::Partition(state);
-        JobOutcome::Installable(Box::new(Installable { checkpoint, membership: seed.membership, state }))
+        JobOutcome::Installable(Box::new(Installable {
+            checkpoint,
+            membership: seed.membership,
+            state,
+            trimmed: Offset::ZERO,
+        }))
     }
 
     /// A new disk for a new learner: the checkpoint, and the marks that make its log begin behind it.

@@ -46,6 +46,8 @@ pub struct Machine {
     pub applied: BTreeMap<GroupId, LogIndex>,
     /// Ticks that it misses: it does not run.
     pub stalled: usize,
+    /// Its disk takes writes, and makes none of them durable.
+    pub stands: bool,
     /// Ticks that it has missed.
     pub missed: usize,
 }
@@ -81,6 +83,7 @@ impl Machine {
             image: None,
             applied: BTreeMap::new(),
             stalled: 0,
+            stands: false,
             missed: 0,
         }
     }
@@ -120,7 +123,7 @@ impl Machine {
         self.views.clear();
         self.image = None;
         self.applied.clear();
-        (self.stalled, self.missed) = (0, 0);
+        (self.stalled, self.missed, self.stands) = (0, 0, false);
     }
 
     /// The disk fills.

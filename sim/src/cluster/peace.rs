@@ -51,7 +51,10 @@ impl World {
             }
             for id in self.ids() {
                 let Some(node) = &self.machines[&id].node else { continue };
-                if !node.log_is_quiet() && !node.failed {
+                let stands = self.machines[&id].stands;
+                if stands {
+                    self.append(id, usize::MAX)?;
+                } else if !node.log_is_quiet() && !node.failed {
                     self.append(id, usize::MAX)?;
                     self.sync(id)?;
                     let node = self.machines[&id].node.as_ref();
@@ -165,6 +168,7 @@ impl World {
         self.remote.1.set_rates(crate::jobs::rates(0));
         for id in self.ids() {
             self.machine(id).stalled = 0;
+            self.machine(id).stands = false;
             self.machine(id).disk.resize(crate::faults::DISK_BYTES);
             let failed = self.machines[&id].node.as_ref().is_some_and(|node| node.failed);
             if failed || self.machines[&id].disk.is_dead() {

@@ -1,13 +1,16 @@
 //! The cluster, its clients, and what may be done to them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use varve_broker::driver::Event;
-use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset};
+use varve_common::{Clock, Disk as _, GroupId, LeaderEpoch, NodeId, Offset};
 use varve_objects::testing::MemoryStore;
-use varve_replica::{Input, PartitionView, PeerInput, Refusal, Reply, Ticket};
+use varve_replica::{Input, JobOutcome, PartitionView, PeerInput, Refusal, Reply, Ticket};
 
 use super::{
     bugs::Bug,
@@ -76,6 +79,10 @@ pub struct World {
     pub clients: Clients,
     /// What is committed.
     pub truth: Truth,
+    /// How many sealed files are to be lost at the worst moment: a checkpoint that needs them is here, and raft has not heard of it.
+    pub rots: usize,
+    /// Those that were lost: their marks go, too, where the log has their records.
+    pub rotten: BTreeSet<(NodeId, GroupId, Offset)>,
     /// The bucket of all.
     pub remote: (Arc<MemoryStore>, Arc<RemoteStore>),
     /// Who founded the cluster.
@@ -125,6 +132,8 @@ impl World {
             clients: Clients::of(ids.clone()),
             founders: ids,
             truth: Truth::default(),
+            rots: 0,
+            rotten: BTreeSet::new(),
             bug: None,
             trace,
             counts: Counts::default(),
@@ -404,9 +413,28 @@ impl World {
             return Ok(());
         }
         let Some(node) = &mut self.machine(to).node else { return Ok(()) };
-        let Some(group) = node.lend(ask) else { return Ok(()) };
+        let leased = node.lend(ask);
         self.counts.pieces += 1;
-        self.turn(to, PeerInput::Leased { group })
+        leased.map_or(Ok(()), |group| self.turn(to, PeerInput::Leased { group }))
+    }
+
+    /// A sealed file of a group is gone, and its node is told.
+    fn rot(&mut self, id: NodeId, group: GroupId) -> Checked {
+        let Some(node) = &mut self.machine(id).node else { return Ok(()) };
+        let held = node.driver.shard().holdings(group).map(|held| held.seals).unwrap_or_default();
+        let Some(mark) = held.last().filter(|_| self.rots > 0).cloned() else { return Ok(()) };
+        self.rots -= 1;
+        self.rotten.insert((id, group, mark.base));
+        let local = self.machines[&id].node.as_ref().map(|node| node.cold.surroundings.local.clone());
+        let Some(local) = local else { return Ok(()) };
+        // A disk that is full or dead loses nothing more.
+        if self.machines[&id].disk.remove(&local.path(group, mark.base, mark.end)).is_ok() {
+            drop(local.look_for(group, &mark));
+        }
+        if let Some(node) = &mut self.machine(id).node {
+            node.tell_of_files();
+        }
+        self.absorb(id)
     }
 
     /// A background task of a node goes one step further; whether one could.
@@ -441,6 +469,9 @@ impl World {
             Some(Some(Done::Job(_, group, outcome))) => {
                 self.counts.jobs += u64::from(!is_failure(&outcome));
                 self.trace.note(format_args!("{id}: {group}: {outcome:?}"));
+                if matches!(outcome, JobOutcome::Installable(_)) {
+                    self.rot(id, group)?;
+                }
                 self.turn(id, Input::JobDone { group, outcome })?;
             }
             Some(Some(Done::Swept(group))) => self.turn(id, Event::Swept(group))?,

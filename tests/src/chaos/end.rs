@@ -71,6 +71,13 @@ pub fn judge(mut run: Run, wanted: &Wanted) -> Report {
     run.report.figure("looks", history.looks.len());
     let seen: usize = history.looks.iter().map(|look| look.seen.len()).sum();
     run.report.figure("values_seen", seen);
+    // Checkers that were given nothing find nothing.
+    if history.acknowledged() == 0 || seen == 0 {
+        let (acknowledged, looks) = (history.acknowledged(), history.looks.len());
+        let nothing =
+            format!("nothing was looked at: {acknowledged} acknowledged, {looks} looks, {seen} values");
+        run.report.violations.push(nothing);
+    }
     if is_well {
         run.say("reads every replica");
         let wholes = read_all(&mut run);
@@ -80,6 +87,7 @@ pub fn judge(mut run: Run, wanted: &Wanted) -> Report {
         scrub(&mut run);
     }
     figures(&mut run);
+    run.look_who_ended();
     finish(run, wanted)
 }
 

@@ -90,8 +90,8 @@ impl Plan {
                 faults.push(fault);
             }
         }
-        // What takes time comes last, so that all of it happens at once.
-        faults.sort_by_key(kind);
+        // What takes time comes last, so that all of it happens at once; what asks whether all is well comes first.
+        faults.sort_by_key(|fault| (!matches!(fault, Fault::Wipe { .. }), kind(fault)));
         (window_ms, faults)
     }
 

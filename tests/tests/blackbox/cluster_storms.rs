@@ -81,7 +81,6 @@ fn row_21_one_follower_with_a_slow_disk_slows_nobody() {
 }
 
 #[test]
-#[ignore = "it does not hold yet: a leader whose disk stands still leads on (docs/plan.md)"]
 fn row_22_a_leader_whose_disk_stands_still_holds_nothing_up_for_good() {
     let Some(rig) = Rig::start() else { return };
     let leader = rig.leader();

@@ -39,4 +39,5 @@ mod scrub;
 mod stores;
 mod switch;
 mod topic_configs;
+mod turned_away;
 mod wal_bound;

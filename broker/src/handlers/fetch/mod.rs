@@ -68,7 +68,7 @@ pub async fn answer(shared: &Shared, context: &Context, version: i16, request: F
         Err(code) => return failed(code),
     };
     shared.node.metrics.handles.fetch_sessions.set(shared.sessions.count());
-    limits.replicas.freshen(&shared.node, &plan.wanted).await;
+    limits.replicas.freshen(&shared.node, context, &plan.wanted, wait).await;
     let (fetched, share) = gather(shared, context, &limits, &plan.wanted, began + wait).await;
     let fetched = shared.sessions.close(&plan, fetched);
     count(shared, &fetched);

@@ -1,6 +1,6 @@
 //! Which replica a consumer reads from: a leader names one in the consumer's rack (KIP-392), a follower serves what it may.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use varve_common::{GroupId, NodeId};
 use varve_protocol::{ErrorCode, messages::FetchRequest};
@@ -8,6 +8,7 @@ use varve_replica::metadata::Topic;
 
 use super::{
     super::{
+        access::{Operation, Resource, authorize},
         brokers::{self, wire_id},
         partitions::{self, Served},
     },
@@ -17,6 +18,9 @@ use crate::{config::FollowerRead, net::Context, node::Node};
 
 /// From this version on consumers say where they stand, and go where they are sent.
 const RACKS_FROM: i16 = 11;
+
+/// Who does not wait at all gives the leader so long all the same: with less nothing would ever be served.
+const ASK_MIN: Duration = Duration::from_millis(100);
 
 /// How one fetch may be served by replicas that do not lead.
 pub struct Replicas {
@@ -40,20 +44,22 @@ impl Replicas {
         }
     }
 
-    /// Asks the leaders of what is followed here where their records end, if this node promises that.
-    pub async fn freshen(&mut self, node: &Node, wanted: &[Wanted]) {
+    /// Asks the leaders of what is followed here, and the client may read, where their records end, if this node promises that. For as
+    /// long as the client waits for records: what does not show here by then its leader serves.
+    pub async fn freshen(&mut self, node: &Node, context: &Context, wanted: &[Wanted], wait: Duration) {
         if self.follower_read != FollowerRead::Linearizable {
             return;
         }
         let image = node.backend.image();
         let followed = |want: &Wanted| {
-            let served =
-                partitions::find_to_read(node, want.topic.find(&image).ok()?, want.partition).ok()?;
+            let topic = want.topic.find(&image).ok()?;
+            authorize(context, Operation::Read, Resource::Topic(&topic.name)).ok()?;
+            let served = partitions::find_to_read(node, topic, want.partition).ok()?;
             served.is_followed.then_some(served.group)
         };
         let followed: Vec<GroupId> = wanted.iter().filter_map(followed).collect();
         if !followed.is_empty() {
-            self.fresh = node.backend.read_index(followed).await;
+            self.fresh = node.backend.read_index(followed, wait.max(ASK_MIN)).await;
         }
     }
 

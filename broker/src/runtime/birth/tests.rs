@@ -108,27 +108,71 @@ fn a_directory_of_an_earlier_release_opens_where_it_has_a_log() {
     let node = Node::new();
     node.found();
     node.write_log();
-    let unborn = node.look();
-    node.bear(unborn);
-    assert_eq!(node.look(), Standing::Whole);
+    // From the first look on it is missed.
+    assert_eq!((node.look(), node.look()), (Standing::Whole, Standing::Whole));
+    fs::remove_file(node.layout.wal.join("0000000000000001.wal")).unwrap();
+    assert_eq!(node.look(), Standing::Lost);
     let without = Node::new();
     without.found();
     assert_eq!(without.look(), Standing::Lost);
 }
 
 #[test]
-fn who_forgets_its_log_keeps_what_was_beside_it_apart_and_begins_anew() {
+fn a_log_of_another_directory_is_none_that_is_about_to_be_made() {
+    let (new, other) = (Node::new(), Node::used());
+    assert!(matches!(new.look(), Standing::Unborn(_)));
+    fs::remove_dir(&new.layout.wal).unwrap();
+    fs::rename(&other.layout.wal, &new.layout.wal).unwrap();
+    let refused = look(&NativeDisk, &new.layout, &SystemEntropy::default());
+    assert!(matches!(refused, Err(BirthError::Foreign(_))), "{refused:?}");
+}
+
+#[test]
+fn a_log_that_was_mounted_late_is_whole_and_one_that_was_given_up_is_refused() {
+    let node = Node::used();
+    let away = node.layout.root.join("away");
+    fs::rename(&node.layout.wal, &away).unwrap();
+    node.layout.create(&NativeDisk).unwrap();
+    assert_eq!(node.look(), Standing::Lost);
+    assert_eq!(node.look(), Standing::Lost, "looking gives nothing up");
+    fs::remove_dir(&node.layout.wal).unwrap();
+    fs::rename(&away, &node.layout.wal).unwrap();
+    assert_eq!(node.look(), Standing::Whole);
+    // The same after its cluster has taken it back.
+    fs::rename(&node.layout.wal, &away).unwrap();
+    node.layout.create(&NativeDisk).unwrap();
+    let replica = ReplicaId::new(NodeId::new(1).unwrap(), 2).unwrap();
+    let granted = Granted { cluster: ClusterId::from_random(1), replica, disk: 7 };
+    rejoin(&NativeDisk, &node.layout, &SystemEntropy::default(), &granted).unwrap();
+    fs::remove_dir(&node.layout.wal).unwrap();
+    fs::rename(&away, &node.layout.wal).unwrap();
+    let refused = look(&NativeDisk, &node.layout, &SystemEntropy::default());
+    assert!(matches!(refused, Err(BirthError::Foreign(_))), "{refused:?}");
+}
+
+#[test]
+fn who_is_taken_back_without_its_log_keeps_what_was_beside_it_apart_and_begins_anew() {
     let node = Node::used();
     let replica = ReplicaId::new(NodeId::new(1).unwrap(), 2).unwrap();
-    joining::tests::join(&node.layout.root, ClusterId::from_random(1), replica);
     let segment = node.layout.segments.join("0000000000000001").join("a.seg");
     fs::create_dir(segment.parent().unwrap()).unwrap();
     fs::write(&segment, b"records").unwrap();
     fs::remove_file(node.layout.wal.join(FILE)).unwrap();
     assert_eq!(node.look(), Standing::Lost);
-    let (unborn, aside) = forget(&NativeDisk, &node.layout, &SystemEntropy::default()).unwrap();
-    assert_eq!(node.look(), unborn);
-    assert!(!joining::has_joined(&NativeDisk, &node.layout.root).unwrap());
+    let granted = Granted { cluster: ClusterId::from_random(1), replica, disk: 7 };
+    // However often it ends in the middle.
+    for _ in 0..2 {
+        small_file::replace(&NativeDisk, &node.layout.root, REJOINED, &granted.encode()).unwrap();
+        assert_eq!(super::granted(&NativeDisk, &node.layout).unwrap(), Some(granted));
+        begin_again(&NativeDisk, &node.layout, &SystemEntropy::default(), &granted).unwrap();
+    }
+    assert_eq!(super::granted(&NativeDisk, &node.layout).unwrap(), None);
+    let unborn = node.look();
+    assert!(matches!(unborn, Standing::Unborn(_)));
+    assert!(joining::has_joined(&NativeDisk, &node.layout.root).unwrap());
+    let asides: Vec<_> =
+        fs::read_dir(node.layout.root.join(LOST)).unwrap().map(|aside| aside.unwrap().path()).collect();
+    let aside = &asides[0];
     assert!(aside.join("segments/0000000000000001/a.seg").exists() && !segment.exists());
     assert!(aside.join("wal/0000000000000001.wal").exists());
     node.bear(unborn);

@@ -53,6 +53,7 @@ impl Member {
             disk: start * 100 + number,
             cluster: ClusterId::from_random(u128::from(start * 10 + number)),
             claims: true,
+            founds: true,
         }
     }
 

@@ -25,7 +25,8 @@ pub fn run(flags: &ClusterCertificates) -> Result<(), Failure> {
     fs::create_dir_all(&flags.directory).map_err(|error| failed(&flags.directory, &error))?;
     let (authority, is_new) = authority(&at("authority.key"))?;
     let mut written = Vec::new();
-    if is_new {
+    // Its certificate may have been lost, or never written: the key says the same again.
+    if is_new || !at("authority.pem").exists() {
         let own = authority.issued(Validity { now, span: AUTHORITY_SPAN }).map_err(|error| unmade(&error))?;
         written.extend(store(&own, at("authority.pem"), at("authority.key"))?);
     }
@@ -57,13 +58,26 @@ fn authority(key: &Path) -> Result<(Authority, bool), Failure> {
     }
 }
 
-/// Writes both; nobody else may read the key.
+/// Writes both; nobody else may read the key, whoever might read what had its name before.
 fn store(issued: &Issued, certificate: PathBuf, key: PathBuf) -> Result<[PathBuf; 2], Failure> {
     for (path, text, mode) in [(&key, &issued.key, 0o600), (&certificate, &issued.certificate, 0o644)] {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(path);
-        file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| failed(path, &error))?;
+        replace(path, text, mode).map_err(|error| failed(path, &error))?;
     }
     Ok([certificate, key])
+}
+
+fn replace(path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
 }
 
 fn failed(path: &Path, error: &io::Error) -> Failure {

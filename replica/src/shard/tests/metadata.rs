@@ -47,7 +47,7 @@ fn deleted_with_an_upload() -> Node {
     node.settle();
     let (batch, ticket) = (sample((-1, -1, -1), 1, b"some records"), Ticket(9));
     let meta = BatchHeader::parse(&batch).unwrap().meta;
-    node.step(Input::Produce { ticket, group, batch, meta, timestamps: Timestamps::Create });
+    node.step(Input::Produce { ticket, group, batch, meta, timestamps: Timestamps::Create, replicas_min: 0 });
     node.settle();
     let actions = [
         Action::Roll { cause: RollCause::Bytes },

@@ -33,7 +33,7 @@ impl World {
         self.checker.on_invoke(value.clone());
         self.tickets.insert(ticket, (id, value, self.checker.floor()));
         let (ticket, timestamps) = (Ticket(ticket), Timestamps::Create);
-        self.input(id, Input::Produce { ticket, group: GROUP, batch, meta, timestamps });
+        self.input(id, Input::Produce { ticket, group: GROUP, batch, meta, timestamps, replicas_min: 0 });
     }
 
     /// The reads that were never answered.

@@ -1,0 +1,45 @@
+//! A node that hears of nobody who leads the metadata turns its clients away, as one that starts does.
+//!
+//! It refuses their records, and whoever waits at it for another answer would wait for as long as it is cut off: it knows of no other
+//! leader to name, and a client does not look elsewhere while its connection stands. Cut off, clients go to the nodes that they know.
+
+use std::time::Duration;
+
+use varve_common::{GroupId, Monotonic};
+
+use super::backend::NodeBackend;
+use crate::net::Turnstile;
+
+/// How often it is looked.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// For how long: several elections, which end within a second or two where there is a quorum.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Looks until it is dropped.
+pub async fn watch(node: NodeBackend, turnstile: Turnstile) {
+    let mut since: Option<Monotonic> = None;
+    let mut is_closed = false;
+    loop {
+        node.clock.sleep(INTERVAL).await;
+        let leader = node.mailbox.look(|driver| {
+            let metadata = driver.shard().replica(GroupId::METADATA);
+            metadata.and_then(|metadata| metadata.leader)
+        });
+        // Who does not answer stops.
+        let Ok(leader) = leader.await else { return };
+        let now = node.clock.monotonic();
+        if leader.is_some() {
+            since = None;
+            if std::mem::take(&mut is_closed) {
+                turnstile.open();
+                tracing::info!("the metadata is led again: clients are let in");
+            }
+        } else if !is_closed && now.since(*since.get_or_insert(now)) >= PATIENCE {
+            turnstile.close();
+            is_closed = true;
+            tracing::warn!(
+                "nobody is heard of who leads the metadata: clients are turned away, so that they find another node"
+            );
+        }
+    }
+}
