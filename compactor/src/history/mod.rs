@@ -14,6 +14,7 @@
 //! - Memory is bounded by one object at a time and, of a manifest, by one node a level ([`Walk`]).
 
 mod partition;
+mod reader;
 mod tail;
 #[cfg(test)]
 mod testing;
@@ -37,6 +38,7 @@ use varve_snapshot::{
 };
 
 pub use partition::{PartitionHistory, View};
+pub use reader::{ReadRecordsError, Reader, each_record};
 pub use tail::{Stop, Tail, TailSegment};
 pub use walk::{Found, Walk};
 

@@ -6,6 +6,7 @@
 //! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod anomalies;
+mod archive;
 mod bad_input;
 mod cluster;
 mod cluster_admin;
@@ -28,6 +29,7 @@ mod local_retention;
 mod lost_log;
 mod merge;
 mod network;
+mod offline;
 mod operate;
 mod power;
 mod proof;
