@@ -59,6 +59,9 @@ pub enum SnapshotCommand {
     Verify {
         /// A key or uid [default: all]
         id: Option<String>,
+        /// Read all that they name, too: manifests and segments, each once; exit code 3 when something could not be read
+        #[arg(long)]
+        deep: bool,
         #[command(flatten)]
         store: StoreFlags,
         #[command(flatten)]

@@ -11,7 +11,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use varve_protocol::batch::Codec;
 
 pub use self::{
-    archive::{ArchiveCommand, Cat, ReadFlags, SnapshotCommand},
+    archive::{ArchiveCommand, BucketCommand, Cat, ReadFlags, SnapshotCommand},
     cluster::{
         ClusterCertificates, ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode,
         TransferLeader, Wait,
@@ -21,8 +21,7 @@ pub use self::{
 };
 use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the command line is wrong.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the command line is wrong, 3 what was to be verified could not be read.";
 
 /// A Kafka-compatible broker, and the commands to use and inspect it.
 ///
@@ -64,6 +63,9 @@ pub enum Command {
     /// Read history from the object store, without a broker; never writes there
     #[command(subcommand)]
     Archive(ArchiveCommand),
+    /// Check that the object store holds all that it should, and nothing else; never writes there
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Find out what is wrong with what the broker stands on, and what to change
     #[command(subcommand)]
     Doctor(DoctorCommand),

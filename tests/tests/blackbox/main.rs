@@ -8,6 +8,7 @@
 mod anomalies;
 mod archive;
 mod bad_input;
+mod bucket_verify;
 mod cluster;
 mod cluster_admin;
 mod cluster_faults;

@@ -38,7 +38,7 @@ impl Row {
         let mut walk = view.walk(history, view.start());
         while let Some(place) = walk.next().await {
             match place {
-                Found::Node(_) => {}
+                Found::Node(..) => {}
                 Found::Unreadable(..) => break,
                 Found::Entry(entry) => {
                     first = Some(entry.min_timestamp);
