@@ -6,7 +6,7 @@ use crate::offline::{Offline, SHAPES, YOUNG};
 
 #[test]
 fn archive_cat_prints_what_consume_printed_and_only_reads() {
-    let Some(offline) = Offline::fill(4_000) else { return };
+    let Some(mut offline) = Offline::fill(4_000) else { return };
     let keys = offline.store.keys("");
     list(&offline);
     let mut printed: Vec<String> = Vec::new();
@@ -17,6 +17,8 @@ fn archive_cat_prints_what_consume_printed_and_only_reads() {
     assert_eq!(printed.len(), 4_002);
     assert!(printed == offline.consumed, "archive cat and consume print other records");
     places(&offline);
+    let report = offline.json(&["bucket", "verify", "--deep"]);
+    assert_eq!(report["segments"], report["segments_read"], "{report:#}");
     offline.assert_read_only();
     assert_eq!(offline.store.keys(""), keys);
     let refused = offline.run(&["archive", "cat", "nothing"]);
@@ -25,6 +27,10 @@ fn archive_cat_prints_what_consume_printed_and_only_reads() {
         String::from_utf8_lossy(&refused.stderr)
             .contains("there is no topic nothing; see `varve archive ls`")
     );
+    // What cannot be read is no damage, and no health.
+    offline.store.stop();
+    let away = offline.run(&["bucket", "verify", "--set", "s3.request.timeout.ms=500"]);
+    assert_eq!(away.status.code(), Some(3), "{}", String::from_utf8_lossy(&away.stderr));
 }
 
 fn list(offline: &Offline) {

@@ -158,7 +158,6 @@ fn bucket_verify_finds_each_thing_that_is_made_wrong() {
     extra(&bucket, one);
     snapshots(&bucket);
     bucket.expect_whole();
-    unreadable(&bucket, one);
 }
 
 fn flipped_and_cut(bucket: &Bucket, segment: &Path) {
@@ -203,17 +202,6 @@ fn snapshots(bucket: &Bucket) {
     let newest = bucket.find("ckpt").pop().unwrap();
     let _wrong = Wrong::make(&newest, |bytes| bytes[60] ^= 1);
     bucket.expect(&[], 1, "content", &newest);
-}
-
-/// "Could not be read" is no damage and no health.
-fn unreadable(bucket: &Bucket, segment: &Path) {
-    use std::os::unix::fs::PermissionsExt as _;
-    fs::set_permissions(segment, fs::Permissions::from_mode(0)).unwrap();
-    // Root reads it all the same.
-    let is_refused = fs::read(segment).is_err();
-    let (code, report) = bucket.verify(&["--deep"]);
-    assert_eq!(code, if is_refused { 3 } else { 0 }, "{report:#}");
-    fs::set_permissions(segment, fs::Permissions::from_mode(0o644)).unwrap();
 }
 
 /// A disk that was copied, and both copies went on: one life of one cluster, and two histories of the same offsets. Then another
