@@ -8,6 +8,8 @@ use crate::client::ClientError;
 
 /// The command line is wrong.
 const USAGE: u8 = 2;
+/// Something could not be read, so nobody knows.
+const UNREAD: u8 = 3;
 /// It went wrong.
 const FAILED: u8 = 1;
 
@@ -22,6 +24,8 @@ pub enum Failure {
     OutputClosed,
     /// The output says it already.
     Reported,
+    /// The output says what could not be read: whether it is damaged is not known.
+    Unread,
 }
 
 impl Failure {
@@ -46,6 +50,7 @@ impl Failure {
             Self::OutputClosed => 0,
             Self::Failed { .. } | Self::Reported => FAILED,
             Self::Usage { .. } => USAGE,
+            Self::Unread => UNREAD,
         }
     }
 
@@ -57,7 +62,7 @@ impl Failure {
             }
             Self::Failed { what, advice: None } => Some(format!("error: {}", one_line(what))),
             Self::Usage { what } => Some(format!("error: {}; see --help", one_line(what))),
-            Self::OutputClosed | Self::Reported => None,
+            Self::OutputClosed | Self::Reported | Self::Unread => None,
         }
     }
 }

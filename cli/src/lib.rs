@@ -4,6 +4,7 @@
 //!  arguments -> args (clap) -> commands/* -> varve_broker::run          serve, dev
 //!                                         -> client (blocking sockets)  topic, produce, consume
 //!                                         -> varve_objects (read only)  snapshot
+//!                                         -> varve_compactor (the same) archive, bucket
 //!                                         -> varve_objects              doctor: below probe/, and removed again
 //!                                         -> tables of the broker       config, docs, version
 //! ```
@@ -12,7 +13,7 @@
 //! - `client` speaks to any Kafka broker, not only to ours: it negotiates versions and names topics by name.
 //! - `record`, `pattern` and `place` are the words of `produce` and `consume`: JSON lines, `-f`, `-o`.
 //! - `failure` is what a command ends with. Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the
-//!   command line is wrong. An error is one line on standard error and says who acts.
+//!   command line is wrong, 3 what was to be verified could not be read. An error is one line on standard error and says who acts.
 //!
 //! It touches the terminal, sockets to brokers, and through `objects` the bucket, where only `doctor` writes. The
 //! environment is read by `broker::config`. What it prints with `-o json` keeps its field names.
@@ -27,6 +28,7 @@ mod limits;
 mod output;
 mod pattern;
 mod place;
+mod progress;
 mod record;
 
 use std::process::ExitCode;

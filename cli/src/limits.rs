@@ -65,6 +65,12 @@ pub const QUORUMS_MAX: usize = 10_000;
 /// How long a broker is given to hand over what it leads.
 pub const TRANSFER_TIMEOUT_MS: i32 = 10_000;
 
+/// How much of a partition `archive cat` reads and prints at a time.
+pub const ARCHIVE_READ_BYTES: usize = 4 * 1024 * 1024;
+
+/// How many partitions' histories are looked at at a time.
+pub const ARCHIVE_PARTITIONS_AT_ONCE: usize = 8;
+
 const _: () = assert!(FETCH_WAIT_MS as u128 * 2 < RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!((BROKER_TIMEOUT_MS as u128) < RESPONSE_TIMEOUT.as_millis());
 const _: () = assert!(LINGER.as_millis() < LINGER_MAX.as_millis());

@@ -1,5 +1,5 @@
-//! When to roll, upload, seal, snapshot, cut, retain and collect: decisions only. And [`history`]: what a bucket holds, read
-//! without a broker.
+//! When to roll, upload, seal, snapshot, cut, retain and collect: decisions only. And [`history`], what a bucket holds, read
+//! without a broker; and [`verify`], whether all of it is there.
 //!
 //! [`plan`] is a pure function of what a group says of itself, the options and the time. It is called whenever something
 //! happened to a group, and again after [`Plan::look_again_after`]. It promises nothing: the core checks each action
@@ -17,7 +17,7 @@
 //! - What is not safe is not decided here: cut limits, fences and what checkpoints name are the core's.
 //! - Failures back off, each kind by itself; nothing is retried in a tight loop and nothing is given up.
 //! - No action depends on a clock but `now`; uids come from the caller's entropy.
-//! - Only `history` touches anything, and that is the store, through `varve_objects::Store`, and reads alone.
+//! - Only `history` and `verify` touch anything, and that is the store, through `varve_objects::Store`, and reads alone.
 
 mod checkpoint;
 pub mod history;
@@ -31,6 +31,7 @@ mod retain;
 mod roll;
 mod seal;
 mod tier;
+pub mod verify;
 
 use std::time::Duration;
 

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use varve_common::codec::DecodeError;
 
 use crate::{
-    batch::batches,
+    batch::{BatchHeader, batches},
     limits::{BLOCK_BYTES_MAX, FOOTER_BYTES_MAX},
     state::{AbortedTransaction, EpochStart, ProducerEntry},
     stored::Stored,
@@ -60,6 +60,14 @@ pub struct VerifiedSegment {
 /// Verifies every byte of a segment: for scrub, repair and the file that was just sealed. The SHA-256 is the caller's
 /// to compare; everything that this finds, it finds without it.
 pub fn verify(segment: &Bytes) -> Result<VerifiedSegment, DecodeError> {
+    verify_batches(segment, |_, _| Ok(()))
+}
+
+/// As [`verify`], and shows every whole batch to `check`.
+pub fn verify_batches(
+    segment: &Bytes,
+    mut check_batch: impl FnMut(&BatchHeader, &[u8]) -> Result<(), DecodeError>,
+) -> Result<VerifiedSegment, DecodeError> {
     let Suffix::Footer(footer) = footer_from_suffix(segment, segment.len() as u64)? else {
         return Err(DecodeError { what: "a segment is cut off", position: segment.len() });
     };
@@ -67,7 +75,7 @@ pub fn verify(segment: &Bytes) -> Result<VerifiedSegment, DecodeError> {
     let mut check = RecordCheck::default();
     for block in &index.blocks {
         let raw = decode_block(block_slice(segment, block), block)?;
-        check.block(&raw, block)?;
+        check.block(&raw, block, &mut check_batch)?;
     }
     check.finish(&footer)?;
     let state = SegmentState {
@@ -97,11 +105,19 @@ struct RecordCheck {
 }
 
 impl RecordCheck {
-    fn block(&mut self, raw: &Bytes, block: &BlockEntry) -> Result<(), DecodeError> {
+    fn block(
+        &mut self,
+        raw: &Bytes,
+        block: &BlockEntry,
+        check_batch: &mut impl FnMut(&BatchHeader, &[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), DecodeError> {
         let error = |what| DecodeError { what, position: block.position as usize };
         let (mut first, mut last, mut count, mut timestamp) = (None, None, 0, -1);
+        let mut position = 0;
         for batch in batches(raw) {
             let batch = batch?;
+            check_batch(&batch, &raw[position..position + batch.bytes])?;
+            position += batch.bytes;
             if last.is_some_and(|last| batch.base <= last) {
                 return Err(error("batches are out of order"));
             }

@@ -1,5 +1,6 @@
 //! The grammar. One struct per command, with its words for `--help`; what they do is in `commands`.
 
+mod archive;
 mod cluster;
 mod group;
 mod server;
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use varve_protocol::batch::Codec;
 
 pub use self::{
+    archive::{ArchiveCommand, BucketCommand, Cat, ReadFlags, SnapshotCommand},
     cluster::{
         ClusterCertificates, ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode,
         TransferLeader, Wait,
@@ -24,8 +26,7 @@ pub use self::{
 };
 use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
 
-const EXIT_CODES: &str =
-    "Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the command line is wrong.";
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the command line is wrong, 3 what was to be verified could not be read.";
 
 /// A Kafka-compatible broker, and the commands to use and inspect it.
 ///
@@ -64,6 +65,12 @@ pub enum Command {
     /// List, show and verify the snapshots in the object store; never writes there
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Read history from the object store, without a broker; never writes there
+    #[command(subcommand)]
+    Archive(ArchiveCommand),
+    /// Check that the object store holds all that it should, and nothing else; never writes there
+    #[command(subcommand)]
+    Bucket(BucketCommand),
     /// Find out what is wrong with what the broker stands on, and what to change
     #[command(subcommand)]
     Doctor(DoctorCommand),
@@ -165,67 +172,13 @@ pub struct Produce {
 pub struct Consume {
     /// What to read
     pub topic: String,
-    /// Where to start: start, end, an offset, +n after the start, -n before the end, @time (milliseconds, seconds, 2006-01-02, 2006-01-02T15:04:05Z, -1h); :to behind it stops before that. Beside it -o json is the same as -f json [default: start]
-    #[arg(short = 'o', long = "offset", value_name = "FROM[:TO]", allow_hyphen_values = true)]
-    pub offsets: Vec<String>,
-    /// The same as -o start
-    #[arg(long)]
-    pub from_beginning: bool,
-    /// Partitions to read, separated by commas [default: all]
-    #[arg(
-        short,
-        long = "partitions",
-        visible_alias = "partition",
-        value_delimiter = ',',
-        value_name = "PARTITION"
-    )]
-    pub partitions: Vec<i32>,
-    /// Stop after so many records [default: no limit]
-    #[arg(short = 'n', long = "num", visible_alias = "max-messages", value_name = "COUNT")]
-    pub count: Option<u64>,
-    /// json prints one object per line; else %k key, %v value, %h headers, %t topic, %p partition, %o offset, %d milliseconds, %K %V bytes, %H count of headers, \n \t [default: %v\n]
-    #[arg(short = 'f', long, value_name = "FORMAT")]
-    pub format: Option<String>,
-    /// The same as -f json
-    #[arg(long, conflicts_with = "format")]
-    pub json: bool,
+    #[command(flatten)]
+    pub reading: ReadFlags,
     /// Stop at what was the end when the command began
     #[arg(short = 'e', long)]
     pub exit: bool,
     #[command(flatten)]
     pub brokers: BrokerFlags,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SnapshotCommand {
-    /// List snapshots of the metadata and of partitions, newest first
-    List {
-        #[command(flatten)]
-        store: StoreFlags,
-        /// Only of this topic: its name or id
-        #[arg(short, long)]
-        topic: Option<String>,
-        #[command(flatten)]
-        output: OutputFlags,
-    },
-    /// Show what one snapshot holds
-    Show {
-        /// Its key, or the uid that `list` prints
-        id: String,
-        #[command(flatten)]
-        store: StoreFlags,
-        #[command(flatten)]
-        output: OutputFlags,
-    },
-    /// Read snapshots whole and check every checksum; exit code 1 when one is damaged
-    Verify {
-        /// A key or uid [default: all]
-        id: Option<String>,
-        #[command(flatten)]
-        store: StoreFlags,
-        #[command(flatten)]
-        output: OutputFlags,
-    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -71,7 +71,7 @@ fn kafkas_spellings_of_consume_are_taken() {
     else {
         panic!("consume")
     };
-    assert_eq!((console.from_beginning, console.count), (true, Some(10)));
+    assert_eq!((console.reading.from_beginning, console.reading.count), (true, Some(10)));
     for (offset, line) in [
         ("-3", "varve consume t -o -3 -n 10 -f json -p 0,2 --exit"),
         ("+2", "varve consume t -o +2 -p 0 -p 2"),
@@ -79,7 +79,7 @@ fn kafkas_spellings_of_consume_are_taken() {
     ] {
         let Some(Command::Consume(consume)) = parse(line).command else { panic!("{line}") };
         assert_eq!(
-            (&consume.offsets[..], &consume.partitions[..]),
+            (&consume.reading.offsets[..], &consume.reading.partitions[..]),
             (&[offset.to_owned()][..], &[0, 2][..]),
             "{line}"
         );

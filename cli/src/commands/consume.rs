@@ -10,7 +10,7 @@ use std::{
 use varve_broker::config::Sources;
 
 use crate::{
-    args::Consume,
+    args::{Consume, ReadFlags},
     client::{Client, ClientError, Missing, Topic, offsets::Place},
     failure::Failure,
     limits,
@@ -26,13 +26,13 @@ const JSON: &str = "json";
 
 /// How a record is printed.
 #[derive(Debug)]
-enum Printed {
+pub enum Printed {
     Pattern(Pattern),
     Json,
 }
 
 impl Printed {
-    fn parse(flags: &Consume) -> Result<Self, Failure> {
+    pub fn parse(flags: &ReadFlags) -> Result<Self, Failure> {
         let format = flags.format.as_deref();
         if flags.json || flags.offsets.iter().any(|offset| offset == JSON) {
             return match format {
@@ -48,7 +48,7 @@ impl Printed {
         pattern.map(Self::Pattern).map_err(|why| Failure::usage(format!("-f {format:?}: {why}")))
     }
 
-    fn write(&self, record: &Record, out: &mut Vec<u8>) {
+    pub fn write(&self, record: &Record, out: &mut Vec<u8>) {
         match self {
             Self::Pattern(pattern) => pattern.write(record, out),
             Self::Json => {
@@ -60,7 +60,7 @@ impl Printed {
 }
 
 /// Where to read: what `-o` says beside how to print.
-fn range(flags: &Consume, now_ms: i64) -> Result<Range, Failure> {
+pub fn range(flags: &ReadFlags, now_ms: i64) -> Result<Range, Failure> {
     let mut said = flags.offsets.iter().map(String::as_str).filter(|offset| *offset != JSON);
     let offset = match (said.next(), flags.from_beginning) {
         (None, _) => "start",
@@ -74,13 +74,13 @@ fn range(flags: &Consume, now_ms: i64) -> Result<Range, Failure> {
 }
 
 pub fn run(flags: &Consume, sources: &Sources) -> Result<(), Failure> {
-    let printed = Printed::parse(flags)?;
-    let range = range(flags, super::now_ms())?;
+    let printed = Printed::parse(&flags.reading)?;
+    let range = range(&flags.reading, super::now_ms())?;
     let mut client = super::client(&flags.brokers, sources);
     let topic = client.topic(&flags.topic, Missing::Report)?;
     let stop = if flags.exit { Stop::AtEnd } else { Stop::Never };
-    let plan = Plan::resolve(&mut client, &topic, &flags.partitions, range, stop)?;
-    let left = flags.count.unwrap_or(u64::MAX);
+    let plan = Plan::resolve(&mut client, &topic, &flags.reading.partitions, range, stop)?;
+    let left = flags.reading.count.unwrap_or(u64::MAX);
     Reader { client, topic, plan, printed, left }.run()
 }
 
@@ -237,10 +237,10 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn flags(line: &str) -> Consume {
+    fn flags(line: &str) -> ReadFlags {
         let cli = Cli::try_parse_from(format!("varve consume t {line}").split_whitespace()).unwrap();
         let Some(Command::Consume(flags)) = cli.command else { panic!("consume") };
-        flags
+        flags.reading
     }
 
     #[test]

@@ -27,6 +27,7 @@ with `-o json`.
 | 0 | done |
 | 1 | it went wrong, or something is damaged |
 | 2 | the command line or the configuration is wrong |
+| 3 | what was to be verified could not be read |
 ";
 
 fn cli() -> String {

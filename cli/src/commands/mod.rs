@@ -1,5 +1,7 @@
 //! What the commands do, one file each.
 
+pub mod archive;
+pub mod bucket;
 pub mod cluster;
 pub mod config;
 pub mod consume;
@@ -45,6 +47,8 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Produce(flags)) => produce::run(flags, &sources),
         Some(Command::Consume(flags)) => consume::run(&flags, &sources),
         Some(Command::Snapshot(command)) => snapshot::run(command, sources),
+        Some(Command::Archive(command)) => archive::run(command, sources),
+        Some(Command::Bucket(command)) => bucket::run(command, sources),
         Some(Command::Doctor(command)) => doctor::run(&command, sources),
         Some(Command::Storage(command)) => node_storage::run(command, sources),
         Some(Command::Config(command)) => config::run(command, sources),

@@ -14,9 +14,10 @@
 //! - Memory is bounded by one object at a time and, of a manifest, by one node a level ([`Walk`]).
 
 mod partition;
+mod reader;
 mod tail;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -37,6 +38,7 @@ use varve_snapshot::{
 };
 
 pub use partition::{PartitionHistory, View};
+pub use reader::{ReadRecordsError, Reader, each_record};
 pub use tail::{Stop, Tail, TailSegment};
 pub use walk::{Found, Walk};
 

@@ -24,7 +24,7 @@ use varve_formats::{
     keys::{CheckpointName, Key, Keys, PartitionKeys, Prefix, SegmentName},
     manifest::{Entry, EntryKind, FanOut, Root},
     segment::{BlockCompression, SegmentSpec, SegmentState, SegmentWriter},
-    state::{BucketState, ConfState, EpochStart},
+    state::{BucketState, ConfState, EpochStart, Tombstone},
 };
 use varve_objects::{Store as _, testing::MemoryStore};
 use varve_protocol::batch::{self, BatchBuilder, patch};
@@ -184,13 +184,23 @@ impl Bucket {
 
     /// Puts a checkpoint with this manifest, S at its end.
     pub(crate) fn checkpoint(&self, applied: u64, root: &Root, log_start: u64) -> ObjectKey {
-        let end = root.end().0;
+        let bucket = BucketState { log_start: Offset(log_start), manifest_seq: 3 };
+        self.put_state(
+            applied,
+            PartitionCheckpoint { root: root.clone(), bucket, ..PartitionCheckpoint::default() },
+        )
+    }
+
+    /// Puts the newest one's manifest again, with something to delete.
+    pub(crate) fn checkpoint_with(&self, applied: LogIndex, tombstone: Tombstone) -> ObjectKey {
+        let mut state = self.partition().unwrap().state;
+        state.tombstones.push(tombstone);
+        self.put_state(applied.0, state)
+    }
+
+    fn put_state(&self, applied: u64, state: PartitionCheckpoint) -> ObjectKey {
+        let end = state.root.end().0;
         let header = header(self.identity(self.incarnation), (end, end), applied);
-        let state = PartitionCheckpoint {
-            root: root.clone(),
-            bucket: BucketState { log_start: Offset(log_start), manifest_seq: header.manifest_seq },
-            ..PartitionCheckpoint::default()
-        };
         let name = CheckpointName { applied_index: LogIndex(applied), term: TERM, uid: applied };
         let key = self.keys.build(&Key::Checkpoint(self.at(), name));
         self.put(&key, state.into_checkpoint(header).encode(Codec::Zstd));

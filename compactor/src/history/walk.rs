@@ -9,7 +9,7 @@ use varve_common::Offset;
 use varve_formats::{
     PartitionIdentity,
     keys::Keys,
-    manifest::{Entry, FoldPlan, NodeReference, Root},
+    manifest::{Entry, FoldPlan, NodeReference, Root, Sums},
     node::Node,
 };
 use varve_objects::{Store, get_verified};
@@ -19,8 +19,8 @@ use super::Trouble;
 /// What a walk comes by, in the order of offsets; a node before what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// A node, read and verified.
-    Node(NodeReference),
+    /// A node, read and verified, and what it holds in sum.
+    Node(NodeReference, Sums),
     /// A node that cannot be read: what lies below it is not shown.
     Unreadable(NodeReference, Trouble),
     /// A range in a segment.
@@ -72,12 +72,16 @@ impl<'a> Walk<'a> {
             Place::Entry(entry) => return Some(Found::Entry(entry)),
             Place::Node(reference) => reference,
         };
-        match self.read(&reference).await {
-            Ok(FoldPlan::Leaf(entries)) => self.take(entries.into_iter().map(Place::Entry)),
-            Ok(FoldPlan::Inner { references, .. }) => self.take(references.into_iter().map(Place::Node)),
+        let body = match self.read(&reference).await {
+            Ok(body) => body,
             Err(trouble) => return Some(Found::Unreadable(reference, trouble)),
+        };
+        let sums = body.sums();
+        match body {
+            FoldPlan::Leaf(entries) => self.take(entries.into_iter().map(Place::Entry)),
+            FoldPlan::Inner { references, .. } => self.take(references.into_iter().map(Place::Node)),
         }
-        Some(Found::Node(reference))
+        Some(Found::Node(reference, sums))
     }
 
     async fn read(&self, reference: &NodeReference) -> Result<FoldPlan, Trouble> {

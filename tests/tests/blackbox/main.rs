@@ -7,7 +7,9 @@
 
 mod administration;
 mod anomalies;
+mod archive;
 mod bad_input;
+mod bucket_verify;
 mod cluster;
 mod cluster_admin;
 mod cluster_faults;
@@ -29,6 +31,7 @@ mod local_retention;
 mod lost_log;
 mod merge;
 mod network;
+mod offline;
 mod operate;
 mod power;
 mod proof;

@@ -1,6 +1,7 @@
 //! `snapshot list|show|verify`: the bucket read directly, without a broker, and never written.
 
 mod catalog;
+mod deep;
 mod read_only;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,8 @@ use crate::{
     output::{self, Format, OutputFlags, Table, human_age, human_bytes},
 };
 
+pub(super) use self::catalog::open_store;
+
 pub fn run(command: SnapshotCommand, sources: Sources) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (store, output) = match &command {
@@ -27,6 +30,9 @@ pub fn run(command: SnapshotCommand, sources: Sources) -> Result<(), Failure> {
         | SnapshotCommand::Verify { store, output, .. } => (store, *output),
     };
     runtime.block_on(async {
+        if let SnapshotCommand::Verify { id, deep: true, .. } = &command {
+            return deep::run(&store.load(sources)?, id.as_deref(), output).await;
+        }
         let catalog = open(store, sources).await?;
         match &command {
             SnapshotCommand::List { topic, .. } => list(&catalog, topic.as_deref(), output).await,

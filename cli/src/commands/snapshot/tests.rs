@@ -101,7 +101,10 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 
 fn run_verify(data: &Path) -> Result<(), Failure> {
     let store = StoreFlags(flags(data));
-    run(SnapshotCommand::Verify { id: None, store, output: OutputFlags::default() }, Sources::default())
+    run(
+        SnapshotCommand::Verify { id: None, deep: false, store, output: OutputFlags::default() },
+        Sources::default(),
+    )
 }
 
 #[test]

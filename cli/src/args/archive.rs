@@ -1,0 +1,112 @@
+//! What reads the object store without a broker: snapshots, history, and whether all of it is there.
+
+use clap::Subcommand;
+
+use super::StoreFlags;
+use crate::output::OutputFlags;
+
+/// Which records, and how they are printed.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ReadFlags {
+    /// Where to start: start, end, an offset, +n after the start, -n before the end, @time (milliseconds, seconds, 2006-01-02, 2006-01-02T15:04:05Z, -1h); :to behind it stops before that. Beside it -o json is the same as -f json [default: start]
+    #[arg(short = 'o', long = "offset", value_name = "FROM[:TO]", allow_hyphen_values = true)]
+    pub offsets: Vec<String>,
+    /// The same as -o start
+    #[arg(long)]
+    pub from_beginning: bool,
+    /// Partitions to read, separated by commas [default: all]
+    #[arg(
+        short,
+        long = "partitions",
+        visible_alias = "partition",
+        value_delimiter = ',',
+        value_name = "PARTITION"
+    )]
+    pub partitions: Vec<i32>,
+    /// Stop after so many records [default: no limit]
+    #[arg(short = 'n', long = "num", visible_alias = "max-messages", value_name = "COUNT")]
+    pub count: Option<u64>,
+    /// json prints one object per line; else %k key, %v value, %h headers, %t topic, %p partition, %o offset, %d milliseconds, %K %V bytes, %H count of headers, \n \t [default: %v\n]
+    #[arg(short = 'f', long, value_name = "FORMAT")]
+    pub format: Option<String>,
+    /// The same as -f json
+    #[arg(long, conflicts_with = "format")]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// List snapshots of the metadata and of partitions, newest first
+    List {
+        #[command(flatten)]
+        store: StoreFlags,
+        /// Only of this topic: its name or id
+        #[arg(short, long)]
+        topic: Option<String>,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Show what one snapshot holds
+    Show {
+        /// Its key, or the uid that `list` prints
+        id: String,
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Read snapshots whole and check every checksum; exit code 1 when one is damaged
+    Verify {
+        /// A key or uid [default: all]
+        id: Option<String>,
+        /// Read all that they name, too: manifests and segments, each once; exit code 3 when something could not be read
+        #[arg(long)]
+        deep: bool,
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ArchiveCommand {
+    /// List what can be read: topics, or the partitions of one; from where to where, how many segments and bytes
+    Ls {
+        /// Only this topic, by partition: its name or id
+        topic: Option<String>,
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+    /// Print records, one partition after the other, up to the end of what is in the object store
+    Cat(Cat),
+}
+
+#[derive(Debug, clap::Args)]
+pub struct Cat {
+    /// What to read: a topic's name or id
+    pub topic: String,
+    #[command(flatten)]
+    pub reading: ReadFlags,
+    #[command(flatten)]
+    pub store: StoreFlags,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BucketCommand {
+    /// Check every object against what names it: manifests, existence and length both ways; exit code 1 when something is damaged, 3 when something could not be read
+    Verify {
+        /// Only this topic: its name or id
+        #[arg(short, long)]
+        topic: Option<String>,
+        /// Read every segment: checksums of objects, blocks and batches, and that offsets follow each other
+        #[arg(long)]
+        deep: bool,
+        #[command(flatten)]
+        store: StoreFlags,
+        #[command(flatten)]
+        output: OutputFlags,
+    },
+}

@@ -1,0 +1,110 @@
+//! A bucket that a real broker filled, and the commands that read it without one.
+
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use varve_tests::{
+    clients::{create_topic, script, varve},
+    node::{Node, Options},
+    raw::list_offset,
+    s3::Store,
+    tool::{self, Tool},
+    wait_for,
+};
+
+/// All codecs, keys, headers, nulls, bytes that are no text: in two partitions.
+pub(crate) const SHAPES: &str = "shapes";
+/// One segment that no manifest names yet, of a topic that has no snapshot.
+pub(crate) const YOUNG: &str = "young";
+
+/// See the module.
+pub(crate) struct Offline {
+    // First to go: a broker without its store would log its end.
+    pub(crate) node: Node,
+    pub(crate) store: Store,
+    options: Options,
+    /// What `consume` said of both topics, a line a record, sorted.
+    pub(crate) consumed: Vec<String>,
+}
+
+impl Offline {
+    /// Fills a bucket and kills the broker.
+    pub(crate) fn fill(records: usize) -> Option<Self> {
+        if !Tool::need(&[Tool::Python, Tool::Minio]) {
+            return None;
+        }
+        let store = Store::start().behind_proxy(8);
+        let options = Options::small()
+            .env("VARVE_SNAPSHOT_MAX_AGE_MS", "12000")
+            .env("VARVE_TIER_MAX_AGE_MS", "1000")
+            .env("VARVE_MANIFEST_FAN_OUT", "4");
+        let options = store.options(options, "offline");
+        let node = Node::start(options.clone());
+        let mut offline = Self { node, store, options, consumed: Vec::new() };
+        offline.write(records);
+        offline.node.kill();
+        offline.store.forget_seen();
+        Some(offline)
+    }
+
+    fn write(&mut self, records: usize) {
+        let node = &self.node;
+        create_topic(node, SHAPES, 2, &["segment.bytes=65536", "retention.ms=-1"]);
+        create_topic(node, YOUNG, 1, &["retention.ms=-1"]);
+        let ledger = node.folder().join("ledger");
+        let records = records.to_string();
+        let _ = script("writer.py", node, &[ledger.to_str().unwrap(), "w", SHAPES, &records]);
+        wait_for("both partitions to be in the bucket, and a snapshot that knows the topics", 120, || {
+            (0..2).all(|partition| tiered(node, SHAPES, partition))
+                && self.run(&["archive", "ls", YOUNG]).status.success()
+        });
+        let _ = varve(node, &["produce", YOUNG, "one", "two", "-k", "key", "-H", "a=b"]);
+        wait_for("the young topic to be in the bucket", 60, || tiered(node, YOUNG, 0));
+        for topic in [SHAPES, YOUNG] {
+            let lines = varve(node, &["consume", topic, "-o", "json", "--exit"]);
+            self.consumed.extend(lines.lines().map(str::to_owned));
+        }
+        self.consumed.sort_unstable();
+    }
+
+    /// Runs `varve` on the bucket.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(tool::varve());
+        tool::without_our_variables(&mut command).envs(self.options.environment.iter().cloned());
+        command.args(arguments).args(&self.options.arguments).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// The same, where it must end well; what it printed.
+    pub(crate) fn print(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        String::from_utf8(output.stdout).expect("it prints text")
+    }
+
+    /// The same with `-o json`.
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
+        serde_json::from_str(&self.print(&[arguments, &["--json"]].concat())).expect("it prints JSON")
+    }
+
+    /// What the store was asked since the last time: nothing that writes.
+    pub(crate) fn assert_read_only(&self) {
+        let seen = self.store.seen();
+        assert!(!seen.is_empty(), "nothing was asked of the store");
+        for request in &seen {
+            assert!(
+                matches!(request.method.as_str(), "GET" | "HEAD"),
+                "{} {}",
+                request.method,
+                request.target
+            );
+        }
+        self.store.forget_seen();
+    }
+}
+
+/// Whether all of a partition is in the bucket.
+fn tiered(node: &Node, topic: &str, partition: i32) -> bool {
+    let end = list_offset(node.kafka(), topic, partition, -1);
+    end.is_ok_and(|end| end > 0 && list_offset(node.kafka(), topic, partition, -5) == Ok(end - 1))
+}
