@@ -45,3 +45,9 @@ pub mod start;
 pub mod store;
 pub mod views;
 mod watches;
+
+/// The disk of this machine, for who works on a data directory without a broker.
+#[must_use]
+pub fn disk() -> impl varve_common::Disk {
+    varve_wal::NativeDisk
+}

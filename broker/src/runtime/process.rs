@@ -61,7 +61,7 @@ use crate::{
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
     node::Node,
-    telemetry,
+    restore, telemetry,
     transfer::Transfers,
 };
 
@@ -239,6 +239,9 @@ async fn prepare(
 ) -> Result<Base, RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
+    if restore::is_unfinished(&*disk, &layout.root)? {
+        return Err(RunError::Unrestored(layout.root));
+    }
     let log = birth::admit(&config, &layout, &*disk, &*entropy)?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let (identity, place) = if config.is_clustered() {

@@ -2,12 +2,13 @@
 
 mod cluster;
 mod group;
+mod names;
+mod restore;
 mod server;
 #[cfg(test)]
 mod tests;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use varve_protocol::batch::Codec;
+use clap::{Parser, Subcommand};
 
 pub use self::{
     cluster::{
@@ -15,9 +16,11 @@ pub use self::{
         TransferLeader, Wait,
     },
     group::{GroupCommand, GroupDelete, GroupDescribe, GroupList, GroupSeek},
+    names::{AcksName, CodecName, Page, Shell},
+    restore::Restore,
     server::{ServerFlags, StoreFlags},
 };
-use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
+use crate::{output::OutputFlags, pattern::parse_header};
 
 const EXIT_CODES: &str =
     "Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the command line is wrong.";
@@ -59,6 +62,8 @@ pub enum Command {
     /// List, show and verify the snapshots in the object store; never writes there
     #[command(subcommand)]
     Snapshot(SnapshotCommand),
+    /// Bring a cluster back from its object store alone, into an empty data directory. What will be there is printed first
+    Restore(Restore),
     /// Find out what is wrong with what the broker stands on, and what to change
     #[command(subcommand)]
     Doctor(DoctorCommand),
@@ -428,66 +433,6 @@ pub enum ConfigCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-    Powershell,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Page {
-    Cli,
-    Config,
-    Metrics,
-    ApiVersions,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CodecName {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
-impl From<CodecName> for Codec {
-    fn from(name: CodecName) -> Self {
-        match name {
-            CodecName::None => Self::None,
-            CodecName::Gzip => Self::Gzip,
-            CodecName::Snappy => Self::Snappy,
-            CodecName::Lz4 => Self::Lz4,
-            CodecName::Zstd => Self::Zstd,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AcksName {
-    /// Every in-sync replica
-    #[value(alias = "-1")]
-    All,
-    /// The leader
-    #[value(name = "1", alias = "leader")]
-    One,
-    /// Nobody
-    #[value(name = "0", alias = "none")]
-    None,
-}
-
-impl From<AcksName> for Acks {
-    fn from(name: AcksName) -> Self {
-        match name {
-            AcksName::All => Self::All,
-            AcksName::One => Self::Leader,
-            AcksName::None => Self::None,
-        }
-    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod group;
 pub mod node_storage;
 pub mod produce;
+pub mod restore;
 pub mod serve;
 pub mod snapshot;
 pub mod storage;
@@ -43,6 +44,7 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Produce(flags)) => produce::run(flags, &sources),
         Some(Command::Consume(flags)) => consume::run(&flags, &sources),
         Some(Command::Snapshot(command)) => snapshot::run(command, sources),
+        Some(Command::Restore(flags)) => restore::run(&flags, sources),
         Some(Command::Doctor(command)) => doctor::run(&command, sources),
         Some(Command::Storage(command)) => node_storage::run(command, sources),
         Some(Command::Config(command)) => config::run(command, sources),

@@ -164,7 +164,8 @@ fn describe(config: &Config) -> String {
     }
 }
 
-fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Prefix), Failure> {
+/// The store that the configuration names, and the cluster's place in it; never written.
+pub fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Prefix), Failure> {
     match &config.object_store {
         ObjectStore::Embedded => Ok((directory(&config.data_directory.join("objects"))?, Prefix::default())),
         ObjectStore::Directory(path) => Ok((directory(path)?, Prefix::default())),
