@@ -12,19 +12,25 @@
 //! range and everything tiered. What was announced and is not among the segments is a tombstone: its object, if it is
 //! there, goes like that of any upload that was given up.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use varve_common::{GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, ReplicaId, Term, TopicId};
+use varve_common::{
+    GroupId, Incarnation, LogIndex, NodeId, Offset, PartitionIndex, ReplicaId, Term, TopicId,
+    codec::DecodeError,
+};
 use varve_formats::{
+    checkpoint::{CheckpointHeader, PartitionCheckpoint, StatePoint},
+    command::PublishedCheckpoint,
     manifest::{Entry, Root},
     segment::SegmentState,
+    state::ProducerEntry,
 };
 
 use crate::{
-    api::OpenRange,
-    coordinator::Groups,
+    api::{OpenRange, PartitionIdentity},
+    coordinator::{self, Groups},
     metadata::{MetadataState, Partition, Topic},
-    partition::{BucketState, PartitionState, RecordState, given_up},
+    partition::{BucketState, PartitionState, Producers, RecordState, given_up},
 };
 
 /// By how much terms grow with a life: elections of a second each, for twelve days.
@@ -168,76 +174,121 @@ impl Jump for Term {
     }
 }
 
-impl PartitionState {
-    /// The partition at the beginning of the next life. It ends where what is in the bucket ends; what was on nodes alone is
-    /// a gap, and the log begins behind it where nothing before it is in the bucket.
-    #[must_use]
-    pub fn reborn(self, life: NewLife, then: Continuation) -> Self {
-        let index = self.last_known(&then).next();
-        let term = then
-            .entries
-            .iter()
-            .map(|entry| entry.roll_term.max(entry.term))
-            .fold(self.records.term, Term::max)
-            .jumped();
-        let bucket = self.bucket_after(&then, life, (index, term));
-        let end = bucket.tiered_end;
-        let mut records = RecordState {
-            index,
-            term,
-            append_time_ms: self.records.append_time_ms,
-            log_end: end,
-            open: OpenRange::starting_at(end),
-            ..RecordState::default()
+/// A partition as a checkpoint of the earlier life says; nothing where there is none.
+#[derive(Clone, Debug)]
+pub struct Before {
+    /// Which partition, in which life.
+    pub identity: PartitionIdentity,
+    /// What the checkpoint says of itself.
+    pub header: Option<CheckpointHeader>,
+    /// Its sections.
+    pub state: PartitionCheckpoint,
+    /// Groups of consumers; `None` where it is no partition of their topic.
+    pub groups: Option<Groups>,
+}
+
+impl Before {
+    /// What a checkpoint says.
+    pub fn of(
+        identity: PartitionIdentity,
+        header: Option<CheckpointHeader>,
+        mut state: PartitionCheckpoint,
+    ) -> Result<Self, DecodeError> {
+        let groups = match state.coordinator.take() {
+            Some(section) => Some(Groups::decode(section)?),
+            None => (identity.topic == coordinator::TOPIC).then(Groups::default),
         };
-        let as_of_checkpoint = end == self.records.log_end && !is_bare(&bucket.root);
+        Ok(Self { identity, header, state, groups })
+    }
+
+    /// S, its term, and the log's end there.
+    #[must_use]
+    pub fn point(&self) -> StatePoint {
+        self.header.as_ref().map_or_else(StatePoint::default, |header| header.state)
+    }
+
+    /// A.
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.header.as_ref().map_or(LogIndex::ZERO, |header| header.applied.index)
+    }
+
+    /// The first offset and the end of what is left with these segments behind the manifest. Where nothing is, the log begins
+    /// behind all that there was, so that no offset is given out twice.
+    #[must_use]
+    pub fn offsets(&self, entries: &[Entry]) -> Range<Offset> {
+        let (root, log_start) = (&self.state.root, self.state.bucket.log_start);
+        let end = entries.last().map_or_else(|| root.end(), Entry::end);
+        if entries.is_empty() && root.first().is_none() || end < log_start {
+            let behind = log_start.max(self.point().offset).max(end);
+            return behind..behind;
+        }
+        log_start..end
+    }
+
+    /// The partition at the beginning of the next life. It ends where what is in the bucket ends; what was on nodes alone is
+    /// a gap.
+    #[must_use]
+    pub fn reborn(self, life: NewLife, then: Continuation) -> PartitionState {
+        let point = self.point();
+        let offsets = self.offsets(&then.entries);
+        let rolled = then.entries.iter().map(|entry| entry.roll_index);
+        let index = rolled.fold(point.index.max(self.applied()), LogIndex::max).next();
+        let applied_term = self.header.as_ref().map_or(Term::ZERO, |header| header.applied.term);
+        let terms = then.entries.iter().map(|entry| entry.roll_term.max(entry.term));
+        let term = terms.fold(point.term.max(applied_term), Term::max).jumped();
         let (mut producers, mut epochs) = match then.state {
             Some(state) => (by_id(state.producers), state.epochs),
-            None if as_of_checkpoint => {
-                (self.records.producers.as_ref().clone(), self.records.epochs.as_ref().clone())
+            None if offsets.start < offsets.end && offsets.end == point.offset => {
+                (by_id(self.state.producers.clone()), self.state.epochs.clone())
             }
-            // Nothing of what it had written is left: who comes again with the same batch is to be taken.
-            None => (BTreeMap::new(), self.records.epochs.as_ref().clone()),
+            // Nothing of what they had written is left: who comes again with the same batch is to be taken.
+            None => (BTreeMap::new(), self.state.epochs.clone()),
         };
         // Whoever began a transaction does not end it: its coordinator's life is over.
         producers.values_mut().for_each(|producer| producer.transaction_first = None);
-        epochs.retain(|epoch| epoch.start <= end);
-        (records.producers, records.epochs) = (Arc::new(producers), Arc::new(epochs));
-        let mut identity = self.identity.clone();
-        identity.incarnation = life.incarnation;
-        let mut reborn = Self::new(identity);
-        reborn.frozen = [(end, Arc::new(records.clone()))].into();
-        (reborn.records, reborn.bucket, reborn.bucket_index) = (records, bucket, index);
-        reborn.groups = self.groups;
+        epochs.retain(|epoch| epoch.start <= offsets.end);
+        let records = RecordState {
+            index,
+            term,
+            append_time_ms: self.header.as_ref().map_or(life.wall_ms, |header| header.append_time_ms),
+            log_end: offsets.end,
+            open: OpenRange::starting_at(offsets.end),
+            producers: Arc::new(producers),
+            epochs: Arc::new(epochs),
+            ..RecordState::default()
+        };
+        let mut reborn =
+            PartitionState::new(PartitionIdentity { incarnation: life.incarnation, ..self.identity.clone() });
+        reborn.bucket = self.bucket(&then.entries, offsets, life, (index, term));
+        reborn.frozen = [(records.log_end, Arc::new(records.clone()))].into();
+        (reborn.records, reborn.bucket_index, reborn.groups) = (records, index, self.groups);
         reborn
     }
 
-    fn last_known(&self, then: &Continuation) -> LogIndex {
-        let rolled = then.entries.iter().map(|entry| entry.roll_index);
-        rolled.fold(self.records.index.max(self.bucket_index), LogIndex::max)
-    }
-
-    fn bucket_after(&self, then: &Continuation, life: NewLife, at: (LogIndex, Term)) -> BucketState {
-        let before = &self.bucket;
-        let mut root = before.root.as_ref().clone();
-        root.entries.extend(then.entries.iter().cloned());
-        let mut log_start = before.log_start;
-        if is_bare(&root) || root.end() < log_start {
-            // Nothing is left to read: what comes begins behind all that there was, so that no offset is given out twice.
-            log_start = log_start.max(self.records.log_end).max(root.end());
-            root = Root { start: log_start, ..Root::default() };
+    fn bucket(
+        &self,
+        entries: &[Entry],
+        offsets: Range<Offset>,
+        life: NewLife,
+        at: (LogIndex, Term),
+    ) -> BucketState {
+        let mut root = self.state.root.clone();
+        root.entries.extend(entries.iter().cloned());
+        if offsets.is_empty() {
+            root = Root { start: offsets.end, ..Root::default() };
         }
-        let adopted = |uid: u64| then.entries.iter().any(|entry| entry.uid == uid);
-        let mut tombstones = before.tombstones.as_ref().clone();
+        let adopted = |uid: u64| entries.iter().any(|entry| entry.uid == uid);
+        let mut tombstones = self.state.tombstones.clone();
         tombstones.retain(|tombstone| !adopted(tombstone.uid));
-        let lost = before.intents.iter().filter(|intent| !adopted(intent.uid));
-        tombstones
-            .extend(lost.map(|intent| given_up(life.wall_ms, log_start, intent, self.identity.incarnation)));
+        let (log_start, before) = (offsets.start, self.identity.incarnation);
+        let lost = self.state.intents.iter().filter(|intent| !adopted(intent.uid));
+        tombstones.extend(lost.map(|intent| given_up(life.wall_ms, log_start, intent, before)));
         BucketState {
             log_start,
-            tiered_end: root.end(),
+            tiered_end: offsets.end,
             tiered_roll: at,
-            manifest_seq: before.manifest_seq + 1,
+            manifest_seq: self.state.bucket.manifest_seq + 1,
             root: Arc::new(root),
             intents: Arc::default(),
             tombstones: Arc::new(tombstones),
@@ -245,22 +296,15 @@ impl PartitionState {
             kept: None,
         }
     }
+}
 
-    /// Groups of consumers, to be changed before the life begins.
-    pub const fn groups_mut(&mut self) -> Option<&mut Groups> {
-        self.groups.as_mut()
-    }
-
+impl PartitionState {
     /// The newest checkpoint is this one: nothing has to be published before something changes.
-    pub fn name_published(&mut self, checkpoint: varve_formats::command::PublishedCheckpoint) {
+    pub fn name_published(&mut self, checkpoint: PublishedCheckpoint) {
         self.bucket.published = Arc::new(vec![checkpoint]);
     }
 }
 
-fn by_id(producers: Vec<varve_formats::state::ProducerEntry>) -> crate::partition::Producers {
+fn by_id(producers: Vec<ProducerEntry>) -> Producers {
     producers.into_iter().map(|producer| (producer.producer_id, producer)).collect()
-}
-
-const fn is_bare(root: &Root) -> bool {
-    root.nodes.is_empty() && root.entries.is_empty()
 }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use varve_replica::rebirth::REPLICAS_WANTED;
+
 use super::topic::{self, Defaults, Effective, TopicConfigError, Type, find};
 
 /// What happens to one value.
@@ -64,7 +66,10 @@ pub fn replace<'a>(
     own: &Own,
     all: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
 ) -> Result<Delta, TopicConfigError> {
-    Ok(delta(own, topic::validate(defaults, all)?.into_iter().collect()))
+    let mut wanted: Own = topic::validate(defaults, all)?.into_iter().collect();
+    // Not a configuration that clients know: it stays until the partitions have their replicas again.
+    wanted.extend(own.get_key_value(REPLICAS_WANTED).map(|(name, value)| (name.clone(), value.clone())));
+    Ok(delta(own, wanted))
 }
 
 fn delta(own: &Own, wanted: Own) -> Delta {

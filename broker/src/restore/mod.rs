@@ -25,6 +25,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use varve_common::{
     Clock, ClusterId, Disk, Entropy, GroupId, Incarnation, ObjectKey, ReplicaId, codec::DecodeError,
 };
+use varve_compactor::history::HistoryError;
 use varve_consensus::Membership;
 use varve_formats::{
     claim::{Claim, Complete, FORMAT},
@@ -53,6 +54,7 @@ pub use self::{
 };
 use crate::{
     config::Config,
+    metrics::Metrics,
     runtime::{
         birth::BirthError,
         data::LockError,
@@ -79,16 +81,14 @@ pub enum RestoreError {
     /// As the failure says.
     #[error(transparent)]
     Store(#[from] Failure),
-    /// Without the metadata nothing says what there is.
-    #[error("the metadata has no checkpoint to restore from: {0}")]
-    Metadata(ChooseError),
-    /// A partition has checkpoints, and none of them can be used.
-    #[error("{topic}-{partition} cannot be restored: {why}")]
-    Group {
-        /// Its topic.
-        topic: String,
-        /// Its number.
-        partition: i32,
+    /// What there is cannot be read, or is damaged.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+    /// A checkpoint of the life that begins cannot be read.
+    #[error("{what}: {why}")]
+    Choose {
+        /// Of what.
+        what: String,
         /// Why.
         why: ChooseError,
     },
@@ -174,6 +174,15 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Shows it as long as the node lives.
+    pub(crate) fn count(&self, metrics: &Metrics) {
+        let seconds = |ms: i64| ms.max(0) as f64 / 1000.0;
+        let handles = &metrics.handles;
+        handles.restore_duration.set(seconds(self.duration_ms));
+        handles.restore_record_age.set(seconds(self.newest_record_age_ms));
+        handles.restore_checkpoint_age.set(seconds(self.checkpoint_age_ms));
+    }
+
     fn encode(&self) -> Vec<u8> {
         let times = [self.duration_ms, self.newest_record_age_ms, self.checkpoint_age_ms];
         let times = times.into_iter().flat_map(i64::to_le_bytes);
@@ -336,7 +345,7 @@ impl Ground<'_> {
                     return Ok((state, false));
                 }
                 Err(ChooseError::NoneListed(_) | ChooseError::AllDamaged(_)) => {}
-                Err(why) => return Err(RestoreError::Metadata(why)),
+                Err(why) => return Err(RestoreError::Choose { what: "the metadata".to_owned(), why }),
             }
         }
         Ok((Box::new(survey.state.reborn(life)), true))
@@ -358,7 +367,7 @@ impl Ground<'_> {
         let state = match self.resumed(partition, keys, life, resumes).await? {
             Some(state) => state,
             None => {
-                let reborn = partition.state.as_ref().clone().reborn(life, partition.continuation.clone());
+                let reborn = partition.before.clone().reborn(life, partition.continuation.clone());
                 let mut state = Box::new(reborn);
                 let captured = Captured::at_rest(partition.group, &state, &members)
                     .ok_or(RestoreError::Contradiction("a partition that begins with records on nodes"))?;
@@ -400,11 +409,10 @@ impl Ground<'_> {
                 }
             },
             Err(ChooseError::NoneListed(_) | ChooseError::AllDamaged(_)) => Ok(None),
-            Err(why) => Err(RestoreError::Group {
-                topic: partition.topic.to_string(),
-                partition: partition.partition.0,
-                why,
-            }),
+            Err(why) => {
+                let what = format!("{}-{}", partition.topic, partition.partition);
+                Err(RestoreError::Choose { what, why })
+            }
         }
     }
 

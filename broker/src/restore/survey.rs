@@ -4,36 +4,24 @@
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use tokio::sync::Semaphore;
 use varve_common::{GroupId, Incarnation, LogIndex, ObjectKey, Offset, PartitionIndex, TopicId};
-use varve_formats::{
-    PartitionIdentity,
-    keys::{Keys, Prefix},
-    segment,
-};
+use varve_compactor::history::{History, Stop};
+use varve_formats::{checkpoint::CheckpointHeader, keys::Prefix, manifest::Entry};
 use varve_objects::Store;
 use varve_replica::{
-    checkpoint::{self, Decoded},
     coordinator::{self, Clamped},
     metadata::{Image, MetadataState, Topic},
-    partition::PartitionState,
-    rebirth::{Continuation, Unknown},
+    rebirth::{Before, Continuation, Unknown},
 };
 use varve_snapshot::{
-    choose::{ChooseError, Chosen, Damaged, Which, choose},
+    choose::{Candidate, Damaged},
     claim::{self, Lives},
 };
 
-use super::{
-    Progress, RestoreError,
-    tail::{Place, Tail},
-    unknown,
-};
+use super::{Progress, RestoreError, tail::Segments, unknown};
 
-/// Groups that are read at once.
-const READS: usize = 32;
-/// Of them, those that read segments: each is in memory whole.
-const TAILS: usize = 4;
+/// Groups that are read at once; of what follows a checkpoint each has one segment in memory.
+const READS: usize = 16;
 
 /// Which lives a restore is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,17 +82,17 @@ pub struct PartitionSurvey {
     pub damaged: Vec<Damaged>,
     /// The first offset, and the end, of what will be there.
     pub offsets: Range<Offset>,
-    /// Records that were on nodes alone when the checkpoint was taken: they are gone.
+    /// Records that the checkpoint knew of and the bucket does not have: they are gone.
     pub gap: Option<Range<Offset>>,
+    /// Whether its records stayed on nodes: its topic did not tier.
+    pub records_local: bool,
     /// Segments behind the checkpoint's manifest.
     pub discovered: usize,
-    /// Objects that could have followed, and are damaged.
-    pub unusable: Vec<(ObjectKey, String)>,
-    /// Objects behind a hole: what they hold is not restored.
-    pub beyond: usize,
+    /// What else is wrong behind it.
+    pub troubles: Vec<String>,
     /// The largest timestamp among the records that will be there; -1 where there is none.
     pub newest_record_ms: i64,
-    pub(super) state: Box<PartitionState>,
+    pub(super) before: Before,
     pub(super) continuation: Continuation,
 }
 
@@ -176,14 +164,13 @@ pub(super) async fn survey_of(
     progress: &dyn Progress,
 ) -> Result<Survey, RestoreError> {
     let plan = Plan::of(lives)?;
-    let keys = bucket.prefix.cluster(lives.newest.cluster);
-    let store = &*bucket.store;
-    let chosen = choose(store, &keys, Which::Metadata, plan.source).await.map_err(RestoreError::Metadata)?;
-    let (metadata, metadata_damaged) = (origin_of(&chosen), chosen.damaged);
-    let Decoded::Metadata { mut state, .. } = checkpoint::restore(chosen.checkpoint)? else {
-        return Err(RestoreError::Contradiction("the metadata's checkpoint is a partition's"));
-    };
-    let unknown = unknown::topics(store, &keys, state.image(), plan.source).await?;
+    let store = Arc::clone(&bucket.store);
+    let history = History::open_life(store, &bucket.prefix, lives.clone(), plan.source).await?;
+    let metadata = history.metadata();
+    let (origin, metadata_damaged) =
+        (origin_of(&metadata.candidate, &metadata.header), metadata.damaged.clone());
+    let mut state = Box::new(metadata.state.clone());
+    let unknown = unknown::topics(&*bucket.store, history.keys(), state.image(), plan.source).await?;
     state.adopt(&unknown, lives.newest.node);
     let image = state.image();
     let wanted: Vec<(Arc<Topic>, GroupId, PartitionIndex)> = image
@@ -193,31 +180,20 @@ pub(super) async fn survey_of(
         .map(|(topic, number, partition)| (Arc::clone(topic), partition.group, number))
         .collect();
     progress.begin("reading", wanted.len() as u64);
-    let (tails, source) = (Semaphore::new(TAILS), plan.source);
-    let keys = &keys;
-    let reads = wanted.into_iter().map(|(topic, group, number)| {
-        let identity = PartitionIdentity {
-            cluster: keys.cluster(),
-            incarnation: source,
-            topic_id: topic.id,
-            topic: topic.name.to_string(),
-            partition: number,
-        };
-        let tails = &tails;
-        async move {
-            let read = partition(store, keys, (identity, group), tails).await;
-            progress.step(1);
-            read
-        }
+    let history = &history;
+    let reads = wanted.into_iter().map(|(topic, group, number)| async move {
+        let read = partition(history, &topic, group, number).await;
+        progress.step(1);
+        read
     });
     let mut partitions: Vec<PartitionSurvey> =
         stream::iter(reads).buffer_unordered(READS).try_collect().await?;
     partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
     let clamped = clamp(&mut partitions);
     Ok(Survey {
-        cluster: keys.cluster(),
+        cluster: history.keys().cluster(),
         plan,
-        metadata,
+        metadata: origin,
         metadata_damaged,
         unknown,
         partitions,
@@ -227,118 +203,76 @@ pub(super) async fn survey_of(
     })
 }
 
-fn origin_of(chosen: &Chosen) -> Origin {
+fn origin_of(candidate: &Candidate, header: &CheckpointHeader) -> Origin {
     Origin::Checkpoint {
-        key: chosen.candidate.key.clone(),
-        applied: chosen.checkpoint.header.applied.index,
-        append_time_ms: chosen.checkpoint.header.append_time_ms,
+        key: candidate.key.clone(),
+        applied: header.applied.index,
+        append_time_ms: header.append_time_ms,
     }
 }
 
 async fn partition(
-    store: &dyn Store,
-    keys: &Keys,
-    (identity, group): (PartitionIdentity, GroupId),
-    tails: &Semaphore,
+    history: &History,
+    topic: &Topic,
+    group: GroupId,
+    number: PartitionIndex,
 ) -> Result<PartitionSurvey, RestoreError> {
-    let of =
-        |why| RestoreError::Group { topic: identity.topic.clone(), partition: identity.partition.0, why };
-    let which = Which::Partition(identity.topic_id, identity.partition);
-    let (origin, damaged, state, records_local) = match choose(store, keys, which, identity.incarnation).await
-    {
-        Ok(chosen) => {
-            let (origin, records_local) = (origin_of(&chosen), chosen.checkpoint.header.records_local);
-            match checkpoint::restore(chosen.checkpoint)? {
-                Decoded::Partition { state, .. } => (origin, chosen.damaged, state, records_local),
-                Decoded::Metadata { .. } => {
-                    return Err(RestoreError::Contradiction("a partition's checkpoint is the metadata's"));
-                }
-            }
-        }
-        Err(ChooseError::NoneListed(_)) => {
-            (Origin::Nothing, Vec::new(), Box::new(PartitionState::new(identity.clone())), false)
-        }
-        Err(why) => return Err(of(why)),
+    let read = history.partition(topic, number).await?;
+    let origin = match &read.checkpoint {
+        Some((candidate, header)) => origin_of(candidate, header),
+        None if read.tail.segments.is_empty() => Origin::Nothing,
+        None => Origin::Segments,
     };
-    let _turn = tails.acquire().await.expect("nobody closes it");
-    let keeps_bytes = state.groups().is_some();
-    let place = Place { store, keys, identity: &identity, keeps_bytes };
-    let end = state.bucket().root.end();
-    let tail = place.tail(end, !damaged.is_empty()).await?;
-    let read = Read { origin, damaged, state, records_local, tail };
-    read.finish(&place, group).await
-}
-
-/// A checkpoint and what follows.
-struct Read {
-    origin: Origin,
-    damaged: Vec<Damaged>,
-    state: Box<PartitionState>,
-    records_local: bool,
-    tail: Tail,
-}
-
-impl Read {
-    async fn finish(mut self, place: &Place<'_>, group: GroupId) -> Result<PartitionSurvey, RestoreError> {
-        if self.origin == Origin::Nothing && !self.tail.segments.is_empty() {
-            self.origin = Origin::Segments;
-        }
-        self.replay_groups();
-        let (log_start, log_end) = (self.state.bucket().log_start, self.state.records().log_end);
-        let root = &self.state.bucket().root;
-        let entries: Vec<_> = self.tail.segments.iter().map(|segment| segment.entry.clone()).collect();
-        let end = entries.last().map_or(root.end(), |entry| entry.end());
-        let is_bare = entries.is_empty() && root.first().is_none() || end < log_start;
-        let state = match self.tail.segments.pop() {
-            Some(last) => Some(last.state),
-            None if is_bare || end == log_end => None,
-            None => place.state_at_end(root).await?,
-        };
-        let offsets = if is_bare {
-            let at = log_start.max(log_end).max(end);
-            at..at
-        } else {
-            log_start..end
-        };
-        // Behind what is in the bucket the checkpoint knew of more.
-        let missing = end.max(log_start)..log_end;
-        let gap = (missing.start < missing.end && (self.records_local || is_bare)).then_some(missing);
-        let root_newest = root.places().map(|place| place.max_timestamp()).max().unwrap_or(-1);
-        let newest_record_ms = entries.iter().map(|entry| entry.max_timestamp).fold(root_newest, i64::max);
-        let discovered = entries.len();
-        Ok(PartitionSurvey {
-            group,
-            topic: place.identity.topic.as_str().into(),
-            topic_id: place.identity.topic_id,
-            partition: place.identity.partition,
-            origin: self.origin,
-            damaged: self.damaged,
-            offsets,
-            gap,
-            discovered,
-            unusable: self.tail.damaged,
-            beyond: self.tail.beyond,
-            newest_record_ms,
-            state: self.state,
-            continuation: Continuation { entries, state },
-        })
+    let header = read.checkpoint.as_ref().map(|(_, header)| header.clone());
+    let mut before = Before::of(read.identity.clone(), header, read.state.clone())?;
+    let segments = Segments { history, of: &read };
+    let applied = before.applied();
+    if let Some(groups) = &mut before.groups {
+        segments.replay(groups, applied).await?;
     }
+    let entries: Vec<Entry> = read.tail.segments.iter().map(|segment| segment.entry.clone()).collect();
+    let offsets = before.offsets(&entries);
+    let state = match &read.tail.state {
+        Some(state) => Some(state.clone()),
+        None if offsets.is_empty() || offsets.end == before.point().offset => None,
+        None => segments.state_at_end().await?,
+    };
+    // Behind what is in the bucket the checkpoint knew of more.
+    let missing = read.end().max(before.state.bucket.log_start)..read.known_end();
+    let root_newest = read.state.root.places().map(|place| place.max_timestamp()).max().unwrap_or(-1);
+    let newest_record_ms = entries.iter().map(|entry| entry.max_timestamp).fold(root_newest, i64::max);
+    let mut troubles: Vec<String> =
+        read.tail.passed.iter().map(|(key, trouble)| format!("{key}: {trouble}")).collect();
+    troubles.extend(stopped(&read.tail.stop));
+    Ok(PartitionSurvey {
+        group,
+        topic: read.identity.topic.as_str().into(),
+        topic_id: read.identity.topic_id,
+        partition: number,
+        origin,
+        gap: (missing.start < missing.end).then_some(missing),
+        records_local: read.records_were_local(),
+        discovered: entries.len(),
+        damaged: read.damaged,
+        offsets,
+        troubles,
+        newest_record_ms,
+        before,
+        continuation: Continuation { entries, state },
+    })
+}
 
-    /// Commits that came after the checkpoint: groups are as of A, and segments that end behind A say more. Each record
-    /// says all of its key, so that one which is taken in again changes nothing, as long as those behind it follow.
-    fn replay_groups(&mut self) {
-        let applied = self.state.bucket_index();
-        let Some(groups) = self.state.groups_mut() else { return };
-        for segment in self.tail.segments.iter().filter(|segment| segment.entry.roll_index > applied) {
-            for block in &segment.verified.index.blocks {
-                let range = block.range();
-                let stored = segment.bytes.slice(range.start as usize..range.end as usize);
-                let Ok(mut raw) = segment::decode_block(stored, block) else { continue };
-                while let Ok(header) = varve_formats::batch::BatchHeader::read(&raw) {
-                    groups.apply(&raw.split_to(header.bytes));
-                }
-            }
+/// Why what lies behind the end is not restored.
+fn stopped(stop: &Stop) -> Option<String> {
+    match stop {
+        Stop::End => None,
+        Stop::Gap { end, next } => Some(format!("what begins at {next} does not follow on {end}")),
+        Stop::Fork { base, keys } => {
+            let keys: Vec<&str> = keys.iter().map(ObjectKey::as_str).collect();
+            Some(format!("objects at {base} overlap and do not agree: {}", keys.join(", ")))
         }
+        Stop::Broken { key, trouble } => Some(format!("{key}: {trouble}; nothing behind it follows")),
+        Stop::Stray(key) => Some(format!("{key} is of another lineage")),
     }
 }
 
@@ -354,5 +288,5 @@ fn clamp(partitions: &mut [PartitionSurvey]) -> Vec<Clamped> {
         let is_other = committed.topic != TopicId::ZERO && committed.topic != *id;
         (!is_other).then_some(*end)
     };
-    partitions.iter_mut().filter_map(|at| Some(at.state.groups_mut()?.clamp(end_of))).flatten().collect()
+    partitions.iter_mut().filter_map(|at| Some(at.before.groups.as_mut()?.clamp(end_of))).flatten().collect()
 }

@@ -34,6 +34,7 @@ mod preferring;
 pub mod pressure;
 mod progress;
 mod registration;
+mod regrowing;
 pub mod rot;
 
 pub mod process;

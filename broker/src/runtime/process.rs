@@ -225,6 +225,9 @@ async fn begin(config: &Config) -> Result<(Held, Start, Admin), RunError> {
     let lock = Lock::take(&layout.root)
         .map_err(|source| RunError::Lock { path: layout.root.display().to_string(), source })?;
     let metrics = Arc::new(Metrics::new());
+    if let Some(restored) = restore::restored(&*disk, &layout.root) {
+        restored.count(&metrics);
+    }
     let start = Start::new(Arc::clone(&metrics));
     let admin = Admin::start(config.admin_listen, metrics, vec![start.check()]).await;
     let admin = admin.map_err(system("listen on the admin address"))?;

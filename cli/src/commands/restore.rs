@@ -82,7 +82,7 @@ fn failed(why: RestoreError) -> Failure {
         RestoreError::NotEmpty(_) => "name an empty one with --data-dir, or move this one away",
         RestoreError::Unclaimed => "name the store of a cluster with --object-store",
         RestoreError::Lock(_) => "stop the broker that runs there",
-        RestoreError::Metadata(_) | RestoreError::Group { .. } | RestoreError::Segment { .. } => {
+        RestoreError::History(_) | RestoreError::Choose { .. } | RestoreError::Segment { .. } => {
             "nothing was changed for it; `varve snapshot verify` says what is damaged"
         }
         _ => "run the same command again: it goes on where it was",

@@ -72,18 +72,11 @@ fn notes(survey: &Survey) -> Vec<String> {
             let key = &damaged.candidate.key;
             notes.push(format!("DAMAGED  {name}: {key}: {}; an older one is used", damaged.damage));
         }
-        for (key, why) in &at.unusable {
-            notes.push(format!("DAMAGED  {name}: {key}: {why}"));
-        }
-        if at.beyond > 0 {
-            let (count, end) = (at.beyond, at.offsets.end.0);
-            notes.push(format!(
-                "HOLE     {name}: {count} objects behind {end} do not follow on it and are left"
-            ));
-        }
+        notes.extend(at.troubles.iter().map(|trouble| format!("LEFT     {name}: {trouble}")));
         if let Some(gap) = &at.gap {
             let (from, to) = (gap.start.0, gap.end.0);
-            notes.push(format!("GAP      {name}: records {from} to {to} were on nodes alone and are lost"));
+            let why = if at.records_local { "were on nodes alone" } else { "are not in the object store" };
+            notes.push(format!("GAP      {name}: records {from} to {to} {why}, and are lost"));
         }
         if at.origin == Origin::Nothing {
             notes
@@ -142,8 +135,8 @@ fn partition(at: &PartitionSurvey) -> Value {
         "discovered": at.discovered,
         "gap": at.gap.as_ref().map(|gap| json!({"from": gap.start.0, "to": gap.end.0})),
         "damaged": at.damaged.iter().map(|one| one.candidate.key.as_str()).collect::<Vec<_>>(),
-        "unusable": at.unusable.iter().map(|(key, why)| json!({"key": key.as_str(), "why": why})).collect::<Vec<_>>(),
-        "behind_a_hole": at.beyond,
+        "records_local": at.records_local,
+        "left": at.troubles,
         "newest_record_ms": (at.newest_record_ms >= 0).then_some(at.newest_record_ms),
     })
 }
