@@ -241,6 +241,10 @@ const PROBE: &str = "direct.probe";
 /// Past the page cache only where the file system takes that.
 fn usable_access(disk: &dyn Disk, probe: &Path) -> io::Result<Access> {
     let tried = disk.create(probe, Access::Direct);
+    if tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem) {
+        // Whoever only reads makes nothing there, and has nothing to remove.
+        return Ok(Access::Buffered);
+    }
     let tried = tried.and_then(|file| file.write_at(&AlignedBytes::zeros(BLOCK_BYTES), 0));
     match disk.remove(probe) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

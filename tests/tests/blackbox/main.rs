@@ -31,6 +31,7 @@ mod network;
 mod operate;
 mod power;
 mod proof;
+mod restore;
 mod rig;
 mod rot;
 mod round_trips;
