@@ -41,6 +41,16 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// What nodes of one life know each other by: the cluster's id, in a later life with its number in it. Nodes of an earlier
+    /// life that come back are of another cluster to those of this one, whatever both say of their groups.
+    #[must_use]
+    pub fn life(&self) -> ClusterId {
+        let mut id = self.cluster;
+        let number = (self.incarnation.0 - Incarnation::FIRST.0).to_be_bytes();
+        id.0.iter_mut().rev().zip(number.iter().rev()).for_each(|(byte, number)| *byte ^= number);
+        id
+    }
+
     /// Reads the identity of `directory`, `None` where it has none yet.
     pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, IdentityError> {
         let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else { return Ok(None) };
@@ -100,6 +110,13 @@ mod tests {
     #[test]
     fn reads_back_what_it_wrote() {
         assert_eq!(parse(&identity().text()).unwrap(), identity());
+    }
+
+    #[test]
+    fn nodes_of_another_life_are_of_another_cluster() {
+        let life = |incarnation| Identity { incarnation: Incarnation(incarnation), ..identity() }.life();
+        assert_eq!(life(1), identity().cluster);
+        assert!(life(2) != life(1) && life(3) != life(2) && life(3) != life(1));
     }
 
     #[test]
