@@ -20,6 +20,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -30,6 +31,10 @@ use tokio::{
 
 pub use self::weather::Weather;
 use crate::{chance::Chance, node::free_address};
+
+/// How often it is looked whose a connection is, and the pause between two looks.
+const OWNER_LOOKS: usize = 3;
+const OWNER_PAUSE: Duration = Duration::from_millis(50);
 
 /// A direction: from one node to another, by their places.
 pub type Way = (usize, usize);
@@ -172,7 +177,7 @@ impl Links {
 
 /// Carries one connection to its end.
 async fn carry(shared: Arc<Shared>, to: usize, client: TcpStream, behind: SocketAddr) {
-    let Some(from) = shared.owner(&client) else { return };
+    let Some(from) = owner(&shared, &client).await else { return };
     let Ok(server) = TcpStream::connect(behind).await else { return };
     let number = shared.counts.connections.fetch_add(1, Ordering::Relaxed);
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
@@ -188,10 +193,25 @@ async fn carry(shared: Arc<Shared>, to: usize, client: TcpStream, behind: Socket
     }
 }
 
+/// The node whose process has the other end of a connection. The kernel's lists are long where much runs beside: whoever reads them does
+/// not keep others' bytes waiting. A process may connect before its number is known here.
+async fn owner(shared: &Arc<Shared>, client: &TcpStream) -> Option<usize> {
+    let ends = (client.peer_addr().ok()?, client.local_addr().ok()?);
+    for _ in 0..OWNER_LOOKS {
+        let shared = Arc::clone(shared);
+        let found = tokio::task::spawn_blocking(move || shared.owner(ends)).await.ok().flatten();
+        if found.is_some() {
+            return found;
+        }
+        tokio::time::sleep(OWNER_PAUSE).await;
+    }
+    None
+}
+
 impl Shared {
-    /// The node whose process has the other end of a connection. One that nobody has is of a process that ended meanwhile, or no node's.
-    fn owner(&self, client: &TcpStream) -> Option<usize> {
-        let inode = owner::inode(client.peer_addr().ok()?, client.local_addr().ok()?)?;
+    /// One that nobody has is of a process that ended meanwhile, or no node's.
+    fn owner(&self, (peer, local): (SocketAddr, SocketAddr)) -> Option<usize> {
+        let inode = owner::inode(peer, local)?;
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let has = |process: &Arc<AtomicU32>| owner::has(process.load(Ordering::Relaxed), inode);
         processes.iter().find(|(_, process)| has(process)).map(|(node, _)| *node)

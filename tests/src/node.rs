@@ -16,7 +16,7 @@ use std::{
 
 use crate::{tool, wait_for};
 
-const READY_MAX: Duration = Duration::from_secs(60);
+const READY_MAX: Duration = Duration::from_secs(120);
 const STOP_SECONDS_MAX: u64 = 30;
 /// Below the range that the kernel hands out, so that nobody takes a node's port while it is down.
 const PORTS: std::ops::Range<u16> = 21_000..29_000;
