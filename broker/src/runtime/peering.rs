@@ -204,6 +204,22 @@ async fn follow_service(service: Arc<Service>, peers: Peers, clock: Arc<dyn Cloc
     }
 }
 
+/// What this node says of itself while it looks for a cluster.
+fn founder(config: &Config, seeds: SeedSet, entropy: &dyn Entropy, process: u64) -> Founder {
+    let is_service = matches!(config.seeds, config::Seeds::Service { .. });
+    Founder {
+        node: config.node,
+        seeds,
+        count: is_service.then(|| config.seeds.count()),
+        process,
+        disk: entropy.next_u64(),
+        cluster: ClusterId::from_random(entropy.next_u128()),
+        claims: config.has_common_store(),
+        // Who is not ready, or not named, may be a cluster: names that are configured would wait for it, and a claim would refuse.
+        founds: !is_service || config.has_common_store() || config.found,
+    }
+}
+
 /// Finds this node's cluster, or takes part in founding it; gives its identity, which is durable then.
 pub(super) async fn take_place(
     config: &Config,
@@ -219,17 +235,7 @@ pub(super) async fn take_place(
             (SeedSet::new(), Some(Arc::new(Service::new(name, config.dns_server)?)))
         }
     };
-    let founder = Founder {
-        node: config.node,
-        seeds: named.clone(),
-        count: service.as_ref().map(|_| config.seeds.count()),
-        process,
-        disk: entropy.next_u64(),
-        cluster: ClusterId::from_random(entropy.next_u128()),
-        claims: config.has_common_store(),
-        // Who is not ready, or not named, may be a cluster: names that are configured would wait for it, and a claim would refuse.
-        founds: service.is_none() || config.has_common_store() || config.found,
-    };
+    let founder = founder(config, named.clone(), &*entropy, process);
     let seat = match lost {
         Some(_) => Seat::of_another_disk(&ground, founder)?,
         None => Seat::open(&ground, founder, known.map(|identity| identity.cluster))?,
