@@ -16,10 +16,10 @@ use tokio::sync::watch;
 use varve_common::{
     Clock, Entropy, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture,
 };
-use varve_formats::state::ProducerEntry;
 use varve_replica::{
     PartitionView, Refusal, coordinator,
     metadata::{self, MetadataRejected, Topic},
+    partition::Producers,
 };
 
 use crate::{
@@ -284,7 +284,7 @@ pub trait Backend: Send + Sync + 'static {
     fn missed(&self, group: GroupId, meta: &varve_protocol::batch::BatchMeta);
 
     /// What a replica here knows of the producers of a partition.
-    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Vec<ProducerEntry>, Refusal>>;
+    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Arc<Producers>, Refusal>>;
 
     /// Moves a partition's first offset forward, to `before` or, where that is `None`, to the high watermark; gives the first
     /// offset. `Throttled`: another change is on its way, ask again.

@@ -171,7 +171,28 @@ fn broker_rows(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult
         row.read_only = true;
         row
     });
-    own.chain(others).collect()
+    own.chain(others).chain(kafkas(node, detail)).collect()
+}
+
+/// What consoles look for under names that are no keys here.
+fn kafkas(node: &Node, detail: Detail) -> impl Iterator<Item = DescribeConfigsResourceResult> {
+    const LIKE: &str = "4.2";
+    let rows = [
+        ("broker.id", node.id.to_string(), Type::Int, "The number of this node: node.id."),
+        ("log.dirs", node.backend.directory().path, Type::String, "Where its data is: data.dir."),
+        ("delete.topic.enable", "true".to_owned(), Type::Boolean, "Topics can be deleted."),
+        (
+            "inter.broker.protocol.version",
+            LIKE.to_owned(),
+            Type::String,
+            "Whose APIs are served, for who shows a version: nodes speak a protocol of their own.",
+        ),
+    ];
+    rows.into_iter().map(move |(name, value, kind, doc)| {
+        let mut row = row(vec![Given { name, value, source: Source::Default }], kind, doc, detail);
+        row.read_only = true;
+        row
+    })
 }
 
 /// A value with the places that give it, the winner first.

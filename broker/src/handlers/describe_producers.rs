@@ -1,5 +1,7 @@
 //! DescribeProducers: what a replica here knows of those who write to partitions with idempotence.
 
+use std::sync::Arc;
+
 use futures_util::future::join_all;
 use varve_formats::state::ProducerEntry;
 use varve_protocol::{
@@ -9,6 +11,8 @@ use varve_protocol::{
         describe_producers_response::{PartitionResponse, ProducerState, TopicResponse},
     },
 };
+
+use varve_replica::partition::Producers;
 
 use super::{
     access::{Operation, Resource, authorize},
@@ -40,7 +44,7 @@ async fn partition(node: &Node, context: &Context, topic: &StrBytes, index: i32)
     let mut response = PartitionResponse::default();
     response.partition_index = index;
     match producers(node, context, topic.as_str(), index).await {
-        Ok(producers) => response.active_producers = producers.iter().map(state).collect(),
+        Ok(producers) => response.active_producers = producers.values().map(state).collect(),
         Err(code) => {
             (response.error_code, response.error_message) = (code.number(), Some(code.name().into()));
         }
@@ -53,7 +57,7 @@ async fn producers(
     context: &Context,
     topic: &str,
     index: i32,
-) -> Result<Vec<ProducerEntry>, ErrorCode> {
+) -> Result<Arc<Producers>, ErrorCode> {
     authorize(context, Operation::Read, Resource::Topic(topic))?;
     let image = node.backend.image();
     let topic = TopicRef::Name(topic.to_owned()).find(&image)?;

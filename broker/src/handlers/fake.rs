@@ -19,11 +19,11 @@ use varve_common::{
     Clock, ClusterId, Entropy, GroupId, Incarnation, LeaderEpoch, LogIndex, Monotonic, NodeId, Offset,
     ReplicaId, Term, TopicId, clock::BoxFuture,
 };
-use varve_formats::state::ProducerEntry;
 use varve_protocol::batch::{BatchHeader, Caps, Records, patch};
 use varve_replica::{
     PartitionView, Refusal, coordinator,
     metadata::{self, Broker, MetadataRejected, Partition, Topic},
+    partition::Producers,
 };
 
 use crate::{
@@ -280,9 +280,9 @@ impl Backend for Fake {
         ready(true)
     }
 
-    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Vec<ProducerEntry>, Refusal>> {
+    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Arc<Producers>, Refusal>> {
         let known = self.0.lock().unwrap().logs.contains_key(&group);
-        ready(if known { Ok(Vec::new()) } else { Err(Refusal::UnknownGroup) })
+        ready(if known { Ok(Arc::default()) } else { Err(Refusal::UnknownGroup) })
     }
 
     fn coordinate(

@@ -179,8 +179,18 @@ fn check(
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }
     match rules.stored.filter(|target| codec.is_some_and(|codec| codec != target.codec)) {
-        Some(target) => batch::recompress(&sent, &limits, target).map_err(invalid),
+        Some(target) => aside(|| batch::recompress(&sent, &limits, target)).map_err(invalid),
         None => batch::validate(&sent, &limits).map_err(invalid).map(|meta| (sent, meta)),
+    }
+}
+
+/// Work that takes long enough to hold others up: where the runtime has threads another takes over what waits for this one. Batches
+/// of one connection keep their order.
+fn aside<T>(work: impl FnOnce() -> T) -> T {
+    let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match flavor {
+        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
     }
 }
 

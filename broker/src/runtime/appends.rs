@@ -1,8 +1,9 @@
 //! Batches on their way into the core, and what it says of them.
 
+use std::sync::Arc;
+
 use tokio::sync::oneshot;
-use varve_formats::state::ProducerEntry;
-use varve_replica::{BatchMeta, Refusal, Reply};
+use varve_replica::{BatchMeta, Refusal, Reply, partition::Producers};
 
 use crate::node::Appended;
 
@@ -38,7 +39,7 @@ pub(super) fn appended_of(reply: Reply) -> Result<Appended, Refusal> {
 }
 
 /// What is known of the producers of a partition.
-pub(super) async fn producers(answer: oneshot::Receiver<Reply>) -> Result<Vec<ProducerEntry>, Refusal> {
+pub(super) async fn producers(answer: oneshot::Receiver<Reply>) -> Result<Arc<Producers>, Refusal> {
     match answer.await.map_err(|_| Refusal::StorageError)? {
         Reply::Producers(producers) => Ok(producers),
         Reply::Refused(refusal) => Err(refusal),

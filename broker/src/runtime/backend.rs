@@ -9,11 +9,8 @@ use std::{
 use bytes::Bytes;
 use tokio::{runtime::Handle, sync::watch};
 use varve_common::{Clock, GroupId, LeaderEpoch, NodeId, Offset, ReplicaId, TopicId, clock::BoxFuture};
-use varve_formats::{
-    command::{MetadataCommand, digest_of},
-    state::ProducerEntry,
-};
-use varve_replica::{Input, PartitionView, Refusal, Reply, Timestamps, coordinator};
+use varve_formats::command::{MetadataCommand, digest_of};
+use varve_replica::{Input, PartitionView, Refusal, Reply, Timestamps, coordinator, partition::Producers};
 use varve_tiering::{
     Consumer, Hot, LogView, PartitionExtent, ReadError as ViewError, ReadLimits as TailLimits,
     TimestampOffset, tail::Batches,
@@ -272,7 +269,7 @@ impl Backend for NodeBackend {
         Box::pin(configuring::broker(self.clone(), whose, configs, digest_of(built_on)))
     }
 
-    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Vec<ProducerEntry>, Refusal>> {
+    fn producers(&self, group: GroupId) -> BoxFuture<'static, Result<Arc<Producers>, Refusal>> {
         Box::pin(appends::producers(self.mailbox.ask(|ticket| Input::Producers { ticket, group })))
     }
 

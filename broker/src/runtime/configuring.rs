@@ -1,7 +1,7 @@
 //! Changes of configurations as commands of the metadata, which name what they build on.
 
 use varve_common::{Digest, NodeId, TopicId};
-use varve_formats::command::MetadataCommand;
+use varve_formats::command::{METADATA_FEATURE, MetadataCommand};
 
 use super::backend::NodeBackend;
 use crate::node::MetadataRefusal;
@@ -12,7 +12,8 @@ const COMPARED_FROM: u16 = 2;
 /// Values to set, and those to remove.
 type Changes = Vec<(String, Option<String>)>;
 
-/// As long as a release is among the brokers that does not know what a change may build on, none says it.
+/// As long as a release is among the brokers that does not know what a change may build on, none says it. Once the level is raised
+/// nobody is let in that does not, whoever is registered still.
 pub(super) async fn topic(
     node: NodeBackend,
     id: TopicId,
@@ -20,7 +21,8 @@ pub(super) async fn topic(
     built_on: Digest,
 ) -> Result<(), MetadataRefusal> {
     let image = node.views.image();
-    let is_compared = image.brokers.values().all(|broker| broker.level >= COMPARED_FROM);
+    let is_compared = image.level(METADATA_FEATURE) >= COMPARED_FROM
+        || image.brokers.values().all(|broker| broker.level >= COMPARED_FROM);
     let expected = is_compared.then_some(built_on);
     node.change(MetadataCommand::SetTopicConfigs { id, configs, expected }).await.map(drop)
 }

@@ -1,11 +1,13 @@
 //! Answers to requests.
 
+use std::sync::Arc;
+
 use varve_common::{Offset, ReplicaId};
-use varve_formats::state::ProducerEntry;
 
 use crate::{
     coordinator,
     metadata::{MetadataDone, MetadataRejected},
+    partition::Producers,
 };
 
 /// The answer to one ticket.
@@ -35,7 +37,7 @@ pub enum Reply {
         log_start: Offset,
     },
     /// What is known of a partition's producers, by id.
-    Producers(Vec<ProducerEntry>),
+    Producers(Arc<Producers>),
     /// What the coordinator of a group of consumers says.
     Group(Box<coordinator::Outcome>),
     /// Not done; see each case for what is known.

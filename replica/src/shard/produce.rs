@@ -1,5 +1,7 @@
 //! From a client's request to a proposal.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use varve_common::Offset;
 use varve_formats::command::{
@@ -218,8 +220,7 @@ impl Hosted {
     /// The producers as of what is applied here.
     pub(super) fn tell_producers(&self, ticket: Ticket) -> Effect {
         let Machine::Partition(state) = &self.machine else { return refused(ticket, Refusal::WrongGroup) };
-        let producers = state.records().producers.values().cloned().collect();
-        Effect::Reply { ticket, reply: Reply::Producers(producers) }
+        Effect::Reply { ticket, reply: Reply::Producers(Arc::clone(&state.records().producers)) }
     }
 
     pub(super) fn propose_trim(

@@ -179,4 +179,18 @@ async fn inherited(peer: &mut impl Peer, topic: &str, version: i16) {
             assert_eq!(row.synonyms[0].name.as_str(), "log.segment.bytes");
         }
     }
+    // What consoles look for.
+    let resource = message!(describe_configs_request::DescribeConfigsResource {
+        resource_type: 4,
+        resource_name: "1".into(),
+        configuration_keys: None,
+    });
+    let told = ask!(peer, 4, DescribeConfigs, message!(DescribeConfigsRequest { resources: vec![resource] }))
+        .results;
+    let names: Vec<&str> = told[0].configs.iter().map(|row| row.name.as_str()).collect();
+    let looked_for =
+        ["inter.broker.protocol.version", "log.dirs", "default.replication.factor", "preallocate"];
+    assert!(looked_for.iter().all(|name| names.contains(name)), "{names:?}");
+    let unique: std::collections::BTreeSet<_> = names.iter().collect();
+    assert_eq!(unique.len(), names.len(), "none is told twice");
 }
