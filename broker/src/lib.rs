@@ -26,6 +26,7 @@ pub mod node;
 pub mod peers;
 pub mod placement;
 pub mod preferred;
+pub mod restore;
 pub mod runtime;
 pub mod scrub;
 pub mod storage;

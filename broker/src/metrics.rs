@@ -240,6 +240,9 @@ metrics! {
     disk_short: gauge() "storage_disk_short" "" "1 while the file system, not the log's limit, makes data leave this node, and producers wait";
     disk_total: gauge() "storage_disk_total" "bytes" "Size of the data directory's file system";
     start_stage: gauge("stage") "start_stage" "" "1 for the stage that the start of this node is in: opening, forming, joining, recovering, registering, serving";
+    restore_duration: fraction() "restore_duration" "seconds" "What the restore took that made this data directory, to a broker that could be started; 0 where none did";
+    restore_record_age: fraction() "restore_record_age" "seconds" "How old the newest record was that it restored";
+    restore_checkpoint_age: fraction() "restore_checkpoint_age" "seconds" "How old the checkpoint of the metadata was that it started from";
     start_time: fraction() "process_start_time" "seconds" "When the process began";
 }
 

@@ -277,8 +277,9 @@ fn partition_header(
     members: &Membership,
 ) -> CheckpointHeader {
     let index = state.bucket_index.max(state.records.index);
+    let coordinates = state.groups.is_some();
     CheckpointHeader {
-        kind: CheckpointKind::Partition,
+        kind: if coordinates { CheckpointKind::Coordinator } else { CheckpointKind::Partition },
         group,
         identity: state.identity.clone(),
         state: StatePoint { index: records.index, term: records.term, offset: records.log_end },

@@ -51,7 +51,7 @@ pub use request::{
     Answer, Commit, CommitPartition, Described, DescribedMember, GroupError, Heartbeat, Join, Joined,
     JoinedMember, Leave, Leaving, Listed, MemberRef, Outcome, Request, Sync, Synced,
 };
-pub use stored::{Committed, Groups, Offsets, StoredGroup};
+pub use stored::{Clamped, Committed, Groups, Offsets, StoredGroup};
 pub use writes::Append;
 use writes::{Out, Write};
 

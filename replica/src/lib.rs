@@ -28,6 +28,7 @@ pub mod coordinator;
 pub mod limits;
 pub mod metadata;
 pub mod partition;
+pub mod rebirth;
 pub mod seeding;
 pub mod shard;
 

@@ -34,6 +34,7 @@ pub use bucket::BucketState;
 pub use producers::{Producers, Verdict, check, remember, sequence_plus};
 pub use records::{Place, RecordState};
 pub use stored::{POSITION, PartitionSections};
+pub(crate) use tombstones::given_up;
 
 use crate::{
     api::{LogEntry, PartitionIdentity},

@@ -161,6 +161,15 @@ pub async fn read(store: &dyn Store, prefix: &Prefix, incarnation: Incarnation) 
     Ok(claim)
 }
 
+/// Reads the completion of one life.
+pub async fn completion(
+    store: &dyn Store,
+    prefix: &Prefix,
+    incarnation: Incarnation,
+) -> Result<Complete, ClaimError> {
+    read_complete(store, prefix, incarnation).await
+}
+
 async fn read_complete(
     store: &dyn Store,
     prefix: &Prefix,

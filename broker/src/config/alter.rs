@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use varve_replica::rebirth::REPLICAS_WANTED;
+
 use super::{
     keys,
     topic::{self, Defaults, Effective, TOPIC_KEYS, TopicConfigError, TopicKey, Type, find},
@@ -110,6 +112,8 @@ pub fn replace<'a>(
         wanted.insert(name.to_owned(), key.normalise(text)?);
     }
     whose.check(defaults, &wanted)?;
+    // Not a configuration that clients know: it stays until the partitions have their replicas again.
+    wanted.extend(own.get_key_value(REPLICAS_WANTED).map(|(name, value)| (name.clone(), value.clone())));
     Ok(delta(own, wanted))
 }
 

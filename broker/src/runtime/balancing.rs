@@ -11,7 +11,7 @@ use std::{
 use varve_common::{GroupId, NodeId, ReplicaId};
 use varve_replica::metadata::{self, Partition};
 
-use super::backend::NodeBackend;
+use super::{backend::NodeBackend, regrowing};
 use crate::{balance, node::Backend as _};
 
 /// How often it is looked at.
@@ -60,6 +60,9 @@ pub async fn watch(node: NodeBackend) {
         node.clock.sleep(INTERVAL).await;
         let image = node.image();
         filling.look(&image);
+        if regrowing::step(&node, &image).await {
+            continue;
+        }
         let Some(next) = filling.nodes.keys().next().copied() else { continue };
         let leads = node.leadership(GroupId::METADATA).is_some_and(|known| known.leader.node() == node.node);
         if fill(&node, &image, next, leads).await {

@@ -101,6 +101,9 @@ pub enum RunError {
         /// Whose seeds these are.
         theirs: ClusterId,
     },
+    /// It holds a part of a cluster.
+    #[error("a restore into {} did not come to its end: run `varve restore` once more", .0.display())]
+    Unrestored(PathBuf),
     /// A node of several was started as if it were alone.
     #[error("the data directory is of a node of a cluster: name its seeds")]
     NeedsSeeds,

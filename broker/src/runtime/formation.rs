@@ -26,7 +26,7 @@ use varve_formats::{
     keys::Prefix,
 };
 use varve_objects::Store;
-use varve_snapshot::claim::{self, ClaimError, DataDirectory};
+use varve_snapshot::claim::{self, ClaimError, DataDirectory, Lives};
 
 use super::{
     small_file::{self, SmallFileError},
@@ -300,6 +300,22 @@ pub fn forget_disk(disk: &dyn Disk, directory: &Path, number: u64) -> Result<(),
 /// Whether this disk was ever part of a formation: then it belongs to a cluster of several.
 pub fn has_formed(disk: &dyn Disk, directory: &Path) -> Result<bool, SmallFileError> {
     Ok(small_file::read(disk, &directory.join(FILE))?.is_some())
+}
+
+/// The life that a cluster is in, which a disk joins: as its claims say, in a bucket that all nodes have.
+pub(super) async fn life(ground: &Ground, cluster: ClusterId) -> Result<Incarnation, FormationError> {
+    let bucket = Bucket::of(ground);
+    loop {
+        match claim::lives(&*bucket.store, &bucket.prefix).await {
+            Ok(Some(Lives { newest, .. })) if newest.cluster == cluster => return Ok(newest.incarnation),
+            // Who formed it without the bucket has claimed nothing there yet.
+            Ok(None) => return Ok(Incarnation::FIRST),
+            Ok(Some(Lives { newest, .. })) => {
+                return Err(ClaimError::Foreign { claim: newest, mine: cluster }.into());
+            }
+            Err(error) => bucket.pause_or(error).await?,
+        }
+    }
 }
 
 /// The claim on the prefix.

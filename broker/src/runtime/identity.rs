@@ -41,6 +41,12 @@ pub enum IdentityError {
 }
 
 impl Identity {
+    /// What nodes of its life know each other by.
+    #[must_use]
+    pub fn life(&self) -> ClusterId {
+        self.cluster.in_life(self.incarnation)
+    }
+
     /// Reads the identity of `directory`, `None` where it has none yet.
     pub fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<Self>, IdentityError> {
         let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else { return Ok(None) };

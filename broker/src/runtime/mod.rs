@@ -38,6 +38,7 @@ mod preferring;
 pub mod pressure;
 mod progress;
 mod registration;
+mod regrowing;
 pub mod rot;
 
 pub mod process;
@@ -49,3 +50,9 @@ pub mod start;
 pub mod store;
 pub mod views;
 mod watches;
+
+/// The disk of this machine, for who works on a data directory without a broker.
+#[must_use]
+pub fn disk() -> impl varve_common::Disk {
+    varve_wal::NativeDisk
+}

@@ -12,6 +12,9 @@ use crate::{
     driver::OptionsOf,
 };
 
+/// How long commits of groups of consumers wait for their upload, at the most.
+const COMMITS_AGE_MS: u64 = 60_000;
+
 /// How a topic's partitions are run.
 #[must_use]
 pub fn options_of(config: &Config) -> OptionsOf {
@@ -26,6 +29,11 @@ pub fn options_of(config: &Config) -> OptionsOf {
         let own = topic.configs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let options = group_options(&Effective::new(&defaults, own), upload_age_ms, fan_out);
         let coordinator = (&*topic.name == coordinator::TOPIC).then(|| Box::new(groups.clone()));
+        let mut options = options;
+        if coordinator.is_some() {
+            // What a restore from the bucket alone may lose of commits, whatever records wait for.
+            options.upload_age_ms = options.upload_age_ms.min(COMMITS_AGE_MS);
+        }
         GroupOptions { tiered: options.tiered && has_store, coordinator, ..options }
     })
 }

@@ -30,7 +30,7 @@ use varve_replica::{
 use super::{
     backend::NodeBackend,
     certificates::Certificates,
-    formation::{Formed, Ground, Seat, Seeds},
+    formation::{self, Formed, Ground, Seat, Seeds},
     guard::FoundError,
     identity::Identity,
     inbound::Inbound,
@@ -266,12 +266,12 @@ pub(super) async fn take_place(
     let identity = match known {
         Some(identity) if identity.cluster == cluster => identity,
         Some(identity) => return Err(RunError::OtherCluster { mine: identity.cluster, theirs: cluster }),
-        None => Identity { cluster, incarnation: Incarnation::FIRST, node: config.node },
+        None => new_identity(config, &ground, &formed, cluster).await?,
     };
     let (voters, replica) = match formed {
         Formed::Founder { voters, .. } => (voters, ReplicaId::new(config.node, 1).expect("1 is a counter")),
         Formed::Newcomer { voters, .. } => {
-            peers.ask_in(cluster);
+            peers.ask_in(identity.life());
             (voters, joining::join(&peers, &ground, cluster, desk.seat.disk(), lost).await?)
         }
     };
@@ -281,6 +281,20 @@ pub(super) async fn take_place(
     let life = next_life(&*ground.disk, &ground.directory, &*ground.clock, replica)?;
     let disk = desk.seat.disk();
     Ok((identity, Place { peers, server, desk, voters, replica, disk, life }))
+}
+
+/// Who a disk is that was nobody's: it founds its cluster's first life, or joins the one that the cluster is in.
+async fn new_identity(
+    config: &Config,
+    ground: &Ground,
+    formed: &Formed,
+    cluster: ClusterId,
+) -> Result<Identity, RunError> {
+    let incarnation = match formed {
+        Formed::Newcomer { .. } if config.has_common_store() => formation::life(ground, cluster).await?,
+        Formed::Newcomer { .. } | Formed::Founder { .. } => Incarnation::FIRST,
+    };
+    Ok(Identity { cluster, incarnation, node: config.node })
 }
 
 /// Bits of a life below the number of its disk's replica: milliseconds until the year 2109.
@@ -306,8 +320,8 @@ fn next_life(
 
 impl Place {
     /// Who this node is among its peers.
-    pub(super) const fn node_config(&self, identity: &Identity) -> NodeConfig {
-        NodeConfig::new(identity.cluster, identity.node, self.life)
+    pub(super) fn node_config(&self, identity: &Identity) -> NodeConfig {
+        NodeConfig::new(identity.life(), identity.node, self.life)
     }
 
     /// Where the shard's thread sends what is for others.
@@ -320,7 +334,7 @@ impl Place {
         self.peers.report_to(Arc::clone(metrics));
         core.backend.link.connect(Arc::new(Way::to(self.peers.clone())));
         self.desk.open(core.backend.clone(), lender);
-        self.peers.set_cluster(identity.cluster);
+        self.peers.set_cluster(identity.life());
     }
 }
 

@@ -62,7 +62,7 @@ use crate::{
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
     node::Node,
-    telemetry,
+    restore, telemetry,
     transfer::Transfers,
 };
 
@@ -230,6 +230,9 @@ async fn begin(config: &Config) -> Result<(Held, Start, Admin), RunError> {
     let lock = Lock::take(&layout.root)
         .map_err(|source| RunError::Lock { path: layout.root.display().to_string(), source })?;
     let metrics = Arc::new(Metrics::new());
+    if let Some(restored) = restore::restored(&*disk, &layout.root) {
+        restored.count(&metrics);
+    }
     let start = Start::new(Arc::clone(&metrics));
     let admin = Admin::start(config.admin_listen, metrics, vec![start.check()]).await;
     let admin = admin.map_err(system("listen on the admin address"))?;
@@ -244,6 +247,9 @@ async fn prepare(
 ) -> Result<Base, RunError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
+    if restore::is_unfinished(&*disk, &layout.root)? {
+        return Err(RunError::Unrestored(layout.root));
+    }
     let mut log = birth::admit(&config, &layout, &*disk, &*entropy)?;
     let tier = store::open(&config, &layout.objects, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await?;
     let (identity, place) = if config.is_clustered() {

@@ -3,13 +3,14 @@
 mod archive;
 mod cluster;
 mod group;
+mod names;
+mod restore;
 mod server;
 #[cfg(test)]
 mod tests;
 mod topic;
 
-use clap::{Parser, Subcommand, ValueEnum};
-use varve_protocol::batch::Codec;
+use clap::{Parser, Subcommand};
 
 pub use self::{
     archive::{ArchiveCommand, BucketCommand, Cat, ReadFlags, SnapshotCommand},
@@ -18,13 +19,15 @@ pub use self::{
         TransferLeader, Wait,
     },
     group::{GroupCommand, GroupDelete, GroupDescribe, GroupList, GroupSeek},
+    names::{AcksName, CodecName, Page, Shell},
+    restore::Restore,
     server::{ServerFlags, StoreFlags},
     topic::{
         TopicAddPartitions, TopicAlterConfig, TopicCommand, TopicCreate, TopicDelete, TopicDescribe,
         TopicDescribeStorage, TopicList, TopicTrim,
     },
 };
-use crate::{client::producer::Acks, output::OutputFlags, pattern::parse_header};
+use crate::{output::OutputFlags, pattern::parse_header};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 it went wrong or something is damaged, 2 the command line is wrong, 3 what was to be verified could not be read.";
 
@@ -71,6 +74,8 @@ pub enum Command {
     /// Check that the object store holds all that it should, and nothing else; never writes there
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// Bring a cluster back from its object store alone, into an empty data directory. What will be there is printed first
+    Restore(Restore),
     /// Find out what is wrong with what the broker stands on, and what to change
     #[command(subcommand)]
     Doctor(DoctorCommand),
@@ -272,66 +277,6 @@ pub enum ConfigCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-    Powershell,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Page {
-    Cli,
-    Config,
-    Metrics,
-    ApiVersions,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum CodecName {
-    None,
-    Gzip,
-    Snappy,
-    Lz4,
-    Zstd,
-}
-
-impl From<CodecName> for Codec {
-    fn from(name: CodecName) -> Self {
-        match name {
-            CodecName::None => Self::None,
-            CodecName::Gzip => Self::Gzip,
-            CodecName::Snappy => Self::Snappy,
-            CodecName::Lz4 => Self::Lz4,
-            CodecName::Zstd => Self::Zstd,
-        }
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum AcksName {
-    /// Every in-sync replica
-    #[value(alias = "-1")]
-    All,
-    /// The leader
-    #[value(name = "1", alias = "leader")]
-    One,
-    /// Nobody
-    #[value(name = "0", alias = "none")]
-    None,
-}
-
-impl From<AcksName> for Acks {
-    fn from(name: AcksName) -> Self {
-        match name {
-            AcksName::All => Self::All,
-            AcksName::One => Self::Leader,
-            AcksName::None => Self::None,
-        }
-    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

@@ -12,6 +12,7 @@ pub mod group;
 mod import;
 pub mod node_storage;
 pub mod produce;
+pub mod restore;
 pub mod serve;
 pub mod snapshot;
 pub mod storage;
@@ -49,6 +50,7 @@ pub fn run(cli: Cli, sources: Sources) -> Result<(), Failure> {
         Some(Command::Snapshot(command)) => snapshot::run(command, sources),
         Some(Command::Archive(command)) => archive::run(command, sources),
         Some(Command::Bucket(command)) => bucket::run(command, sources),
+        Some(Command::Restore(flags)) => restore::run(&flags, sources),
         Some(Command::Doctor(command)) => doctor::run(&command, sources),
         Some(Command::Storage(command)) => node_storage::run(command, sources),
         Some(Command::Config(command)) => config::run(command, sources),

@@ -78,8 +78,9 @@ impl PartitionCheckpoint {
             return Err(error("the metadata group's checkpoint is not a partition's"));
         }
         let coordinator = checkpoint.sections.get(&SectionId::COORDINATOR).cloned();
-        if (checkpoint.header.kind == CheckpointKind::Coordinator) != coordinator.is_some() {
-            return Err(error("coordinator state is there if and only if the kind says so"));
+        // The first release that had coordinators called theirs a partition's.
+        if checkpoint.header.kind == CheckpointKind::Coordinator && coordinator.is_none() {
+            return Err(error("a coordinator's state is missing"));
         }
         let bucket: BucketState = checkpoint.require(SectionId::BUCKET_STATE)?;
         if bucket.manifest_seq != checkpoint.header.manifest_seq {

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use varve_common::{
-    TopicId,
+    Offset, TopicId,
     codec::{DecodeError, Decoder, Encoder},
 };
 use varve_formats::offsets::{GroupValue, Key, MemberValue, OffsetValue, TOPIC_ID_HEADER};
@@ -21,6 +21,21 @@ pub struct Committed {
     pub value: OffsetValue,
     /// The topic that then had this name; zero where that is not known.
     pub topic: TopicId,
+}
+
+/// An offset that was beyond its partition's end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clamped {
+    /// The group.
+    pub group: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// The partition.
+    pub partition: i32,
+    /// What it had committed.
+    pub from: i64,
+    /// What it has now.
+    pub to: Offset,
 }
 
 /// Offsets by topic and partition.
@@ -224,6 +239,35 @@ impl Groups {
             Arc::make_mut(&mut self.groups).remove(group);
             self.bytes -= name_bytes(group);
         }
+    }
+
+    /// Moves offsets that lie beyond a partition's end back to it; says which.
+    pub fn clamp(&mut self, end_of: impl Fn(&str, i32, &Committed) -> Option<Offset>) -> Vec<Clamped> {
+        let mut clamped = Vec::new();
+        for (group, stored) in self.iter() {
+            for (topic, partitions) in &stored.offsets {
+                for (partition, committed) in partitions {
+                    let from = committed.value.offset;
+                    let end = end_of(topic, *partition, committed);
+                    let to = end.filter(|end| u64::try_from(from).is_ok_and(|from| from > end.0));
+                    let of = |to| Clamped {
+                        group: Arc::clone(group),
+                        topic: Arc::clone(topic),
+                        partition: *partition,
+                        from,
+                        to,
+                    };
+                    clamped.extend(to.map(of));
+                }
+            }
+        }
+        for Clamped { group, topic, partition, to, .. } in &clamped {
+            let committed = self.entry(group).offsets.get_mut(topic).and_then(|of| of.get_mut(partition));
+            let value = &mut committed.expect("it was just found there").value;
+            // Its epoch may be of a record that is gone: a client that checks it would look for a truncation.
+            (value.offset, value.leader_epoch) = (i64::try_from(to.0).unwrap_or(i64::MAX), -1);
+        }
+        clamped
     }
 
     /// The section of a checkpoint, and what replicas compare.

@@ -76,6 +76,16 @@ pub(super) fn of_intent(
     intent: &Intent,
     incarnation: Incarnation,
 ) -> Tombstone {
+    given_up(place.append_time_ms, log_start, intent, incarnation)
+}
+
+/// The same as of a time: `incarnation` is the life in which it was announced.
+pub(crate) fn given_up(
+    since_ms: i64,
+    log_start: Offset,
+    intent: &Intent,
+    incarnation: Incarnation,
+) -> Tombstone {
     Tombstone {
         uid: intent.uid,
         node_level: None,
@@ -85,7 +95,7 @@ pub(super) fn of_intent(
         term: intent.term,
         base: intent.base,
         last: Offset(intent.end.0.saturating_sub(1)),
-        since_ms: place.append_time_ms,
+        since_ms,
         log_start,
         named: LogIndex::ZERO..LogIndex::ZERO,
     }

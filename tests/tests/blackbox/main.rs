@@ -35,6 +35,7 @@ mod offline;
 mod operate;
 mod power;
 mod proof;
+mod restore;
 mod rig;
 mod rot;
 mod round_trips;

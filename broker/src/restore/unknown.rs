@@ -1,0 +1,106 @@
+//! Topics that the metadata's checkpoint does not know: made after it. Their objects say what they are called; how they were
+//! configured is lost.
+//!
+//! ```text
+//!  p/{hh}/ for each of 256: listed from partition to partition, over what lies between
+//!          known topic, or one whose deletion is journaled: passed over
+//!          else, where this life has objects of it: the name that one of them gives
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use varve_common::{Incarnation, ObjectKey, PartitionIndex, TopicId};
+use varve_formats::{
+    checkpoint::{CheckpointHeader, PEEK_BYTES},
+    keys::{Key, Keys, PartitionKeys},
+    segment::{Suffix, footer_from_suffix},
+};
+use varve_objects::{Failure, GetError, Store};
+use varve_replica::{metadata::Image, rebirth::Unknown};
+
+/// Folders that are listed at once.
+const LISTS: usize = 32;
+/// Enough for a footer.
+const SUFFIX_BYTES: u64 = 64 << 10;
+
+/// The topics, with as many partitions as there are objects of.
+pub(super) async fn topics(
+    store: &dyn Store,
+    keys: &Keys,
+    image: &Image,
+    incarnation: Incarnation,
+) -> Result<Vec<Unknown>, Failure> {
+    let folders = (0..=u8::MAX).map(|hash| format!("{}/{hash:02x}", keys.partitions()));
+    let found: Vec<BTreeSet<(TopicId, PartitionIndex)>> = stream::iter(folders)
+        .map(|folder| async move { partitions(store, keys, &folder).await })
+        .buffer_unordered(LISTS)
+        .try_collect()
+        .await?;
+    let is_known = |id: &TopicId| image.topics.contains_key(id) || image.deletions.contains_key(id);
+    let mut topics = BTreeMap::<TopicId, Unknown>::new();
+    for (topic_id, partition) in found.into_iter().flatten().filter(|(id, _)| !is_known(id)) {
+        let at = PartitionKeys { topic_id, partition, incarnation };
+        let Some(name) = name(store, keys, at).await? else { continue };
+        let topic = topics.entry(topic_id).or_insert(Unknown { id: topic_id, name, partitions: 0 });
+        topic.partitions = topic.partitions.max(partition.0 + 1);
+    }
+    Ok(topics.into_values().collect())
+}
+
+async fn partitions(
+    store: &dyn Store,
+    keys: &Keys,
+    folder: &str,
+) -> Result<BTreeSet<(TopicId, PartitionIndex)>, Failure> {
+    let (mut found, mut last): (_, Option<ObjectKey>) = (BTreeSet::new(), None);
+    loop {
+        let page = store.list(folder, last.as_ref()).await?;
+        let Some(mut behind) = page.objects.last().map(|newest| newest.key.clone()) else { return Ok(found) };
+        for listed in &page.objects {
+            let Ok(
+                Key::Segment(at, _) | Key::MergedSegment(at, _) | Key::Node(at, _) | Key::Checkpoint(at, _),
+            ) = keys.parse(&listed.key)
+            else {
+                continue;
+            };
+            if found.insert((at.topic_id, at.partition)) {
+                // No object of it sorts behind this.
+                let all = ObjectKey::new(format!("{}/zzzz", keys.partition(at.topic_id, at.partition)));
+                behind = behind.max(all);
+            }
+        }
+        if !page.more {
+            return Ok(found);
+        }
+        last = Some(behind);
+    }
+}
+
+/// What a partition's topic is called, as one of its objects of this life says; `None` where there is none, or none that reads
+/// back.
+async fn name(store: &dyn Store, keys: &Keys, at: PartitionKeys) -> Result<Option<String>, Failure> {
+    let page = store.list(&keys.directory(at), None).await?;
+    for listed in page.objects {
+        let read = match keys.parse(&listed.key) {
+            Ok(Key::Segment(..) | Key::MergedSegment(..)) => store
+                .get_suffix(&listed.key, SUFFIX_BYTES)
+                .await
+                .map(|suffix| match footer_from_suffix(&suffix.bytes, suffix.object_bytes) {
+                    Ok(Suffix::Footer(footer)) => Some(footer.identity),
+                    _ => None,
+                }),
+            Ok(Key::Checkpoint(..)) => store
+                .get_range(&listed.key, 0..listed.bytes.min(PEEK_BYTES))
+                .await
+                .map(|beginning| CheckpointHeader::peek(beginning).ok().map(|header| header.identity)),
+            _ => continue,
+        };
+        match read {
+            Ok(Some(identity)) if identity.topic_id == at.topic_id => return Ok(Some(identity.topic)),
+            Ok(_) | Err(GetError::NotFound | GetError::OutOfRange(_)) => {}
+            Err(GetError::Failed(failure)) => return Err(failure),
+        }
+    }
+    Ok(None)
+}

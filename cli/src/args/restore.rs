@@ -1,0 +1,25 @@
+//! `restore`.
+
+use super::StoreFlags;
+use crate::output::OutputFlags;
+
+/// A cluster from its bucket.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Restore {
+    #[command(flatten)]
+    pub store: StoreFlags,
+    /// Number of the node that is made; others join it with empty data directories
+    #[arg(long, default_value_t = 1, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub node: u32,
+    /// Only print what would be restored, and what is missing; nothing is written
+    #[arg(long, visible_alias = "dry-run")]
+    pub plan: bool,
+    /// Do not ask
+    #[arg(short = 'y', long, conflicts_with = "plan")]
+    pub yes: bool,
+    /// Seconds between the claim and the first step: a node that still runs in the old cluster sees the claim within 30 s and stops. Less only where none runs
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub wait: u64,
+    #[command(flatten)]
+    pub output: OutputFlags,
+}

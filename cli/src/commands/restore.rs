@@ -1,0 +1,160 @@
+//! `restore`: what the bucket holds, and the next life of the cluster from it.
+
+mod plan;
+
+use std::{
+    io::{IsTerminal as _, Write as _, stderr, stdin},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+use varve_broker::{
+    config::{Config, Sources},
+    restore::{self, Bucket, Ground, Outcome, Progress, RestoreError, Survey},
+    runtime::{
+        clock::{SystemClock, SystemEntropy},
+        data::Layout,
+        store,
+    },
+};
+use varve_common::{Clock, Disk, Entropy, NodeId};
+
+use crate::{
+    args::Restore,
+    commands::snapshot::open_store,
+    failure::Failure,
+    output::{self, Format, human_age},
+};
+
+pub fn run(flags: &Restore, sources: Sources) -> Result<(), Failure> {
+    let mut config = flags.store.load(sources)?;
+    config.node = NodeId::new(flags.node).ok_or_else(|| Failure::usage("--node is out of range"))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let progress = Bar::default();
+        let (store, prefix) = open_store(&config)?;
+        let survey = restore::survey(&Bucket { store, prefix }, super::now_ms(), &progress).await;
+        progress.end();
+        let survey = survey.map_err(failed)?;
+        if flags.plan || flags.output.format() == Format::Table {
+            output::print(flags.output.format(), || plan::text(&survey), || plan::json(&survey, None))?;
+        }
+        if flags.plan {
+            return Ok(());
+        }
+        if !flags.yes {
+            confirm(&survey)?;
+        }
+        let (survey, outcome) = write(&config, Duration::from_secs(flags.wait), &progress).await?;
+        output::print(
+            flags.output.format(),
+            || done(&config, &outcome),
+            || {
+                let mut value = plan::json(&survey, Some(&outcome));
+                value["data_directory"] = json!(config.data_directory.display().to_string());
+                value
+            },
+        )?;
+        Ok(())
+    })
+}
+
+async fn write(config: &Config, wait: Duration, progress: &Bar) -> Result<(Survey, Outcome), Failure> {
+    let disk: Arc<dyn Disk> = Arc::new(varve_broker::runtime::disk());
+    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+        (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::default()));
+    let embedded = Layout::below(&config.data_directory).objects;
+    let tier = store::open(config, &embedded, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await;
+    let tier = tier.map_err(|why| Failure::failed(why, "check --object-store and its credentials"))?;
+    let bucket = Bucket { store: tier.store(), prefix: tier.prefix.clone() };
+    let ground = Ground { config, bucket, disk, clock, entropy, wait, progress };
+    let done = restore::run(ground).await;
+    progress.end();
+    done.map_err(failed)
+}
+
+fn failed(why: RestoreError) -> Failure {
+    let advice = match &why {
+        RestoreError::NotEmpty(_) => "name an empty one with --data-dir, or move this one away",
+        RestoreError::Unclaimed => "name the store of a cluster with --object-store",
+        RestoreError::Lock(_) => "stop the broker that runs there",
+        RestoreError::History(_) | RestoreError::Choose { .. } | RestoreError::Segment { .. } => {
+            "nothing was changed for it; `varve snapshot verify` says what is damaged"
+        }
+        _ => "run the same command again: it goes on where it was",
+    };
+    Failure::failed(why, advice)
+}
+
+fn confirm(survey: &Survey) -> Result<(), Failure> {
+    if !stdin().is_terminal() {
+        return Err(Failure::failed("nobody has agreed to this plan", "say --yes"));
+    }
+    let life = survey.plan.target.0;
+    eprint!(
+        "Begin incarnation {life} of this cluster? A cluster that still runs on this prefix ends. [y/N] "
+    );
+    stderr().flush()?;
+    let mut answer = String::new();
+    stdin().read_line(&mut answer)?;
+    if matches!(answer.trim(), "y" | "Y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::failed("not restored", "nothing was changed"))
+    }
+}
+
+fn done(config: &Config, outcome: &Outcome) -> String {
+    format!(
+        "Restored as incarnation {} in {:.1} s (RTO). Start it with --data-dir {}\n",
+        outcome.incarnation.0,
+        outcome.duration_ms as f64 / 1000.0,
+        config.data_directory.display(),
+    )
+}
+
+/// A bar on a terminal's standard error; nothing elsewhere.
+#[derive(Default)]
+struct Bar {
+    stage: Mutex<Option<(&'static str, u64, Instant)>>,
+    done: AtomicU64,
+}
+
+impl Bar {
+    const WIDTH: u64 = 30;
+
+    fn draw(&self) {
+        if !stderr().is_terminal() {
+            return;
+        }
+        let Some((what, steps, since)) = *self.stage.lock().expect("no holder panics") else { return };
+        let done = self.done.load(Ordering::Relaxed).min(steps);
+        let filled = (done * Self::WIDTH).checked_div(steps).unwrap_or(0);
+        let bar: String = (0..Self::WIDTH).map(|at| if at < filled { '#' } else { '.' }).collect();
+        let age = human_age(since.elapsed().as_millis() as i64);
+        let _ = write!(stderr(), "\r{what} [{bar}] {done}/{steps} {age}\x1b[K");
+    }
+
+    fn end(&self) {
+        if self.stage.lock().expect("no holder panics").take().is_some() && stderr().is_terminal() {
+            let _ = write!(stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+impl Progress for Bar {
+    fn begin(&self, what: &'static str, steps: u64) {
+        self.done.store(0, Ordering::Relaxed);
+        *self.stage.lock().expect("no holder panics") = Some((what, steps, Instant::now()));
+        self.draw();
+    }
+
+    fn step(&self, steps: u64) {
+        self.done.fetch_add(steps, Ordering::Relaxed);
+        self.draw();
+    }
+}

@@ -1,0 +1,142 @@
+//! The plan, for people and for programs.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+use varve_broker::restore::{Origin, Outcome, PartitionSurvey, Survey};
+
+use crate::output::{Table, human_age};
+
+const HEAD: [&str; 7] = ["TOPIC", "PARTITION", "FROM", "START", "END", "DISCOVERED", "NEWEST RECORD"];
+
+/// What would be restored, and what is missing.
+pub fn text(survey: &Survey) -> String {
+    let mut text = format!("CLUSTER      {}\n", survey.cluster);
+    let plan = survey.plan;
+    let how = if plan.resumes { "resumes" } else { "begins" };
+    let _ = writeln!(text, "INCARNATION  {} {how}, from {}", plan.target.0, plan.source.0);
+    let age = human_age(survey.checkpoint_age_ms());
+    let _ = writeln!(text, "METADATA     as of {age} ago");
+    let newest = survey
+        .newest_record_age_ms()
+        .map_or_else(|| "there is none".to_owned(), |age| human_age(age) + " ago");
+    let _ = writeln!(text, "RPO          newest record {newest}\n");
+    let mut table = Table::new(&HEAD);
+    survey.partitions.iter().for_each(|at| table.row(cells(at, survey.read_ms)));
+    text.push_str(&table.render());
+    let notes = notes(survey);
+    if !notes.is_empty() {
+        let _ = write!(text, "\n{}\n", notes.join("\n"));
+    }
+    text
+}
+
+fn cells(at: &PartitionSurvey, now_ms: i64) -> [String; 7] {
+    let newest = (at.newest_record_ms >= 0).then(|| human_age(now_ms - at.newest_record_ms));
+    [
+        at.topic.to_string(),
+        at.partition.to_string(),
+        from(&at.origin),
+        at.offsets.start.0.to_string(),
+        at.offsets.end.0.to_string(),
+        at.discovered.to_string(),
+        newest.unwrap_or_else(|| "-".to_owned()),
+    ]
+}
+
+fn from(origin: &Origin) -> String {
+    match origin {
+        Origin::Checkpoint { applied, .. } => format!("checkpoint {}", applied.0),
+        Origin::Segments => "segments".to_owned(),
+        Origin::Nothing => "nothing".to_owned(),
+    }
+}
+
+fn notes(survey: &Survey) -> Vec<String> {
+    let mut notes = Vec::new();
+    for damaged in &survey.metadata_damaged {
+        notes.push(format!(
+            "DAMAGED  metadata: {}: {}; an older one is used",
+            damaged.candidate.key, damaged.damage
+        ));
+    }
+    for topic in &survey.unknown {
+        let name = &topic.name;
+        notes.push(format!(
+            "NEWER    {name}: made after the metadata's checkpoint; its configuration is lost"
+        ));
+    }
+    for at in &survey.partitions {
+        let name = format!("{}-{}", at.topic, at.partition);
+        for damaged in &at.damaged {
+            let key = &damaged.candidate.key;
+            notes.push(format!("DAMAGED  {name}: {key}: {}; an older one is used", damaged.damage));
+        }
+        notes.extend(at.troubles.iter().map(|trouble| format!("LEFT     {name}: {trouble}")));
+        if let Some(gap) = &at.gap {
+            let (from, to) = (gap.start.0, gap.end.0);
+            let why = if at.records_local { "were on nodes alone" } else { "are not in the object store" };
+            notes.push(format!("GAP      {name}: records {from} to {to} {why}, and are lost"));
+        }
+        if at.origin == Origin::Nothing {
+            notes
+                .push(format!("EMPTY    {name}: nothing of it is in the object store; what it held is lost"));
+        }
+    }
+    for clamped in &survey.clamped {
+        let (group, topic) = (&clamped.group, &clamped.topic);
+        let (partition, from, to) = (clamped.partition, clamped.from, clamped.to.0);
+        notes.push(format!("CLAMPED  group {group}, {topic}-{partition}: {from} to {to}"));
+    }
+    notes
+}
+
+/// The same for programs; `outcome` where it was done.
+pub fn json(survey: &Survey, outcome: Option<&Outcome>) -> Value {
+    let mut value = json!({
+        "cluster_id": survey.cluster.to_string(),
+        "incarnation": survey.plan.target.0,
+        "from_incarnation": survey.plan.source.0,
+        "resumes": survey.plan.resumes,
+        "metadata_checkpoint_age_ms": survey.checkpoint_age_ms(),
+        "newest_record_age_ms": survey.newest_record_age_ms(),
+        "metadata_damaged": survey.metadata_damaged.iter().map(|one| one.candidate.key.as_str()).collect::<Vec<_>>(),
+        "topics_without_configuration": survey.unknown.iter().map(|topic| &topic.name).collect::<Vec<_>>(),
+        "partitions": survey.partitions.iter().map(partition).collect::<Vec<_>>(),
+        "clamped": survey.clamped.iter().map(|clamped| json!({
+            "group": &*clamped.group,
+            "topic": &*clamped.topic,
+            "partition": clamped.partition,
+            "from": clamped.from,
+            "to": clamped.to.0,
+        })).collect::<Vec<_>>(),
+    });
+    if let Some(outcome) = outcome {
+        value["duration_ms"] = json!(outcome.duration_ms);
+    }
+    value
+}
+
+fn partition(at: &PartitionSurvey) -> Value {
+    let (from, applied, key) = match &at.origin {
+        Origin::Checkpoint { key, applied, .. } => ("checkpoint", Some(applied.0), Some(key.as_str())),
+        Origin::Segments => ("segments", None, None),
+        Origin::Nothing => ("nothing", None, None),
+    };
+    json!({
+        "topic": &*at.topic,
+        "topic_id": at.topic_id.to_string(),
+        "partition": at.partition.0,
+        "from": from,
+        "checkpoint": key,
+        "applied_index": applied,
+        "start": at.offsets.start.0,
+        "end": at.offsets.end.0,
+        "discovered": at.discovered,
+        "gap": at.gap.as_ref().map(|gap| json!({"from": gap.start.0, "to": gap.end.0})),
+        "damaged": at.damaged.iter().map(|one| one.candidate.key.as_str()).collect::<Vec<_>>(),
+        "records_local": at.records_local,
+        "left": at.troubles,
+        "newest_record_ms": (at.newest_record_ms >= 0).then_some(at.newest_record_ms),
+    })
+}
