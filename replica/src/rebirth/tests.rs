@@ -167,7 +167,7 @@ fn the_metadata_remembers_how_many_replicas_there_were_and_gives_no_number_out_t
     let mut reborn = state.reborn(life());
     let image = reborn.image().clone();
     assert_eq!((image.incarnation, image.brokers.len()), (Incarnation(2), 0));
-    assert!(image.next_group > 2 + NUMBERS && image.next_producer_id > PRODUCER_IDS);
+    assert!(image.next_group >= 2 + NUMBERS && image.next_producer_id > PRODUCER_IDS);
     let topic = &image.topics[&id];
     assert_eq!(topic.configs[REPLICAS_WANTED], "3");
     assert!(image.topics.values().flat_map(|topic| &topic.partitions).all(|at| at.replicas.len() == 1));
