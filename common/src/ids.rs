@@ -151,6 +151,17 @@ uuid_id! {
     ClusterId
 }
 
+impl ClusterId {
+    /// What nodes of one life know each other by: the cluster's id, in a later life with its number in it. Nodes of an earlier
+    /// life that come back are of another cluster to those of this one, whatever both say of their groups.
+    #[must_use]
+    pub fn in_life(mut self, incarnation: Incarnation) -> Self {
+        let number = (incarnation.0.wrapping_sub(Incarnation::FIRST.0)).to_be_bytes();
+        self.0.iter_mut().rev().zip(number.iter().rev()).for_each(|(byte, number)| *byte ^= number);
+        self
+    }
+}
+
 impl TopicId {
     /// The id that stands for "none" on the wire.
     pub const ZERO: Self = Self([0; 16]);
@@ -227,6 +238,14 @@ mod tests {
         assert_eq!((replica.node(), replica.to_string().as_str()), (node, "7.42"));
         assert_eq!(ReplicaId::new(node, 0), None);
         assert_eq!(ReplicaId::from_raw(42), None);
+    }
+
+    #[test]
+    fn nodes_of_another_life_are_of_another_cluster() {
+        let cluster = ClusterId::from_random(5);
+        let life = |number| cluster.in_life(Incarnation(number));
+        assert_eq!(life(1), cluster);
+        assert!(life(2) != life(1) && life(3) != life(2) && life(3) != life(1));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, time::Duration};
 
-use varve_common::{GroupId, LogIndex, Term};
+use varve_common::{GroupId, LogIndex, Offset, Term};
 use varve_replica::{Action, JobKind};
 
 use crate::Planner;
@@ -111,12 +111,23 @@ impl Planner<'_> {
                 || status
                     .first_unpublished_ms
                     .is_some_and(|since| self.has_aged(since, self.options.publish_age))
+                || self.is_local_and_old()
                 || self.wanted_to_delete()
         };
         if due && self.is_spaced() && self.may_try(JobKind::Publish) {
             let uid = self.uid();
             self.act(Action::PublishCheckpoint { uid });
         }
+    }
+
+    /// Records that stay on nodes are in no segment whose age would tell; what a checkpoint says of them is all that a restore
+    /// from the bucket has.
+    fn is_local_and_old(&mut self) -> bool {
+        if self.status.options.tiered || self.status.high_watermark == Offset::ZERO {
+            return false;
+        }
+        let last = self.status.published.last().map(|last| last.published_ms);
+        last.is_none_or(|last| self.has_aged(last, self.options.publish_age))
     }
 
     /// Whether the last publication is long enough ago. A clock that was set back does not hold the next one up.

@@ -308,3 +308,6 @@ impl PartitionState {
 fn by_id(producers: Vec<ProducerEntry>) -> Producers {
     producers.into_iter().map(|producer| (producer.producer_id, producer)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,8 +139,9 @@ impl Groups {
         }
     }
 
-    pub(super) const fn cluster(&self) -> ClusterId {
-        self.placement.cluster
+    /// What peers know this node's life by.
+    pub(super) fn life(&self) -> ClusterId {
+        self.placement.cluster.in_life(self.placement.incarnation)
     }
 
     pub(super) const fn metadata_end(&self) -> (Term, LogIndex) {

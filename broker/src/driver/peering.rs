@@ -16,7 +16,7 @@ use crate::{
 impl Driver {
     pub(super) fn send<P: Ports>(&self, group: GroupId, message: Message, ports: &mut P) {
         let Some(to) = message.to() else { return };
-        let envelope = Envelope { cluster: self.groups.cluster(), group, message };
+        let envelope = Envelope { cluster: self.groups.life(), group, message };
         ports.send(to.node(), Outgoing::Message(envelope));
     }
 

@@ -232,10 +232,10 @@ pub async fn run(ground: Ground<'_>) -> Result<(Survey, Outcome), RestoreError> 
     let cluster = lives.newest.cluster;
     // A crash between the last two steps: the life is complete, and this directory's.
     let mine = directory.marker.filter(|mine| mine.cluster == cluster);
-    if let Some(mine) = mine.filter(|mine| lives.complete == Some(mine.incarnation)) {
-        if ground.is_completed_by(mine).await? {
-            plan = Plan { source: mine.incarnation, target: mine.incarnation, resumes: true };
-        }
+    if let Some(mine) = mine.filter(|mine| lives.complete == Some(mine.incarnation))
+        && ground.is_completed_by(mine).await?
+    {
+        plan = Plan { source: mine.incarnation, target: mine.incarnation, resumes: true };
     }
     let completed_ms = match mine.filter(|mine| mine.incarnation == plan.target) {
         Some(mine) => mine.completed_ms,

@@ -41,14 +41,10 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// What nodes of one life know each other by: the cluster's id, in a later life with its number in it. Nodes of an earlier
-    /// life that come back are of another cluster to those of this one, whatever both say of their groups.
+    /// What nodes of its life know each other by.
     #[must_use]
     pub fn life(&self) -> ClusterId {
-        let mut id = self.cluster;
-        let number = (self.incarnation.0 - Incarnation::FIRST.0).to_be_bytes();
-        id.0.iter_mut().rev().zip(number.iter().rev()).for_each(|(byte, number)| *byte ^= number);
-        id
+        self.cluster.in_life(self.incarnation)
     }
 
     /// Reads the identity of `directory`, `None` where it has none yet.

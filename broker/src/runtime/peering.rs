@@ -272,15 +272,7 @@ pub(super) async fn take_place(
     let identity = match known {
         Some(identity) if identity.cluster == cluster => identity,
         Some(identity) => return Err(RunError::OtherCluster { mine: identity.cluster, theirs: cluster }),
-        None => {
-            let incarnation = match &formed {
-                Formed::Newcomer { .. } if config.has_common_store() => {
-                    formation::life(&ground, cluster).await?
-                }
-                _ => Incarnation::FIRST,
-            };
-            Identity { cluster, incarnation, node: config.node }
-        }
+        None => new_identity(config, &ground, &formed, cluster).await?,
     };
     let (voters, replica) = match formed {
         Formed::Founder { voters, .. } => (voters, ReplicaId::new(config.node, 1).expect("1 is a counter")),
@@ -295,6 +287,20 @@ pub(super) async fn take_place(
     let life = next_life(&*ground.disk, &ground.directory, &*ground.clock, replica)?;
     let disk = desk.seat.disk();
     Ok((identity, Place { peers, server, desk, voters, replica, disk, life }))
+}
+
+/// Who a disk is that was nobody's: it founds its cluster's first life, or joins the one that the cluster is in.
+async fn new_identity(
+    config: &Config,
+    ground: &Ground,
+    formed: &Formed,
+    cluster: ClusterId,
+) -> Result<Identity, RunError> {
+    let incarnation = match formed {
+        Formed::Newcomer { .. } if config.has_common_store() => formation::life(ground, cluster).await?,
+        Formed::Newcomer { .. } | Formed::Founder { .. } => Incarnation::FIRST,
+    };
+    Ok(Identity { cluster, incarnation, node: config.node })
 }
 
 /// Bits of a life below the number of its disk's replica: milliseconds until the year 2109.

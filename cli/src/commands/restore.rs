@@ -133,7 +133,7 @@ impl Bar {
         }
         let Some((what, steps, since)) = *self.stage.lock().expect("no holder panics") else { return };
         let done = self.done.load(Ordering::Relaxed).min(steps);
-        let filled = if steps == 0 { 0 } else { done * Self::WIDTH / steps };
+        let filled = (done * Self::WIDTH).checked_div(steps).unwrap_or(0);
         let bar: String = (0..Self::WIDTH).map(|at| if at < filled { '#' } else { '.' }).collect();
         let age = human_age(since.elapsed().as_millis() as i64);
         let _ = write!(stderr(), "\r{what} [{bar}] {done}/{steps} {age}\x1b[K");
