@@ -35,29 +35,31 @@ pub fn left(
 mod tests {
     use super::*;
 
-    fn range(range: Range<u64>) -> Range<Offset> {
-        Offset(range.start)..Offset(range.end)
+    type Pair = (u64, u64);
+
+    fn range(range: Pair) -> Range<Offset> {
+        Offset(range.0)..Offset(range.1)
     }
 
-    fn left_of(wanted: Range<u64>, listed: &[Range<u64>], unlisted: &[Range<u64>]) -> Vec<Range<u64>> {
-        let ranges = |all: &[Range<u64>]| all.iter().cloned().map(range).collect::<Vec<_>>();
+    fn left_of(wanted: Pair, listed: &[Pair], unlisted: &[Pair]) -> Vec<Pair> {
+        let ranges = |all: &[Pair]| all.iter().copied().map(range).collect::<Vec<_>>();
         let left = left(range(wanted), &ranges(listed), &ranges(unlisted));
-        left.into_iter().map(|range| range.start.0..range.end.0).collect()
+        left.into_iter().map(|range| (range.start.0, range.end.0)).collect()
     }
 
     #[test]
     fn what_files_cover_is_not_exported_again() {
-        assert_eq!(left_of(0..100, &[], &[]), [0..100]);
-        assert_eq!(left_of(0..100, &[0..40, 40..60], &[]), [60..100]);
-        assert_eq!(left_of(10..100, &[20..30, 90..200], &[]), [10..20, 30..90]);
-        assert_eq!(left_of(0..100, &[0..100], &[]), []);
-        assert_eq!(left_of(50..60, &[0..40, 70..80], &[]), [50..60]);
+        assert_eq!(left_of((0, 100), &[], &[]), [(0, 100)]);
+        assert_eq!(left_of((0, 100), &[(0, 40), (40, 60)], &[]), [(60, 100)]);
+        assert_eq!(left_of((10, 100), &[(20, 30), (90, 200)], &[]), [(10, 20), (30, 90)]);
+        assert_eq!(left_of((0, 100), &[(0, 100)], &[]), []);
+        assert_eq!(left_of((50, 60), &[(0, 40), (70, 80)], &[]), [(50, 60)]);
     }
 
     #[test]
     fn a_file_that_is_not_listed_is_made_again_whole() {
-        assert_eq!(left_of(0..100, &[0..40], &[40..60]), [40..60, 60..100]);
-        assert_eq!(left_of(50..100, &[], &[40..60]), [40..60, 60..100]);
-        assert_eq!(left_of(70..100, &[], &[40..60]), [70..100]);
+        assert_eq!(left_of((0, 100), &[(0, 40)], &[(40, 60)]), [(40, 60), (60, 100)]);
+        assert_eq!(left_of((50, 100), &[], &[(40, 60)]), [(40, 60), (60, 100)]);
+        assert_eq!(left_of((70, 100), &[], &[(40, 60)]), [(70, 100)]);
     }
 }

@@ -22,6 +22,8 @@ mod ipc;
 mod list;
 mod parquet;
 mod rows;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
