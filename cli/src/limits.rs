@@ -68,6 +68,9 @@ pub const TRANSFER_TIMEOUT_MS: i32 = 10_000;
 /// How much of a partition `archive cat` reads and prints at a time.
 pub const ARCHIVE_READ_BYTES: usize = 4 * 1024 * 1024;
 
+/// How many partitions are exported at a time: each holds a file in memory.
+pub const EXPORT_PARTITIONS_AT_ONCE: usize = 2;
+
 /// How many partitions' histories are looked at at a time.
 pub const ARCHIVE_PARTITIONS_AT_ONCE: usize = 8;
 

@@ -26,6 +26,11 @@ pub struct OutputFlags {
 }
 
 impl OutputFlags {
+    /// For commands whose `-o` is something else.
+    pub const fn of(json: bool) -> Self {
+        Self { output: Format::Table, json }
+    }
+
     pub const fn format(self) -> Format {
         if self.json { Format::Json } else { self.output }
     }

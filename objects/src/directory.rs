@@ -69,7 +69,15 @@ pub struct OpenError {
 impl Directory {
     /// Makes the directory where it is missing and removes what unfinished puts left.
     pub fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, OpenError> {
-        let (data, staging) = (root.join("data"), root.join("staging"));
+        Self::open_at(disk, root, root.join("data"), root.join("staging"))
+    }
+
+    /// The same for objects that others read as files: their keys begin at `root`. What is being written is in a hidden folder.
+    pub fn open_plain(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, OpenError> {
+        Self::open_at(disk, root, root.to_owned(), root.join(".staging"))
+    }
+
+    fn open_at(disk: Arc<dyn Disk>, root: &Path, data: PathBuf, staging: PathBuf) -> Result<Self, OpenError> {
         let prepare = || {
             disk.create_directory(&data)?;
             disk.create_directory(&staging)?;

@@ -16,6 +16,8 @@ pub enum Tool {
     Kcat,
     /// The Python environment with confluent-kafka, kafka-python and aiokafka.
     Python,
+    /// The Python environment with `DuckDB`, Polars, pandas and pyarrow.
+    Data,
     /// Node with kafkajs.
     Node,
     /// Java with Apache Kafka's jars.
@@ -64,6 +66,10 @@ impl Tool {
             Self::Python => {
                 runs(Command::new(python()).args(["-c", "import confluent_kafka, kafka, aiokafka"]))
             }
+            Self::Data => runs(
+                Command::new(cache().join("data/bin/python"))
+                    .args(["-c", "import duckdb, polars, pandas, pyarrow, pytz"]),
+            ),
             Self::Node => {
                 runs(Command::new("node").arg("--version"))
                     && cache().join("node/node_modules/kafkajs").exists()

@@ -3,6 +3,7 @@
 //! ```text
 //! bin/                cargo-deny, minio, versitygw, franz-go (our client, built from tests/clients/go)
 //! venv/               confluent-kafka, kafka-python, aiokafka, moto
+//! data/               DuckDB, Polars, pandas, pyarrow: readers of exported files, in a Python of their own
 //! localstack/         LocalStack, in a Python of its own
 //! s3mock/             S3Mock, which the broker refuses
 //! node/node_modules/  kafkajs
@@ -43,6 +44,8 @@ const PYTHON: &str = "\
     confluent-kafka==2.16.1 \
     kafka-python[snappy,lz4,zstd]==3.0.12 aiokafka[snappy,lz4,zstd]==0.14.0 \
     moto[s3]==5.2.5 flask==3.1.2 flask-cors==6.0.1";
+const DATA: &str =
+    "duckdb==2.0.0 polars==2.1.0 pandas==3.1.1 pyarrow==26.0.1 numpy==2.4.6 pytz==2026.6 tzdata==2026.6";
 const NODE: &str = "kafkajs@2.2.4";
 const SCHEMAS: &str = "org.apache.kafka:kafka-clients:4.2.2"; // the schemas from which frames are drawn
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
@@ -64,6 +67,7 @@ const LOG4J: &str = include_str!("setup/log4j2.xml");
 
 const TOOLS: &[Tool] = &[
     tool("python", PYTHON, "venv/bin/python", python),
+    tool("data", DATA, "data/bin/python", data),
     tool("node", NODE, "node/node_modules/kafkajs", node),
     tool("kafka", KAFKA, "kafka/libs/log4j2.xml", kafka),
     tool("schemas", SCHEMAS, "schemas/common/message", schemas),
@@ -167,6 +171,13 @@ fn python() -> Outcome {
     run_command(command("python3").args(["-m", "venv"]).arg(&venv))?;
     let mut pip = command(venv.join("bin/pip"));
     run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PYTHON.split(' ')))
+}
+
+fn data() -> Outcome {
+    let venv = fresh("data")?;
+    run_command(command("python3").args(["-m", "venv"]).arg(&venv))?;
+    let mut pip = command(venv.join("bin/pip"));
+    run_command(pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(DATA.split(' ')))
 }
 
 fn node() -> Outcome {

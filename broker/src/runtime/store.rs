@@ -12,6 +12,14 @@ use varve_objects::{
 
 use crate::config::{Config, ObjectStore};
 
+/// A directory whose objects are files for others to read.
+///
+/// # Errors
+/// It cannot be made or written.
+pub fn plain_directory(root: &Path) -> Result<Arc<dyn Store>, OpenError> {
+    Ok(Arc::new(Directory::open_plain(Arc::new(varve_wal::NativeDisk), root)?))
+}
+
 /// A store, what it counts, and where in it this cluster lives.
 pub struct Tier {
     /// With retries and counters, by the class of who asks.

@@ -82,6 +82,60 @@ pub enum ArchiveCommand {
     },
     /// Print records, one partition after the other, up to the end of what is in the object store
     Cat(Cat),
+    /// Write records to files that other tools read, a directory a day; a file that is there whole is not written again
+    Export(Export),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ExportFormat {
+    Parquet,
+    /// Arrow IPC files
+    Arrow,
+    /// A JSON object a line, as consume prints it
+    Jsonl,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Export {
+    /// What to export: a topic's name or id
+    pub topic: String,
+    /// How files are written
+    #[arg(long, value_enum, default_value = "parquet")]
+    pub format: ExportFormat,
+    /// Where to begin, in the words of `consume -o` [default: start]
+    #[arg(long, value_name = "FROM", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Where to stop before [default: the end of what is in the object store]
+    #[arg(long, value_name = "TO", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// Partitions to export, separated by commas [default: all]
+    #[arg(
+        short,
+        long = "partitions",
+        visible_alias = "partition",
+        value_delimiter = ',',
+        value_name = "PARTITION"
+    )]
+    pub partitions: Vec<i32>,
+    /// A directory, or s3://bucket/prefix, which the same credentials must reach
+    #[arg(
+        short = 'o',
+        long = "to-where",
+        visible_alias = "output-dir",
+        value_name = "DIR|s3://BUCKET/PREFIX"
+    )]
+    pub to_where: String,
+    #[command(flatten)]
+    pub store: StoreFlags,
+    /// The same as for lists: JSON, a line a file
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl Export {
+    pub const fn output(&self) -> OutputFlags {
+        OutputFlags::of(self.json)
+    }
 }
 
 #[derive(Debug, clap::Args)]

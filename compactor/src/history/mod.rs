@@ -38,7 +38,7 @@ use varve_snapshot::{
 };
 
 pub use partition::{PartitionHistory, View};
-pub use reader::{ReadRecordsError, Reader, each_record};
+pub use reader::{ReadRecordsError, Reader, each_batch, each_record};
 pub use tail::{Stop, Tail, TailSegment};
 pub use walk::{Found, Walk};
 

@@ -3,7 +3,7 @@
 use std::{ops::Range, sync::Arc};
 
 use varve_common::Offset;
-use varve_protocol::batch::{BatchMeta, Batches as WholeBatches, Caps, Record, Records};
+use varve_protocol::batch::{BatchHeader, BatchMeta, Batches as WholeBatches, Caps, Record, Records};
 use varve_tiering::{
     Batches, ChunkCache, ColdError, ColdOptions, ColdReader, ReadError, ReadLimits, Spawn, TimestampOffset,
     chunks, limits::CHUNK_BYTES,
@@ -90,32 +90,47 @@ impl Reader {
     }
 }
 
-/// Shows every record of `batches` within `range`, those of control batches too; each batch's own checksum is held first.
+/// Shows every batch; its own checksum is held first.
 ///
 /// # Errors
 /// A batch is damaged, or `show` says so.
+pub fn each_batch<E: From<ReadRecordsError>>(
+    batches: &Batches,
+    mut show: impl FnMut(&BatchHeader<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    for batch in batches.chunks.iter().flat_map(|chunk| WholeBatches::new(chunk)) {
+        let batch = batch.map_err(|cause| damaged(batches.next.to_wire(), cause.to_string()))?;
+        if !batch.crc_matches() {
+            return Err(damaged(batch.meta().base_offset, "its checksum does not match".to_owned()).into());
+        }
+        show(&batch)?;
+    }
+    Ok(())
+}
+
+/// Shows every record of `batches` within `range`, those of control batches too.
+///
+/// # Errors
+/// As [`each_batch`].
 pub fn each_record<E: From<ReadRecordsError>>(
     batches: &Batches,
     range: &Range<Offset>,
     mut show: impl FnMut(&BatchMeta, &Record<'_>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let damaged = |offset: i64, cause: String| {
-        E::from(ReadRecordsError::Batch { offset: Offset::from_wire(offset).unwrap_or_default(), cause })
-    };
-    for batch in batches.chunks.iter().flat_map(|chunk| WholeBatches::new(chunk)) {
-        let batch = batch.map_err(|cause| damaged(range.start.to_wire(), cause.to_string()))?;
-        let meta = *batch.meta();
-        if !batch.crc_matches() {
-            return Err(damaged(meta.base_offset, "its checksum does not match".to_owned()));
-        }
-        let records = Records::read(&batch, Caps::default())
+    each_batch(batches, |batch| {
+        let meta = batch.meta();
+        let records = Records::read(batch, Caps::default())
             .map_err(|cause| damaged(meta.base_offset, cause.to_string()))?;
         for record in records.iter() {
             let record = record.map_err(|cause| damaged(meta.base_offset, cause.to_string()))?;
             if record.offset >= range.start.to_wire() && record.offset < range.end.to_wire() {
-                show(&meta, &record)?;
+                show(meta, &record)?;
             }
         }
-    }
-    Ok(())
+        Ok(())
+    })
+}
+
+fn damaged(offset: i64, cause: String) -> ReadRecordsError {
+    ReadRecordsError::Batch { offset: Offset::from_wire(offset).unwrap_or_default(), cause }
 }

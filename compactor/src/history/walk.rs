@@ -39,6 +39,7 @@ pub struct Walk<'a> {
     identity: &'a PartitionIdentity,
     from: Offset,
     pub(super) places: Vec<Place>,
+    passed_ms: i64,
 }
 
 impl<'a> Walk<'a> {
@@ -51,19 +52,31 @@ impl<'a> Walk<'a> {
         root: &Root,
         from: Offset,
     ) -> Self {
-        let mut walk = Self { store, keys, identity, from, places: Vec::new() };
+        let mut walk = Self { store, keys, identity, from, places: Vec::new(), passed_ms: -1 };
         walk.take(root.entries.iter().cloned().map(Place::Entry));
         walk.take(root.nodes.iter().cloned().map(Place::Node));
         walk
     }
 
     fn take(&mut self, places: impl DoubleEndedIterator<Item = Place>) {
-        let from = self.from;
-        let is_ahead = |place: &Place| match place {
-            Place::Node(node) => node.end() > from,
-            Place::Entry(entry) => entry.end() > from,
-        };
-        self.places.extend(places.rev().filter(is_ahead));
+        for place in places.rev() {
+            let (end, newest_ms) = match &place {
+                Place::Node(node) => (node.end(), node.max_timestamp),
+                Place::Entry(entry) => (entry.end(), entry.max_timestamp),
+            };
+            if end > self.from {
+                self.places.push(place);
+            } else {
+                self.passed_ms = self.passed_ms.max(newest_ms);
+            }
+        }
+    }
+
+    /// The largest timestamp of what lies wholly before where the walk began, known once its first entry was shown; -1 where
+    /// there is none.
+    #[must_use]
+    pub const fn passed_ms(&self) -> i64 {
+        self.passed_ms
     }
 
     /// The next; `None` at the end.

@@ -12,8 +12,8 @@ use crate::history::{History, HistoryError};
 
 /// How many names on the prefix are looked at: a bucket that is shared with much else is not searched through.
 const NEIGHBOURS_MAX: usize = 1_000;
-/// What sorts behind all that begins alike.
-const BEHIND: &str = "\u{7f}";
+/// What sorts behind all names of ours below a folder, and is a name that stores take.
+const BEHIND: &str = "zzzzzzzz";
 
 /// Opens a history to look at; where that cannot be, what is wrong.
 ///
@@ -154,7 +154,7 @@ impl Around<'_> {
             let Some(first) = page.objects.first() else { return Ok(()) };
             let below = first.key.as_str().strip_prefix(&format!("{root}/")).unwrap_or_default();
             let name = below.split('/').next().unwrap_or_default();
-            if !matches!(name, "p" | "meta" | "archive" | "archive-meta") {
+            if !matches!(name, "p" | "meta") && !name.starts_with("archive") {
                 self.findings.add(Kind::Unknown, &first.key, "nothing of Varve's has such a name");
             }
             let behind = if below.contains('/') {

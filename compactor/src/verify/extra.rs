@@ -64,7 +64,7 @@ impl Look<'_> {
         if old {
             return self.findings.add(Kind::OtherLife, key, "of an earlier life, and nothing names it");
         }
-        self.findings.add(Kind::Orphan, key, "nothing names it");
+        self.findings.add(Kind::Orphan, key, "nothing names it: newer than the snapshot, or left over");
     }
 
     fn life(&self) -> Incarnation {

@@ -95,7 +95,9 @@ fn what_a_reader_cannot_ask_for_is_unread_and_no_damage() {
 
 #[test]
 fn a_manifest_that_contradicts_itself_is_found() {
-    let gap = |root: &mut Root| drop(root.entries.remove(1));
+    let gap = |root: &mut Root| {
+        root.entries.remove(1);
+    };
     let overlap = |root: &mut Root| root.entries[1].base = Offset(root.entries[1].base.0 - 1);
     let count = |root: &mut Root| root.entries[0].count += 1;
     let sums = |root: &mut Root| root.nodes[0].entries += 1;

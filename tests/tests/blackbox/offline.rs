@@ -17,6 +17,9 @@ pub(crate) const SHAPES: &str = "shapes";
 /// One segment that no manifest names yet, of a topic that has no snapshot.
 pub(crate) const YOUNG: &str = "young";
 
+/// What docs/archive.md asks.
+pub(crate) const ORDERS: &str = "orders";
+
 /// See the module.
 pub(crate) struct Offline {
     // First to go: a broker without its store would log its end.
@@ -51,16 +54,21 @@ impl Offline {
         let node = &self.node;
         create_topic(node, SHAPES, 2, &["segment.bytes=65536", "retention.ms=-1"]);
         create_topic(node, YOUNG, 1, &["retention.ms=-1"]);
+        create_topic(node, ORDERS, 1, &["retention.ms=-1"]);
+        let orders: Vec<String> = (0..20).map(|n| format!("{{\"user\":\"u{n}\",\"total\":{n}}}")).collect();
+        let produce = ["produce", ORDERS, "-H", "source=shop"].into_iter();
+        let _ = varve(node, &produce.chain(orders.iter().map(String::as_str)).collect::<Vec<_>>());
         let ledger = node.folder().join("ledger");
         let records = records.to_string();
         let _ = script("writer.py", node, &[ledger.to_str().unwrap(), "w", SHAPES, &records]);
         wait_for("both partitions to be in the bucket, and a snapshot that knows the topics", 120, || {
             (0..2).all(|partition| tiered(node, SHAPES, partition))
+                && tiered(node, ORDERS, 0)
                 && self.run(&["archive", "ls", YOUNG]).status.success()
         });
         let _ = varve(node, &["produce", YOUNG, "one", "two", "-k", "key", "-H", "a=b"]);
         wait_for("the young topic to be in the bucket", 60, || tiered(node, YOUNG, 0));
-        for topic in [SHAPES, YOUNG] {
+        for topic in [SHAPES, YOUNG, ORDERS] {
             let lines = varve(node, &["consume", topic, "-o", "json", "--exit"]);
             self.consumed.extend(lines.lines().map(str::to_owned));
         }
@@ -78,8 +86,9 @@ impl Offline {
     pub(crate) fn print(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let error = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{arguments:?}: {error}");
-        String::from_utf8(output.stdout).expect("it prints text")
+        let text = String::from_utf8(output.stdout).expect("it prints text");
+        assert!(output.status.success(), "{arguments:?}: {error}{text}");
+        text
     }
 
     /// The same with `-o json`.

@@ -53,14 +53,14 @@ pub async fn run(history: &Arc<History>, mut order: Order) -> Result<(), Failure
         let found = super::partition(history, &topic, PartitionIndex(partition)).await?;
         let view = found.view();
         drop(found);
-        let range = resolve(&reader, &view, order.range).await?;
+        let range = offsets(&reader, &view, order.range).await?;
         print(&reader, &view, range, &mut order).await?;
     }
     Ok(())
 }
 
 /// Turns points into offsets, as `consume` does with those that a broker tells.
-async fn resolve(reader: &Reader, view: &View, range: Range) -> Result<std::ops::Range<Offset>, Failure> {
+pub async fn offsets(reader: &Reader, view: &View, range: Range) -> Result<std::ops::Range<Offset>, Failure> {
     let from = point(reader, view, range.from).await?;
     let to = match range.to {
         Some(to) => point(reader, view, to).await?,

@@ -1,6 +1,8 @@
-//! `archive ls|cat`: history from the object store, without a broker. Of the store only reads and listings are asked.
+//! `archive ls|cat|export`: history from the object store, without a broker. Of that store only reads and listings are asked.
 
 mod cat;
+mod export;
+mod json_lines;
 mod ls;
 
 use std::sync::Arc;
@@ -24,6 +26,11 @@ pub fn run(command: ArchiveCommand, sources: Sources) -> Result<(), Failure> {
         match command {
             ArchiveCommand::Ls { topic, store, output } => {
                 ls::run(&open(&store, sources).await?, topic.as_deref(), output).await
+            }
+            ArchiveCommand::Export(flags) => {
+                let config = flags.store.load(sources.clone())?;
+                let (store, order) = (flags.store.clone(), export::Order::parse(flags)?);
+                export::run(&open(&store, sources).await?, order, &config).await
             }
             ArchiveCommand::Cat(flags) => {
                 // What is wrong with the command line is told before anything is read.

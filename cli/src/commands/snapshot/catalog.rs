@@ -169,14 +169,16 @@ pub fn open_store(config: &Config) -> Result<(Arc<dyn Store>, Prefix), Failure> 
     match &config.object_store {
         ObjectStore::Embedded => Ok((directory(&config.data_directory.join("objects"))?, Prefix::default())),
         ObjectStore::Directory(path) => Ok((directory(path)?, Prefix::default())),
-        ObjectStore::S3 { bucket, prefix } => {
-            let store = S3::new(config.s3.options(bucket))
-                .map_err(|why| Failure::failed(why, "check the --s3 flags"))?;
-            let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::default()));
-            let store = Retrying::new(store, clock, entropy, config.s3.retries());
-            Ok((Arc::new(store), Prefix::new(prefix)))
-        }
+        ObjectStore::S3 { bucket, prefix } => Ok((open_other(config, bucket)?, Prefix::new(prefix))),
     }
+}
+
+/// A bucket that the same flags reach.
+pub fn open_other(config: &Config, bucket: &str) -> Result<Arc<dyn Store>, Failure> {
+    let store =
+        S3::new(config.s3.options(bucket)).map_err(|why| Failure::failed(why, "check the --s3 flags"))?;
+    let (clock, entropy) = (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::default()));
+    Ok(Arc::new(Retrying::new(store, clock, entropy, config.s3.retries())))
 }
 
 fn directory(path: &Path) -> Result<Arc<dyn Store>, Failure> {

@@ -20,7 +20,7 @@ use crate::{
     output::{self, Format, OutputFlags, Table, human_age, human_bytes},
 };
 
-pub(super) use self::catalog::open_store;
+pub(super) use self::catalog::{open_other, open_store};
 
 pub fn run(command: SnapshotCommand, sources: Sources) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
