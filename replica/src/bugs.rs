@@ -22,6 +22,14 @@ pub enum Bug {
     OnlyAppendsBelowAIgnored,
     /// The local checkpoint of a seeded replica forgets A.
     ReseededForgetsA,
+    /// Checkpoints leave groups of consumers out.
+    GroupsDroppedFromCheckpoint,
+    /// A commit is answered before the log has it.
+    CommitAnsweredEarly,
+    /// A coordinator does not look at the generation of who commits.
+    OldGenerationsCommit,
+    /// What the leading member gives is told before the log has it.
+    AssignmentToldEarly,
     /// A bucket checkpoint stands in for a voter's own, and its log above S goes.
     BucketReplacesTail,
 }

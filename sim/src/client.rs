@@ -10,7 +10,7 @@ use varve_common::{GroupId, NodeId, Offset, ReplicaId, TopicId};
 use varve_formats::command::{CreateTopic, MetadataCommand, PartitionAssignment};
 use varve_protocol::batch::{BatchBuilder, Codec, Limits, validate};
 use varve_replica::{
-    BatchMeta, Input, Refusal, Reply, Ticket, Timestamps,
+    BatchMeta, Input, Refusal, Reply, Ticket, Timestamps, coordinator,
     metadata::{Image, MetadataDone},
 };
 
@@ -63,6 +63,8 @@ pub struct Clients {
     told: BTreeMap<GroupId, Offset>,
     /// Topics that were told to forget what is in the bucket, once at least.
     pub forgetful: BTreeSet<TopicId>,
+    /// Partitions that the broker writes itself.
+    pub internal: BTreeSet<GroupId>,
     /// Whether new batches are made.
     pub quiet: bool,
     /// On how many replicas records are to be before they are acknowledged; 0: a quorum.
@@ -96,7 +98,9 @@ impl Clients {
     /// The partitions of the image get their producers, those of deleted topics lose them.
     pub fn adopt(&mut self, image: &Image) {
         self.producers.retain(|_, producer| image.groups.contains_key(&producer.group));
-        for group in image.groups.keys() {
+        let internal = image.topics.values().filter(|topic| &*topic.name == coordinator::TOPIC);
+        self.internal.extend(internal.flat_map(|topic| &topic.partitions).map(|partition| partition.group));
+        for group in image.groups.keys().filter(|group| !self.internal.contains(group)) {
             if self.producers.values().any(|producer| producer.group == *group) {
                 continue;
             }
@@ -198,6 +202,18 @@ impl Clients {
         Input::Propose { ticket, group: GroupId::METADATA, command }
     }
 
+    /// Makes the topic that groups of consumers are kept in, of one partition.
+    pub fn create_offsets(&mut self, random: &mut ChaCha8Rng) -> Input {
+        self.next_replica += 1;
+        let partitions = vec![PartitionAssignment { group: 0, replicas: self.replicas(self.next_replica) }];
+        let configs = vec![("segment.bytes".to_owned(), (3 << 10).to_string())];
+        let id = TopicId::from_random(random.random());
+        let ticket = Some(self.ticket(Asked::Metadata));
+        let name = coordinator::TOPIC.to_owned();
+        let command = MetadataCommand::CreateTopic(CreateTopic { id, name, partitions, configs });
+        Input::Propose { ticket, group: GroupId::METADATA, command }
+    }
+
     /// Switches the tier of a topic on, off, to a pause, or off with all that is in it.
     pub fn switch_tier(&mut self, image: &Image, random: &mut ChaCha8Rng) -> Option<Input> {
         let topics: Vec<_> = image.topics.values().collect();
@@ -226,7 +242,8 @@ impl Clients {
 
     /// Deletes a topic.
     pub fn delete_topic(&mut self, image: &Image, random: &mut ChaCha8Rng) -> Option<Input> {
-        let topics: Vec<_> = image.topics.values().collect();
+        let topics: Vec<_> =
+            image.topics.values().filter(|topic| &*topic.name != coordinator::TOPIC).collect();
         let topic = topics.get(random.random_range(0..topics.len().max(1)))?;
         self.deleted.extend(topic.partitions.iter().map(|partition| partition.group));
         let ticket = Some(self.ticket(Asked::Delete(topic.id)));

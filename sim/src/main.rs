@@ -1,4 +1,4 @@
-//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--nodes 3 [--log-files 24]] [--moving] [--streaming] [--bug NAME] [--trace]`.
+//! Runs seeds: `varve-sim --seeds 0..100 [--long] [--nodes 3 [--log-files 24]] [--moving] [--groups] [--streaming] [--bug NAME] [--trace]`.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use varve_sim::{
     bugs::Bug,
     cluster::{
         self,
+        consumers::run_consumers,
         moving::{run_moving, run_streaming},
         run::{Setup, run_as},
     },
@@ -37,6 +38,9 @@ struct Arguments {
     /// Records are on nodes only, and every other seed has no store at all; with --nodes or --moving.
     #[arg(long)]
     streaming: bool,
+    /// Three nodes, and members of groups of consumers.
+    #[arg(long, conflicts_with_all = ["long", "nodes", "log_files", "bug", "moving", "streaming"])]
+    groups: bool,
     /// Seeds a bug; the run succeeds when some seed finds it.
     #[arg(long)]
     bug: Option<String>,
@@ -64,7 +68,9 @@ impl Arguments {
     /// Runs one seed as they say.
     fn run(&self, seed: u64, bug: Option<Bug>) -> Told {
         let trace = if self.trace { Trace::verbose() } else { Trace::default() };
-        let outcome = if self.moving && self.streaming {
+        let outcome = if self.groups {
+            run_consumers(seed, Setup::default(), trace)
+        } else if self.moving && self.streaming {
             run_streaming(seed, trace)
         } else if self.moving {
             run_moving(seed, trace)

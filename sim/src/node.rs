@@ -25,7 +25,7 @@ use varve_consensus::{GroupConfig, NodeConfig};
 use varve_formats::manifest::FanOut;
 use varve_objects::testing::SeededEntropy;
 use varve_replica::{
-    GroupOptions, Input, JobKind, Now, Shard,
+    GroupOptions, Input, JobKind, Now, Shard, coordinator,
     metadata::{Image, Topic},
 };
 use varve_wal::{self as wal, AppendError, Flight, Reader, Recovery, Writer, testing::MemoryDisk};
@@ -156,6 +156,15 @@ pub fn wal_options(start: &Start<'_>) -> wal::Options {
     }
 }
 
+/// Everything of groups is short, as runs are.
+fn coordinator_options() -> coordinator::Options {
+    coordinator::Options {
+        session_min: Duration::from_millis(500),
+        initial_delay: Duration::from_millis(300),
+        ..coordinator::Options::default()
+    }
+}
+
 /// A topic's options: Kafka's names, and a fan-out that folds early.
 #[must_use]
 pub fn options_of(topic: &Topic, upload_age: Duration, has_store: bool) -> GroupOptions {
@@ -170,6 +179,7 @@ pub fn options_of(topic: &Topic, upload_age: Duration, has_store: bool) -> Group
         retention_ms: None,
         upload_age_ms: upload_age.as_millis() as u64,
         fan_out: FanOut(4),
+        coordinator: (&*topic.name == coordinator::TOPIC).then(|| Box::new(coordinator_options())),
         ..GroupOptions::default()
     }
 }

@@ -159,9 +159,13 @@ fn a_coordinators_and_the_metadata_groups_checkpoints_keep_their_sections() {
     with.coordinator = Some(Bytes::from_static(b"groups"));
     let header = CheckpointHeader { kind: CheckpointKind::Coordinator, ..header() };
     let read = Checkpoint::decode(&with.clone().into_checkpoint(header.clone()).encode(Codec::Zstd)).unwrap();
-    assert_eq!(PartitionCheckpoint::from_checkpoint(&read), Ok(with));
+    assert_eq!(PartitionCheckpoint::from_checkpoint(&read), Ok(with.clone()));
     let without = state().into_checkpoint(header);
     assert!(PartitionCheckpoint::from_checkpoint(&without).is_err());
+    // The first that held groups said that they were a partition's.
+    let header = CheckpointHeader { kind: CheckpointKind::Partition, ..without.header };
+    let first = Checkpoint::decode(&with.clone().into_checkpoint(header).encode(Codec::Zstd)).unwrap();
+    assert_eq!(PartitionCheckpoint::from_checkpoint(&first), Ok(with));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     api::{Now, Ticket},
+    bugs::{Bug, is_seeded},
     limits::COMMIT_BYTES_MAX,
 };
 
@@ -69,7 +70,7 @@ impl Group {
             return Err(GroupError::UnknownMember);
         }
         self.check(member)?;
-        if commit.generation != self.generation {
+        if commit.generation != self.generation && !is_seeded(Bug::OldGenerationsCommit) {
             return Err(GroupError::IllegalGeneration);
         }
         if self.state == State::CompletingRebalance {
@@ -104,6 +105,10 @@ impl Group {
         }
         self.is_stored = true;
         let records: Vec<NewRecord> = partitions.into_iter().map(|at| record(step, at, expire_ms)).collect();
+        if is_seeded(Bug::CommitAnsweredEarly) {
+            step.out.reply(ticket, Ok(answer));
+            return step.out.write(step.now.wall_ms, &records, Write::Quiet);
+        }
         let then = Write::Commit { ticket, group: Arc::clone(step.name), keys, answer };
         step.out.write(step.now.wall_ms, &records, then);
     }

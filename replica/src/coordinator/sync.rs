@@ -12,7 +12,10 @@ use super::{
     stored::{Groups, members_bytes},
     writes::{NewRecord, Write},
 };
-use crate::api::{Now, Ticket};
+use crate::{
+    api::{Now, Ticket},
+    bugs::{Bug, is_seeded},
+};
 
 impl Coordinator {
     pub(super) fn sync(&mut self, now: Now, ticket: Ticket, sync: Sync, stored: &Groups) {
@@ -84,6 +87,10 @@ impl Group {
         }
         let record = NewRecord { key: step.group_key(), value: Some(value.encode()), topic: None };
         self.is_assigning = true;
+        if is_seeded(Bug::AssignmentToldEarly) {
+            step.out.write(step.now.wall_ms, &[record], Write::Quiet);
+            return self.assigned(step, self.generation, Ok(()));
+        }
         let then = Write::Assignment { group: Arc::clone(step.name), generation: self.generation };
         step.out.write(step.now.wall_ms, &[record], then);
     }

@@ -77,7 +77,8 @@ impl PartitionState {
             published: bucket.published.as_ref().clone(),
             ..PartitionCheckpoint::default()
         };
-        let groups = self.groups.as_ref().map(Groups::encode);
+        let empty = is_seeded(Bug::GroupsDroppedFromCheckpoint).then(Groups::default);
+        let groups = self.groups.as_ref().map(|groups| empty.as_ref().unwrap_or(groups).encode());
         PartitionSections { standard, position: position.finish(), groups }
     }
 

@@ -2,6 +2,7 @@
 
 use varve_broker::driver::bugs as driver;
 use varve_consensus::bugs as consensus;
+use varve_replica::bugs as replica;
 
 use crate::bugs as node;
 
@@ -12,6 +13,8 @@ pub enum Bug {
     Consensus(consensus::Bug),
     /// Of each node's log.
     Log(node::Bug),
+    /// Of the replicas' states and coordinators.
+    Replica(replica::Bug),
     /// The metadata is acted on while it is replayed.
     OldMetadataActs,
 }
@@ -21,6 +24,10 @@ impl Bug {
     pub fn plant(bug: Option<Self>) {
         consensus::plant(match bug {
             Some(Self::Consensus(bug)) => Some(bug),
+            _ => None,
+        });
+        replica::seed(match bug {
+            Some(Self::Replica(bug)) => Some(bug),
             _ => None,
         });
         driver::seed_old_metadata_acts(bug == Some(Self::OldMetadataActs));

@@ -18,6 +18,9 @@ use crate::{
 impl World {
     /// F3: who is told that it leads shows all that was acknowledged before it asked.
     pub(super) fn check_confirmed(&mut self, id: NodeId, ticket: u64, confirmed: bool) -> Checked {
+        if let Some(asked) = self.consumers.confirmed(id, ticket) {
+            return self.fetch_offsets(id, asked, confirmed);
+        }
         let Some((group, floor)) = self.confirming.remove(&(id, ticket)).filter(|_| confirmed) else {
             return Ok(());
         };

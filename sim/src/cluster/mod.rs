@@ -10,14 +10,17 @@
 //!   applied; equal states at equal indexes; what was acknowledged is there, once and in order.
 //! - R5, R6, W1, W2 `model` of each disk. B4, R8 [`world`] at every cut and checkpoint mark. H10 [`world`] at every view: nor
 //!   does a new leader show less than was acknowledged before it. H3, B7 `checkers::check_read` on every replica.
+//! - G1-G3, G5 [`consumers`]: what members are told, held against the records of `__consumer_offsets` that are committed.
 //! - L [`world`]: when everything heals all come together.
 
 pub mod bugs;
 mod checks;
+pub mod consumers;
 pub mod machine;
 mod members;
 pub mod moving;
 pub mod network;
+mod offsets;
 mod peace;
 pub mod run;
 pub mod truth;

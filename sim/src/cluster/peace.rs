@@ -190,7 +190,8 @@ impl World {
         if !self.is_together() {
             return Err(violation("L", format!("never together: {}", self.describe())));
         }
-        self.truth.check_logs(&self.clients.history, &self.clients.deleted)?;
+        let unchecked = self.clients.deleted.union(&self.clients.internal).copied().collect();
+        self.truth.check_logs(&self.clients.history, &unchecked)?;
         self.scan()?;
         for id in self.ids() {
             let groups: Vec<_> = self.machines[&id].views.keys().copied().collect();

@@ -213,7 +213,8 @@ impl World {
 
     fn trim(&mut self) -> Option<Input> {
         let views = self.machines.values().flat_map(|machine| &machine.views);
-        let ready: Vec<_> = views.filter(|(_, view)| view.ready).collect();
+        let ready: Vec<_> =
+            views.filter(|(group, view)| view.ready && !self.clients.internal.contains(group)).collect();
         let (group, view) = *ready.get(self.random.random_range(0..ready.len().max(1)))?;
         let span = view.high_watermark.since(view.log_start);
         let before = Offset(view.log_start.0 + self.random.random_range(0..=span / 2));

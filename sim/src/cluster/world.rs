@@ -14,6 +14,7 @@ use varve_replica::{Input, JobOutcome, PartitionView, PeerInput, Refusal, Reply,
 
 use super::{
     bugs::Bug,
+    consumers::Consumers,
     machine::{Machine, Surroundings},
     network::{Arrival, Network},
     truth::Truth,
@@ -55,6 +56,10 @@ pub struct Counts {
     pub jumps: u64,
     /// Pieces of files that nodes had from others.
     pub pieces: u64,
+    /// Offsets of groups that were acknowledged, and read back.
+    pub offsets: (u64, u64),
+    /// Assignments that members were told.
+    pub assignments: u64,
     /// Reads that were checked.
     pub reads: u64,
     /// Confirmations that were asked for.
@@ -77,6 +82,8 @@ pub struct World {
     pub network: Network,
     /// Who asks.
     pub clients: Clients,
+    /// Members of groups, where a run has some.
+    pub consumers: Consumers,
     /// What is committed.
     pub truth: Truth,
     /// How many sealed files are to be lost at the worst moment: a checkpoint that needs them is here, and raft has not heard of it.
@@ -94,7 +101,7 @@ pub struct World {
     /// For the summary.
     pub counts: Counts,
     /// Whom each request was sent to.
-    asked: BTreeMap<Ticket, NodeId>,
+    pub(super) asked: BTreeMap<Ticket, NodeId>,
     /// Up to where each partition was acknowledged.
     pub(super) acked: BTreeMap<GroupId, Offset>,
     /// The newest epoch in which each partition was served.
@@ -131,6 +138,7 @@ impl World {
             network: Network::default(),
             clients: Clients::of(ids.clone()),
             founders: ids,
+            consumers: Consumers::default(),
             truth: Truth::default(),
             rots: 0,
             rotten: BTreeSet::new(),
@@ -203,6 +211,7 @@ impl World {
         network.forget_some(random, id);
         network.tell_gone(random, id, &machines.keys().copied().collect::<Vec<_>>());
         self.confirming.retain(|(node, _), _| *node != id);
+        self.consumers.node_ended(id);
         let lost: Vec<Ticket> =
             self.asked.iter().filter(|(_, asked)| **asked == id).map(|(ticket, _)| *ticket).collect();
         for ticket in lost {
@@ -271,6 +280,9 @@ impl World {
     fn answer(&mut self, id: NodeId, ticket: Ticket, reply: &Reply) -> Checked {
         self.trace.note(format_args!("{id}: {ticket:?}: {reply:?}"));
         self.asked.remove(&ticket);
+        if self.consumers.waits_for(ticket) {
+            return self.consumer_answered(ticket, reply);
+        }
         let acked = self.clients.answered(ticket, reply, self.trace.events())?;
         let Some((group, end)) = acked.filter(|(group, _)| !self.clients.deleted.contains(group)) else {
             return Ok(());
@@ -329,7 +341,7 @@ impl World {
     }
 
     /// Some running node; mostly the leader of the group.
-    fn somebody(&mut self, group: GroupId) -> Option<NodeId> {
+    pub(super) fn somebody(&mut self, group: GroupId) -> Option<NodeId> {
         let alive: Vec<NodeId> = self
             .machines
             .values()

@@ -1,6 +1,14 @@
 //! Offsets: who may commit, what stays, what goes.
 
+use varve_common::{ClusterId, GroupId, Incarnation, PartitionIndex};
+use varve_consensus::Membership;
+use varve_formats::{PartitionIdentity, checkpoint::CheckpointKind, compression::Codec};
+
 use super::*;
+use crate::{
+    checkpoint::{Captured, Decoded, decode},
+    partition::PartitionState,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
@@ -180,6 +188,22 @@ fn what_is_stored_reads_back_and_nonsense_changes_nothing() {
     world.groups.apply(&builder.build());
     world.groups.apply(&Bytes::from_static(b"no batch"));
     assert_eq!(world.groups, before);
+}
+
+#[test]
+fn g1_a_checkpoint_of_the_partition_that_groups_are_kept_in_reads_back() {
+    let identity = PartitionIdentity {
+        cluster: ClusterId([7; 16]),
+        incarnation: Incarnation(1),
+        topic_id: TopicId::from_random(1),
+        topic: TOPIC.into(),
+        partition: PartitionIndex(3),
+    };
+    let state = PartitionState::new(identity);
+    let captured = Captured::local(GroupId(5), &state, &Arc::default(), &Membership::default());
+    let decoded = decode(&captured.encode(Codec::Zstd).bytes).expect("it reads back");
+    let Decoded::Partition { state: read, header, .. } = decoded else { panic!("it is a partition's") };
+    assert_eq!((read.groups(), header.kind), (Some(&Groups::default()), CheckpointKind::Coordinator));
 }
 
 #[test]
