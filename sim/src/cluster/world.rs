@@ -56,10 +56,8 @@ pub struct Counts {
     pub jumps: u64,
     /// Pieces of files that nodes had from others.
     pub pieces: u64,
-    /// Offsets of groups that were acknowledged, and read back.
-    pub offsets: (u64, u64),
-    /// Assignments that members were told.
-    pub assignments: u64,
+    /// Of groups: offsets acknowledged, offsets read back, and assignments that members were told.
+    pub offsets: (u64, u64, u64),
     /// Reads that were checked.
     pub reads: u64,
     /// Confirmations that were asked for.

@@ -1,7 +1,7 @@
 // Produces with franz-go as it comes (idempotent, acks=all, snappy) and reads the records back by partition assignment,
 // through incremental fetch sessions and topic ids.
 //
-// Usage: go run . BOOTSTRAP TOPIC RECORDS
+// Usage: go run . BOOTSTRAP TOPIC RECORDS, or as a member of a group (member.go).
 package main
 
 import (
@@ -9,12 +9,17 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/twmb/franz-go/pkg/kgo"
 )
 
 func main() {
+	if len(os.Args) == 7 && os.Args[1] == "member" {
+		member(os.Args[2], os.Args[3], os.Args[4], os.Args[5], os.Args[6])
+		return
+	}
 	if len(os.Args) != 4 {
 		fail("usage: go run . BOOTSTRAP TOPIC RECORDS")
 	}
@@ -64,6 +69,8 @@ func consume(ctx context.Context, bootstrap, topic string, first int64, records 
 		})
 	}
 }
+
+func split(bootstrap string) []string { return strings.Split(bootstrap, ",") }
 
 func value(number int) []byte { return []byte(fmt.Sprintf("record %d", number)) }
 

@@ -24,7 +24,7 @@ const GROUP: &str = "members";
 /// Where the offsets of a group are.
 const OFFSETS: &str = "__consumer_offsets";
 
-fn quick() -> Options {
+pub(super) fn quick() -> Options {
     Options::small()
         .env("VARVE_OFFSETS_TOPIC_NUM_PARTITIONS", "3")
         .env("VARVE_GROUP_INITIAL_REBALANCE_DELAY_MS", "500")
@@ -41,7 +41,7 @@ fn write(node: &Node, from: u64, until: u64) {
     }
 }
 
-fn lines(range: std::ops::Range<u64>) -> BTreeSet<String> {
+pub(super) fn lines(range: std::ops::Range<u64>) -> BTreeSet<String> {
     range.map(|number| format!("line-{number}")).collect()
 }
 
@@ -217,7 +217,7 @@ impl Drop for Members {
     }
 }
 
-fn read_file(path: &Path, read: &mut BTreeMap<(u32, u64), String>) {
+pub(super) fn read_file(path: &Path, read: &mut BTreeMap<(u32, u64), String>) {
     // A line that its member was killed in is no record that it had read.
     let text = fs::read_to_string(path).unwrap_or_default();
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
