@@ -23,7 +23,7 @@ use varve_formats::{
     command::PublishedCheckpoint,
     manifest::{Entry, Root},
     segment::SegmentState,
-    state::ProducerEntry,
+    state::{Intent, ProducerEntry},
 };
 
 use crate::{
@@ -282,7 +282,9 @@ impl Before {
         let mut tombstones = self.state.tombstones.clone();
         tombstones.retain(|tombstone| !adopted(tombstone.uid));
         let (log_start, before) = (offsets.start, self.identity.incarnation);
-        let lost = self.state.intents.iter().filter(|intent| !adopted(intent.uid));
+        // What lies behind the end may be all that is left of its range: it stays, and `varve bucket verify` tells of it.
+        let behind = |intent: &Intent| intent.end > offsets.end;
+        let lost = self.state.intents.iter().filter(|intent| !adopted(intent.uid) && !behind(intent));
         tombstones.extend(lost.map(|intent| given_up(life.wall_ms, log_start, intent, before)));
         BucketState {
             log_start,

@@ -176,6 +176,8 @@ impl DiskFile for NativeFile {
                 Ok(0) => break,
                 Ok(more) => read += more,
                 Err(Errno::INTR) => {}
+                // Past the page cache an end that is no multiple of a block: some file systems refuse to be asked again from there.
+                Err(Errno::INVAL) if read > 0 => break,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -1,8 +1,7 @@
 //! DescribeProducers: what a replica here knows of those who write to partitions with idempotence.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use futures_util::future::join_all;
 use varve_formats::state::ProducerEntry;
 use varve_protocol::{
     ErrorCode,
@@ -31,9 +30,12 @@ pub async fn answer(
 ) -> DescribeProducersResponse {
     let mut response = DescribeProducersResponse::default();
     for asked in request.topics {
-        let one = |index: &i32| partition(node, context, &asked.name, *index);
         let mut topic = TopicResponse::default();
-        topic.partitions = join_all(asked.partition_indexes.iter().map(one)).await;
+        // Each once, one after the other: a table may be large, and a request may name it many times.
+        let indexes: BTreeSet<i32> = asked.partition_indexes.into_iter().collect();
+        for index in indexes {
+            topic.partitions.push(partition(node, context, &asked.name, index).await);
+        }
         topic.name = asked.name;
         response.topics.push(topic);
     }

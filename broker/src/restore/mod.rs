@@ -110,7 +110,7 @@ pub enum RestoreError {
     #[error("{0}")]
     Contradiction(&'static str),
     /// Another restore was faster.
-    #[error("another restore has completed incarnation {}: start the node that it made, or restore once more", .0.0)]
+    #[error("another restore has completed incarnation {}: start the node that it made. What was begun in this directory is of no use", .0.0)]
     Overtaken(Incarnation),
     /// A checkpoint of the new life is not in the bucket.
     #[error("the first checkpoint of {what} is not published: {why}")]
@@ -232,9 +232,13 @@ pub async fn run(ground: Ground<'_>) -> Result<(Survey, Outcome), RestoreError> 
     let cluster = lives.newest.cluster;
     // A crash between the last two steps: the life is complete, and this directory's.
     let mine = directory.marker.filter(|mine| mine.cluster == cluster);
-    if let Some(mine) = mine.filter(|mine| lives.complete == Some(mine.incarnation))
-        && ground.is_completed_by(mine).await?
+    if let (Some(mine), Some(complete)) = (mine, lives.complete)
+        && mine.incarnation <= complete
     {
+        // Whoever lost a race does not end the winner's life by trying again.
+        if mine.incarnation < complete || !ground.is_completed_by(mine).await? {
+            return Err(RestoreError::Overtaken(complete));
+        }
         plan = Plan { source: mine.incarnation, target: mine.incarnation, resumes: true };
     }
     let completed_ms = match mine.filter(|mine| mine.incarnation == plan.target) {

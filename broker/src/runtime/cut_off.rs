@@ -2,10 +2,13 @@
 //!
 //! It refuses their records, and whoever waits at it for another answer would wait for as long as it is cut off: it knows of no other
 //! leader to name, and a client does not look elsewhere while its connection stands. Cut off, clients go to the nodes that they know.
+//!
+//! Who still leads a partition is not cut off from all: where only the metadata has lost its quorum, such a node serves on.
 
 use std::time::Duration;
 
 use varve_common::{GroupId, Monotonic};
+use varve_consensus::Role;
 
 use super::backend::NodeBackend;
 use crate::net::Turnstile;
@@ -21,18 +24,20 @@ pub async fn watch(node: NodeBackend, turnstile: Turnstile) {
     let mut is_closed = false;
     loop {
         node.clock.sleep(INTERVAL).await;
-        let leader = node.mailbox.look(|driver| {
-            let metadata = driver.shard().replica(GroupId::METADATA);
-            metadata.and_then(|metadata| metadata.leader)
+        let of_use = node.mailbox.look(|driver| {
+            let shard = driver.shard();
+            let knows = shard.replica(GroupId::METADATA).is_some_and(|metadata| metadata.leader.is_some());
+            let leads = |group| shard.replica(group).is_some_and(|replica| replica.role == Role::Leader);
+            knows || shard.groups().into_iter().any(leads)
         });
         // Who does not answer stops.
-        let Ok(leader) = leader.await else { return };
+        let Ok(is_of_use) = of_use.await else { return };
         let now = node.clock.monotonic();
-        if leader.is_some() {
+        if is_of_use {
             since = None;
             if std::mem::take(&mut is_closed) {
                 turnstile.open();
-                tracing::info!("the metadata is led again: clients are let in");
+                tracing::info!("somebody leads again: clients are let in");
             }
         } else if !is_closed && now.since(*since.get_or_insert(now)) >= PATIENCE {
             turnstile.close();

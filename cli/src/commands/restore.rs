@@ -80,6 +80,9 @@ async fn write(config: &Config, wait: Duration, progress: &Bar) -> Result<(Surve
 fn failed(why: RestoreError) -> Failure {
     let advice = match &why {
         RestoreError::NotEmpty(_) => "name an empty one with --data-dir, or move this one away",
+        RestoreError::Overtaken(_) => {
+            "to begin another life, which ends that one, name an empty directory with --data-dir"
+        }
         RestoreError::Unclaimed => "name the store of a cluster with --object-store",
         RestoreError::Lock(_) => "stop the broker that runs there",
         RestoreError::History(_) | RestoreError::Choose { .. } | RestoreError::Segment { .. } => {

@@ -73,7 +73,10 @@ impl Hosted {
                 self.speculation.reaped = self.propose(now, &Command::Metadata(command), None);
             }
             JobOutcome::CheckpointRemoved => {}
-            JobOutcome::Unsealed { base } => drop(self.jobs.removing.remove(&base)),
+            JobOutcome::Unsealed { base } => {
+                self.jobs.removing.remove(&base);
+                self.forget_failed_removals();
+            }
             JobOutcome::Offered { checkpoint, file } => self.offered(checkpoint, file, effects),
             JobOutcome::Fetched(seals) => self.fetched(seals, effects),
             JobOutcome::Refetched(seal) => self.refetched(seal, effects),
@@ -88,12 +91,17 @@ impl Hosted {
             JobKind::Install => self.install_failed(effects),
             JobKind::Publish => self.publish_dirty = true,
             // The file may be there or not, and no mark names it.
-            JobKind::Unseal if !self.jobs.runs(JobKind::Unseal) => {
-                self.jobs.removing = self.unsealing.values().map(|seal| seal.base).collect();
-            }
+            JobKind::Unseal => self.forget_failed_removals(),
             _ => {}
         }
         self.job_failed(kind, why, now.monotonic);
+    }
+
+    /// A failure does not name its file. Once no removal runs, what waits is what still waits for its mark.
+    fn forget_failed_removals(&mut self) {
+        if !self.jobs.runs(JobKind::Unseal) {
+            self.jobs.removing = self.unsealing.values().map(|seal| seal.base).collect();
+        }
     }
 
     /// A job of a group that has stopped ended: nothing follows from it.
