@@ -9,8 +9,8 @@
 //! leader epochs, which clients refuse to see going back.
 //!
 //! Nothing of the earlier life's log is in the new one: the group's log begins behind its first entry, with an empty open
-//! range and everything tiered. What was announced and is not among the segments is a tombstone: its object, if it is
-//! there, goes like that of any upload that was given up.
+//! range and everything tiered. What was announced up to the restored end and is not among the segments is a tombstone: its
+//! object, if it is there, goes like that of any upload that was given up. What lies behind the end stays.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
