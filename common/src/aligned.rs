@@ -3,12 +3,13 @@
 use std::{
     io,
     ops::Range,
+    path::Path,
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use bytes::Bytes;
 
-use crate::DiskFile;
+use crate::{Access, Disk, DiskFile};
 
 /// The alignment of positions, lengths and memory for [`Access::Direct`](crate::Access::Direct).
 pub const BLOCK_BYTES: u64 = 4096;
@@ -197,5 +198,35 @@ impl Drop for Lent {
         if kept.len() < self.home.kept_max {
             kept.push(std::mem::take(&mut self.buffer));
         }
+    }
+}
+
+/// How files beside `probe`, a name that nothing has, can be written: past the page cache only where the file system takes that.
+///
+/// # Errors
+/// Where the file that it makes to find out cannot be removed.
+pub fn usable_access(disk: &dyn Disk, probe: &Path) -> io::Result<Access> {
+    let tried = disk.create(probe, Access::Direct);
+    // Whoever may only read leaves nothing behind, and reads as everybody does.
+    if tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem) {
+        return Ok(Access::Buffered);
+    }
+    let tried = tried.and_then(|file| file.write_at(&AlignedBytes::zeros(BLOCK_BYTES), 0));
+    remove_if_there(disk, probe)?;
+    Ok(match tried.map_err(|error| error.kind()) {
+        Err(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Access::Buffered,
+        // Any other trouble is for the files themselves to meet.
+        _ => Access::Direct,
+    })
+}
+
+/// Removes a file; fine where there is none.
+///
+/// # Errors
+/// Those of the disk.
+pub fn remove_if_there(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.remove(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }

@@ -34,7 +34,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use varve_common::{
     Access, Digest, Disk, DiskFile, ObjectKey,
-    aligned::{AlignedBytes, BLOCK_BYTES, ReadBuffers},
+    aligned::{AlignedBytes, BLOCK_BYTES, ReadBuffers, usable_access},
     clock::BoxFuture,
     disk::read_exact_at,
 };
@@ -245,25 +245,6 @@ struct OpenObject {
 }
 
 const PROBE: &str = "direct.probe";
-
-/// Past the page cache only where the file system takes that.
-fn usable_access(disk: &dyn Disk, probe: &Path) -> io::Result<Access> {
-    let tried = disk.create(probe, Access::Direct);
-    // Whoever may only read leaves nothing behind, and reads as everybody does.
-    if tried.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ReadOnlyFilesystem) {
-        return Ok(Access::Buffered);
-    }
-    let tried = tried.and_then(|file| file.write_at(&AlignedBytes::zeros(BLOCK_BYTES), 0));
-    match disk.remove(probe) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    Ok(match tried.map_err(|error| error.kind()) {
-        Err(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Access::Buffered,
-        // Any other trouble is for the objects' own files to meet.
-        _ => Access::Direct,
-    })
-}
 
 fn write_pieces(file: &dyn DiskFile, body: &Body) -> io::Result<()> {
     let mut position = 0;

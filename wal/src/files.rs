@@ -17,7 +17,7 @@ use std::{
 
 use varve_common::{
     Access, Disk, DiskFile, GroupId, LogIndex, WalPosition,
-    aligned::{AlignedBytes, ReadBuffers, aligned},
+    aligned::{ReadBuffers, aligned, remove_if_there, usable_access},
 };
 
 use crate::{
@@ -26,8 +26,8 @@ use crate::{
     frame::FileHeader,
     index::Index,
     limits::{
-        BLOCK_BYTES, LANES, READ_BUFFERS_KEPT, READ_BYTES_MAX, RESERVE_FILES, SPARE_FILES,
-        SPARES_QUIET_ROUNDS, SUSPECTS_MAX,
+        LANES, READ_BUFFERS_KEPT, READ_BYTES_MAX, RESERVE_FILES, SPARE_FILES, SPARES_QUIET_ROUNDS,
+        SUSPECTS_MAX,
     },
     options::Options,
     transit::Transit,
@@ -184,19 +184,8 @@ impl Directory {
         }
         let path = self.path.join(PROBE);
         // One that an earlier life left.
-        let gone = |result: io::Result<()>| match result {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
-        gone(self.disk.remove(&path))?;
-        let tried = self.disk.create(&path, Access::Direct);
-        let tried = tried.and_then(|file| file.write_at(&AlignedBytes::zeros(BLOCK_BYTES), 0));
-        gone(self.disk.remove(&path))?;
-        Ok(match tried.map_err(|error| error.kind()) {
-            Err(io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Access::Buffered,
-            // Any other trouble is for the log's own files to meet.
-            _ => Access::Direct,
-        })
+        remove_if_there(&*self.disk, &path)?;
+        usable_access(&*self.disk, &path)
     }
 
     /// Bytes held by spare files.
