@@ -4,6 +4,9 @@
 //! leader to name, and a client does not look elsewhere while its connection stands. Cut off, clients go to the nodes that they know.
 //!
 //! Who still leads a partition is not cut off from all: where only the metadata has lost its quorum, such a node serves on.
+//!
+//! Who cannot be elected never gives its leader up (a learner of the metadata, as every node is that came later): a leader whose node is
+//! silent is none that is heard of.
 
 use std::time::Duration;
 
@@ -26,7 +29,8 @@ pub async fn watch(node: NodeBackend, turnstile: Turnstile) {
         node.clock.sleep(INTERVAL).await;
         let of_use = node.mailbox.look(|driver| {
             let shard = driver.shard();
-            let knows = shard.replica(GroupId::METADATA).is_some_and(|metadata| metadata.leader.is_some());
+            let leader = shard.replica(GroupId::METADATA).and_then(|metadata| metadata.leader);
+            let knows = leader.is_some_and(|leader| shard.is_alive(leader.node()));
             let leads = |group| shard.replica(group).is_some_and(|replica| replica.role == Role::Leader);
             knows || shard.groups().into_iter().any(leads)
         });

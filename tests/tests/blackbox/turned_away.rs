@@ -53,3 +53,23 @@ fn row_32_a_node_that_is_cut_off_sends_its_clients_to_the_others_and_takes_them_
     let written = load.finish();
     cluster.each_leads(TOPIC, |node| check_all(node, TOPIC, written));
 }
+
+/// A node that came later follows the metadata as a learner: it is never elected, and its raft never gives the leader up.
+#[test]
+fn row_32_a_fourth_node_that_is_cut_off_turns_clients_away_as_a_founder_does() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start_linked(3, &Options::small(), 9);
+    let fourth = cluster.add(&Options::small());
+    cluster.nodes[fourth].restart();
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    assert!(!turns_away(&cluster.nodes[fourth]));
+    cluster.links().isolate(fourth);
+    wait_for("the one that is cut off to turn clients away", 25, || turns_away(&cluster.nodes[fourth]));
+    assert!(!cluster.nodes[..3].iter().any(turns_away), "the others are a quorum");
+    assert!(cluster.acknowledges(0, TOPIC, "elsewhere"));
+    cluster.links().heal();
+    wait_for("it to take clients back", 25, || !turns_away(&cluster.nodes[fourth]));
+    assert!(cluster.acknowledges(fourth, TOPIC, "and by the one that was cut off"));
+}
