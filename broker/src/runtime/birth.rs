@@ -8,15 +8,19 @@
 //! speak for the voter that it was (fault rows 27 and 29): where the two numbers differ, or one is missing, or no file of the log
 //! is left, the log is lost. A directory that an earlier release made has neither number, and gets them where it has a log.
 //!
-//! A node of several whose log is lost asks its cluster for another place, under another disk's number, and gives nothing up before
-//! that is granted: a disk that is mounted late, on all nodes at once, would leave nobody who grants it, and every record is there.
+//! A node of several whose log is lost comes back to its cluster under another disk's number, and gives nothing up before the cluster can
+//! change its metadata without it: where disks are mounted late on all nodes at once, nobody would be left who takes them back, and every
+//! record is there. It asks for its place only then, when the log cannot come back any more (`runtime::joining`).
 //!
 //! ```text
-//!  lost ──HostMetadata──> granted ──{data}/rejoined──> set aside, another disk's number, unborn m ──> joined
+//!  lost ──a quorum answers──> {data}/rejoined ──> set aside, another disk's number, unborn m ──HostMetadata──> joined
 //!    '──the log is there again──> refuses to go on: the next start finds it whole
 //! ```
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use varve_common::{ClusterId, Disk, Entropy, ReplicaId};
 
@@ -32,7 +36,7 @@ use crate::config::Config;
 
 /// In the data directory and in that of the log.
 pub const FILE: &str = "born";
-/// The place that a cluster has granted, until this disk has come to it.
+/// What this disk is from now on, until nothing is left of what it was.
 const REJOINED: &str = "rejoined";
 /// Where what is left beside a lost log is set aside.
 const LOST: &str = "lost";
@@ -129,8 +133,8 @@ pub(super) fn admit(
     disk: &dyn Disk,
     entropy: &dyn Entropy,
 ) -> Result<Standing, RunError> {
-    if let Some(granted) = granted(disk, layout)? {
-        begin_again(disk, layout, entropy, &granted)?;
+    if let Some(given_up) = given_up(disk, layout)? {
+        begin_again(disk, layout, entropy, &given_up)?;
     }
     let standing = look(disk, layout, entropy)?;
     if standing != Standing::Lost {
@@ -141,25 +145,26 @@ pub(super) fn admit(
     }
     tracing::error!(
         log = %layout.wal.display(),
-        "the write-ahead log is not the one that this data directory began with, or is gone: nothing is given up before the cluster takes this node back"
+        "the write-ahead log is not the one that this data directory began with, or is gone: nothing is given up before the cluster can take this node back"
     );
     Ok(standing)
 }
 
-/// A place in its cluster for a node whose log is lost.
+/// What a node is from now on that gives its log up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Granted {
-    /// Which cluster.
+pub struct GivenUp {
+    /// Its cluster.
     pub cluster: ClusterId,
-    /// Its replica of the metadata.
-    pub replica: ReplicaId,
-    /// The number of the disk that asked for it.
+    /// The number of the disk as which it asks for a place.
     pub disk: u64,
+    /// Its replica of the metadata, where an earlier release has asked for the place before it gave up.
+    pub replica: Option<ReplicaId>,
 }
 
-impl Granted {
+impl GivenUp {
     fn encode(&self) -> Vec<u8> {
-        let numbers = [self.replica.get().to_le_bytes(), self.disk.to_le_bytes()].concat();
+        let replica = self.replica.map_or(0, ReplicaId::get);
+        let numbers = [replica.to_le_bytes(), self.disk.to_le_bytes()].concat();
         small_file::seal(&[&self.cluster.0[..], &numbers].concat())
     }
 
@@ -167,38 +172,40 @@ impl Granted {
         let (cluster, numbers) = small_file::unseal(bytes)?.split_at_checked(16)?;
         let (replica, disk) = numbers.split_at_checked(8)?;
         let number = |bytes: &[u8]| bytes.try_into().ok().map(u64::from_le_bytes);
-        let (cluster, replica) =
-            (ClusterId(cluster.try_into().ok()?), ReplicaId::from_raw(number(replica)?)?);
-        Some(Self { cluster, replica, disk: number(disk)? })
+        let (cluster, replica) = (ClusterId(cluster.try_into().ok()?), ReplicaId::from_raw(number(replica)?));
+        Some(Self { cluster, disk: number(disk)?, replica })
     }
 }
 
-fn granted(disk: &dyn Disk, layout: &Layout) -> Result<Option<Granted>, BirthError> {
+fn given_up(disk: &dyn Disk, layout: &Layout) -> Result<Option<GivenUp>, BirthError> {
     let bytes = small_file::read(disk, &layout.root.join(REJOINED))?;
-    bytes.map(|bytes| Granted::decode(&bytes).ok_or(BirthError::Damaged)).transpose()
+    bytes.map(|bytes| GivenUp::decode(&bytes).ok_or(BirthError::Damaged)).transpose()
 }
 
-/// The cluster has taken this node back: what it was is given up. Whatever is left of that is set aside, however far this comes: from
-/// its first write on this disk is another.
-pub(super) fn rejoin(
+/// What this node was is given up. Whatever is left of that is set aside, however far this comes: from its first write on this disk is
+/// another.
+pub(super) fn give_up(
     disk: &dyn Disk,
     layout: &Layout,
     entropy: &dyn Entropy,
-    granted: &Granted,
+    given_up: &GivenUp,
 ) -> Result<(), ForgetError> {
-    small_file::replace(disk, &layout.root, REJOINED, &granted.encode())?;
-    begin_again(disk, layout, entropy, granted)
+    small_file::replace(disk, &layout.root, REJOINED, &given_up.encode())?;
+    begin_again(disk, layout, entropy, given_up)
 }
 
 fn begin_again(
     disk: &dyn Disk,
     layout: &Layout,
     entropy: &dyn Entropy,
-    granted: &Granted,
+    given_up: &GivenUp,
 ) -> Result<(), ForgetError> {
     let aside = set_aside(disk, layout, entropy, |_| true)?;
-    formation::forget_disk(disk, &layout.root, granted.disk)?;
-    joining::store(disk, &layout.root, granted.cluster, granted.replica)?;
+    formation::forget_disk(disk, &layout.root, given_up.disk)?;
+    match given_up.replica {
+        Some(replica) => joining::store(disk, &layout.root, given_up.cluster, replica)?,
+        None => joining::forget(disk, &layout.root)?,
+    }
     begin_anew(disk, layout, entropy)?;
     small_file::remove(disk, &layout.root, REJOINED)?;
     tracing::error!(set_aside = %aside.display(), "the write-ahead log is given up: this node joins its cluster anew");
@@ -285,7 +292,8 @@ pub fn set_aside(
     entropy: &dyn Entropy,
     goes: impl Fn(&str) -> bool,
 ) -> Result<PathBuf, BirthError> {
-    let aside = layout.root.join(LOST).join(format!("{:016x}", entropy.next_u64()));
+    let loss = format!("{:016x}", entropy.next_u64());
+    let aside = layout.root.join(LOST).join(&loss);
     let mut moved = Vec::new();
     if has_files(disk, layout)? {
         moved.push((layout.wal.clone(), aside.join("wal")));
@@ -298,7 +306,7 @@ pub fn set_aside(
         moved.extend(gone.map(|group| (folder.join(&group), aside.join(name).join(&group))));
     }
     for (from, to) in moved {
-        move_folder(disk, &from, &to).map_err(|source| BirthError::Disk {
+        move_folder(disk, &from, &to, &loss).map_err(|source| BirthError::Disk {
             action: "set aside",
             path: from,
             source,
@@ -312,13 +320,13 @@ pub fn set_aside(
     Ok(aside)
 }
 
-fn move_folder(disk: &dyn Disk, from: &std::path::Path, to: &std::path::Path) -> io::Result<()> {
+fn move_folder(disk: &dyn Disk, from: &Path, to: &Path, loss: &str) -> io::Result<()> {
     let (above, left) =
         (to.parent().expect("it is below another"), from.parent().expect("it is below another"));
     disk.create_directory(above)?;
     match disk.rename(from, to) {
         Err(error) if matches!(error.kind(), io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices) => {
-            return move_files(disk, from);
+            return move_files(disk, from, loss);
         }
         renamed => renamed?,
     }
@@ -326,14 +334,18 @@ fn move_folder(disk: &dyn Disk, from: &std::path::Path, to: &std::path::Path) ->
     disk.sync_directory(left)
 }
 
-/// A folder that is a mount of its own stays where it is, and what is in it goes into a folder there.
-fn move_files(disk: &dyn Disk, folder: &std::path::Path) -> io::Result<()> {
-    let aside = folder.join(LOST);
+/// A folder that is a mount of its own stays where it is, and what is in it goes into a folder there: one for each loss, for the files of
+/// each have the same names.
+fn move_files(disk: &dyn Disk, folder: &Path, loss: &str) -> io::Result<()> {
+    let losses = folder.join(LOST);
+    let aside = losses.join(loss);
+    disk.create_directory(&losses)?;
     disk.create_directory(&aside)?;
     for name in disk.list(folder)? {
         disk.rename(&folder.join(&name), &aside.join(&name))?;
     }
     disk.sync_directory(&aside)?;
+    disk.sync_directory(&losses)?;
     disk.sync_directory(folder)
 }
 

@@ -5,6 +5,15 @@
 //!                                     whoever leads the metadata                                        │
 //!  others send it the metadata <── RegisterBroker, with its address <───────────────────────────────────'
 //! ```
+//! A node that was in the cluster, and whose log is lost, comes the same way once it has given up what it was (`runtime::birth`):
+//!
+//! ```text
+//!  log is missed ──AllocateReplicaIds, a number that nobody takes──> committed ──given up, durably──> HostMetadata, as above
+//!                  the log may be back at any moment                             it cannot come back
+//! ```
+//! A place that it asked for before could be granted while its log comes back, and the voter that it is once more could be the one whose
+//! acknowledgement grants it: the cluster would know another disk, and a healthy one would be a stranger.
+//!
 //! The replica's number is new: what this node's replicas of an earlier disk had acknowledged is not held against this one,
 //! and what they had promised does not bind it. The request carries the random number of the disk: a crash before the file is
 //! durable, or an answer that was lost, asks again and is told the same. The place of a node that is alive is given to nobody.
@@ -19,7 +28,7 @@ use varve_formats::command::{BrokerRegistration, MetadataCommand};
 use varve_replica::metadata::MetadataRejected;
 
 use super::{
-    birth::{self, ForgetError, Granted, Standing},
+    birth::{self, ForgetError, GivenUp, Standing},
     data::Layout,
     formation::Ground,
     small_file::{self, SmallFileError},
@@ -80,6 +89,14 @@ pub(super) struct Lost<'a> {
 }
 
 impl Lost<'_> {
+    /// Waits until the metadata can be changed without this node, and gives up what it was: from then on it is another disk.
+    async fn give_up(&self, peers: &Peers, ground: &Ground, given_up: &GivenUp) -> Result<(), JoinError> {
+        let command = MetadataCommand::AllocateReplicaIds { node: ground.node.get(), count: 1 };
+        ask(peers, ground, command, &|| self.look()).await?;
+        self.look()?;
+        Ok(birth::give_up(self.disk, self.layout, self.entropy, given_up)?)
+    }
+
     /// Whoever mounts it late loses nothing.
     fn look(&self) -> Result<(), JoinError> {
         match birth::inspect(self.disk, self.layout).map_err(ForgetError::from)? {
@@ -107,13 +124,29 @@ pub(super) async fn join(
     }
     tracing::info!(%cluster, "this disk is new to the cluster: joining it");
     ground.start.enter(Stage::Joining);
+    if let Some(lost) = lost {
+        lost.give_up(peers, ground, &GivenUp { cluster, disk: number, replica: None }).await?;
+    }
     let command = MetadataCommand::HostMetadata { node: ground.node.get(), disk: number };
-    let look = || lost.map_or(Ok(()), |lost| lost.look());
-    // From the first refusal on: until somebody leads there is nobody who could have seen this node's own process before die.
+    let first = ask(peers, ground, command, &|| Ok(())).await?;
+    let replica = ReplicaId::new(ground.node, first).ok_or(JoinError::Answer)?;
+    store(&*ground.disk, &ground.directory, cluster, replica)?;
+    tracing::info!(%cluster, %replica, "joined");
+    Ok(replica)
+}
+
+/// Has whoever leads the metadata hand out a replica's number, once this node's own process before is known to be gone.
+async fn ask(
+    peers: &Peers,
+    ground: &Ground,
+    command: MetadataCommand,
+    look: &(dyn Fn() -> Result<(), JoinError> + Sync),
+) -> Result<u64, JoinError> {
+    // From the first refusal on: until somebody leads there is nobody who could have seen it die.
     let mut refused = None;
-    let first = loop {
-        match tell(peers, &*ground.clock, command.clone(), Some(ground.node), &look).await {
-            Ok(Done::ReplicaIds { first, .. }) => break first,
+    loop {
+        match tell(peers, &*ground.clock, command.clone(), Some(ground.node), look).await {
+            Ok(Done::ReplicaIds { first, .. }) => return Ok(first),
             Ok(_) => return Err(JoinError::Answer),
             Err(JoinError::Refused(why @ MetadataRejected::NodeAlive { .. }))
                 if ground.clock.monotonic().since(*refused.get_or_insert(ground.clock.monotonic()))
@@ -124,17 +157,7 @@ pub(super) async fn join(
             }
             Err(error) => return Err(error),
         }
-    };
-    let replica = ReplicaId::new(ground.node, first).ok_or(JoinError::Answer)?;
-    match lost {
-        Some(lost) => {
-            let granted = Granted { cluster, replica, disk: number };
-            birth::rejoin(lost.disk, lost.layout, lost.entropy, &granted)?;
-        }
-        None => store(&*ground.disk, &ground.directory, cluster, replica)?,
     }
-    tracing::info!(%cluster, %replica, "joined");
-    Ok(replica)
 }
 
 /// Registers this node before it knows the metadata itself.
@@ -193,6 +216,11 @@ pub(super) fn has_joined(disk: &dyn Disk, directory: &Path) -> Result<bool, Smal
     Ok(small_file::read(disk, &directory.join(FILE))?.is_some())
 }
 
+/// This disk is another from here on, which asks for a place of its own.
+pub(super) fn forget(disk: &dyn Disk, directory: &Path) -> Result<(), SmallFileError> {
+    small_file::remove(disk, directory, FILE)
+}
+
 fn load(disk: &dyn Disk, directory: &Path) -> Result<Option<(ClusterId, ReplicaId)>, JoinError> {
     let Some(bytes) = small_file::read(disk, &directory.join(FILE))? else { return Ok(None) };
     let body = small_file::unseal(&bytes).ok_or(JoinError::Damaged)?;
@@ -213,19 +241,4 @@ pub(super) fn store(
 }
 
 #[cfg(test)]
-mod tests {
-    use varve_wal::NativeDisk;
-
-    use super::*;
-
-    #[test]
-    fn how_a_disk_joined_reads_back_and_damage_is_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let (cluster, replica) = (ClusterId([3; 16]), ReplicaId::new(NodeId::new(4).unwrap(), 7).unwrap());
-        assert!(load(&NativeDisk, directory.path()).unwrap().is_none());
-        store(&NativeDisk, directory.path(), cluster, replica).unwrap();
-        assert_eq!(load(&NativeDisk, directory.path()).unwrap(), Some((cluster, replica)));
-        small_file::replace(&NativeDisk, directory.path(), FILE, b"garbage").unwrap();
-        assert!(matches!(load(&NativeDisk, directory.path()), Err(JoinError::Damaged)));
-    }
-}
+mod tests;

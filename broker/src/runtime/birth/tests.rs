@@ -138,12 +138,11 @@ fn a_log_that_was_mounted_late_is_whole_and_one_that_was_given_up_is_refused() {
     fs::remove_dir(&node.layout.wal).unwrap();
     fs::rename(&away, &node.layout.wal).unwrap();
     assert_eq!(node.look(), Standing::Whole);
-    // The same after its cluster has taken it back.
+    // The same after it was given up.
     fs::rename(&node.layout.wal, &away).unwrap();
     node.layout.create(&NativeDisk).unwrap();
-    let replica = ReplicaId::new(NodeId::new(1).unwrap(), 2).unwrap();
-    let granted = Granted { cluster: ClusterId::from_random(1), replica, disk: 7 };
-    rejoin(&NativeDisk, &node.layout, &SystemEntropy::default(), &granted).unwrap();
+    let given_up = GivenUp { cluster: ClusterId::from_random(1), disk: 7, replica: None };
+    give_up(&NativeDisk, &node.layout, &SystemEntropy::default(), &given_up).unwrap();
     fs::remove_dir(&node.layout.wal).unwrap();
     fs::rename(&away, &node.layout.wal).unwrap();
     let refused = look(&NativeDisk, &node.layout, &SystemEntropy::default());
@@ -151,7 +150,7 @@ fn a_log_that_was_mounted_late_is_whole_and_one_that_was_given_up_is_refused() {
 }
 
 #[test]
-fn who_is_taken_back_without_its_log_keeps_what_was_beside_it_apart_and_begins_anew() {
+fn who_gives_its_log_up_keeps_what_was_beside_it_apart_and_begins_anew() {
     let node = Node::used();
     let replica = ReplicaId::new(NodeId::new(1).unwrap(), 2).unwrap();
     let segment = node.layout.segments.join("0000000000000001").join("a.seg");
@@ -159,17 +158,20 @@ fn who_is_taken_back_without_its_log_keeps_what_was_beside_it_apart_and_begins_a
     fs::write(&segment, b"records").unwrap();
     fs::remove_file(node.layout.wal.join(FILE)).unwrap();
     assert_eq!(node.look(), Standing::Lost);
-    let granted = Granted { cluster: ClusterId::from_random(1), replica, disk: 7 };
-    // However often it ends in the middle.
-    for _ in 0..2 {
-        small_file::replace(&NativeDisk, &node.layout.root, REJOINED, &granted.encode()).unwrap();
-        assert_eq!(super::granted(&NativeDisk, &node.layout).unwrap(), Some(granted));
-        begin_again(&NativeDisk, &node.layout, &SystemEntropy::default(), &granted).unwrap();
+    let cluster = ClusterId::from_random(1);
+    joining::store(&NativeDisk, &node.layout.root, cluster, replica).unwrap();
+    // However often it ends in the middle; and as an earlier release does it, which has its place by then.
+    for granted in [None, None, Some(replica)] {
+        let given_up = GivenUp { cluster, disk: 7, replica: granted };
+        small_file::replace(&NativeDisk, &node.layout.root, REJOINED, &given_up.encode()).unwrap();
+        assert_eq!(super::given_up(&NativeDisk, &node.layout).unwrap(), Some(given_up));
+        begin_again(&NativeDisk, &node.layout, &SystemEntropy::default(), &given_up).unwrap();
+        let has_joined = joining::has_joined(&NativeDisk, &node.layout.root).unwrap();
+        assert_eq!(has_joined, granted.is_some());
     }
-    assert_eq!(super::granted(&NativeDisk, &node.layout).unwrap(), None);
+    assert_eq!(super::given_up(&NativeDisk, &node.layout).unwrap(), None);
     let unborn = node.look();
     assert!(matches!(unborn, Standing::Unborn(_)));
-    assert!(joining::has_joined(&NativeDisk, &node.layout.root).unwrap());
     let asides: Vec<_> =
         fs::read_dir(node.layout.root.join(LOST)).unwrap().map(|aside| aside.unwrap().path()).collect();
     let aside = &asides[0];
@@ -177,4 +179,17 @@ fn who_is_taken_back_without_its_log_keeps_what_was_beside_it_apart_and_begins_a
     assert!(aside.join("wal/0000000000000001.wal").exists());
     node.bear(unborn);
     assert_eq!(node.look(), Standing::Whole);
+}
+
+#[test]
+fn a_second_loss_of_a_log_that_is_a_mount_leaves_what_was_set_aside_of_the_first() {
+    let node = Node::new();
+    for (loss, bytes) in [("first", &b"one"[..]), ("second", b"two")] {
+        let name = "0000000000000001.wal";
+        fs::write(node.layout.wal.join(name), bytes).unwrap();
+        move_files(&NativeDisk, &node.layout.wal, loss).unwrap();
+        assert!(!node.layout.wal.join(name).exists());
+    }
+    let left = |loss: &str| fs::read(node.layout.wal.join(LOST).join(loss).join("0000000000000001.wal"));
+    assert_eq!((left("first").unwrap(), left("second").unwrap()), (b"one".to_vec(), b"two".to_vec()));
 }
