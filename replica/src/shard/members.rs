@@ -140,15 +140,13 @@ impl Shard {
         let hosted = self.groups.get(group).filter(|hosted| hosted.is_ready())?;
         let Machine::Metadata(state) = &hosted.machine else { return None };
         let (image, level) = (state.image(), command.level());
-        // Who comes anew says so itself, and who leaves need not know it. Once the level is raised nobody that does not know it is
-        // let in any more: one that is dead may be so for good, and holds nobody up.
+        // Who comes anew says so itself, and who leaves need not know it. Whoever else is registered counts, heard of or not: one that
+        // is silent may be back in a moment, and would stop at what it does not know.
         let about = match command {
             MetadataCommand::HostMetadata { node, .. } | MetadataCommand::RemoveBroker { node } => *node,
             _ => 0,
         };
-        let lives = |node: NodeId| node == hosted.replica.node() || self.is_alive(node);
-        let too_old =
-            |broker: &&Broker| broker.level < level && broker.node.get() != about && lives(broker.node);
+        let too_old = |broker: &&Broker| broker.level < level && broker.node.get() != about;
         let too_old = image.brokers.values().find(too_old);
         if let Some(broker) = too_old.filter(|_| image.level(METADATA_FEATURE) < level) {
             return Some(MetadataRejected::TooOld { node: broker.node, level });

@@ -179,11 +179,15 @@ impl Hosted {
         effects.extend(ticket.map(|ticket| refused(ticket, refusal)));
     }
 
-    /// Before the first command of its level: from here on no broker is let in that does not know it.
+    /// Before the first command of its level: from here on no broker is let in that does not know it. One that went back to an earlier
+    /// release may say so in an entry that is not applied yet: then it is not raised now.
     fn raise_level(&mut self, now: Now, level: u16) -> bool {
         let Machine::Metadata(state) = &self.machine else { return false };
         if state.image().level(METADATA_FEATURE) >= level {
             return true;
+        }
+        if self.applied() < self.raft.last_index() {
+            return false;
         }
         let raise = MetadataCommand::SetFeature { name: METADATA_FEATURE.to_owned(), level };
         self.propose(now, &Command::Metadata(raise), None).is_some()

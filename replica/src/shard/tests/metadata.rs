@@ -148,16 +148,43 @@ fn what_a_registered_broker_does_not_know_is_not_written_and_the_first_of_a_leve
     };
     let host = |id: u32| MetadataCommand::HostMetadata { node: id, disk: u64::from(id) };
     let node_id = |id: u32| NodeId::new(id).unwrap();
-    // The second is registered, and nobody hears of it: whether it ever comes back nobody waits for.
-    for (id, level) in [(1, 0), (2, 0), (4, 1)] {
+    // Nobody hears of the second: it may be back in a moment, and with it the release that it runs.
+    for (id, level) in [(1, 1), (2, 0), (4, 1)] {
         assert!(ask(&mut node, register(id, level)).is_ok());
     }
+    assert!(!node.shard.is_alive(node_id(2)));
     let too_old = |id| Err(MetadataRejected::TooOld { node: node_id(id), level: 1 });
-    assert_eq!(ask(&mut node, host(3)), too_old(1));
+    assert_eq!(ask(&mut node, host(3)), too_old(2));
+    assert_eq!(ask(&mut node, host(1)), too_old(2));
     // But the old one itself may come anew.
-    assert!(matches!(ask(&mut node, host(1)), Ok(MetadataDone::ReplicaIds { .. })));
+    assert!(matches!(ask(&mut node, host(2)), Ok(MetadataDone::ReplicaIds { .. })));
     assert_eq!(ask(&mut node, register(1, 0)), too_old(1));
     assert_eq!(ask(&mut node, register(2, 0)), too_old(2));
-    assert!(ask(&mut node, register(1, 1)).is_ok());
+    assert!(ask(&mut node, register(2, 1)).is_ok());
     assert!(matches!(ask(&mut node, host(3)), Ok(MetadataDone::ReplicaIds { .. })));
+}
+
+#[test]
+fn a_broker_that_goes_back_to_an_earlier_release_while_the_level_is_to_be_raised_holds_it_down() {
+    use varve_formats::command::BrokerRegistration;
+
+    let mut node = metadata();
+    let register = |level: u16| {
+        let (advertised, rack, peer) = (Vec::new(), None, None);
+        let registration = BrokerRegistration { node: 2, advertised, rack, peer, disk: 0, level };
+        MetadataCommand::RegisterBroker(registration)
+    };
+    change(&mut node, register(1));
+    // Both before either is applied.
+    let host = || MetadataCommand::HostMetadata { node: 3, disk: 3 };
+    for (ticket, command) in [(1, register(0)), (2, host())] {
+        node.step(Input::Propose { ticket: Some(Ticket(ticket)), group: GroupId::METADATA, command });
+    }
+    node.settle();
+    assert!(matches!(node.reply(Ticket(1)), Some(Reply::Metadata(Ok(_)))));
+    assert_eq!(node.reply(Ticket(2)), Some(Reply::Refused(Refusal::Throttled)));
+    node.step(Input::Propose { ticket: Some(Ticket(3)), group: GroupId::METADATA, command: host() });
+    node.settle();
+    let too_old = crate::metadata::MetadataRejected::TooOld { node: NodeId::new(2).unwrap(), level: 1 };
+    assert_eq!(node.reply(Ticket(3)), Some(Reply::Metadata(Err(too_old))));
 }
