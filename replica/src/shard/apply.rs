@@ -213,7 +213,6 @@ impl Hosted {
         }
         let Machine::Partition(state) = &self.machine else { return };
         let log_start = state.bucket().log_start;
-        let mut held = Vec::new();
         for waiter in waiters {
             let Some(ticket) = waiter.ticket() else {
                 self.coordinating.applied.extend(waiter.write());
@@ -230,13 +229,9 @@ impl Hosted {
                 (Waiter::Trim(_), _) => Reply::Refused(Refusal::Throttled),
                 _ => Reply::Refused(Refusal::Unknown),
             };
-            held.push(Held { index: entry.index, replicas_min: waiter.replicas_min(), ticket, reply });
-        }
-        for held in held {
-            if held.replicas_min == 0 {
-                effects.push(Effect::Reply { ticket: held.ticket, reply: held.reply });
-            } else {
-                self.hold(held);
+            match waiter.replicas_min() {
+                0 => effects.push(Effect::Reply { ticket, reply }),
+                replicas_min => self.held.push(replicas_min, Held { index: entry.index, ticket, reply }),
             }
         }
     }

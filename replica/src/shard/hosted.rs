@@ -17,7 +17,7 @@ use varve_formats::{
 
 use super::{
     coordinate::Coordinating,
-    holders::Held,
+    holders::Holders,
     installs::Installs,
     members::{MembersSince, Pins},
     missed::Missed,
@@ -57,7 +57,7 @@ pub(super) struct Hosted {
     pub(super) options: GroupOptions,
     pub(super) pending: Pending,
     /// What a quorum has, and as many replicas as were asked for not yet.
-    pub(super) held: VecDeque<Held>,
+    pub(super) held: Holders,
     pub(super) speculation: Speculation,
     /// Requests that came before the leader's no-op was applied.
     pub(super) queue: VecDeque<Request>,
@@ -138,7 +138,7 @@ impl Hosted {
             machine,
             options,
             pending: Pending::default(),
-            held: VecDeque::new(),
+            held: Holders::default(),
             speculation: Speculation::default(),
             queue: VecDeque::new(),
             queued_bytes: 0,
@@ -320,8 +320,10 @@ impl Hosted {
         let bytes = data.len() as u64;
         let index = self.raft.propose(data).ok()?;
         let term = self.raft.term();
-        self.pending
-            .insert(index, Proposal { term, bytes, base_offset, waiters: waiter.into_iter().collect() });
+        self.pending.insert(
+            index,
+            Proposal { term, bytes, base_offset, waiters: waiter.into_iter().collect(), repeats: 0 },
+        );
         Some(index)
     }
 

@@ -66,6 +66,8 @@ pub(super) struct Proposal {
     /// Where its batch begins, for retries that hit it.
     pub(super) base_offset: Option<Offset>,
     pub(super) waiters: Vec<Waiter>,
+    /// Those of them that came after it.
+    pub(super) repeats: usize,
 }
 
 /// Proposals by index.
@@ -73,6 +75,8 @@ pub(super) struct Proposal {
 pub(super) struct Pending {
     proposals: BTreeMap<LogIndex, Proposal>,
     bytes: u64,
+    /// Who waits with another for the same.
+    repeats: usize,
 }
 
 impl Pending {
@@ -89,20 +93,29 @@ impl Pending {
     pub(super) fn take(&mut self, index: LogIndex) -> Option<Proposal> {
         let proposal = self.proposals.remove(&index)?;
         self.bytes -= proposal.bytes;
+        self.repeats -= proposal.repeats;
         Some(proposal)
     }
 
-    /// The proposal whose batch begins at `base_offset`.
-    pub(super) fn holding(&mut self, base_offset: Offset) -> Option<&mut Proposal> {
-        self.proposals.values_mut().rev().find(|proposal| proposal.base_offset == Some(base_offset))
+    /// Waits with the proposal whose batch begins at `base_offset`, where there is one.
+    pub(super) fn wait_with(&mut self, base_offset: Offset, waiter: Waiter) -> bool {
+        let mut proposals = self.proposals.values_mut().rev();
+        let Some(original) = proposals.find(|proposal| proposal.base_offset == Some(base_offset)) else {
+            return false;
+        };
+        original.waiters.push(waiter);
+        original.repeats += 1;
+        self.repeats += 1;
+        true
     }
 
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
 
+    /// Proposals, and who waits with another for one.
     pub(super) fn len(&self) -> usize {
-        self.proposals.len()
+        self.proposals.len() + self.repeats
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -111,7 +124,7 @@ impl Pending {
 
     /// Ends everything: whether it takes effect is not known here.
     pub(super) fn fail(&mut self, refusal: &Refusal, effects: &mut Vec<Effect>) {
-        self.bytes = 0;
+        (self.bytes, self.repeats) = (0, 0);
         for (_, proposal) in std::mem::take(&mut self.proposals) {
             effects.extend(proposal.waiters.iter().filter_map(|waiter| waiter.refused(refusal)));
         }

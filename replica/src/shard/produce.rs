@@ -95,20 +95,24 @@ impl Hosted {
                 if request.replicas_min == 0 {
                     return Outcome::Replies(reply);
                 }
+                if self.has_all_it_may() {
+                    return Outcome::Replies(Reply::Refused(Refusal::Throttled));
+                }
                 // The entry's own place is not known any more: it lies below what is applied.
-                let (index, replicas_min) = (self.applied(), request.replicas_min);
-                self.hold(Held { index, replicas_min, ticket: request.ticket, reply });
+                let held = Held { index: self.applied(), ticket: request.ticket, reply };
+                self.held.push(request.replicas_min, held);
                 Outcome::Waits
+            }
+            Verdict::Duplicate { .. } if self.has_all_it_may() => {
+                Outcome::Replies(Reply::Refused(Refusal::Throttled))
             }
             Verdict::Duplicate { base_offset } => {
                 // The original is not committed: its retry must not be answered before it is.
-                match self.pending.holding(base_offset) {
-                    Some(original) => {
-                        let (ticket, replicas_min) = (request.ticket, request.replicas_min);
-                        original.waiters.push(Waiter::Duplicate { ticket, replicas_min });
-                        Outcome::Waits
-                    }
-                    None => Outcome::Replies(Reply::Refused(Refusal::Unknown)),
+                let (ticket, replicas_min) = (request.ticket, request.replicas_min);
+                if self.pending.wait_with(base_offset, Waiter::Duplicate { ticket, replicas_min }) {
+                    Outcome::Waits
+                } else {
+                    Outcome::Replies(Reply::Refused(Refusal::Unknown))
                 }
             }
             Verdict::OutOfOrder { expected } => {
@@ -124,10 +128,15 @@ impl Hosted {
         }
     }
 
+    /// Whether as many requests wait as one group may hold.
+    fn has_all_it_may(&self) -> bool {
+        self.pending.len() + self.held.len() >= PENDING_ENTRIES_MAX
+    }
+
     fn propose_batch(&mut self, now: Now, request: Request) -> Outcome {
         let bytes = request.batch.len() as u64;
         let full = self.pending.bytes() + bytes > INFLIGHT_BYTES_MAX && !self.pending.is_empty();
-        if full || self.pending.len() + self.held.len() >= PENDING_ENTRIES_MAX {
+        if full || self.has_all_it_may() {
             return Outcome::Replies(Reply::Refused(Refusal::Throttled));
         }
         let (term, base_offset) = (self.raft.term(), self.speculation.log_end);

@@ -106,6 +106,20 @@ fn h2_a_retry_of_a_pending_batch_waits_for_it() {
 }
 
 #[test]
+fn retries_that_wait_for_the_same_batch_count_among_what_a_group_holds() {
+    let mut node = Node::ready();
+    let tickets: Vec<_> = (0..PENDING_ENTRIES_MAX).map(|_| node.send((9, 0, 0), 1)).collect();
+    let one_more = node.send((9, 0, 0), 1);
+    assert_eq!(node.reply(one_more), Some(Reply::Refused(Refusal::Throttled)));
+    node.settle();
+    let answered = |effect: &&Effect| matches!(effect, Effect::Reply { reply: Reply::Duplicate { .. }, .. });
+    assert_eq!(node.effects.iter().filter(answered).count(), PENDING_ENTRIES_MAX - 1);
+    assert!(matches!(node.reply(tickets[0]), Some(Reply::Produced { .. })));
+    let room = node.send((9, 0, 0), 1);
+    assert!(matches!(node.reply(room), Some(Reply::Duplicate { .. })));
+}
+
+#[test]
 fn t28_a_batch_retried_after_a_kill_is_stored_once() {
     let mut node = Node::ready();
     for n in 0..5 {
