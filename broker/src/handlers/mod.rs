@@ -9,6 +9,7 @@ mod acls;
 mod alter_configs;
 mod alter_replica_log_dirs;
 mod api_versions;
+mod aside;
 mod brokers;
 mod create_partitions;
 mod create_topics;

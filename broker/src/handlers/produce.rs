@@ -18,6 +18,7 @@ use varve_replica::{Refusal, metadata::Topic};
 
 use super::{
     access::{Operation, Resource, authorize},
+    aside::aside,
     errors::Coded as _,
     groups,
     partitions::{self, TopicRef},
@@ -180,17 +181,12 @@ fn check(
     }
     match rules.stored.filter(|target| codec.is_some_and(|codec| codec != target.codec)) {
         Some(target) => aside(|| batch::recompress(&sent, &limits, target)).map_err(invalid),
-        None => batch::validate(&sent, &limits).map_err(invalid).map(|meta| (sent, meta)),
-    }
-}
-
-/// Work that takes long enough to hold others up: where the runtime has threads another takes over what waits for this one. Batches
-/// of one connection keep their order.
-fn aside<T>(work: impl FnOnce() -> T) -> T {
-    let flavor = tokio::runtime::Handle::try_current().map(|runtime| runtime.runtime_flavor());
-    match flavor {
-        Ok(tokio::runtime::RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
+        None => {
+            let validate = || batch::validate(&sent, &limits);
+            let is_long = limits.looks_inside() && codec.is_some_and(|codec| codec != batch::Codec::None);
+            let meta = if is_long { aside(validate) } else { validate() };
+            meta.map_err(invalid).map(|meta| (sent, meta))
+        }
     }
 }
 

@@ -25,6 +25,14 @@ pub struct Limits {
     pub caps: Caps,
 }
 
+impl Limits {
+    /// Whether compressed batches are decompressed to look at their records.
+    #[must_use]
+    pub fn looks_inside(&self) -> bool {
+        self.keys == Keys::Required || self.earliest > i64::MIN
+    }
+}
+
 /// Whether every record needs a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keys {
@@ -175,8 +183,7 @@ impl Invalid {
 /// See [`Invalid`].
 pub fn validate(bytes: &[u8], limits: &Limits) -> Result<BatchMeta, Invalid> {
     let batch = check_whole(bytes, limits)?;
-    let looks_inside = limits.keys == Keys::Required || limits.earliest > i64::MIN;
-    if batch.meta().codec == Codec::None || looks_inside {
+    if batch.meta().codec == Codec::None || limits.looks_inside() {
         check_records(&Records::read(&batch, limits.caps).map_err(RecordError::from)?, limits)?;
     }
     Ok(*batch.meta())
