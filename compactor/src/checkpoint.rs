@@ -3,7 +3,7 @@
 use std::{ops::Bound, time::Duration};
 
 use varve_common::{GroupId, LogIndex, Offset, Term};
-use varve_replica::{Action, JobKind};
+use varve_replica::{Action, JobKind, Role};
 
 use crate::Planner;
 
@@ -13,6 +13,8 @@ const WANTED_WAITS: Duration = Duration::from_secs(2);
 const LEASE: Duration = varve_replica::limits::PIN_LEASE;
 /// How long a deleted topic waits for each of the two checkpoints that let its objects go.
 const DELETION_WAITS: Duration = Duration::from_secs(10);
+/// How long a follower waits for what it asked its leader to write.
+const ADVANCE_AGAIN: Duration = Duration::from_secs(1);
 
 impl Planner<'_> {
     pub(crate) fn checkpoint(&mut self) {
@@ -83,8 +85,14 @@ impl Planner<'_> {
             _ => LogIndex::ZERO,
         };
         let pinned = older < status.releasable && status.truncated.0 < status.releasable;
-        let quiet = status.ready && status.inflight_bytes == 0;
-        if self.is_pressed() && pinned && quiet {
+        if !self.is_pressed() || !pinned || status.group == GroupId::METADATA {
+            return;
+        }
+        if status.role == Role::Follower {
+            // Its leader is asked, whose log may have room; and asked again, for a word between nodes may be lost.
+            self.act(Action::Advance);
+            self.look_after(ADVANCE_AGAIN);
+        } else if status.ready && status.inflight_bytes == 0 {
             self.act(Action::Advance);
         }
     }

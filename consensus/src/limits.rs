@@ -54,6 +54,9 @@ pub const REPORTS_MAX: usize = 1024;
 /// Groups at rest that one pulse asks the peer to confirm.
 pub const RESTING_MAX: usize = 64;
 
+/// Groups that one pulse asks its receiver to write something to; more are asked for again.
+pub const PRESSED_MAX: usize = 64;
+
 /// Groups that the death of a node wakes in one tick.
 pub const WAKES_PER_TICK_MAX: usize = 256;
 

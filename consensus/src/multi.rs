@@ -249,6 +249,14 @@ impl<H: Host> MultiRaft<H> {
         pulses
     }
 
+    /// Asks whoever leads a group to write something to it: this node's log holds more of it than it must, and nothing happens there.
+    pub fn ask_to_advance(&mut self, id: GroupId) {
+        let leader = self.get(id).and_then(|host| host.raft().leader());
+        if let (Some(peers), Some(leader)) = (&mut self.peers, leader) {
+            peers.ask_to_advance(leader.node(), id);
+        }
+    }
+
     /// Takes a message of a peer that came over the connection to `connection`; `None` where the group is not here.
     pub fn receive(&mut self, connection: NodeId, envelope: Envelope) -> Option<Result<(), StepError>> {
         let cluster = self.peers.as_ref()?.config.cluster;

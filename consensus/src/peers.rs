@@ -11,7 +11,7 @@ use crate::{
     LeaderBoard, Pulse,
     gossip::Publisher,
     late_ticks::LateTicks,
-    limits::{PULSE_BEATS_MAX, RESTING_MAX, WAKES_PER_TICK_MAX},
+    limits::{PRESSED_MAX, PULSE_BEATS_MAX, RESTING_MAX, WAKES_PER_TICK_MAX},
     pulse::{Beat, Resting},
 };
 
@@ -54,6 +54,8 @@ struct Peer {
     beats: Vec<Beat>,
     answers: Vec<Beat>,
     disowned: BTreeSet<GroupId>,
+    /// Groups that it leads and of which this node's log is pressed.
+    pressed: BTreeSet<GroupId>,
     urgent: bool,
     /// Up to where it has heard our reports, and we its.
     acked: u64,
@@ -169,6 +171,17 @@ impl Peers {
     pub(crate) fn disown(&mut self, node: NodeId, group: GroupId) {
         if node != self.config.node {
             self.peer(node).disowned.insert(group);
+        }
+    }
+
+    /// Asks a group's leader to write something, whatever it is; where much is asked for already it is left to the next time.
+    pub(crate) fn ask_to_advance(&mut self, leader: NodeId, group: GroupId) {
+        if leader == self.config.node {
+            return;
+        }
+        let pressed = &mut self.peer(leader).pressed;
+        if pressed.len() < PRESSED_MAX {
+            pressed.insert(group);
         }
     }
 
@@ -311,6 +324,7 @@ impl Peer {
             after: self.acked,
             through,
             reports,
+            pressed: std::mem::take(&mut self.pressed).into_iter().collect(),
         }
     }
 

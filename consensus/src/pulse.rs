@@ -2,7 +2,7 @@
 //! leaders. One message, however many groups there are.
 //!
 //! ```text
-//! cluster [16] | frame { from, life, number | heard | beats | answers | resting | disowned | after, through, reports }
+//! cluster [16] | frame { from, life, number | heard | beats | answers | resting | disowned | after, through, reports | pressed }
 //! ```
 
 use bytes::Bytes;
@@ -120,6 +120,8 @@ pub struct Pulse {
     pub through: u64,
     /// What the sender leads.
     pub reports: Vec<LeaderReport>,
+    /// Groups that the receiver leads, as far as the sender knows, and of which the sender could free its log if something were written.
+    pub pressed: Vec<GroupId>,
 }
 
 impl Pulse {
@@ -143,6 +145,10 @@ impl Pulse {
             encoder.u64(self.after);
             encoder.u64(self.through);
             encoder.list(self.reports.iter(), |encoder, report| report.encode(encoder));
+            // As where an earlier release reads it: nothing is written for none while no field follows.
+            if !self.pressed.is_empty() {
+                encoder.list(self.pressed.iter(), |encoder, group| encoder.u64(group.0));
+            }
         });
         encoder.finish()
     }
@@ -176,6 +182,11 @@ impl Pulse {
             after: frame.u64()?,
             through: frame.u64()?,
             reports: frame.list(LeaderReport::BYTES_MIN, LeaderReport::decode)?,
+            pressed: if frame.is_empty() {
+                Vec::new()
+            } else {
+                frame.list(8, |decoder| decoder.u64().map(GroupId))?
+            },
         })
     }
 }
@@ -223,9 +234,14 @@ mod tests {
                 leader: replica(1),
                 in_sync: vec![replica(1), replica(2)],
             }],
+            pressed: vec![GroupId(9), GroupId(11)],
         };
         let bytes = pulse.encode();
-        assert_eq!(Pulse::decode(bytes.clone()), Ok(pulse));
+        assert_eq!(Pulse::decode(bytes.clone()), Ok(pulse.clone()));
+        // One of an earlier release.
+        let none = Pulse { pressed: Vec::new(), ..pulse };
+        assert_eq!(Pulse::decode(none.encode()), Ok(none.clone()));
+        assert!(none.encode().len() < bytes.len());
         for cut in 0..bytes.len() {
             assert!(Pulse::decode(bytes.slice(..cut)).is_err());
         }

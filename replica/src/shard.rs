@@ -107,6 +107,9 @@ impl Shard {
             }
             return;
         }
+        if let Input::Act { action: Action::Advance, .. } = &input {
+            self.groups.ask_to_advance(id);
+        }
         self.groups.serve(id, |hosted| hosted.take(now, input, effects));
         self.drive(now, id, effects);
     }

@@ -81,6 +81,11 @@ fn a_pressed_group_at_rest_moves_on_so_that_its_older_checkpoint_lets_go() {
     assert_eq!(pressed(&first), [Action::Advance]);
     let free = GroupStatus { local_checkpoints: vec![local(90), local(100)], ..status.clone() };
     assert_eq!(pressed(&free), []);
+    // A follower asks its leader for the same, and asks again.
+    let follows = GroupStatus { role: Role::Follower, ready: false, ..status.clone() };
+    assert_eq!(pressed(&follows), [Action::Advance]);
+    let seeks = GroupStatus { role: Role::Candidate, ..follows };
+    assert_eq!(pressed(&seeks), []);
     let nothing_to_gain = GroupStatus { truncated: (LogIndex(90), Term(3)), ..status };
     assert_eq!(pressed(&nothing_to_gain), []);
 }

@@ -360,7 +360,8 @@ pub enum Action {
         /// Milliseconds since 1970.
         unused_since_ms: i64,
     },
-    /// Appends an entry that changes nothing, so that a group at rest can take one more checkpoint, above the ones it has.
+    /// Appends an entry that changes nothing, so that a group at rest can take one more checkpoint, above the ones it has. A follower
+    /// asks its leader for that.
     Advance,
     /// Deletes objects that tombstones name; `TierReaped` is proposed when they are gone.
     Delete {

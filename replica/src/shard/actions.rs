@@ -23,7 +23,12 @@ use crate::{
 impl Hosted {
     pub(super) fn act(&mut self, now: Now, action: Action, effects: &mut Vec<Effect>) {
         // A tombstone may be offered and refused for days, as long as the grid keeps a checkpoint that names it.
-        self.touched |= !matches!(action, Action::Delete { .. });
+        // Whoever asks its leader for something changes nothing here, and looks again in its time.
+        self.touched |= match action {
+            Action::Delete { .. } => false,
+            Action::Advance => self.is_ready(),
+            _ => true,
+        };
         match action {
             Action::Roll { cause: _ } => self.roll(now),
             Action::Announce { uid, base, end } => self.announce(now, uid, base, end),
@@ -380,7 +385,7 @@ impl Hosted {
 
     /// A term opens with an empty entry and nobody else may write one, so the entry is an expiry that finds nobody.
     pub(super) fn advance(&mut self, now: Now) {
-        if self.partition().is_some() && self.pending.is_empty() {
+        if self.partition().is_some() && self.is_ready() && self.pending.is_empty() {
             let nobody = ProducerExpired { unused_since_ms: i64::MIN };
             self.propose(now, &Command::ProducerExpired(nobody), None);
         }

@@ -81,7 +81,14 @@ impl Shard {
             PeerInput::Nodes(nodes) => self.groups.set_peers(&nodes),
             // What the gate refuses is dropped, or fences the replica, which then stops.
             PeerInput::Message { from, envelope } => drop(self.groups.receive(from, envelope)),
-            PeerInput::Pulse { from, pulse } => drop(self.groups.receive_pulse(from, pulse)),
+            PeerInput::Pulse { from, pulse } => {
+                let pressed = pulse.pressed.clone();
+                if self.groups.receive_pulse(from, pulse).is_ok() {
+                    for group in pressed {
+                        self.groups.update(group, |hosted| hosted.advance(now));
+                    }
+                }
+            }
             PeerInput::Fetched { group, fetch, entries } => self.fetched(group, &fetch, &entries),
             PeerInput::Read { ticket, group } => self.read(ticket, group),
             PeerInput::Transfer { group, to } => {

@@ -1,7 +1,7 @@
 //! The interleavings that have a name.
 
 use varve_common::{LogIndex, NodeId};
-use varve_replica::Input;
+use varve_replica::{Action, Input};
 
 use super::{
     node::{GROUP, node_id},
@@ -184,4 +184,23 @@ fn a_leader_that_stops_or_goes_answers_its_reads() {
 #[test]
 fn t15_f3_a_leader_cut_off_answers_no_read() {
     reads_at_a_leader_cut_off();
+}
+
+#[test]
+fn a_follower_whose_log_is_pressed_has_its_leader_write_something_also_at_rest() {
+    let mut world = tiered(3);
+    let leader = world.elect();
+    let follows = world.ids().into_iter().find(|id| *id != leader).unwrap();
+    let rests = |world: &World| world.nodes[&follows].shard.as_ref().unwrap().replica(GROUP).unwrap().resting;
+    for _ in 0..200 {
+        world.round();
+    }
+    assert!(rests(&world), "nothing is written");
+    let before = applied(&world, follows.get());
+    world.input(follows, Input::Act { group: GROUP, action: Action::Advance });
+    for _ in 0..10 {
+        world.round();
+    }
+    assert!(world.ids().iter().all(|id| applied(&world, id.get()) == before.next()));
+    world.make_peace();
 }

@@ -53,6 +53,7 @@ pub(super) fn pulse(from: u32, number: u64) -> Pulse {
         after: 0,
         through: 0,
         reports: Vec::new(),
+        pressed: Vec::new(),
     }
 }
 
