@@ -45,6 +45,9 @@ pub const DECOMPRESSION_CHUNK_BYTES: usize = 32 * 1024;
 /// about as much as copying that.
 pub const CHUNK_COPIED_MAX: usize = 2 * 1024;
 
+/// Records of one refused batch that a producer is told of one by one.
+pub const REJECTED_RECORDS_MAX: usize = 1024;
+
 /// Headers of one record.
 pub const RECORD_HEADERS_MAX: usize = 65_536;
 

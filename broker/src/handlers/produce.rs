@@ -7,11 +7,11 @@ use futures_util::future::join_all;
 use varve_common::{GroupId, TopicId, clock::BoxFuture};
 use varve_protocol::{
     ErrorCode,
-    batch::{self, BatchMeta},
+    batch::{self, BatchMeta, RejectedRecord},
     messages::{
         ProduceRequest, ProduceResponse, StrBytes,
         produce_request::{PartitionProduceData, TopicProduceData},
-        produce_response::{PartitionProduceResponse, TopicProduceResponse},
+        produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse},
     },
 };
 use varve_replica::{Refusal, metadata::Topic};
@@ -34,11 +34,29 @@ use crate::{
 struct Refused {
     code: ErrorCode,
     message: Option<String>,
+    /// Single records that the topic does not take.
+    records: Vec<RejectedRecord>,
+}
+
+impl Refused {
+    const fn with(code: ErrorCode, message: String) -> Self {
+        Self { code, message: Some(message), records: Vec::new() }
+    }
+}
+
+impl From<batch::Invalid> for Refused {
+    fn from(error: batch::Invalid) -> Self {
+        let refused = Self::with(error.error_code(), error.to_string());
+        match error {
+            batch::Invalid::Rejected(rejected) => Self { records: rejected.records().to_vec(), ..refused },
+            _ => refused,
+        }
+    }
 }
 
 impl From<ErrorCode> for Refused {
     fn from(code: ErrorCode) -> Self {
-        Self { code, message: None }
+        Self { code, message: None, records: Vec::new() }
     }
 }
 
@@ -172,20 +190,20 @@ fn check(
     version: i16,
     sent: Bytes,
 ) -> Result<(Bytes, BatchMeta), Refused> {
-    let invalid =
-        |error: batch::Invalid| Refused { code: error.error_code(), message: Some(error.to_string()) };
     let limits = limits_of(rules, node.clock.wall_ms());
-    let codec = batch::BatchHeader::read(&sent).ok().map(|header| header.meta().codec);
+    let meta = batch::BatchHeader::read(&sent).ok().map(|header| *header.meta());
+    let codec = meta.map(|meta| meta.codec);
     if version < ZSTD_FROM && codec == Some(batch::Codec::Zstd) {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }
     match rules.stored.filter(|target| codec.is_some_and(|codec| codec != target.codec)) {
-        Some(target) => aside(|| batch::recompress(&sent, &limits, target)).map_err(invalid),
+        Some(target) => Ok(aside(|| batch::recompress(&sent, &limits, target))?),
         None => {
             let validate = || batch::validate(&sent, &limits);
-            let is_long = limits.looks_inside() && codec.is_some_and(|codec| codec != batch::Codec::None);
-            let meta = if is_long { aside(validate) } else { validate() };
-            meta.map_err(invalid).map(|meta| (sent, meta))
+            let is_long =
+                meta.is_some_and(|meta| meta.codec != batch::Codec::None && limits.looks_inside(&meta));
+            let meta = if is_long { aside(validate) } else { validate() }?;
+            Ok((sent, meta))
         }
     }
 }
@@ -232,7 +250,7 @@ fn check_in_sync(
         nodes.join(", "),
         topic.name
     );
-    Err(Refused { code: ErrorCode::NotEnoughReplicas, message: Some(message) })
+    Err(Refused::with(ErrorCode::NotEnoughReplicas, message))
 }
 
 async fn partition(
@@ -244,7 +262,7 @@ async fn partition(
         Ok((outcome, meta)) => outcome
             .await
             .map(|appended| (appended, meta))
-            .map_err(|refusal| Refused { code: refusal.code(), message: Some(refusal.to_string()) }),
+            .map_err(|refusal| Refused::with(refusal.code(), refusal.to_string())),
         Err(refused) => Err(refused),
     };
     let mut response = PartitionProduceResponse::default();
@@ -259,10 +277,18 @@ async fn partition(
         Err(refused) => {
             response.error_code = refused.code.number();
             response.error_message = refused.message.map(StrBytes::from);
+            response.record_errors = refused.records.iter().map(of_record).collect();
             (response.base_offset, response.log_append_time_ms, response.log_start_offset) = (-1, -1, -1);
         }
     }
     response
+}
+
+fn of_record(rejected: &RejectedRecord) -> BatchIndexAndErrorMessage {
+    let mut error = BatchIndexAndErrorMessage::default();
+    error.batch_index = rejected.place.cast_signed();
+    error.batch_index_error_message = Some(rejected.fault.to_string().into());
+    error
 }
 
 fn count(handles: &Handles, appended: &Appended, meta: &BatchMeta) {

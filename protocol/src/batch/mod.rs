@@ -17,7 +17,7 @@
 //! 61 records, compressed as one stream unless the codec is none
 //! ```
 //!
-//! [`header`] reads, checks and patches the 61 bytes; [`validate`] is the gate of the produce path; [`compression`]
+//! [`header`] reads, checks and patches the 61 bytes; [`validate`] is the gate of the produce path, and [`rejected`] what it says of single records; [`compression`]
 //! decompresses under caps; [`records`] walks the records; [`recompress`] changes the codec; [`lookup`] finds by timestamp; [`builder`] makes batches.
 
 pub mod builder;
@@ -26,6 +26,7 @@ pub mod header;
 pub mod lookup;
 pub mod recompress;
 pub mod records;
+pub mod rejected;
 pub mod validate;
 mod varint;
 
@@ -37,6 +38,7 @@ pub use header::{
 pub use lookup::{Found, first_at_or_after, max_timestamp};
 pub use recompress::{Target, recompress};
 pub use records::{Record, RecordError, Records};
+pub use rejected::{Fault, Rejected, RejectedRecord};
 pub use validate::{Invalid, Limits, validate};
 
 #[cfg(test)]

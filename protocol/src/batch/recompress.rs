@@ -26,7 +26,7 @@ pub struct Target {
 pub fn recompress(bytes: &[u8], limits: &Limits, target: Target) -> Result<(Bytes, BatchMeta), Invalid> {
     let batch = check_whole(bytes, limits)?;
     let records = Records::read(&batch, limits.caps).map_err(RecordError::from)?;
-    check_records(&records, limits)?;
+    check_records(batch.meta(), &records, limits)?;
     let payload = compress_at(target.codec, target.level, records.payload());
     let made: Bytes = write_payload(&batch, target.codec, &payload).into();
     if made.len() > limits.batch_bytes_max {

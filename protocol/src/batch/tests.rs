@@ -169,7 +169,8 @@ fn a_record_without_key_is_refused_where_keys_are_required() {
     let limits = Limits { keys: Keys::Required, ..Limits::default() };
     for codec in Codec::ALL {
         let refused = validate(&built(codec), &limits).unwrap_err();
-        assert!(matches!(refused, Invalid::NoKey { place: 1 }), "{refused}");
+        let Invalid::Rejected(rejected) = &refused else { panic!("{refused}") };
+        assert_eq!(rejected.records(), [RejectedRecord { place: 1, fault: Fault::NoKey }]);
         assert_eq!(refused.error_code(), ErrorCode::InvalidRecord);
     }
 }
@@ -336,4 +337,35 @@ fn a_timestamp_beyond_its_bounds_is_found_in_any_record() {
         assert_eq!(check(1500, 3000), Err(ErrorCode::InvalidTimestamp));
         assert_eq!(check(i64::MIN, 2999), Err(ErrorCode::InvalidTimestamp));
     }
+}
+
+#[test]
+fn all_records_that_are_not_taken_are_told_and_counted_beyond_the_bound() {
+    for codec in Codec::ALL {
+        let limits = Limits { keys: Keys::Required, latest: 1999, ..Limits::default() };
+        let refused = validate(&built(codec), &limits).unwrap_err();
+        let Invalid::Rejected(rejected) = &refused else { panic!("{refused}") };
+        let late = Fault::Timestamp { timestamp: 2000, earliest: i64::MIN, latest: 1999 };
+        let told =
+            [RejectedRecord { place: 1, fault: Fault::NoKey }, RejectedRecord { place: 2, fault: late }];
+        assert_eq!(rejected.records(), told);
+        assert_eq!(refused.error_code(), ErrorCode::InvalidTimestamp, "one timestamp tells for all");
+    }
+    let mut builder = BatchBuilder::new(Codec::Zstd);
+    (0..2000).for_each(|_| builder.push(1, None, None));
+    let limits = Limits { keys: Keys::Required, ..Limits::default() };
+    let refused = validate(&builder.build(), &limits).unwrap_err();
+    let Invalid::Rejected(rejected) = &refused else { panic!("{refused}") };
+    assert_eq!(rejected.records().len(), crate::limits::REJECTED_RECORDS_MAX);
+    assert!(refused.to_string().starts_with("2000 records are not taken"), "{refused}");
+}
+
+#[test]
+fn a_header_that_hides_late_records_or_claims_one_is_refused_all_the_same() {
+    let limits = Limits { latest: 5000, ..Limits::default() };
+    let claims = changed(Codec::Gzip, |meta| meta.max_timestamp = 6000);
+    assert_eq!(validate(&claims, &limits).unwrap_err().error_code(), ErrorCode::InvalidTimestamp);
+    let hides = changed(Codec::None, |meta| meta.max_timestamp = 1000);
+    let limits = Limits { latest: 2500, ..Limits::default() };
+    assert_eq!(validate(&hides, &limits).unwrap_err().error_code(), ErrorCode::InvalidTimestamp);
 }

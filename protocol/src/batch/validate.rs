@@ -5,6 +5,7 @@ use thiserror::Error;
 use super::compression::{Caps, Codec};
 use super::header::{BatchHeader, BatchMeta, HeaderError};
 use super::records::{RecordError, Records};
+use super::rejected::{Fault, Rejected};
 use crate::error_code::ErrorCode;
 use crate::limits;
 
@@ -17,7 +18,7 @@ pub struct Limits {
     pub keys: Keys,
     /// The least timestamp that a record may have; `i64::MIN`: any. Compressed batches are decompressed where there is one.
     pub earliest: i64,
-    /// The largest. The header of a compressed batch says it.
+    /// The largest. The header of a compressed batch says it; which records those are is looked for where it is beyond.
     pub latest: i64,
     /// Where transactions are not served yet.
     pub transactions: Transactions,
@@ -26,10 +27,10 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Whether compressed batches are decompressed to look at their records.
+    /// Whether a compressed batch is decompressed to look at its records: where any could be at fault.
     #[must_use]
-    pub fn looks_inside(&self) -> bool {
-        self.keys == Keys::Required || self.earliest > i64::MIN
+    pub fn looks_inside(&self, meta: &BatchMeta) -> bool {
+        self.keys == Keys::Required || self.earliest > i64::MIN || meta.max_timestamp > self.latest
     }
 }
 
@@ -123,34 +124,9 @@ pub enum Invalid {
     /// A record breaks the format.
     #[error(transparent)]
     Records(#[from] RecordError),
-    /// Offsets do not count 0, 1, 2.
-    #[error("record {place} has offset delta {offset_delta}")]
-    OffsetDelta {
-        /// Its place.
-        place: u32,
-        /// As sent.
-        offset_delta: i32,
-    },
-    /// A record from too long ago, or from the future.
-    #[error(
-        "timestamp {timestamp} of record {place} is out of range: it must be from {earliest} to {latest}"
-    )]
-    Timestamp {
-        /// Its place.
-        place: u32,
-        /// As sent.
-        timestamp: i64,
-        /// The least that is taken.
-        earliest: i64,
-        /// The largest.
-        latest: i64,
-    },
-    /// A compacted topic needs keys.
-    #[error("record {place} has no key")]
-    NoKey {
-        /// Its place.
-        place: u32,
-    },
+    /// Records that the topic does not take.
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
 }
 
 impl Invalid {
@@ -164,7 +140,7 @@ impl Invalid {
             }
             Self::TooLarge { .. } => ErrorCode::MessageTooLarge,
             Self::Transactional => ErrorCode::InvalidTxnState,
-            Self::Timestamp { .. } => ErrorCode::InvalidTimestamp,
+            Self::Rejected(rejected) => rejected.error_code(),
             Self::Records(RecordError::Compression(cause)) => match cause {
                 super::CompressionError::TooLarge { .. } => ErrorCode::MessageTooLarge,
                 super::CompressionError::Damaged { .. } => ErrorCode::CorruptMessage,
@@ -176,15 +152,16 @@ impl Invalid {
 
 /// Checks what a Produce request brings for one partition: exactly one sound batch.
 ///
-/// Compressed batches are not decompressed unless the topic needs their keys, or bounds their timestamps from below; what their records say is found by
-/// readers, as offsets and counts stand in the header. Uncompressed ones are walked, which costs no memory.
+/// Compressed batches are not decompressed unless the topic needs their keys, bounds their timestamps from below, or their newest is beyond its bound;
+/// what their records say is found by readers, as offsets and counts stand in the header. Uncompressed ones are walked, which costs no memory.
 ///
 /// # Errors
 /// See [`Invalid`].
 pub fn validate(bytes: &[u8], limits: &Limits) -> Result<BatchMeta, Invalid> {
     let batch = check_whole(bytes, limits)?;
-    if batch.meta().codec == Codec::None || limits.looks_inside() {
-        check_records(&Records::read(&batch, limits.caps).map_err(RecordError::from)?, limits)?;
+    if batch.meta().codec == Codec::None || limits.looks_inside(batch.meta()) {
+        let records = Records::read(&batch, limits.caps).map_err(RecordError::from)?;
+        check_records(batch.meta(), &records, limits)?;
     }
     Ok(*batch.meta())
 }
@@ -229,33 +206,37 @@ fn check_header(meta: &BatchMeta, limits: &Limits) -> Result<(), Invalid> {
     if meta.is_transactional && limits.transactions == Transactions::Refused {
         return Err(Invalid::Transactional);
     }
+    Ok(())
+}
+
+/// Walks all records, so that all that are wrong are told at once.
+pub(super) fn check_records(meta: &BatchMeta, records: &Records<'_>, limits: &Limits) -> Result<(), Invalid> {
+    let Limits { earliest, latest, .. } = *limits;
+    let mut rejected = Rejected::none();
+    for (place, record) in (0..).zip(records.iter()) {
+        let record = record?;
+        let timestamp = record.timestamp;
+        if u32::try_from(record.offset_delta) != Ok(place) {
+            rejected.push(place, Fault::OffsetDelta { offset_delta: record.offset_delta });
+        } else if limits.keys == Keys::Required && record.key.is_none() {
+            rejected.push(place, Fault::NoKey);
+        } else if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
+            // -1 stands for no timestamp.
+            rejected.push(place, Fault::Timestamp { timestamp, earliest, latest });
+        }
+    }
+    rejected.check()?;
     check_latest(meta, limits)
 }
 
-/// The largest timestamp stands in the header, where the last record cannot hide it.
+/// What the header says is what readers are shown, whatever the records say.
 fn check_latest(meta: &BatchMeta, limits: &Limits) -> Result<(), Invalid> {
     if meta.max_timestamp <= limits.latest {
         return Ok(());
     }
     let Limits { earliest, latest, .. } = *limits;
-    Err(Invalid::Timestamp { place: meta.last_offset_delta, timestamp: meta.max_timestamp, earliest, latest })
-}
-
-pub(super) fn check_records(records: &Records<'_>, limits: &Limits) -> Result<(), Invalid> {
-    for (place, record) in (0..).zip(records.iter()) {
-        let record = record?;
-        if u32::try_from(record.offset_delta) != Ok(place) {
-            return Err(Invalid::OffsetDelta { place, offset_delta: record.offset_delta });
-        }
-        if limits.keys == Keys::Required && record.key.is_none() {
-            return Err(Invalid::NoKey { place });
-        }
-        let Limits { earliest, latest, .. } = *limits;
-        let timestamp = record.timestamp;
-        // -1 stands for no timestamp.
-        if timestamp >= 0 && !(earliest..=latest).contains(&timestamp) {
-            return Err(Invalid::Timestamp { place, timestamp, earliest, latest });
-        }
-    }
-    Ok(())
+    let mut rejected = Rejected::none();
+    let fault = Fault::Timestamp { timestamp: meta.max_timestamp, earliest, latest };
+    rejected.push(meta.last_offset_delta, fault);
+    Ok(rejected.check()?)
 }

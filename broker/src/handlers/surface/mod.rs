@@ -97,15 +97,19 @@ fn code(code: ErrorCode) -> i16 {
 
 /// Creates a topic with one partition, and gives its id.
 async fn create(peer: &mut impl Peer, name: &str) -> Uuid {
+    // Records of long ago stay.
+    create_with(peer, name, &[("retention.ms", "-1")]).await
+}
+
+async fn create_with(peer: &mut impl Peer, name: &str, configs: &[(&str, &str)]) -> Uuid {
+    let config = |&(name, value): &(&str, &str)| {
+        message!(create_topics_request::CreatableTopicConfig { name: name.into(), value: Some(value.into()) })
+    };
     let topic = message!(create_topics_request::CreatableTopic {
         name: name.into(),
         num_partitions: 1,
         replication_factor: 1,
-        // Records of long ago stay.
-        configs: vec![message!(create_topics_request::CreatableTopicConfig {
-            name: "retention.ms".into(),
-            value: Some("-1".into()),
-        })],
+        configs: configs.iter().map(config).collect(),
     });
     let request = message!(CreateTopicsRequest { topics: vec![topic], timeout_ms: 10_000 });
     let response = ask!(peer, 7, CreateTopics, request);

@@ -101,6 +101,25 @@ pub async fn produce(peer: &mut impl Peer, version: i16) {
     let refused = stored(peer, version, request).await;
     assert_eq!(refused, [(code(ErrorCode::TransactionalIdAuthorizationFailed), -1)]);
     assert_eq!(stored(peer, version, put(version, 1, Vec::new())).await, []);
+    rejected(peer, version).await;
+}
+
+/// Of a batch that is refused for some of its records those are told (KIP-467), to clients that know of it.
+async fn rejected(peer: &mut impl Peer, version: i16) {
+    let name = format!("produce-keys-{version}");
+    let id = create_with(peer, &name, &[("cleanup.policy", "compact")]).await;
+    let mut builder = BatchBuilder::new(if version < 7 { Codec::Gzip } else { Codec::Zstd });
+    for key in [Some(&b"key"[..]), None, Some(b"key"), None] {
+        builder.push(TIME, key, Some(b"value"));
+    }
+    let puts = vec![Put { topic: Named { name: &name, id }, partition: 0, records: builder.build() }];
+    let response = ask!(peer, version, Produce, put(version, -1, puts));
+    let told = &response.responses[0].partition_responses[0];
+    assert_eq!(told.error_code, code(ErrorCode::InvalidRecord));
+    let places: Vec<i32> = told.record_errors.iter().map(|record| record.batch_index).collect();
+    assert_eq!(places, if version < 8 { vec![] } else { vec![1, 3] }, "version {version}");
+    assert_eq!(told.error_message.is_some(), version >= 8);
+    assert!(told.record_errors.iter().all(|record| record.batch_index_error_message.is_some()));
 }
 
 pub async fn idempotence(peer: &mut impl Peer) {
