@@ -8,7 +8,6 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use futures_util::{StreamExt as _, stream::FuturesOrdered};
 use tokio::{
     io::AsyncWriteExt as _,
     net::{
@@ -18,13 +17,13 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use varve_common::clock::BoxFuture;
 
 use super::{
     Answer, Context, Limits, Observer, Pace, Service,
     budget::{Budget, Share},
     frame::{Frame, FrameError, FrameReader},
-    limits::{PIPELINE_MAX, WRITE_BYTES_MAX, WRITE_SLICES_MAX},
+    limits::{WRITE_BYTES_MAX, WRITE_SLICES_MAX},
+    running::Running,
 };
 
 /// What all connections of a server share.
@@ -56,7 +55,7 @@ pub struct Connection {
     output: OwnedWriteHalf,
     reader: FrameReader,
     /// Requests that run, in order.
-    running: FuturesOrdered<BoxFuture<'static, Answer>>,
+    running: Running,
     /// A request that waits until those before it are answered.
     waiting: Option<Frame>,
     /// Whether the running request is one that runs alone.
@@ -84,7 +83,7 @@ impl Connection {
             input,
             output,
             reader,
-            running: FuturesOrdered::new(),
+            running: Running::default(),
             waiting: None,
             alone: false,
             active: Instant::now(),
@@ -112,7 +111,7 @@ impl Connection {
     /// Waits for whatever comes first. Nothing is lost when one of the others is dropped.
     async fn event(&mut self) -> Event {
         let deadline = self.deadline();
-        let readable = self.waiting.is_none() && self.running.len() < PIPELINE_MAX;
+        let readable = self.waiting.is_none() && self.running.has_place();
         let busy = !self.running.is_empty();
         tokio::select! {
             biased;
@@ -142,19 +141,19 @@ impl Connection {
     fn start_waiting(&mut self) {
         let Some(frame) = self.waiting.take() else { return };
         let pace = self.shared.service.pace(&frame.bytes);
-        let free = self.running.is_empty() || (pace == Pace::Pipelined && !self.alone);
-        if !free {
+        let is_free = self.running.is_empty() || (pace == Pace::Pipelined && !self.alone);
+        if !is_free || !self.running.has_room_for(&frame.bytes) {
             self.waiting = Some(frame);
             return;
         }
         self.alone = pace == Pace::Alone;
+        let (bytes, share) = (frame.bytes.len(), frame.share);
         let answer = self.shared.service.call(&self.context, frame.bytes);
-        let share = frame.share;
-        self.running.push_back(Box::pin(async move {
+        self.running.push(bytes, async move {
             let answer = answer.await;
             drop(share);
             answer
-        }));
+        });
     }
 
     /// Writes an answer, and those that are ready behind it with the same call.
@@ -162,9 +161,9 @@ impl Connection {
         let mut waiting = Waiting::default();
         waiting.push(answer)?;
         while waiting.bytes < WRITE_BYTES_MAX {
-            match futures_util::FutureExt::now_or_never(self.running.next()) {
-                Some(Some(answer)) => waiting.push(answer)?,
-                _ => break,
+            match self.running.ready() {
+                Some(answer) => waiting.push(answer)?,
+                None => break,
             }
         }
         let bytes = waiting.bytes;

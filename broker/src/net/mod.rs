@@ -21,6 +21,7 @@ mod connection;
 mod frame;
 pub mod limits;
 pub(crate) mod quiet;
+mod running;
 mod server;
 
 use std::{net::SocketAddr, sync::Arc};

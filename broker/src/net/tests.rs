@@ -128,6 +128,10 @@ impl Fixture {
         self.until(|| self.log.0.lock().unwrap().first().copied()).await
     }
 
+    async fn has_started(&self, names: &str) {
+        self.until(|| (self.echo.started() == names).then_some(())).await;
+    }
+
     async fn until<T>(&self, what: impl Fn() -> Option<T>) -> T {
         let poll = async {
             loop {
@@ -445,4 +449,36 @@ async fn shutdown_does_not_wait_for_ever() {
     fixture.until(|| (fixture.echo.started() == "1").then_some(())).await;
     timeout(PATIENCE, fixture.server.shutdown()).await.unwrap();
     assert!(client.is_closed().await);
+}
+
+#[tokio::test]
+async fn requests_of_one_connection_run_together_up_to_so_many_bytes() {
+    let fixture = Fixture::new(Limits::default());
+    let mut client = fixture.connect().await;
+    let half = |name: &str| format!("P{name}{}", "x".repeat(limits::PIPELINE_BYTES_MAX / 2 - 2));
+    let large = format!("PL{}", "x".repeat(limits::PIPELINE_BYTES_MAX));
+    let (first, second, third) = (half("1"), half("2"), half("3"));
+    for frame in [&first, &second, &third, &large] {
+        client.send(frame).await;
+    }
+    fixture.has_started("12").await;
+    nothing_happens().await;
+    assert_eq!(fixture.echo.started(), "12", "two are all that may run");
+    fixture.echo.gate(b'1').add_permits(1);
+    assert!(client.receive().await == first);
+    fixture.has_started("123").await;
+    // What is larger than all of it comes alone, and what is behind it after it.
+    client.send("P4").await;
+    fixture.echo.gate(b'2').add_permits(1);
+    assert!(client.receive().await == second);
+    nothing_happens().await;
+    assert_eq!(fixture.echo.started(), "123");
+    fixture.echo.gate(b'3').add_permits(1);
+    assert!(client.receive().await == third);
+    fixture.has_started("123L").await;
+    nothing_happens().await;
+    assert_eq!(fixture.echo.started(), "123L");
+    fixture.echo.gate(b'L').add_permits(1);
+    assert!(client.receive().await == large);
+    fixture.has_started("123L4").await;
 }
