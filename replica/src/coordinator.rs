@@ -123,6 +123,11 @@ impl Coordinator {
 
     /// Takes a request; it is answered now or later.
     pub fn request(&mut self, now: Now, ticket: Ticket, request: Request, stored: &Groups) {
+        if request.is_of_administrators() {
+            // They see who is silent for too long as gone at that moment, not a tick later. Members' own requests prove that they live,
+            // however late this node comes to read them.
+            self.tick(now, stored);
+        }
         match request {
             Request::Join(join) => self.join(now, ticket, join, stored),
             Request::Sync(sync) => self.sync(now, ticket, sync, stored),

@@ -46,6 +46,17 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it comes from somebody who is no member.
+    pub(super) const fn is_of_administrators(&self) -> bool {
+        match self {
+            Self::DeleteOffsets { .. } | Self::List | Self::Describe { .. } | Self::Delete { .. } => true,
+            Self::Commit(commit) => commit.generation < 0 && commit.member.id.is_empty(),
+            Self::Join(_) | Self::Sync(_) | Self::Heartbeat(_) | Self::Leave(_) | Self::Fetch { .. } => false,
+        }
+    }
+}
+
 /// Who speaks for a member.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MemberRef {

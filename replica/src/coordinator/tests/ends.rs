@@ -2,6 +2,8 @@
 
 use super::*;
 
+/// Of the members of these tests.
+const SESSION: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 fn delete(world: &mut World) -> Ticket {
@@ -165,4 +167,19 @@ fn offsets_of_a_group_that_says_nothing_of_its_topics_stay_under_it() {
         let outcome = if refused { Err(GroupError::Subscribed) } else { Ok(()) };
         assert_eq!(world.answer(ticket), Ok(Answer::OffsetsDeleted(vec![outcome])));
     }
+}
+
+#[test]
+fn a_group_whose_last_member_is_silent_too_long_is_empty_at_that_moment() {
+    let mut world = World::new();
+    let (ids, generation) = world.stable(1);
+    world.now.monotonic = world.now.monotonic.plus(SESSION.saturating_sub(Duration::from_millis(1)));
+    let early = delete(&mut world);
+    assert_eq!(world.answer(early), Err(GroupError::NotEmpty));
+    world.now.monotonic = world.now.monotonic.plus(Duration::from_millis(1));
+    // Nobody has looked at the clock since, and a member that is heard of before anybody else asks is one.
+    assert_eq!(world.beat(&ids[0], generation), Ok(Answer::Done));
+    world.now.monotonic = world.now.monotonic.plus(SESSION);
+    let end = delete(&mut world);
+    assert_eq!(world.answer(end), Ok(Answer::Done));
 }
