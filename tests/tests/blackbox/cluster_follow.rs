@@ -12,7 +12,7 @@ use varve_tests::{
     clients::{java, kcat, varve_json},
     cluster::{Cluster, value},
     node::Options,
-    raw::{fetch_near, list_offset},
+    raw::{Answer, Request, Socket, fetch_near, list_offset},
     tool::Tool,
     wait_for,
 };
@@ -278,4 +278,62 @@ fn followers_serve_what_only_the_bucket_has() {
             }
         })
     });
+}
+
+/// A consumer that tells its leader once what it wants, and then asks for what changed (KIP-227), as Java's does.
+struct Session {
+    socket: Socket,
+    rack: String,
+    id: i32,
+    epoch: i32,
+}
+
+impl Session {
+    /// One fetch of the session; of partition 0 from `offset` where it is the first. The replicas to go to (-1: none) of the partitions
+    /// that the answer tells of.
+    fn fetch(&mut self, offset: i64) -> Vec<i32> {
+        let request =
+            Request::new(1, 11).i32(-1).i32(0).i32(1).i32(1 << 20).i8(0).i32(self.id).i32(self.epoch);
+        let request = if self.epoch > 0 {
+            request.i32(0)
+        } else {
+            let request = request.i32(1).string(TOPIC).i32(1);
+            request.i32(0).i32(-1).i64(offset).i64(-1).i32(1 << 20)
+        };
+        self.socket.send_frame(&request.i32(0).string(&self.rack).0);
+        let Answer::Frame(frame) = self.socket.answer() else { panic!("no answer to Fetch") };
+        let number = |at: usize| i32::from_be_bytes(frame[at..at + 4].try_into().expect("four bytes"));
+        // correlation id 4, throttle 4, error 2, session 4, topics 4
+        assert_eq!(frame[8..10], [0, 0], "the session goes on");
+        self.id = number(10);
+        self.epoch += 1;
+        // name 2 + n, partitions 4, index 4, error 2, offsets 24, aborted 4, then the replica
+        let replica = 18 + 2 + TOPIC.len() + 4 + 4 + 2 + 24 + 4;
+        if number(14) == 0 { Vec::new() } else { vec![number(replica)] }
+    }
+}
+
+#[test]
+fn t23_the_replica_to_read_from_is_told_in_an_incremental_fetch_that_has_nothing_else_to_tell() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = start(&Options::default(), &[]);
+    write(&cluster, 0..10);
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    let near = (leader + 1) % 3;
+    cluster.nodes[near].kill();
+    wait_for("the leader to go on without it", 60, || !cluster.in_sync(leader, TOPIC, 0).contains(&near));
+    let address = cluster.nodes[leader].kafka();
+    let end = list_offset(address, TOPIC, 0, -1).unwrap();
+    let socket = Socket::connect(address);
+    let mut session = Session { socket, rack: format!("r{}", near + 1), id: 0, epoch: 0 };
+    assert_eq!(session.fetch(end), [-1], "nobody is nearer");
+    assert_eq!(session.fetch(end), [], "nothing has changed since");
+    cluster.nodes[near].launch();
+    cluster.nodes[near].wait_ready();
+    // Nothing was written: what is new is only where to read. Whoever did not go there is told again.
+    let told = [i32::try_from(near + 1).unwrap()];
+    wait_for("the replica to be named", 60, || session.fetch(end) == told);
+    assert_eq!(session.fetch(end), told);
 }
