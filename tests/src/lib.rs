@@ -8,6 +8,7 @@
 //! - [`ledger`]: what writers sent and were acknowledged, held against what readers saw: every acknowledged record once, in order, byte for
 //!   byte; nothing that nobody sent.
 //! - [`chaos`]: a run of whatever goes wrong, by a seed; [`history`]: what raw clients know of it, and its rules.
+//! - [`librdkafka`]: that client's own test suite, by a list of what runs and why the rest does not.
 //! - [`wire`]: a Kafka client of our own that retries nothing and hides nothing.
 //! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
 //! - [`s3`]: an S3 server that can be stopped and started in the middle of a test, and a proxy before it that fails as told.
@@ -27,6 +28,7 @@ pub mod faults;
 pub mod history;
 pub mod hold;
 pub mod ledger;
+pub mod librdkafka;
 pub mod links;
 pub mod marked;
 pub mod node;

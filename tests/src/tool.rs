@@ -24,6 +24,8 @@ pub enum Tool {
     Java,
     /// The program in `clients/go`, built.
     FranzGo,
+    /// The runner of librdkafka's own tests, built.
+    Librdkafka,
     /// A file system whose power can be cut: root, `/dev/fuse`, loop devices, strace.
     PowerLoss,
     /// The `MinIO` server.
@@ -78,6 +80,7 @@ impl Tool {
                 runs(Command::new("java").arg("-version")) && cache().join("kafka/libs/log4j2.xml").exists()
             }
             Self::FranzGo => franz_go().exists(),
+            Self::Librdkafka => crate::librdkafka::is_installed(),
             Self::PowerLoss => crate::power::PowerDisk::is_possible(),
             Self::Minio => Kind::Minio.is_installed(),
             Self::Moto => Kind::Moto.is_installed(),

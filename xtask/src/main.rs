@@ -5,6 +5,7 @@
 //! - `setup`: installs the pinned tools and clients that tests drive, into `~/.cache/varve-tools`; quick when they are there.
 //! - `tidy`: what no other tool checks: sizes, prose, arrows between rooms, forbidden words, stale generated documents.
 //! - `chaos`: three release binaries under load, faults drawn from a seed, every replica read and checked at the end.
+//! - `librdkafka`: librdkafka's own test suite, as far as `tests/librdkafka.toml` lists it, against the release binary.
 //! - `docs`: writes the generated documents afresh from the binary.
 //!
 //! It depends on nothing but the standard library, so that it builds in seconds on a machine that has nothing else.
@@ -12,6 +13,7 @@
 
 mod chaos;
 mod gate;
+mod librdkafka;
 mod readme;
 mod setup;
 mod shell;
@@ -26,7 +28,8 @@ usage: cargo xtask <task>
   tidy                                     sizes, prose, arrows, words, generated documents
   docs                                     write docs/config.md, docs/metrics.md, docs/api-versions.md from the binary
   readme                                   run the README's commands, word for word
-  chaos [--minutes N] [--seed S] [--out FOLDER]   three real nodes, faults by a seed, checkers, and a report";
+  chaos [--minutes N] [--seed S] [--out FOLDER]   three real nodes, faults by a seed, checkers, and a report
+  librdkafka [--gate] [TEST]...            librdkafka's own tests against real nodes (tests/librdkafka.toml)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -38,6 +41,7 @@ fn main() -> ExitCode {
         Some("docs") => tidy::generated::write_all(),
         Some("readme") => readme::run(),
         Some("chaos") => chaos::run(rest),
+        Some("librdkafka") => librdkafka::run(rest),
         _ => Err(shell::Failure(USAGE.to_owned())),
     };
     match outcome {

@@ -7,6 +7,7 @@
 //! localstack/         LocalStack, in a Python of its own
 //! s3mock/             S3Mock, which the broker refuses
 //! node/node_modules/  kafkajs
+//! librdkafka/         the runner of librdkafka's own tests, with the library that it tests with
 //! schemas/            Kafka's message schemas, from which frames are drawn
 //! kafka/libs/*.jar    Apache Kafka's own clients and tools, and a log4j2.xml beside them
 //! stamps/NAME         what is installed: differs from the table here => installed again
@@ -47,6 +48,8 @@ const PYTHON: &str = "\
 const DATA: &str =
     "duckdb==2.0.0 polars==2.1.0 pandas==3.1.1 pyarrow==26.0.1 numpy==2.4.6 pytz==2026.6 tzdata==2026.6";
 const NODE: &str = "kafkajs@2.2.4";
+/// Holds librdkafka 2.15.1 as source, with its tests.
+const LIBRDKAFKA: &str = "@confluentinc/kafka-javascript@1.10.1";
 const SCHEMAS: &str = "org.apache.kafka:kafka-clients:4.2.2"; // the schemas from which frames are drawn
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 const VERSITYGW: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
@@ -78,6 +81,7 @@ const TOOLS: &[Tool] = &[
     tool("s3mock", S3MOCK, "s3mock/s3mock-5.2.3-exec.jar", s3mock),
     // Five minutes of two cores.
     Tool { only_by_name: true, ..tool("versitygw", VERSITYGW, "bin/versitygw", versitygw) },
+    tool("librdkafka", LIBRDKAFKA, "librdkafka/test-runner", librdkafka),
     tool("cargo-deny", CARGO_DENY, "bin/cargo-deny", cargo_deny),
 ];
 
@@ -144,11 +148,15 @@ fn debian() -> Outcome {
         println!("setup: Debian's packages are there");
         return Ok(());
     }
-    println!("setup: installing {}", missing.join(" "));
+    apt(&missing)
+}
+
+fn apt(packages: &[&str]) -> Outcome {
+    println!("setup: installing {}", packages.join(" "));
     let sudo = if succeeds(&mut bash("test $(id -u) = 0")) { "" } else { "sudo -n " };
     let install = format!(
         "{sudo}apt-get update -qq && {sudo}env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends {} >/dev/null",
-        missing.join(" ")
+        packages.join(" ")
     );
     run_command(&mut bash(&install))
 }
@@ -187,6 +195,24 @@ fn node() -> Outcome {
     run_command(
         npm.args(["install", "--silent", "--no-audit", "--no-fund", "--prefix"]).arg(folder).arg(NODE),
     )
+}
+
+/// Without what its tests of TLS and SASL need, and not optimized: it is built in a minute then.
+fn librdkafka() -> Outcome {
+    let headers = [("zlib.h", "zlib1g-dev"), ("zstd.h", "libzstd-dev")];
+    let is_missing = |header: &str| !PathBuf::from("/usr/include").join(header).exists();
+    let missing: Vec<_> = headers.iter().filter(|(header, _)| is_missing(header)).map(|of| of.1).collect();
+    if !missing.is_empty() {
+        apt(&missing)?;
+    }
+    let folder = fresh("librdkafka")?;
+    let lines = format!(
+        "npm pack --silent {LIBRDKAFKA} >/dev/null && tar xzf *.tgz && cd package/deps/librdkafka && {{
+        ./configure --disable-curl --disable-ssl --disable-gssapi --disable-optimization --disable-debug-symbols
+        make -j$(nproc) libs && make -j$(nproc) -C tests test-runner; }} >../../../build.log 2>&1
+        cp tests/test-runner src/librdkafka.so.1 src-cpp/librdkafka++.so.1 ../../../ && cd ../../.. && rm -rf package *.tgz"
+    );
+    run_command(bash(&lines).current_dir(folder))
 }
 
 fn kafka() -> Outcome {

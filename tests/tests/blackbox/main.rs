@@ -28,6 +28,7 @@ mod doctor;
 mod group_clients;
 mod groups;
 mod hostile_s3;
+mod librdkafka;
 mod local_retention;
 mod lost_log;
 mod merge;
