@@ -9,6 +9,7 @@
 mod cluster;
 mod figures;
 mod floor;
+mod group;
 mod process;
 mod report;
 mod store;
@@ -18,12 +19,14 @@ use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context as _, bail};
 
-use figures::{Bench, Scale, cold, cost, end_to_end, manifest, memory, partitions, produce, read, restart};
+use figures::{
+    Bench, Scale, cold, cost, end_to_end, groups, manifest, memory, partitions, produce, read, restart,
+};
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
 /// By name; the first part of one means all that begin so.
-const FIGURES: [(&str, Measure); 17] = [
+const FIGURES: [(&str, Measure); 21] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
@@ -35,6 +38,10 @@ const FIGURES: [(&str, Measure); 17] = [
     ("memory", memory::measure),
     ("cost", cost::measure),
     ("manifest", manifest::measure),
+    ("groups-idempotence", groups::idempotence),
+    ("groups-commits", groups::commits),
+    ("groups-rebalance", groups::rebalances),
+    ("groups-failover", groups::failover),
     ("cluster-produce", figures::cluster::produce),
     ("cluster-failover", figures::cluster::failover),
     ("cluster-handover", figures::cluster::handover),

@@ -18,7 +18,8 @@ use varve_common::crc32c;
 /// Where the correlation id stands in a framed request.
 const CORRELATION_AT: usize = 8;
 
-fn string(out: &mut Vec<u8>, text: &str) {
+/// Writes a string.
+pub fn string(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as i16).to_be_bytes());
     out.extend(text.as_bytes());
 }
@@ -33,7 +34,7 @@ fn varint(out: &mut Vec<u8>, value: i64) {
 }
 
 /// A request's length prefix and header, version 1.
-fn framed(api_key: i16, version: i16, body: &[u8]) -> Vec<u8> {
+pub fn framed(api_key: i16, version: i16, body: &[u8]) -> Vec<u8> {
     let mut frame = vec![0; 4];
     frame.extend(api_key.to_be_bytes());
     frame.extend(version.to_be_bytes());
@@ -261,6 +262,17 @@ pub fn closed_loop(
     load: Load,
     check: fn(&[u8]) -> anyhow::Result<()>,
 ) -> anyhow::Result<Run> {
+    closed_loop_with(address, frames, load, |_| {}, check)
+}
+
+/// The same, with something done to each frame before it leaves.
+pub fn closed_loop_with(
+    address: SocketAddr,
+    frames: &mut [Vec<u8>],
+    load: Load,
+    mut prepare: impl FnMut(&mut [u8]),
+    check: fn(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<Run> {
     let mut client = Client::connect(address)?;
     let mut sent = VecDeque::new();
     let mut run = Run { latencies: Vec::new(), seconds: 0.0, bytes: 0 };
@@ -270,6 +282,7 @@ pub fn closed_loop(
         while sent.len() < load.in_flight && begin.elapsed() < load.time {
             sent.push_back(Instant::now());
             let at = next % frames.len();
+            prepare(&mut frames[at]);
             client.send(&mut frames[at])?;
             run.bytes += frames[at].len() as u64;
             next += 1;
@@ -446,27 +459,30 @@ pub fn produced(body: &[u8]) -> anyhow::Result<Vec<(i32, i16)>> {
 }
 
 /// What is left of an answer.
-struct Fields<'a>(&'a [u8]);
+pub struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn take(&mut self, bytes: usize) -> anyhow::Result<&'a [u8]> {
+    /// So many bytes.
+    pub fn take(&mut self, bytes: usize) -> anyhow::Result<&'a [u8]> {
         let (taken, rest) = self.0.split_at_checked(bytes).context("the answer is short")?;
         self.0 = rest;
         Ok(taken)
     }
 
-    fn i16(&mut self) -> anyhow::Result<i16> {
+    /// A number.
+    pub fn i16(&mut self) -> anyhow::Result<i16> {
         Ok(i16::from_be_bytes(self.take(2)?.try_into()?))
     }
 
-    fn i32(&mut self) -> anyhow::Result<i32> {
+    /// A number.
+    pub fn i32(&mut self) -> anyhow::Result<i32> {
         Ok(i32::from_be_bytes(self.take(4)?.try_into()?))
     }
 
-    /// Nullable.
-    fn string(&mut self) -> anyhow::Result<()> {
+    /// Nullable: nothing is empty.
+    pub fn string(&mut self) -> anyhow::Result<String> {
         let length = self.i16()?.max(0) as usize;
-        self.take(length).map(drop)
+        Ok(String::from_utf8_lossy(self.take(length)?).into_owned())
     }
 
     /// How many numbers it holds.

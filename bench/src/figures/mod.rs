@@ -4,6 +4,7 @@ pub mod cluster;
 pub mod cold;
 pub mod cost;
 pub mod end_to_end;
+pub mod groups;
 pub mod manifest;
 pub mod memory;
 pub mod partitions;
