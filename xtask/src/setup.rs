@@ -207,10 +207,14 @@ fn librdkafka() -> Outcome {
     }
     let folder = fresh("librdkafka")?;
     let lines = format!(
-        "npm pack --silent {LIBRDKAFKA} >/dev/null && tar xzf *.tgz && cd package/deps/librdkafka && {{
-        ./configure --disable-curl --disable-ssl --disable-gssapi --disable-optimization --disable-debug-symbols
-        make -j$(nproc) libs && make -j$(nproc) -C tests test-runner; }} >../../../build.log 2>&1
-        cp tests/test-runner src/librdkafka.so.1 src-cpp/librdkafka++.so.1 ../../../ && cd ../../.. && rm -rf package *.tgz"
+        "npm pack --silent {LIBRDKAFKA} >/dev/null
+        tar xzf ./*.tgz
+        ( cd package/deps/librdkafka
+          ./configure --disable-curl --disable-ssl --disable-gssapi --disable-optimization --disable-debug-symbols
+          make -j$(nproc) libs
+          make -j$(nproc) -C tests test-runner
+          cp tests/test-runner src/librdkafka.so.1 src-cpp/librdkafka++.so.1 ../../.. ) >build.log 2>&1
+        rm -rf package ./*.tgz"
     );
     run_command(bash(&lines).current_dir(folder))
 }
