@@ -1,5 +1,6 @@
 //! When to roll, upload, seal, snapshot, cut, retain and collect: decisions only. And [`history`], what a bucket holds, read
-//! without a broker; [`verify`], whether all of it is there; and [`archive`], the same as files for other tools.
+//! without a broker; [`verify`], whether all of it is there; [`copy`], the same as another cluster's; and [`archive`], the same as
+//! files for other tools.
 //!
 //! [`plan`] is a pure function of what a group says of itself, the options and the time. It is called whenever something
 //! happened to a group, and again after [`Plan::look_again_after`]. It promises nothing: the core checks each action
@@ -17,11 +18,12 @@
 //! - What is not safe is not decided here: cut limits, fences and what checkpoints name are the core's.
 //! - Failures back off, each kind by itself; nothing is retried in a tight loop and nothing is given up.
 //! - No action depends on a clock but `now`; uids come from the caller's entropy.
-//! - Only `history`, `verify` and `archive` touch anything, and that is stores, through `varve_objects::Store`: of a history's own
-//!   they read alone, and `archive` puts files where it is told.
+//! - Only `history`, `verify`, `copy` and `archive` touch anything, and that is stores, through `varve_objects::Store`: of a
+//!   history's own they read alone, and `copy` and `archive` put objects where they are told.
 
 pub mod archive;
 mod checkpoint;
+pub mod copy;
 pub mod history;
 mod hot;
 mod merge;

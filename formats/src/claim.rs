@@ -28,6 +28,17 @@ pub struct Claim {
     pub node: NodeId,
     /// The format of what lies under the prefix.
     pub format: u16,
+    /// Of a cluster that was copied here from another's bucket: which. Its first life is that copy.
+    pub origin: Option<Origin>,
+}
+
+/// The life of a cluster of which another is a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its life.
+    pub incarnation: Incarnation,
 }
 
 impl Claim {
@@ -39,6 +50,10 @@ impl Claim {
             frame.i64(self.created_ms);
             frame.u32(self.node.get());
             frame.u16(self.format);
+            // A frame that ends here has none.
+            if let Some(origin) = self.origin {
+                encode_life(frame, origin.cluster, origin.incarnation);
+            }
         })
     }
 
@@ -48,7 +63,10 @@ impl Claim {
             let (cluster, incarnation) = decode_life(frame)?;
             let created_ms = frame.i64()?;
             let node = NodeId::new(frame.u32()?).ok_or_else(|| frame.error("a node id is out of range"))?;
-            Ok(Self { cluster, incarnation, created_ms, node, format: frame.u16()? })
+            let format = frame.u16()?;
+            let origin = (!frame.is_empty()).then(|| decode_life(frame)).transpose()?;
+            let origin = origin.map(|(cluster, incarnation)| Origin { cluster, incarnation });
+            Ok(Self { cluster, incarnation, created_ms, node, format, origin })
         })
     }
 }
@@ -106,13 +124,18 @@ mod tests {
     fn claim() -> Claim {
         let cluster = ClusterId::from_random(9);
         let node = NodeId::new(3).unwrap();
-        Claim { cluster, incarnation: Incarnation(2), created_ms: 1_700_000_000_000, node, format: FORMAT }
+        let (incarnation, created_ms) = (Incarnation(2), 1_700_000_000_000);
+        Claim { cluster, incarnation, created_ms, node, format: FORMAT, origin: None }
     }
 
     #[test]
     fn claims_round_trip_and_match_their_fixtures() {
         let bytes = fixtures::check("claim", Form::Exact, &claim().to_bytes());
         assert_eq!(Claim::from_bytes(&bytes), Ok(claim()));
+        let origin = Origin { cluster: ClusterId::from_random(8), incarnation: Incarnation(4) };
+        let copy = Claim { origin: Some(origin), ..claim() };
+        let bytes = fixtures::check("claim_of_a_copy", Form::Exact, &copy.to_bytes());
+        assert_eq!(Claim::from_bytes(&bytes), Ok(copy));
         let Claim { cluster, incarnation, .. } = claim();
         let complete = Complete { cluster, incarnation, completed_ms: 5, groups: 12 };
         let bytes = fixtures::check("claim_complete", Form::Exact, &complete.to_bytes());

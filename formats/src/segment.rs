@@ -25,6 +25,7 @@ use crate::{
 
 mod block;
 mod footer;
+mod home;
 mod index;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ mod writer;
 
 pub use block::{BLOCK_HEADER_BYTES, decode_block};
 pub use footer::{Encryption, Footer, SectionEntry, SectionKind, SegmentName, Suffix, footer_from_suffix};
+pub use home::rehomed;
 pub use index::{BlockEntry, BlockIndex};
 pub use writer::{BlockCompression, SegmentSpec, SegmentSummary, SegmentWriter, WriteError};
 

@@ -5,6 +5,7 @@
 //! few reference counts and a change copies only the map that it touches.
 
 mod configs;
+mod home;
 mod image;
 mod members;
 mod stored;

@@ -95,6 +95,11 @@ pub enum ClaimError {
     /// The operator: more claims than there can have been restores.
     #[error("more than {CLAIMS_MAX} claims")]
     TooMany,
+    /// The operator: the prefix is somebody's, and no copy of what is to be copied there.
+    #[error(
+        "the prefix belongs to cluster {}, which is no copy of this life of this cluster: choose an empty prefix", .0.cluster
+    )]
+    NoCopy(Claim),
     /// Retry: a claim was listed, or is in the way of a new one, and is not there.
     #[error("{0} was there and is not found")]
     Vanished(ObjectKey),
@@ -333,5 +338,8 @@ pub async fn complete(store: &dyn Store, prefix: &Prefix, marker: Complete) -> R
     }
 }
 
+mod copies;
 #[cfg(test)]
 mod tests;
+
+pub use copies::begin_copy;

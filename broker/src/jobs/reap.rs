@@ -130,7 +130,7 @@ mod tests {
     async fn claimed_by(store: &MemoryStore, cluster: ClusterId, incarnation: u32) {
         let node = NodeId::new(1).unwrap();
         let incarnation = Incarnation(incarnation);
-        let claim = Claim { cluster, incarnation, created_ms: 1, node, format: FORMAT };
+        let claim = Claim { cluster, incarnation, created_ms: 1, node, format: FORMAT, origin: None };
         put(store, &Prefix::new("").claim(incarnation), claim.to_bytes()).await;
     }
 

@@ -15,6 +15,7 @@
 //! (`runtime::regrowing`).
 
 mod directory;
+mod elsewhere;
 mod survey;
 mod tail;
 mod unknown;
@@ -50,6 +51,7 @@ use varve_snapshot::{
 use self::directory::{Directory, Marker, Seeded};
 pub use self::{
     directory::{is_unfinished, restored},
+    elsewhere::{Copied, Copying, copy},
     survey::{Bucket, Origin, PartitionSurvey, Plan, Survey, survey},
 };
 use crate::{
@@ -112,6 +114,17 @@ pub enum RestoreError {
     /// Another restore was faster.
     #[error("another restore has completed incarnation {}: start the node that it made. What was begun in this directory is of no use", .0.0)]
     Overtaken(Incarnation),
+    /// Into another prefix: what is there cannot be copied.
+    #[error(transparent)]
+    Copy(#[from] varve_compactor::copy::CopyError),
+    /// Into another prefix: topics were made as fast as they were copied.
+    #[error("topics are made faster than they are copied")]
+    Restless,
+    /// Into another prefix: it was done, and somebody may live there.
+    #[error(
+        "the prefix holds cluster {0}, a copy that has begun to live: its own `varve restore` brings it back"
+    )]
+    Inhabited(ClusterId),
     /// A checkpoint of the new life is not in the bucket.
     #[error("the first checkpoint of {what} is not published: {why}")]
     Publish {
@@ -218,6 +231,8 @@ pub struct Ground<'a> {
     pub entropy: Arc<dyn Entropy>,
     /// How long whoever still lives the life before has until it must have stopped.
     pub wait: Duration,
+    /// What it took to get here: a copy.
+    pub before: Duration,
     /// Who is told.
     pub progress: &'a dyn Progress,
 }
@@ -260,7 +275,7 @@ pub async fn run(ground: Ground<'_>) -> Result<(Survey, Outcome), RestoreError> 
     ground.complete(marker, groups.len() as u64).await?;
     let outcome = Outcome {
         incarnation: plan.target,
-        duration_ms: ground.clock.monotonic().since(began).as_millis() as i64,
+        duration_ms: (ground.before + ground.clock.monotonic().since(began)).as_millis() as i64,
         newest_record_age_ms: survey.newest_record_age_ms().unwrap_or(-1),
         checkpoint_age_ms: survey.checkpoint_age_ms(),
     };
@@ -273,7 +288,8 @@ impl Ground<'_> {
     /// Claims the life. Whoever comes second is told that it is there, and resumes it.
     async fn claim(&self, cluster: ClusterId, incarnation: Incarnation) -> Result<(), RestoreError> {
         let created_ms = self.clock.wall_ms();
-        let claim = Claim { cluster, incarnation, created_ms, node: self.config.node, format: FORMAT };
+        let claim =
+            Claim { cluster, incarnation, created_ms, node: self.config.node, format: FORMAT, origin: None };
         match claim::begin(&*self.bucket.store, &self.bucket.prefix, claim).await? {
             Established::Created(_) | Established::Confirmed(_) => Ok(()),
         }

@@ -9,7 +9,7 @@ use varve_compactor::history::{History, Stop};
 use varve_formats::{checkpoint::CheckpointHeader, keys::Prefix, manifest::Entry};
 use varve_objects::Store;
 use varve_replica::{
-    coordinator::{self, Clamped},
+    coordinator::{self, Clamped, Groups},
     metadata::{Image, MetadataState, Topic},
     rebirth::{Before, Continuation, Unknown},
 };
@@ -96,6 +96,14 @@ pub struct PartitionSurvey {
     pub(super) continuation: Continuation,
 }
 
+impl PartitionSurvey {
+    /// What groups have committed there, where it is a partition of their topic.
+    #[must_use]
+    pub const fn groups(&self) -> Option<&Groups> {
+        self.before.groups.as_ref()
+    }
+}
+
 /// All of it.
 #[derive(Debug)]
 pub struct Survey {
@@ -170,7 +178,12 @@ pub(super) async fn survey_of(
     let (origin, metadata_damaged) =
         (origin_of(&metadata.candidate, &metadata.header), metadata.damaged.clone());
     let mut state = Box::new(metadata.state.clone());
-    let unknown = unknown::topics(&*bucket.store, history.keys(), state.image(), plan.source).await?;
+    let unknown = if is_copy(bucket, plan.source).await? {
+        // Its metadata came last, and knows all that was copied.
+        Vec::new()
+    } else {
+        unknown::topics(&*bucket.store, history.keys(), state.image(), plan.source).await?
+    };
     state.adopt(&unknown, lives.newest.node);
     let image = state.image();
     let wanted: Vec<(Arc<Topic>, GroupId, PartitionIndex)> = image
@@ -201,6 +214,12 @@ pub(super) async fn survey_of(
         read_ms: now_ms,
         state,
     })
+}
+
+/// Whether a life is the copy of another cluster's.
+async fn is_copy(bucket: &Bucket, life: Incarnation) -> Result<bool, RestoreError> {
+    let first = Incarnation::FIRST;
+    Ok(life == first && claim::read(&*bucket.store, &bucket.prefix, first).await?.origin.is_some())
 }
 
 fn origin_of(candidate: &Candidate, header: &CheckpointHeader) -> Origin {

@@ -352,6 +352,7 @@ impl Bucket {
             created_ms: self.clock.wall_ms(),
             node: self.node,
             format: FORMAT,
+            origin: None,
         };
         let data = DataDirectory::Of(cluster, Incarnation::FIRST);
         loop {

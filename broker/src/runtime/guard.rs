@@ -87,6 +87,7 @@ async fn confirm(
         created_ms: clock.wall_ms(),
         node: identity.node,
         format: FORMAT,
+        origin: None,
     };
     let data = DataDirectory::Of(identity.cluster, identity.incarnation);
     claim::establish(store, prefix, mine, data).await.map(drop)

@@ -1,5 +1,7 @@
 //! `restore`.
 
+use std::path::PathBuf;
+
 use super::StoreFlags;
 use crate::output::OutputFlags;
 
@@ -8,6 +10,12 @@ use crate::output::OutputFlags;
 pub struct Restore {
     #[command(flatten)]
     pub store: StoreFlags,
+    /// Into another place, s3://bucket/prefix or a directory, as a new cluster of a copy of everything: the old one may run on, and of its store only reads and listings are asked
+    #[arg(long, value_name = "S3://BUCKET/PREFIX|DIR")]
+    pub to: Option<String>,
+    /// Configuration file of what is at --to, where credentials or the endpoint are others: it is read instead of --config and the --s3 flags
+    #[arg(long, requires = "to", value_name = "FILE")]
+    pub to_config: Option<PathBuf>,
     /// Number of the node that is made; others join it with empty data directories
     #[arg(long, default_value_t = 1, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
     pub node: u32,

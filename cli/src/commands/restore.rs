@@ -1,5 +1,6 @@
 //! `restore`: what the bucket holds, and the next life of the cluster from it.
 
+mod elsewhere;
 mod plan;
 
 use std::{
@@ -31,9 +32,11 @@ use crate::{
 };
 
 pub fn run(flags: &Restore, sources: Sources) -> Result<(), Failure> {
-    let mut config = flags.store.load(sources)?;
-    config.node = NodeId::new(flags.node).ok_or_else(|| Failure::usage("--node is out of range"))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    if let Some(to) = &flags.to {
+        return runtime.block_on(elsewhere::run(flags, to, sources));
+    }
+    let config = stated(flags, flags.store.load(sources)?)?;
     runtime.block_on(async {
         let progress = Bar::default();
         let (store, prefix) = open_store(&config)?;
@@ -41,13 +44,16 @@ pub fn run(flags: &Restore, sources: Sources) -> Result<(), Failure> {
         progress.end();
         let survey = survey.map_err(failed)?;
         if flags.plan || flags.output.format() == Format::Table {
-            output::print(flags.output.format(), || plan::text(&survey), || plan::json(&survey, None))?;
+            output::print(flags.output.format(), || plan::text(&survey, None), || plan::json(&survey, None))?;
         }
         if flags.plan {
             return Ok(());
         }
         if !flags.yes {
-            confirm(&survey)?;
+            let life = survey.plan.target.0;
+            confirm(&format!(
+                "Begin incarnation {life} of this cluster? A cluster that still runs on this prefix ends."
+            ))?;
         }
         let (survey, outcome) = write(&config, Duration::from_secs(flags.wait), &progress).await?;
         output::print(
@@ -63,15 +69,36 @@ pub fn run(flags: &Restore, sources: Sources) -> Result<(), Failure> {
     })
 }
 
+/// With the number of the node that is made.
+fn stated(flags: &Restore, mut config: Config) -> Result<Config, Failure> {
+    config.node = NodeId::new(flags.node).ok_or_else(|| Failure::usage("--node is out of range"))?;
+    Ok(config)
+}
+
+/// Where a node begins: its store, to be written to, and what it stands on.
+pub struct Place {
+    bucket: Bucket,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Place {
+    pub async fn open(config: &Config) -> Result<Self, Failure> {
+        let disk: Arc<dyn Disk> = Arc::new(varve_broker::runtime::disk());
+        let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
+            (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::default()));
+        let embedded = Layout::below(&config.data_directory).objects;
+        let tier = store::open(config, &embedded, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await;
+        let tier = tier.map_err(|why| Failure::failed(why, "check the object store and its credentials"))?;
+        let bucket = Bucket { store: tier.store(), prefix: tier.prefix.clone() };
+        Ok(Self { bucket, disk, clock, entropy })
+    }
+}
+
 async fn write(config: &Config, wait: Duration, progress: &Bar) -> Result<(Survey, Outcome), Failure> {
-    let disk: Arc<dyn Disk> = Arc::new(varve_broker::runtime::disk());
-    let (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>) =
-        (Arc::new(SystemClock::new()), Arc::new(SystemEntropy::default()));
-    let embedded = Layout::below(&config.data_directory).objects;
-    let tier = store::open(config, &embedded, &disk, Arc::clone(&clock), Arc::clone(&entropy)).await;
-    let tier = tier.map_err(|why| Failure::failed(why, "check --object-store and its credentials"))?;
-    let bucket = Bucket { store: tier.store(), prefix: tier.prefix.clone() };
-    let ground = Ground { config, bucket, disk, clock, entropy, wait, progress };
+    let Place { bucket, disk, clock, entropy } = Place::open(config).await?;
+    let ground = Ground { config, bucket, disk, clock, entropy, wait, before: Duration::ZERO, progress };
     let done = restore::run(ground).await;
     progress.end();
     done.map_err(failed)
@@ -80,6 +107,10 @@ async fn write(config: &Config, wait: Duration, progress: &Bar) -> Result<(Surve
 fn failed(why: RestoreError) -> Failure {
     let advice = match &why {
         RestoreError::NotEmpty(_) => "name an empty one with --data-dir, or move this one away",
+        RestoreError::Copy(why) if why.is_damage() => {
+            "nothing was changed for it; `varve bucket verify --deep` says what is damaged"
+        }
+        RestoreError::Inhabited(_) => "name an empty place with --to",
         RestoreError::Overtaken(_) => {
             "to begin another life, which ends that one, name an empty directory with --data-dir"
         }
@@ -93,14 +124,11 @@ fn failed(why: RestoreError) -> Failure {
     Failure::failed(why, advice)
 }
 
-fn confirm(survey: &Survey) -> Result<(), Failure> {
+fn confirm(question: &str) -> Result<(), Failure> {
     if !stdin().is_terminal() {
         return Err(Failure::failed("nobody has agreed to this plan", "say --yes"));
     }
-    let life = survey.plan.target.0;
-    eprint!(
-        "Begin incarnation {life} of this cluster? A cluster that still runs on this prefix ends. [y/N] "
-    );
+    eprint!("{question} [y/N] ");
     stderr().flush()?;
     let mut answer = String::new();
     stdin().read_line(&mut answer)?;
@@ -122,7 +150,7 @@ fn done(config: &Config, outcome: &Outcome) -> String {
 
 /// A bar on a terminal's standard error; nothing elsewhere.
 #[derive(Default)]
-struct Bar {
+pub struct Bar {
     stage: Mutex<Option<(&'static str, u64, Instant)>>,
     done: AtomicU64,
 }
@@ -142,7 +170,7 @@ impl Bar {
         let _ = write!(stderr(), "\r{what} [{bar}] {done}/{steps} {age}\x1b[K");
     }
 
-    fn end(&self) {
+    pub fn end(&self) {
         if self.stage.lock().expect("no holder panics").take().is_some() && stderr().is_terminal() {
             let _ = write!(stderr(), "\r\x1b[K");
         }

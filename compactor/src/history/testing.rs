@@ -91,7 +91,8 @@ impl Bucket {
 
     pub(crate) fn claim(&self, incarnation: u32) {
         let (incarnation, node) = (Incarnation(incarnation), NodeId::new(1).unwrap());
-        let claim = Claim { cluster: cluster(), incarnation, created_ms: 1_000, node, format: FORMAT };
+        let claim =
+            Claim { cluster: cluster(), incarnation, created_ms: 1_000, node, format: FORMAT, origin: None };
         self.put(&prefix().claim(incarnation), claim.to_bytes());
     }
 

@@ -314,3 +314,22 @@ proptest! {
         drop(verify(&bytes.into()));
     }
 }
+
+/// What a copy of a bucket is made of: all of it is the same but whose it is, and the way back gives the same bytes.
+#[test]
+fn a_segment_becomes_another_clusters_and_back() {
+    let (segment, summary) = write(spec(100, 103, BlockCompression::Never), &[batch(100, 3, 20, 0, b"one")]);
+    let (cluster, incarnation) = (varve_common::ClusterId::from_random(11), varve_common::Incarnation(7));
+    let other: Bytes = rehomed(&segment, cluster, incarnation).unwrap().concat().into();
+    assert_eq!(other.len(), segment.len());
+    let mut wanted = verify(&segment).unwrap();
+    (wanted.footer.identity.cluster, wanted.footer.identity.incarnation) = (cluster, incarnation);
+    assert_eq!(verify(&other), Ok(wanted));
+    let identity = summary.footer.identity;
+    let back = rehomed(&other, identity.cluster, identity.incarnation).unwrap().concat();
+    assert_eq!(back, segment);
+    let mut damaged = segment.to_vec();
+    let place = damaged.len() - 30;
+    damaged[place] ^= 1;
+    assert!(rehomed(&damaged.into(), cluster, incarnation).is_err(), "damage is never sealed anew");
+}

@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use varve_common::NodeId;
+use varve_formats::claim::Origin;
 use varve_objects::{
     Operation,
     testing::{Fault, FaultyStore, InstantClock, MemoryStore, SeededEntropy},
@@ -18,7 +19,14 @@ fn store() -> TestStore {
 
 fn claim(cluster: ClusterId, incarnation: u32) -> Claim {
     let node = NodeId::new(1).unwrap();
-    Claim { cluster, incarnation: Incarnation(incarnation), created_ms: 5, node, format: FORMAT }
+    Claim {
+        cluster,
+        incarnation: Incarnation(incarnation),
+        created_ms: 5,
+        node,
+        format: FORMAT,
+        origin: None,
+    }
 }
 
 fn mine() -> Claim {
@@ -212,4 +220,39 @@ fn a_later_life_is_not_made_up_where_a_listing_shows_no_claims() {
     assert_eq!(run(&stale, third, of_third), Ok(Established::Confirmed(third)));
     assert_eq!(run(&empty, third, of_third), Err(ClaimError::Missing(Incarnation(3))));
     assert!(empty.inner().objects().is_empty());
+}
+
+#[test]
+fn a_copy_takes_an_empty_prefix_or_goes_on_with_its_own() {
+    let origin = |incarnation| Some(Origin { cluster: other(), incarnation: Incarnation(incarnation) });
+    let copy = |cluster, of| Claim { origin: origin(of), ..claim(cluster, 1) };
+    let store = store();
+    let begin = |mine| block_on(begin_copy(&store, &prefix(), mine));
+    assert_eq!(begin(copy(cluster(), 3)), Ok(Established::Created(copy(cluster(), 3))));
+    let again = copy(ClusterId::from_random(12), 3);
+    assert_eq!(
+        begin(again),
+        Ok(Established::Confirmed(copy(cluster(), 3))),
+        "it keeps the id it was begun with"
+    );
+    assert_eq!(
+        begin(copy(cluster(), 4)),
+        Err(ClaimError::NoCopy(copy(cluster(), 3))),
+        "another life was copied"
+    );
+    block_on(super::begin(&store, &prefix(), claim(cluster(), 2))).unwrap();
+    assert_eq!(
+        begin(again),
+        Ok(Established::Confirmed(copy(cluster(), 3))),
+        "also once a restore has begun there"
+    );
+}
+
+#[test]
+fn a_copy_never_goes_to_anybodys_prefix() {
+    let store = store();
+    run(&store, mine(), DataDirectory::Empty).unwrap();
+    let origin = Some(Origin { cluster: cluster(), incarnation: Incarnation(1) });
+    let refused = block_on(begin_copy(&store, &prefix(), Claim { origin, ..claim(other(), 1) }));
+    assert_eq!(refused, Err(ClaimError::NoCopy(mine())));
 }

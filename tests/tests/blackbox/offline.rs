@@ -77,9 +77,22 @@ impl Offline {
 
     /// Runs `varve` on the bucket.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(tool::varve());
         tool::without_our_variables(&mut command).envs(self.options.environment.iter().cloned());
-        command.args(arguments).args(&self.options.arguments).stdin(Stdio::null()).output().unwrap()
+        command.args(arguments).args(&self.options.arguments).stdin(Stdio::null());
+        command
+    }
+
+    /// A node's options that put its tier elsewhere on the same server.
+    pub(crate) fn options_at(&self, url: &str) -> Options {
+        let mut options = self.options.clone();
+        let place = options.arguments.iter().position(|argument| argument == "--object-store").unwrap();
+        options.arguments[place + 1] = url.to_owned();
+        options
     }
 
     /// The same, where it must end well; what it printed.

@@ -16,9 +16,9 @@ use varve_tests::{
     wait_for,
 };
 
-const GROUP: &str = "readers";
+pub(crate) const GROUP: &str = "readers";
 
-fn quick() -> Options {
+pub(crate) fn quick() -> Options {
     Options::small()
         .env("VARVE_OFFSETS_TOPIC_NUM_PARTITIONS", "2")
         .env("VARVE_TIER_MAX_AGE_MS", "500")
@@ -59,21 +59,21 @@ fn below(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// Objects whose keys hold all of these.
-fn objects(bucket: &Path, parts: &[&str]) -> Vec<PathBuf> {
+pub(crate) fn objects(bucket: &Path, parts: &[&str]) -> Vec<PathBuf> {
     let mut found = below(bucket);
     found.retain(|path| parts.iter().all(|part| path.to_string_lossy().contains(part)));
     found.sort();
     found
 }
 
-fn topic_id(node: &Node, topic: &str) -> String {
+pub(crate) fn topic_id(node: &Node, topic: &str) -> String {
     let (_, described) = varve_json(node, &["topic", "describe", topic]);
     let described = if described.is_array() { described[0].clone() } else { described };
     described["id"].as_str().or(described["topic_id"].as_str()).expect("a topic has an id").to_owned()
 }
 
 /// Where the segments of partition 0 end, as their names say, from the first that is there on without a gap.
-fn tiered_end(bucket: &Path, id: &str) -> u64 {
+pub(crate) fn tiered_end(bucket: &Path, id: &str) -> u64 {
     let mut ranges = BTreeMap::new();
     for path in objects(bucket, &[id, "/00000/", "seg/"]) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
@@ -89,13 +89,13 @@ fn tiered_end(bucket: &Path, id: &str) -> u64 {
     end
 }
 
-fn produce(node: &Node, topic: &str, numbers: std::ops::Range<u64>) {
+pub(crate) fn produce(node: &Node, topic: &str, numbers: std::ops::Range<u64>) {
     let lines: String = numbers.map(|number| value(number) + "\n").collect();
     drop(kcat(node, &["-P", "-t", topic, "-p", "0"], lines.as_bytes()));
 }
 
 /// Offset of the group in partition 0.
-fn committed(node: &Node, topic: &str) -> Option<i64> {
+pub(crate) fn committed(node: &Node, topic: &str) -> Option<i64> {
     let (_, described) = varve_json(node, &["group", "describe", GROUP]);
     let text = described.to_string();
     let rows = find_rows(&described)?;
@@ -112,7 +112,7 @@ fn find_rows(value: &Value) -> Option<Vec<Value>> {
     }
 }
 
-fn describe(node: &Node, topic: &str) -> Value {
+pub(crate) fn describe(node: &Node, topic: &str) -> Value {
     let (_, described) = varve_json(node, &["topic", "describe", topic, "-p", "-c"]);
     if described.is_array() { described[0].clone() } else { described }
 }
@@ -132,7 +132,7 @@ fn replicas_in_sync(node: &Node, topic: &str) -> Vec<usize> {
 }
 
 /// Waits until the bucket holds a topic's partition 0 up to `end`.
-fn wait_tiered(bucket: &Path, id: &str, end: u64) {
+pub(crate) fn wait_tiered(bucket: &Path, id: &str, end: u64) {
     wait_for("the bucket has the records", 60, || tiered_end(bucket, id) >= end);
 }
 
@@ -201,7 +201,7 @@ fn a_cluster_of_three_comes_back_from_its_bucket_alone() {
 }
 
 /// Kills what it started before it could wait for its end.
-struct Started(Child);
+pub(crate) struct Started(pub(crate) Child);
 
 impl Drop for Started {
     fn drop(&mut self) {

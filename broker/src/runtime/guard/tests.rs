@@ -18,7 +18,14 @@ fn identity() -> Identity {
 
 fn claim(incarnation: u32) -> Claim {
     let Identity { cluster, node, .. } = identity();
-    Claim { cluster, incarnation: Incarnation(incarnation), created_ms: 5, node, format: FORMAT }
+    Claim {
+        cluster,
+        incarnation: Incarnation(incarnation),
+        created_ms: 5,
+        node,
+        format: FORMAT,
+        origin: None,
+    }
 }
 
 /// A clock in whose last pause somebody restores the cluster.

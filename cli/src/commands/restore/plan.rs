@@ -9,12 +9,15 @@ use crate::output::{Table, human_age};
 
 const HEAD: [&str; 7] = ["TOPIC", "PARTITION", "FROM", "START", "END", "DISCOVERED", "NEWEST RECORD"];
 
-/// What would be restored, and what is missing.
-pub fn text(survey: &Survey) -> String {
+/// What would be restored, and what is missing; `to` another place, where that is said.
+pub fn text(survey: &Survey, to: Option<&str>) -> String {
     let mut text = format!("CLUSTER      {}\n", survey.cluster);
     let plan = survey.plan;
     let how = if plan.resumes { "resumes" } else { "begins" };
-    let _ = writeln!(text, "INCARNATION  {} {how}, from {}", plan.target.0, plan.source.0);
+    let _ = match to {
+        None => writeln!(text, "INCARNATION  {} {how}, from {}", plan.target.0, plan.source.0),
+        Some(to) => writeln!(text, "TO           {to}: a new cluster, of incarnation {}", plan.source.0),
+    };
     let age = human_age(survey.checkpoint_age_ms());
     let _ = writeln!(text, "METADATA     as of {age} ago");
     let newest = survey

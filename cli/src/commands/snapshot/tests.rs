@@ -79,6 +79,7 @@ fn data_directory() -> tempfile::TempDir {
         created_ms: 1,
         node: NodeId::new(1).unwrap(),
         format: FORMAT,
+        origin: None,
     };
     put(data, &Prefix::default().claim(Incarnation(1)), &claim.to_bytes());
     for (partition, applied) in [(0, 10), (0, 20), (1, 11), (1, 21)] {

@@ -1,0 +1,229 @@
+//! One partition: its segments, the nodes that name them, its checkpoint, its tail.
+
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use varve_common::{Digest, ObjectKey, Offset, PartitionIndex, clock::BoxFuture};
+use varve_formats::{
+    PartitionIdentity,
+    checkpoint::{PartitionCheckpoint, SectionId},
+    command::PublishedCheckpoint,
+    keys::{Key, PartitionKeys},
+    manifest::{Entry, FoldPlan, NodeReference, Root},
+    node::Node,
+    state::{Intent, Tombstone},
+};
+use varve_objects::{Put, PutError, get_verified, put_or_confirm};
+use varve_replica::metadata::Topic;
+use varve_snapshot::{ChooseError, choose};
+
+use super::*;
+use crate::history::PartitionHistory;
+
+/// How often a partition is looked at anew because something of it was gone: brokers that run merge and retain.
+const LOOKS_MAX: usize = 8;
+
+/// A partition that was copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopiedPartition {
+    /// Its topic.
+    pub topic: String,
+    /// Its number.
+    pub partition: PartitionIndex,
+    /// The first offset that readers may see.
+    pub start: Offset,
+    /// The end of what was copied.
+    pub end: Offset,
+}
+
+impl Copier {
+    /// Copies what the source holds of a partition now.
+    pub async fn partition(
+        &self,
+        topic: &Topic,
+        number: PartitionIndex,
+    ) -> Result<CopiedPartition, CopyError> {
+        let mut gone: Option<(CopyError, PartitionHistory)> = None;
+        for _ in 0..LOOKS_MAX {
+            let found = match self.source.partition(topic, number).await {
+                Ok(found) => found,
+                Err(error) => return Err(error.into()),
+            };
+            // Two looks that saw the same: it is lost.
+            if let Some((error, before)) = gone.take()
+                && candidate(&before) == candidate(&found)
+                && before.tail == found.tail
+            {
+                return Err(error);
+            }
+            match self.copy(&found).await {
+                Ok(()) => {
+                    let view = found.view();
+                    let (topic, start, end) = (topic.name.to_string(), view.start(), view.end());
+                    return Ok(CopiedPartition { topic, partition: number, start, end });
+                }
+                Err(error @ CopyError::Source { trouble: Trouble::Missing, .. }) => {
+                    gone = Some((error, found))
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(gone.expect("every look but the last ended otherwise").0)
+    }
+
+    async fn copy(&self, found: &PartitionHistory) -> Result<(), CopyError> {
+        if let Some(from) = candidate(found) {
+            self.checkpoint(found, from).await?;
+        }
+        let tail = found.tail.segments.iter().map(|segment| segment.entry.clone());
+        self.segments(&found.identity, tail.collect()).await.map(drop)
+    }
+
+    /// The checkpoint, after all that it names. Where an earlier try has put it all of that is there.
+    async fn checkpoint(&self, found: &PartitionHistory, from: &ObjectKey) -> Result<(), CopyError> {
+        let unreadable = |trouble| CopyError::Source { key: from.clone(), trouble };
+        let Ok(Key::Checkpoint(at, name)) = self.source.keys().parse(from) else {
+            return Err(unreadable(Trouble::Damaged("it is no checkpoint of a partition".to_owned())));
+        };
+        let to = self.keys.build(&Key::Checkpoint(PartitionKeys { incarnation: LIFE, ..at }, name));
+        if self.resumes && self.has(&to).await? {
+            return Ok(());
+        }
+        let read = choose::read(&**self.source.store(), self.source.keys(), from).await;
+        let mut checkpoint = match read {
+            Ok(Ok(checkpoint)) => checkpoint,
+            Ok(Err(damage)) => return Err(unreadable(Trouble::Damaged(damage.to_string()))),
+            Err(ChooseError::Vanished(_)) => return Err(unreadable(Trouble::Missing)),
+            Err(ChooseError::Store(failure)) => return Err(unreadable(Trouble::Unread(failure))),
+            Err(error) => return Err(unreadable(Trouble::Damaged(error.to_string()))),
+        };
+        let state = PartitionCheckpoint::from_checkpoint(&checkpoint).map_err(|e| unreadable(e.into()))?;
+        let root = self.root(&found.identity, &state.root).await?;
+        checkpoint.put(SectionId::MANIFEST_ROOT, &root);
+        // What these name is not copied: uploads under way, what waits to be deleted, older checkpoints.
+        checkpoint.put(SectionId::INTENTS, &Vec::<Intent>::new());
+        checkpoint.put(SectionId::TOMBSTONES, &Vec::<Tombstone>::new());
+        checkpoint.put(SectionId::PUBLISHED, &Vec::<PublishedCheckpoint>::new());
+        checkpoint.header.identity.cluster = self.keys.cluster();
+        checkpoint.header.identity.incarnation = LIFE;
+        self.publish(to, &checkpoint).await
+    }
+
+    async fn root(&self, identity: &PartitionIdentity, root: &Root) -> Result<Root, CopyError> {
+        let mut nodes = Vec::with_capacity(root.nodes.len());
+        for node in &root.nodes {
+            nodes.push(self.node(identity, node).await?);
+        }
+        let entries = self.segments(identity, root.entries.clone()).await?;
+        Ok(Root { start: root.start, nodes, entries })
+    }
+
+    /// A node, after all below it.
+    fn node<'a>(
+        &'a self,
+        identity: &'a PartitionIdentity,
+        reference: &'a NodeReference,
+    ) -> BoxFuture<'a, Result<NodeReference, CopyError>> {
+        Box::pin(async move {
+            let (topic, partition) = (identity.topic_id, identity.partition);
+            let from = self.source.keys().node(topic, partition, reference);
+            let unreadable = |trouble| CopyError::Source { key: from.clone(), trouble };
+            let store = &**self.source.store();
+            let bytes = get_verified(store, &from, reference.length, reference.sha256).await;
+            let bytes = bytes.map_err(|error| unreadable(error.into()))?;
+            let mut node =
+                Node::verify(&bytes, reference, identity).map_err(|error| unreadable(error.into()))?;
+            node.body = match node.body {
+                FoldPlan::Leaf(entries) => FoldPlan::Leaf(self.segments(identity, entries).await?),
+                FoldPlan::Inner { level, references } => {
+                    let mut copied = Vec::with_capacity(references.len());
+                    for below in &references {
+                        copied.push(self.node(identity, below).await?);
+                    }
+                    FoldPlan::Inner { level, references: copied }
+                }
+            };
+            (node.identity.cluster, node.identity.incarnation) = (self.keys.cluster(), LIFE);
+            let (bytes, copy) = node.seal(reference.uid);
+            self.put_node(self.keys.node(topic, partition, &copy), bytes, copy.sha256).await?;
+            Ok(copy)
+        })
+    }
+
+    async fn put_node(&self, key: ObjectKey, bytes: Bytes, sha256: Digest) -> Result<(), CopyError> {
+        let length = bytes.len() as u64;
+        match put_or_confirm(&*self.store, &key, bytes.into(), sha256).await {
+            Ok(Put::Created) => Ok(()),
+            Ok(Put::Confirmed) => match get_verified(&*self.store, &key, length, sha256).await {
+                Ok(_) => Ok(()),
+                Err(GetError::Failed(failure)) if failure.is_retriable() => {
+                    Err(CopyError::Destination { key, failure })
+                }
+                Err(_) => Err(CopyError::Taken(key)),
+            },
+            Err(PutError::AlreadyExists) => Err(CopyError::Taken(key)),
+            Err(PutError::Failed(failure)) => Err(CopyError::Destination { key, failure }),
+        }
+    }
+
+    /// Segments, in their order.
+    async fn segments(
+        &self,
+        identity: &PartitionIdentity,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Entry>, CopyError> {
+        let each = entries.into_iter().map(|entry| self.segment(identity, entry));
+        stream::iter(each).buffered(SEGMENTS_AT_ONCE).try_collect().await
+    }
+
+    /// One segment; gives what the copy's manifest says of it.
+    async fn segment(&self, identity: &PartitionIdentity, entry: Entry) -> Result<Entry, CopyError> {
+        let (topic, partition) = (identity.topic_id, identity.partition);
+        let from = self.source.keys().entry(topic, partition, &entry).ok_or(CopyError::Pack)?;
+        let mut copy = Entry { incarnation: LIFE.0, ..entry.clone() };
+        let to = self.keys.entry(topic, partition, &copy).ok_or(CopyError::Pack)?;
+        let _room = self.budget.reserve(entry.length).await;
+        if self.resumes
+            && let Some(sha256) = self.present(&to, &entry).await?
+        {
+            copy.sha256 = sha256;
+            return Ok(copy);
+        }
+        let unreadable = |trouble| CopyError::Source { key: from.clone(), trouble };
+        let bytes = get_verified(&**self.source.store(), &from, entry.length, entry.sha256).await;
+        let bytes = bytes.map_err(|error| unreadable(error.into()))?;
+        let pieces = rehomed(&bytes, self.keys.cluster(), LIFE).map_err(|error| unreadable(error.into()))?;
+        let body = Body::from(pieces);
+        copy.sha256 = body.digest();
+        match self.store.put_new(&to, body, copy.sha256).await {
+            Ok(()) => Ok(copy),
+            // Another try of ours, whose answer was lost, or who copies the same beside us.
+            Err(PutError::AlreadyExists) => match self.present(&to, &entry).await? {
+                Some(_) => Ok(copy),
+                None => Err(CopyError::Taken(to)),
+            },
+            Err(PutError::Failed(failure)) => Err(CopyError::Destination { key: to, failure }),
+        }
+    }
+
+    /// The SHA-256 of a copy that is there, held against that of the source by the way back.
+    async fn present(&self, to: &ObjectKey, entry: &Entry) -> Result<Option<Digest>, CopyError> {
+        let bytes = match self.store.get(to).await {
+            Ok(bytes) => bytes,
+            Err(GetError::NotFound) => return Ok(None),
+            Err(GetError::OutOfRange(_)) => return Err(CopyError::Taken(to.clone())),
+            Err(GetError::Failed(failure)) => {
+                return Err(CopyError::Destination { key: to.clone(), failure });
+            }
+        };
+        let back = rehomed(&bytes, self.source.keys().cluster(), Incarnation(entry.incarnation));
+        match back.map(|pieces| Body::from(pieces).digest()) {
+            Ok(digest) if digest == entry.sha256 => Ok(Some(Digest::of(&bytes))),
+            _ => Err(CopyError::Taken(to.clone())),
+        }
+    }
+}
+
+/// The checkpoint that is used.
+fn candidate(found: &PartitionHistory) -> Option<&ObjectKey> {
+    found.checkpoint.as_ref().map(|(candidate, _)| &candidate.key)
+}

@@ -1,0 +1,223 @@
+//! `varve restore --to`: a new cluster of what another's bucket holds, in another place, while that one runs on.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+use varve_tests::{
+    clients::{varve, varve_json},
+    cluster::{Cluster, check_all, value},
+    node::Node,
+    tool::{self, Tool},
+    wait_for,
+};
+
+use crate::{
+    offline::{ORDERS, Offline, SHAPES, YOUNG},
+    restore::{GROUP, Started, committed, describe, objects, quick, tiered_end, topic_id, wait_tiered},
+};
+
+fn ours(arguments: &[&str]) -> Output {
+    let mut command = Command::new(tool::varve());
+    tool::without_our_variables(&mut command).args(arguments).stdin(Stdio::null());
+    command.output().unwrap()
+}
+
+fn json(output: &Output) -> Value {
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {told}", output.status);
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// Every object and every byte is right, and nothing is there that should not be.
+fn verify(bucket: &str) {
+    let verified = ours(&["bucket", "verify", "--deep", "--object-store", bucket, "-o", "json"]);
+    let report = json(&verified);
+    let severe = ["missing", "length", "content", "algebra", "fork", "two_writers", "unread", "unknown"];
+    let findings = report["findings"].as_array().unwrap();
+    let is_severe = |finding: &&Value| severe.contains(&finding["kind"].as_str().unwrap());
+    assert_eq!(findings.iter().find(is_severe), None, "{report:#}");
+}
+
+fn node_on(bucket: &str, data: &Path) -> Node {
+    let mut options = quick().args(&["--object-store", bucket]);
+    options.data = Some(data.to_owned());
+    Node::start(options)
+}
+
+/// Three nodes under load. The new cluster has every record that was in the bucket, the offsets of the group and the
+/// configuration; both go on, and neither finds anything of the other's.
+#[test]
+fn a_new_cluster_begins_elsewhere_while_the_old_one_runs_under_load() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let cluster = Cluster::start(3, &quick());
+    let bucket = PathBuf::from(cluster.bucket());
+    cluster.create_topic("orders", 1, 3, &["retention.ms=-1", "max.message.bytes=1234567"]);
+    let old = &cluster.nodes[0];
+    let id = topic_id(old, "orders");
+    let load = cluster.start_load("orders", value);
+    wait_tiered(&bucket, &id, 2_000);
+    drop(varve(old, &["group", "seek", GROUP, "orders", "-p", "0", "--to", "1234"]));
+    let elsewhere = old.folder().join("elsewhere");
+    let (from, to) = (bucket.display().to_string(), elsewhere.display().to_string());
+    let data = old.folder().join("restored");
+    wait_for("the commit is in the bucket, and the metadata", 120, || {
+        let plan = json(&ours(&["restore", "--object-store", &from, "--to", &to, "--plan", "-o", "json"]));
+        let topics = plan["topics_without_configuration"].as_array().unwrap();
+        let partitions = plan["partitions"].as_array().unwrap().iter();
+        let commits = partitions.filter(|at| at["topic"] == "__consumer_offsets");
+        topics.is_empty() && commits.map(|at| at["end"].as_u64().unwrap()).sum::<u64>() >= 1
+    });
+    assert!(!elsewhere.exists(), "a plan writes nothing");
+    let least = tiered_end(&bucket, &id);
+    let data_dir = data.display().to_string();
+    let way = ["restore", "--object-store", &from, "--to", &to, "--data-dir", &data_dir];
+    let done = json(&ours(&[&way[..], &["--yes", "-o", "json"]].concat()));
+    assert_eq!((done["incarnation"].as_u64(), done["from_incarnation"].as_u64()), (Some(2), Some(1)));
+    assert_ne!(done["cluster_id"], done["copied_from"]["cluster_id"]);
+    assert!(objects(&bucket, &["claim/0000000002"]).is_empty(), "nothing was claimed at the old place");
+
+    let partitions = done["partitions"].as_array().unwrap();
+    let end = partitions.iter().find(|at| at["topic"] == "orders").unwrap()["end"].as_u64().unwrap();
+    assert!(end >= least, "{end} of {least}");
+    let mut new = node_on(&to, &data);
+    check_all(&new, "orders", end);
+    assert_eq!(committed(&new, "orders"), Some(1234));
+    assert!(describe(&new, "orders").to_string().contains("1234567"));
+    crate::restore::produce(&new, "orders", end..end + 500);
+    let id_there = topic_id(&new, "orders");
+    wait_tiered(&elsewhere, &id_there, end + 500);
+    drop(varve(&new, &["group", "seek", GROUP, "orders", "-p", "0", "--to", "77"]));
+
+    // The old one has not noticed anything.
+    let written = load.finish();
+    assert!(written > end, "the load went on meanwhile");
+    assert!(cluster.acknowledges(0, "orders", &value(written)));
+    check_all(old, "orders", written + 1);
+    assert_eq!(committed(old, "orders"), Some(1234));
+    check_all(&new, "orders", end + 500);
+    assert!(new.terminate().success());
+    for bucket in [&from, &to] {
+        verify(bucket);
+    }
+    // Somebody lives there now.
+    let again = ours(&[&way[..5], &["--data-dir", &format!("{data_dir}-2"), "--yes"]].concat());
+    let why = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(!again.status.success() && why.contains("has begun to live"), "{why}");
+    new.restart();
+    check_all(&new, "orders", end + 500);
+}
+
+/// What every topic of the bucket holds, as the broker that wrote it told it.
+fn check_records(node: &Node, offline: &Offline) {
+    let mut consumed = Vec::new();
+    for topic in [SHAPES, YOUNG, ORDERS] {
+        let lines = varve(node, &["consume", topic, "-o", "json", "--exit"]);
+        consumed.extend(lines.lines().map(str::to_owned));
+    }
+    consumed.sort_unstable();
+    assert!(consumed == offline.consumed, "{} of {} lines", consumed.len(), offline.consumed.len());
+}
+
+/// Who may only read the old bucket: every request that writes there is refused, and none was tried.
+#[test]
+fn credentials_that_only_read_are_enough_for_the_source() {
+    let Some(offline) = Offline::fill(3_000) else { return };
+    offline.store.set_rules(&[
+        "status:403:AccessDenied method=PUT",
+        "status:403:AccessDenied method=DELETE",
+        "status:403:AccessDenied method=POST",
+    ]);
+    let folder = tempfile::tempdir().unwrap();
+    let (to, data) = (folder.path().join("bucket"), folder.path().join("data"));
+    let (to, data_dir) = (to.display().to_string(), data.display().to_string());
+    drop(offline.print(&["restore", "--to", &to, "--data-dir", &data_dir, "--yes", "-o", "json"]));
+    offline.assert_read_only();
+    verify(&to);
+    check_records(&node_on(&to, &data), &offline);
+}
+
+/// Killed while segments are on their way: nothing can be started or restored from what is half there, and the next run goes
+/// on where it was, from another directory too. What had come is not sent again.
+#[test]
+fn a_copy_that_was_killed_half_way_is_resumed() {
+    let Some(offline) = Offline::fill(6_000) else { return };
+    offline.store.set_rules(&["hang method=PUT on=/seg/ skip=3"]);
+    let folder = tempfile::tempdir().unwrap();
+    let data = |name: &str| folder.path().join(name).display().to_string();
+    let to = "s3://varve/elsewhere";
+    let (first, second) = (data("first"), data("second"));
+    let mut command = offline.command(&["restore", "--to", to, "--data-dir", &first, "--yes"]);
+    let mut child = Started(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let there = || offline.store.keys("elsewhere/").into_iter().filter(|key| key.contains("/seg/"));
+    wait_for("some of it is there", 120, || there().count() >= 3);
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    offline.store.set_rules(&[]);
+    let came: Vec<String> = there().collect();
+    assert!(offline.store.keys("elsewhere/").iter().all(|key| !key.contains("/meta/")), "it had not ended");
+    let mut half = offline.options_at(to);
+    half.data = Some(folder.path().join("half"));
+    let refused = Command::new(tool::varve())
+        .args(["restore", "--yes", "--wait", "0", "--data-dir", &data("half")])
+        .args(&half.arguments)
+        .envs(half.environment.iter().cloned())
+        .output()
+        .unwrap();
+    assert!(!refused.status.success(), "half a copy was restored");
+
+    offline.store.forget_seen();
+    let done = offline.print(&["restore", "--to", to, "--data-dir", &second, "--yes", "-o", "json"]);
+    let done: Value = serde_json::from_str(&done).unwrap();
+    let seen = offline.store.seen();
+    for key in &came {
+        let again = seen.iter().find(|seen| seen.method == "PUT" && seen.target.contains(key.as_str()));
+        assert_eq!(again.map(|seen| &seen.target), None, "it was there");
+    }
+    let claims = offline.store.keys("elsewhere/claim/");
+    assert_eq!(claims.len(), 3, "one new cluster, whose second life is complete: {claims:?}");
+    let mut options = offline.options_at(to);
+    options.data = Some(second.into());
+    let node = Node::start(options);
+    check_records(&node, &offline);
+    let (_, told) = varve_json(&node, &["cluster", "info"]);
+    assert!(told.to_string().contains(done["cluster_id"].as_str().unwrap()), "{told}");
+}
+
+#[test]
+fn a_place_that_is_somebodys_or_within_the_source_is_refused() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let of = |name: &str| {
+        let node = Node::start(quick().args(&["--object-store", &at(name)]));
+        drop(varve(&node, &["topic", "create", "t"]));
+        wait_for("the metadata is in the bucket", 60, || {
+            let plan = ours(&["restore", "--object-store", &at(name), "--plan", "-o", "json"]);
+            plan.status.success()
+        });
+        node
+    };
+    let (one, other) = (of("one"), of("other"));
+    let before = objects(&folder.path().join("other"), &["claim"]);
+    let run = |to: &str| {
+        ours(&["restore", "--object-store", &at("one"), "--to", to, "--data-dir", &at("data"), "--yes"])
+    };
+    for (to, wanted) in
+        [(at("other"), "is no copy of"), (at("one"), "lies within"), (at("one/below"), "lies within")]
+    {
+        let refused = run(&to);
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && why.contains(wanted), "{to}: {why}");
+    }
+    assert_eq!(objects(&folder.path().join("other"), &["claim"]), before);
+    fs::create_dir_all(at("data")).unwrap();
+    drop((one, other));
+}
