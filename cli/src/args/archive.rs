@@ -67,6 +67,32 @@ pub enum SnapshotCommand {
         #[command(flatten)]
         output: OutputFlags,
     },
+    /// Rehearse a restore: into a scratch directory that is removed, started, read from end to end, and compared with the object store by count and SHA-256; exit code 1 when something is damaged or differs, 3 when the store could not be read
+    Drill(Drill),
+}
+
+/// A rehearsal.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Drill {
+    #[command(flatten)]
+    pub store: StoreFlags,
+    /// Copy and compare records of this topic only; may be repeated. Topics, their configurations and what groups have committed for what is copied are compared in any case
+    #[arg(short, long = "topic", value_name = "TOPIC")]
+    pub topics: Vec<String>,
+    /// Only these partitions, separated by commas [default: all]
+    #[arg(
+        short,
+        long = "partitions",
+        visible_alias = "partition",
+        value_delimiter = ',',
+        value_name = "PARTITION"
+    )]
+    pub partitions: Vec<i32>,
+    /// Where the scratch directory is made; there must be room for a copy of what is compared [default: the directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<std::path::PathBuf>,
+    #[command(flatten)]
+    pub output: OutputFlags,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,7 +13,7 @@ mod topic;
 use clap::{Parser, Subcommand};
 
 pub use self::{
-    archive::{ArchiveCommand, BucketCommand, Cat, Export, ExportFormat, ReadFlags, SnapshotCommand},
+    archive::{ArchiveCommand, BucketCommand, Cat, Drill, Export, ExportFormat, ReadFlags, SnapshotCommand},
     cluster::{
         ClusterCertificates, ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode,
         TransferLeader, Wait,

@@ -25,6 +25,7 @@ mod collect;
 mod damage;
 mod disk_pressure;
 mod doctor;
+mod drill;
 mod elsewhere;
 mod group_clients;
 mod groups;

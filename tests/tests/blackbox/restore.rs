@@ -52,7 +52,7 @@ fn told<'a>(plan: &'a Value, topic: &str, partition: i64) -> &'a Value {
     partitions.iter().find(is).unwrap_or_else(|| panic!("nothing of {topic}-{partition}: {plan:#}"))
 }
 
-fn below(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn below(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let each = entries.flatten().map(|entry| entry.path());
     each.flat_map(|path| if path.is_dir() { below(&path) } else { vec![path] }).collect()
@@ -211,7 +211,7 @@ impl Drop for Started {
 }
 
 /// A node that wrote so many records to `orders`, all in its bucket with the metadata; it is killed.
-fn written(records: u64) -> (Node, PathBuf, String) {
+pub(crate) fn written(records: u64) -> (Node, PathBuf, String) {
     let node = Node::stopped(quick());
     let bucket = node.folder().join("bucket");
     fs::create_dir(&bucket).unwrap();

@@ -1,7 +1,8 @@
-//! `snapshot list|show|verify`: the bucket read directly, without a broker, and never written.
+//! `snapshot list|show|verify|drill`: the bucket read directly, without a broker, and never written.
 
 mod catalog;
 mod deep;
+mod drill;
 mod read_only;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub(super) use self::catalog::{open_other, open_store};
 pub fn run(command: SnapshotCommand, sources: Sources) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (store, output) = match &command {
+        SnapshotCommand::Drill(flags) => return drill::run(flags, sources),
         SnapshotCommand::List { store, output, .. }
         | SnapshotCommand::Show { store, output, .. }
         | SnapshotCommand::Verify { store, output, .. } => (store, *output),
@@ -37,6 +39,7 @@ pub fn run(command: SnapshotCommand, sources: Sources) -> Result<(), Failure> {
         match &command {
             SnapshotCommand::List { topic, .. } => list(&catalog, topic.as_deref(), output).await,
             SnapshotCommand::Show { id, .. } => show(&catalog, id, output).await,
+            SnapshotCommand::Drill(_) => unreachable!("it was run above"),
             SnapshotCommand::Verify { id, .. } => verify(&catalog, id.as_deref(), output.format()).await,
         }
     })

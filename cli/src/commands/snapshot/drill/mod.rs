@@ -1,0 +1,145 @@
+//! `snapshot drill`: a cluster is restored from the bucket into a scratch directory, started, read from end to end and held
+//! against the bucket.
+//!
+//! ```text
+//!  survey     the bucket: what there is, what of it is damaged
+//!  copy       into a store in the scratch directory, every object held against its checksum; restore there
+//!  start      a broker on loopback
+//!  compare    every partition by count and SHA-256, what groups have committed, topics and their configurations
+//!  survey     once more: a cluster that lives goes on meanwhile, and what differs is right as of either look
+//! ```
+//! Of the bucket only reads and listings are asked. The scratch goes, however the drill ends.
+
+mod broker;
+mod compare;
+mod expected;
+mod report;
+mod tally;
+mod trial;
+
+use std::{path::PathBuf, sync::Arc, time::Instant};
+
+use tempfile::TempDir;
+use varve_broker::{
+    config::{Config, Sources},
+    restore::{self, Bucket},
+};
+use varve_common::{NodeId, PartitionIndex};
+
+use self::{
+    broker::Broker,
+    compare::Comparison,
+    expected::Expected,
+    report::{Kind, Report},
+    trial::Trial,
+};
+use super::open_store;
+use crate::{
+    args::{Drill, ServerFlags},
+    commands::restore::Bar,
+    failure::Failure,
+    output,
+};
+
+pub fn run(flags: &Drill, sources: Sources) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let config = flags.store.load(sources.clone())?;
+    let scratch = scratch(flags)?;
+    let done = runtime.block_on(drill(flags, &config, &sources, &scratch));
+    let root = scratch.path().display().to_string();
+    scratch.close().map_err(|why| Failure::failed(format!("{root}: {why}"), "remove it by hand"))?;
+    let report = done?;
+    output::print(flags.output.format(), || report.text(), || report.json())?;
+    report.verdict()
+}
+
+/// A directory of its own, also where somebody said which.
+fn scratch(flags: &Drill) -> Result<TempDir, Failure> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("varve-drill-");
+    let made = match &flags.scratch {
+        Some(parent) => std::fs::create_dir_all(parent).and_then(|()| builder.tempdir_in(parent)),
+        None => builder.tempdir(),
+    };
+    made.map_err(|why| Failure::failed(format!("scratch directory: {why}"), "name one with --scratch"))
+}
+
+/// Which partitions: all of groups' offsets, and of the others what was asked for.
+fn is_chosen(flags: &Drill, topic: &str, partition: PartitionIndex) -> bool {
+    let is_of = flags.topics.is_empty() || flags.topics.iter().any(|name| name == topic);
+    is_of && (flags.partitions.is_empty() || flags.partitions.contains(&partition.0))
+}
+
+async fn drill(
+    flags: &Drill,
+    config: &Config,
+    sources: &Sources,
+    scratch: &TempDir,
+) -> Result<Report, Failure> {
+    let began = Instant::now();
+    let (store, prefix) = open_store(config)?;
+    let bucket = Bucket { store, prefix };
+    let mut report = Report::default();
+    let Some(first) = look(&bucket, &mut report).await? else { return Ok(report) };
+    first.check_asked(flags)?;
+    report.begin(&first.survey);
+    report.durations.survey = began.elapsed();
+    let data = scratch.path().join("data");
+    let target = target(data.clone())?;
+    let groups = varve_replica::coordinator::TOPIC;
+    let chosen = |topic: &str, at: PartitionIndex| topic == groups || is_chosen(flags, topic, at);
+    let copied = match trial::rehearse(&target, bucket.clone(), &chosen).await {
+        Trial::Restored(copied) => copied,
+        Trial::Damaged(why) => {
+            report.problem(Kind::Damaged, "", why);
+            return Ok(report);
+        }
+        Trial::Unread(why) => {
+            report.problem(Kind::Unread, "", why);
+            return Ok(report);
+        }
+        Trial::Failed(failure) => return Err(failure),
+    };
+    report.durations.restore = began.elapsed() - report.durations.survey;
+    let mut broker = Broker::start(&data, scratch.path(), sources)?;
+    let client = broker.ready().await?;
+    report.durations.rto = began.elapsed();
+    let chosen: Vec<_> =
+        copied.partitions.into_iter().filter(|at| is_chosen(flags, &at.topic, at.partition)).collect();
+    let Some(second) = look(&bucket, &mut report).await? else { return Ok(report) };
+    let mut comparison = Comparison { first, second, client: Arc::new(client), report };
+    comparison.records(&chosen).await?;
+    comparison.state(&chosen).await?;
+    let mut report = comparison.report;
+    drop(broker);
+    report.durations.read = began.elapsed() - report.durations.rto;
+    Ok(report)
+}
+
+/// Reads what the bucket holds. Damage that keeps all of it from being restored is a result, not an error.
+async fn look(bucket: &Bucket, report: &mut Report) -> Result<Option<Expected>, Failure> {
+    match restore::survey(bucket, crate::commands::now_ms(), &Bar::default()).await {
+        Ok(survey) => Ok(Some(Expected::new(bucket, survey).await?)),
+        Err(why) => match trial::judge(why) {
+            Trial::Damaged(why) => {
+                report.problem(Kind::Damaged, "", why);
+                Ok(None)
+            }
+            Trial::Unread(why) => {
+                report.problem(Kind::Unread, "", why);
+                Ok(None)
+            }
+            Trial::Failed(failure) => Err(failure),
+            Trial::Restored(_) => unreachable!("an error is none"),
+        },
+    }
+}
+
+/// A node alone, with its store in its directory. Nothing of what configures this machine's broker is its.
+fn target(data: PathBuf) -> Result<Config, Failure> {
+    let values = [("data.dir", data.display().to_string()), ("insecure", "true".to_owned())];
+    let values = values.into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
+    let mut config = ServerFlags { file: None, values }.load(Sources::default())?;
+    config.node = NodeId::new(1).expect("1 is a node's number");
+    Ok(config)
+}

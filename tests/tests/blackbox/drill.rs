@@ -1,0 +1,161 @@
+//! `varve snapshot drill`: passes where the bucket is enough, and fails where it is not.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+use varve_tests::{
+    clients::varve,
+    node::Node,
+    tool::{self, Tool},
+    wait_for,
+};
+
+use crate::restore::{GROUP, Started, below, objects, written};
+
+/// A bucket of one topic in two topics' company, and a group; its node is killed.
+fn bucket() -> (Node, PathBuf, String) {
+    let (mut node, bucket, id) = written(1_000);
+    drop(varve(&node, &["topic", "create", "other", "-p", "2", "-c", "max.message.bytes=1234567"]));
+    drop(varve(&node, &["produce", "other", "one", "two", "three", "-k", "key", "-H", "a=b"]));
+    drop(varve(&node, &["group", "seek", GROUP, "orders", "--to", "321"]));
+    wait_for("all of it is in the bucket", 120, || {
+        let (_, report) = drill(&bucket, node.folder(), &["-t", "other"]);
+        let rows = report["partitions"].as_array().into_iter().flatten();
+        let records: u64 = rows.filter_map(|row| row["records"].as_u64()).sum();
+        (records, report["groups"].as_u64()) == (3, Some(1))
+    });
+    node.kill();
+    (node, bucket, id)
+}
+
+fn command(bucket: &Path, scratch: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(tool::varve());
+    command.args(["snapshot", "drill", "-o", "json"]).args(arguments);
+    command.arg("--object-store").arg(bucket).arg("--scratch").arg(scratch.join("scratch"));
+    tool::without_our_variables(&mut command);
+    command.stdin(Stdio::null());
+    command
+}
+
+/// The exit code, and the report.
+fn drill(bucket: &Path, scratch: &Path, arguments: &[&str]) -> (i32, Value) {
+    let output = command(bucket, scratch, arguments).output().unwrap();
+    let report = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    });
+    let left = fs::read_dir(scratch.join("scratch")).unwrap().count();
+    assert_eq!(left, 0, "the scratch is gone");
+    (output.status.code().unwrap(), report)
+}
+
+fn kinds(report: &Value) -> Vec<&str> {
+    let problems = report["problems"].as_array().unwrap();
+    problems.iter().map(|problem| problem["kind"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_drill_passes_where_the_bucket_is_enough_and_changes_nothing() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let (node, bucket, _) = bucket();
+    let before: Vec<_> = below(&bucket).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    let (code, report) = drill(&bucket, node.folder(), &[]);
+    assert_eq!((code, report["passed"].as_bool()), (0, Some(true)), "{report:#}");
+    let row = |topic: &str| {
+        let rows = report["partitions"].as_array().unwrap().iter();
+        let rows = rows.filter(|row| row["topic"] == topic);
+        rows.map(|row| row["records"].as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!((row("orders"), row("other")), (1_000, 3), "{report:#}");
+    let counts = ["groups", "offsets"].map(|name| report[name].as_u64().unwrap());
+    assert_eq!(counts, [1, 1], "{report:#}");
+    assert!(report["configurations"].as_u64().unwrap() >= 3);
+    assert!(report["rto_ms"].as_u64().unwrap() > 0 && report["newest_record_age_ms"].as_u64().is_some());
+    let after: Vec<_> = below(&bucket).into_iter().map(|path| (fs::read(&path).unwrap(), path)).collect();
+    assert!(before == after, "the bucket is only read");
+
+    let (code, report) = drill(&bucket, node.folder(), &["-t", "orders", "-p", "0"]);
+    let rows = report["partitions"].as_array().unwrap();
+    assert_eq!((code, rows.len(), rows[0]["records"].as_u64()), (0, 1, Some(1_000)), "{report:#}");
+    let (code, _) = refused(&bucket, node.folder(), &["-t", "nobody"]);
+    assert_eq!(code, 1);
+}
+
+/// One that ends without a report.
+fn refused(bucket: &Path, scratch: &Path, arguments: &[&str]) -> (i32, String) {
+    let output = command(bucket, scratch, arguments).output().unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn a_drill_fails_where_an_object_is_damaged_or_missing() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let (node, bucket, id) = bucket();
+    let folder = node.folder();
+    let one = |parts: &[&str]| objects(&bucket, parts).pop().unwrap();
+    let segment = {
+        let mut all = objects(&bucket, &[&id, "/mseg/"]);
+        all.extend(objects(&bucket, &[&id, "/seg/"]));
+        all.swap_remove(0)
+    };
+    for (path, is_needed) in
+        [(segment, true), (one(&[&id, "i0000000001/ckpt"]), false), (one(&["meta/i0000000001"]), false)]
+    {
+        let whole = fs::read(&path).unwrap();
+        let mut damaged = whole.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle] ^= 1;
+        fs::write(&path, damaged).unwrap();
+        let (code, report) = drill(&bucket, folder, &[]);
+        assert_eq!((code, report["passed"].as_bool()), (1, Some(false)), "{}: {report:#}", path.display());
+        assert!(kinds(&report).contains(&"damaged"), "{}: {report:#}", path.display());
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(report["problems"].to_string().contains(&name), "it says which: {report:#}");
+        if is_needed {
+            fs::remove_file(&path).unwrap();
+            let (code, report) = drill(&bucket, folder, &[]);
+            assert_eq!(code, 1, "{report:#}");
+            assert!(report["problems"].to_string().contains(&name), "{report:#}");
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    assert_eq!(drill(&bucket, folder, &[]).0, 0, "mended, it passes");
+}
+
+/// What is restored is not what the bucket holds: a segment of the copy is changed before the broker reads it.
+#[test]
+fn a_drill_fails_where_what_was_restored_cannot_be_read() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let (node, bucket, id) = bucket();
+    let scratch = node.folder().join("scratch");
+    let mut child = command(&bucket, node.folder(), &[]);
+    let mut child = Started(child.stdout(Stdio::piped()).spawn().unwrap());
+    let mut changed = Vec::new();
+    wait_for("the copy is there, and is changed", 120, || {
+        // Once the copy's metadata is there every object was verified.
+        if objects(&scratch, &["objects/data", "/meta/"]).is_empty() {
+            return false;
+        }
+        for path in objects(&scratch, &["objects/data", &id, "seg/"]) {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[40] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            changed.push(path);
+        }
+        true
+    });
+    assert!(!changed.is_empty());
+    let mut out = String::new();
+    std::io::Read::read_to_string(&mut child.0.stdout.take().unwrap(), &mut out).unwrap();
+    assert_eq!(child.0.wait().unwrap().code(), Some(1), "{out}");
+    assert!(out.contains("orders"), "{out}");
+}
