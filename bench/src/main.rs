@@ -21,12 +21,13 @@ use anyhow::{Context as _, bail};
 
 use figures::{
     Bench, Scale, cold, cost, end_to_end, groups, manifest, memory, partitions, produce, read, restart,
+    restore,
 };
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
 /// By name; the first part of one means all that begin so.
-const FIGURES: [(&str, Measure); 21] = [
+const FIGURES: [(&str, Measure); 22] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
@@ -35,6 +36,7 @@ const FIGURES: [(&str, Measure); 21] = [
     ("cold-first-byte", cold::first_bytes),
     ("end-to-end", end_to_end::measure),
     ("restart", restart::measure),
+    ("restore", restore::measure),
     ("memory", memory::measure),
     ("cost", cost::measure),
     ("manifest", manifest::measure),

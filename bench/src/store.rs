@@ -93,6 +93,20 @@ impl Store {
         Ok(page.objects.into_iter().filter(|object| object.key.as_str().contains("/seg/")).collect())
     }
 
+    /// The checkpoints of one life of the cluster, the metadata's too.
+    pub fn checkpoints(&self, life: u32) -> anyhow::Result<Vec<Listed>> {
+        let (name, mut found, mut last) = (format!("/i{life:010}/"), Vec::new(), None);
+        loop {
+            let page = self.runtime.block_on(self.raw.list(PREFIX, last.as_ref()))?;
+            last = page.objects.last().map(|object| object.key.clone());
+            let is_wanted = |key: &str| key.contains(&name) && key.ends_with(".ckpt");
+            found.extend(page.objects.into_iter().filter(|object| is_wanted(object.key.as_str())));
+            if !page.more {
+                return Ok(found);
+            }
+        }
+    }
+
     /// Reads ranges, so many at a time; the seconds it took.
     pub fn read(
         &self,

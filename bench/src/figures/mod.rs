@@ -11,6 +11,7 @@ pub mod partitions;
 pub mod produce;
 pub mod read;
 pub mod restart;
+pub mod restore;
 
 use std::{
     net::SocketAddr,
