@@ -104,7 +104,7 @@ async fn write(config: &Config, wait: Duration, progress: &Bar) -> Result<(Surve
     done.map_err(failed)
 }
 
-fn failed(why: RestoreError) -> Failure {
+pub fn failed(why: RestoreError) -> Failure {
     let advice = match &why {
         RestoreError::NotEmpty(_) => "name an empty one with --data-dir, or move this one away",
         RestoreError::Copy(why) if why.is_damage() => {

@@ -14,7 +14,10 @@ use varve_tests::{
     wait_for,
 };
 
-use crate::restore::{GROUP, Started, below, objects, written};
+use crate::{
+    offline::Offline,
+    restore::{GROUP, Started, below, objects, written},
+};
 
 /// A bucket of one topic in two topics' company, and a group; its node is killed.
 fn bucket() -> (Node, PathBuf, String) {
@@ -158,4 +161,18 @@ fn a_drill_fails_where_what_was_restored_cannot_be_read() {
     std::io::Read::read_to_string(&mut child.0.stdout.take().unwrap(), &mut out).unwrap();
     assert_eq!(child.0.wait().unwrap().code(), Some(1), "{out}");
     assert!(out.contains("orders"), "{out}");
+}
+
+#[test]
+fn a_drill_only_reads_a_bucket_in_s3_and_says_where_that_does_not_answer() {
+    let Some(mut offline) = Offline::fill(2_000) else { return };
+    let report = offline.json(&["snapshot", "drill"]);
+    assert_eq!(report["passed"].as_bool(), Some(true), "{report:#}");
+    let rows = report["partitions"].as_array().unwrap().iter();
+    let records: u64 = rows.map(|row| row["records"].as_u64().unwrap()).sum();
+    assert_eq!(records, offline.consumed.len() as u64, "{report:#}");
+    offline.assert_read_only();
+    offline.store.stop();
+    let away = offline.run(&["snapshot", "drill", "--json"]);
+    assert_eq!(away.status.code(), Some(3), "{}", String::from_utf8_lossy(&away.stderr));
 }

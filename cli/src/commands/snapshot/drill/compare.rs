@@ -1,9 +1,10 @@
 //! What was restored against what the bucket holds.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use varve_common::Offset;
 use varve_compactor::copy::CopiedPartition;
+use varve_protocol::messages::Uuid;
 
 use super::{
     expected::Expected,
@@ -21,7 +22,7 @@ pub struct Comparison {
     pub first: Expected,
     pub second: Expected,
     /// Where the broker listens.
-    pub client: Arc<Vec<String>>,
+    pub seeds: Vec<String>,
     pub report: Report,
 }
 
@@ -118,7 +119,7 @@ impl Comparison {
         &self,
         ask: impl FnOnce(&mut Client) -> Result<T, ClientError> + Send + 'static,
     ) -> Result<T, ClientError> {
-        let seeds = self.client.as_ref().clone();
+        let seeds = self.seeds.clone();
         let asked = tokio::task::spawn_blocking(move || ask(&mut Client::new(seeds)));
         asked.await.expect("a client does not panic")
     }
@@ -168,7 +169,7 @@ impl Comparison {
                     continue;
                 }
             };
-            let is_id = topic.id.is_none_or(|told| told.0 == id.0);
+            let is_id = topic.id.is_none_or(|told| told == Uuid::from_bytes(id.0));
             let now = self.second.topics().get(&name).map_or(partitions, |now| now.1);
             if !is_id || !(partitions.min(now)..=partitions.max(now)).contains(&topic.partitions.len()) {
                 let what =

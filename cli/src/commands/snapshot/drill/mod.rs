@@ -17,7 +17,7 @@ mod report;
 mod tally;
 mod trial;
 
-use std::{path::PathBuf, sync::Arc, time::Instant};
+use std::{path::PathBuf, time::Instant};
 
 use tempfile::TempDir;
 use varve_broker::{
@@ -102,12 +102,12 @@ async fn drill(
     };
     report.durations.restore = began.elapsed() - report.durations.survey;
     let mut broker = Broker::start(&data, scratch.path(), sources)?;
-    let client = broker.ready().await?;
+    let seeds = broker.ready().await?;
     report.durations.rto = began.elapsed();
     let chosen: Vec<_> =
         copied.partitions.into_iter().filter(|at| is_chosen(flags, &at.topic, at.partition)).collect();
     let Some(second) = look(&bucket, &mut report).await? else { return Ok(report) };
-    let mut comparison = Comparison { first, second, client: Arc::new(client), report };
+    let mut comparison = Comparison { first, second, seeds, report };
     comparison.records(&chosen).await?;
     comparison.state(&chosen).await?;
     let mut report = comparison.report;
