@@ -19,14 +19,16 @@ use crate::{
     restore::{GROUP, Started, below, objects, written},
 };
 
-/// A bucket of one topic in two topics' company, and a group; its node is killed.
+/// A bucket of two topics and a group; its node is killed.
 fn bucket() -> (Node, PathBuf, String) {
     let (mut node, bucket, id) = written(1_000);
     drop(varve(&node, &["topic", "create", "other", "-p", "2", "-c", "max.message.bytes=1234567"]));
     drop(varve(&node, &["produce", "other", "one", "two", "three", "-k", "key", "-H", "a=b"]));
     drop(varve(&node, &["group", "seek", GROUP, "orders", "--to", "321"]));
     wait_for("all of it is in the bucket", 120, || {
-        let (_, report) = drill(&bucket, node.folder(), &["-t", "other"]);
+        // It refuses while the metadata in the bucket does not know the topic.
+        let output = command(&bucket, node.folder(), &["-t", "other"]).output().unwrap();
+        let Ok(report) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
         let rows = report["partitions"].as_array().into_iter().flatten();
         let records: u64 = rows.filter_map(|row| row["records"].as_u64()).sum();
         (records, report["groups"].as_u64()) == (3, Some(1))

@@ -239,7 +239,7 @@ mod tests {
         let mut log: Log = logs(1).remove(0);
         for pair in values.chunks(2) {
             let mut builder = BatchBuilder::new(Codec::None);
-            pair.iter().for_each(|value| drop(builder.push(1_000, None, Some(value.as_bytes()))));
+            pair.iter().for_each(|value| builder.push(1_000, None, Some(value.as_bytes())));
             let mut bytes = builder.build().to_vec();
             patch(&mut bytes, Offset(log.end as u64), LeaderEpoch(0));
             log.batches.push(bytes.into());

@@ -161,7 +161,9 @@ impl Report {
             text,
             "\n{topics} topics with {configurations} configurations, {groups} groups with {offsets} offsets"
         );
-        self.notes.iter().for_each(|note| drop(writeln!(text, "NOTE     {note}")));
+        for note in &self.notes {
+            let _ = writeln!(text, "NOTE     {note}");
+        }
         for Problem { kind, of, what } in &self.problems {
             let _ = writeln!(text, "{:<8} {of}: {what}", kind.name().to_uppercase());
         }
