@@ -46,6 +46,8 @@ struct Peer {
     /// Its newest start, and the newest pulse of that.
     life: u64,
     number: u64,
+    /// Its start before that one, where it was heard of: it does not know of that where its disk is put back to before it.
+    before: u64,
     heard_at: u64,
     dead: bool,
     /// Nobody listens where it was: its process has ended.
@@ -265,6 +267,7 @@ impl Peers {
         if pulse.life > peer.life {
             // What it led it leads no more, and a bounded number wakes at a time; what it had heard it has forgotten.
             woken.extend(peer.resting.iter().copied());
+            peer.before = peer.life;
             (peer.life, peer.number, peer.acked, peer.through) = (pulse.life, 0, 0, 0);
         }
         if pulse.number > peer.number {
@@ -325,6 +328,7 @@ impl Peer {
             through,
             reports,
             pressed: std::mem::take(&mut self.pressed).into_iter().collect(),
+            before: self.before,
         }
     }
 

@@ -2,7 +2,7 @@
 //! leaders. One message, however many groups there are.
 //!
 //! ```text
-//! cluster [16] | frame { from, life, number | heard | beats | answers | resting | disowned | after, through, reports | pressed }
+//! cluster [16] | frame { from, life, number | heard | beats | answers | resting | disowned | after, through, reports | pressed, before }
 //! ```
 
 use bytes::Bytes;
@@ -122,6 +122,8 @@ pub struct Pulse {
     pub reports: Vec<LeaderReport>,
     /// Groups that the receiver leads, as far as the sender knows, and of which the sender could free its log if something were written.
     pub pressed: Vec<GroupId>,
+    /// The life of the receiver that the sender heard before the one in `heard`; 0 where there was none.
+    pub before: u64,
 }
 
 impl Pulse {
@@ -145,9 +147,12 @@ impl Pulse {
             encoder.u64(self.after);
             encoder.u64(self.through);
             encoder.list(self.reports.iter(), |encoder, report| report.encode(encoder));
-            // As where an earlier release reads it: nothing is written for none while no field follows.
-            if !self.pressed.is_empty() {
+            // Nothing is written for none while no field follows.
+            if !self.pressed.is_empty() || self.before != 0 {
                 encoder.list(self.pressed.iter(), |encoder, group| encoder.u64(group.0));
+            }
+            if self.before != 0 {
+                encoder.u64(self.before);
             }
         });
         encoder.finish()
@@ -187,6 +192,7 @@ impl Pulse {
             } else {
                 frame.list(8, |decoder| decoder.u64().map(GroupId))?
             },
+            before: if frame.is_empty() { 0 } else { frame.u64()? },
         })
     }
 }
@@ -235,11 +241,14 @@ mod tests {
                 in_sync: vec![replica(1), replica(2)],
             }],
             pressed: vec![GroupId(9), GroupId(11)],
+            before: 3,
         };
         let bytes = pulse.encode();
         assert_eq!(Pulse::decode(bytes.clone()), Ok(pulse.clone()));
-        // One of an earlier release.
-        let none = Pulse { pressed: Vec::new(), ..pulse };
+        let first = Pulse { before: 0, ..pulse.clone() };
+        assert_eq!(Pulse::decode(first.encode()), Ok(first));
+        // As an earlier release says it.
+        let none = Pulse { pressed: Vec::new(), before: 0, ..pulse };
         assert_eq!(Pulse::decode(none.encode()), Ok(none.clone()));
         assert!(none.encode().len() < bytes.len());
         for cut in 0..bytes.len() {

@@ -259,6 +259,11 @@ pub fn bear(disk: &dyn Disk, layout: &Layout, standing: Standing) -> Result<(), 
     small_file::replace(disk, &layout.root, FILE, &born)
 }
 
+/// The log is an older copy of the one that was there: from the next start on it counts as lost.
+pub(super) fn disown(disk: &dyn Disk, layout: &Layout) -> Result<(), SmallFileError> {
+    small_file::remove(disk, &layout.wal, FILE)
+}
+
 /// Why a lost log is not given up.
 #[derive(Debug, thiserror::Error)]
 pub enum ForgetError {

@@ -31,6 +31,7 @@ mod joining;
 mod leftovers;
 pub mod mailbox;
 pub mod moving;
+mod old_copy;
 pub mod options;
 mod orphans;
 pub mod peering;

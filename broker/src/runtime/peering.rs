@@ -36,7 +36,8 @@ use super::{
     inbound::Inbound,
     joining,
     moving::Lender,
-    process::{Core, RunError},
+    old_copy::OldCopy,
+    process::{Base, Core, RunError},
     shard::Outbox,
     small_file::{self, SmallFileError},
     views::Views,
@@ -44,7 +45,6 @@ use super::{
 use crate::{
     config::{self, Config},
     controller::{self, Controller, Unanswered},
-    metrics::Metrics,
     peers::{CallError, Limits, Outgoing, PeerConfig, PeerHandler, PeerServer, Peers, Service},
     transfer::Reply,
 };
@@ -71,6 +71,8 @@ pub(super) struct Place {
     pub(super) disk: u64,
     /// Which of this node's starts this is.
     pub(super) life: u64,
+    /// The one before it, as far as this disk knows; 0 where it knows of none.
+    pub(super) life_before: u64,
 }
 
 /// Answers the other nodes.
@@ -79,14 +81,15 @@ pub struct Desk {
     inbound: OnceLock<Inbound>,
     backend: OnceLock<NodeBackend>,
     lender: OnceLock<Lender>,
+    watch: OnceLock<OldCopy>,
 }
 
 impl Desk {
     /// From here on messages of peers reach the shard's thread, and their requests are answered.
-    fn open(&self, backend: NodeBackend, lender: Lender) {
+    fn open(&self, backend: NodeBackend, lender: Lender, watch: OldCopy) {
         let inbound = Inbound::new(backend.mailbox.clone(), backend.room.clone());
         let first = self.lender.set(lender).is_ok() && self.inbound.set(inbound).is_ok();
-        let first = first && self.backend.set(backend).is_ok();
+        let first = first && self.backend.set(backend).is_ok() && self.watch.set(watch).is_ok();
         assert!(first, "a desk is opened once");
     }
 
@@ -98,11 +101,15 @@ impl Desk {
 
 impl PeerHandler for Desk {
     fn message(&self, from: NodeId, envelope: Envelope) {
-        self.inbound(|inbound| inbound.message(from, envelope));
+        if self.watch.get().is_some_and(|watch| watch.lets_in(from)) {
+            self.inbound(|inbound| inbound.message(from, envelope));
+        }
     }
 
     fn pulse(&self, from: NodeId, pulse: Pulse) {
-        self.inbound(|inbound| inbound.pulse(from, pulse));
+        if self.watch.get().is_some_and(|watch| watch.hear(from, &pulse)) {
+            self.inbound(|inbound| inbound.pulse(from, pulse));
+        }
     }
 
     fn unreachable(&self, node: NodeId) {
@@ -240,8 +247,13 @@ pub(super) async fn take_place(
         Some(_) => Seat::of_another_disk(&ground, founder)?,
         None => Seat::open(&ground, founder, known.map(|identity| identity.cluster))?,
     };
-    let desk =
-        Arc::new(Desk { seat, inbound: OnceLock::new(), backend: OnceLock::new(), lender: OnceLock::new() });
+    let desk = Arc::new(Desk {
+        seat,
+        inbound: OnceLock::new(),
+        backend: OnceLock::new(),
+        lender: OnceLock::new(),
+        watch: OnceLock::new(),
+    });
     let certificates = match config.peer_tls.clone() {
         Some(files) => Some({
             let metrics = ground.start.metrics();
@@ -284,9 +296,9 @@ pub(super) async fn take_place(
     if known.is_none() {
         identity.store(&*ground.disk, &ground.directory).map_err(FoundError::from)?;
     }
-    let life = next_life(&*ground.disk, &ground.directory, &*ground.clock, replica)?;
+    let (life, life_before) = next_life(&*ground.disk, &ground.directory, &*ground.clock, replica)?;
     let disk = desk.seat.disk();
-    Ok((identity, Place { peers, server, desk, voters, replica, disk, life }))
+    Ok((identity, Place { peers, server, desk, voters, replica, disk, life, life_before }))
 }
 
 /// Who a disk is that was nobody's: it founds its cluster's first life, or joins the one that the cluster is in.
@@ -304,16 +316,16 @@ async fn new_identity(
 }
 
 /// Bits of a life below the number of its disk's replica: milliseconds until the year 2109.
-const LIFE_BITS: u32 = 42;
+pub(super) const LIFE_BITS: u32 = 42;
 
 /// The number of this start: larger than that of every start before, also of a disk that was wiped since, wherever its clock
-/// stands: each disk has a replica of its own, and their numbers grow.
+/// stands: each disk has a replica of its own, and their numbers grow. And that of the start before.
 fn next_life(
     disk: &dyn Disk,
     directory: &Path,
     clock: &dyn Clock,
     replica: ReplicaId,
-) -> Result<u64, SmallFileError> {
+) -> Result<(u64, u64), SmallFileError> {
     let bytes = small_file::read(disk, &directory.join(LIFE_FILE))?.unwrap_or_default();
     let last = small_file::unseal(&bytes).and_then(|body| body.try_into().ok()).map(u64::from_le_bytes);
     let wall_ms = u64::try_from(clock.wall_ms()).unwrap_or(0);
@@ -321,7 +333,7 @@ fn next_life(
     let first = counter << LIFE_BITS | wall_ms.min((1 << LIFE_BITS) - 1);
     let life = last.map_or(0, |last| last + 1).max(first);
     small_file::replace(disk, directory, LIFE_FILE, &small_file::seal(&life.to_le_bytes()))?;
-    Ok(life)
+    Ok((life, last.unwrap_or(0)))
 }
 
 impl Place {
@@ -336,11 +348,13 @@ impl Place {
     }
 
     /// The node is up: it speaks with the others from here on.
-    pub(super) fn open(&self, identity: &Identity, core: &Core, lender: Lender, metrics: &Arc<Metrics>) {
-        self.peers.report_to(Arc::clone(metrics));
+    pub(super) fn open(&self, base: &Base, core: &Core, lender: Lender) {
+        self.peers.report_to(Arc::clone(&base.metrics));
         core.backend.link.connect(Arc::new(Way::to(self.peers.clone())));
-        self.desk.open(core.backend.clone(), lender);
-        self.peers.set_cluster(identity.life());
+        let log = (Arc::clone(&base.disk), base.layout.clone());
+        let watch = OldCopy::new((self.life, self.life_before), log, core.backend.mailbox.clone());
+        self.desk.open(core.backend.clone(), lender, watch);
+        self.peers.set_cluster(base.identity.life());
     }
 }
 
@@ -372,9 +386,11 @@ mod tests {
         let disk = varve_wal::NativeDisk;
         let clock = SystemClock::new();
         let replica = |counter| ReplicaId::new(NodeId::new(1).unwrap(), counter).unwrap();
-        let next = || next_life(&disk, directory.path(), &clock, replica(1)).unwrap();
-        let (first, second) = (next(), next());
+        let both = || next_life(&disk, directory.path(), &clock, replica(1)).unwrap();
+        let next = || both().0;
+        let ((first, none), (second, before)) = (both(), both());
         assert!(second > first);
+        assert_eq!((none, before), (0, first));
         // A clock that was set back.
         let ahead = small_file::seal(&u64::MAX.wrapping_shr(1).to_le_bytes());
         small_file::replace(&disk, directory.path(), LIFE_FILE, &ahead).unwrap();
@@ -387,7 +403,7 @@ mod tests {
             (varve_wal::NativeDisk, |counter| ReplicaId::new(NodeId::new(1).unwrap(), counter).unwrap());
         let life = |clock: &dyn Clock, counter| {
             let directory = tempfile::tempdir().unwrap();
-            next_life(&disk, directory.path(), clock, replica(counter)).unwrap()
+            next_life(&disk, directory.path(), clock, replica(counter)).unwrap().0
         };
         let now = SystemClock::new();
         let before = life(&now, 1);

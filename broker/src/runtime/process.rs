@@ -129,7 +129,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     let bound = bind(&base.config)?;
     let registration = registration(&base, &bound);
     let addresses = base.place.as_ref().map(|place| {
-        place.open(&base.identity, &core, moving::Lender::new(&base, &core), &base.metrics);
+        place.open(&base, &core, moving::Lender::new(&base, &core));
         tokio::spawn(peering::follow_addresses(place.peers.clone(), core.backend.views.clone()))
     });
     if let Some(place) = base.place.as_ref().filter(|place| !place.voters.contains(&place.replica)) {
@@ -139,7 +139,11 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     }
     // Before the first entry: in a log that is full it waits for what this frees.
     let pressure = tokio::spawn(pressure::watch(watches::pressure_sources(&base, &core)?));
-    register(&base, &core.backend, registration).await?;
+    tokio::select! {
+        biased;
+        why = &mut core.failed => return Err(log_failed(why)),
+        registered = register(&base, &core.backend, registration) => registered?,
+    }
     given_out::pass_over(&*base.disk, &base.layout.root, &core.backend).await?;
 
     let server = listen(&base, &core, bound)?;
@@ -158,7 +162,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         guard::watch(base.tier.store(), base.tier.prefix.clone(), base.identity, Arc::clone(&base.clock));
     let ended = tokio::select! {
         stopped = until_signal() => stopped,
-        why = &mut core.failed => Err(RunError::LogFailed(why.unwrap_or_else(|_| "its thread ended".to_owned()))),
+        why = &mut core.failed => Err(log_failed(why)),
         why = claim => Err(why.into()),
     };
     if let Err(error) = &ended {
@@ -183,6 +187,10 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         place.server.shutdown().await;
     }
     ended
+}
+
+fn log_failed(why: Result<String, oneshot::error::RecvError>) -> RunError {
+    RunError::LogFailed(why.unwrap_or_else(|_| "its thread ended".to_owned()))
 }
 
 /// What goes on beside the requests, until it is ended.

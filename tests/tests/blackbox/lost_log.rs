@@ -1,6 +1,7 @@
-//! Fault rows 27 and 29: the log, in which votes and acknowledged entries are, is gone while the rest of the data directory is there.
+//! Fault rows 27, 29 and 30: the log, in which votes and acknowledged entries are, is gone while the rest of the data directory is there, or the
+//! whole directory is put back to what it was before.
 
-use std::{fs, net::TcpStream, time::Duration};
+use std::{fs, net::TcpStream, process::Command, time::Duration};
 
 use varve_tests::{
     clients::{create_topic, kcat, varve_json},
@@ -85,6 +86,39 @@ fn fault_27_a_founder_whose_votes_were_deleted_refuses_to_vote_until_it_has_join
             .filter(|path| path.extension().is_some_and(|suffix| suffix == "wal"))
             .for_each(|path| fs::remove_file(path).unwrap());
     });
+}
+
+/// A snapshot of a machine that is put back: what it acknowledged and voted for since is not on it.
+#[test]
+fn row_30_an_older_copy_of_a_disk_never_speaks_for_the_voter_that_it_was() {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    wait_for("a healthy cluster", 60, || is_healthy(&cluster.nodes[0]));
+    cluster.nodes[2].kill();
+    let copies = tempfile::tempdir().unwrap();
+    let (data, copy) = (cluster.nodes[2].data(), copies.path().join("data"));
+    let copied = Command::new("cp").arg("-a").args([&data, &copy]).status().unwrap();
+    assert!(copied.success());
+    cluster.nodes[2].restart();
+    let load = cluster.start_load(TOPIC, value);
+    cluster.wait_end(0, TOPIC, 500);
+    let written = load.finish();
+    wait_for("all of it to be on all of them", 60, || cluster.in_sync(0, TOPIC, 0) == [0, 1, 2]);
+    cluster.nodes[2].kill();
+    fs::remove_dir_all(&data).unwrap();
+    let back = Command::new("cp").arg("-a").args([&copy, &data]).status().unwrap();
+    assert!(back.success());
+    cluster.nodes[2].launch();
+    assert!(!cluster.nodes[2].wait_exit(60).success());
+    let log = cluster.nodes[2].log();
+    assert!(log.contains("it is an older copy of the one with which this node ran last"), "{log}");
+    cluster.nodes[2].restart();
+    wait_for("the node to hold everything again", 120, || cluster.nodes.iter().all(is_healthy));
+    assert!(cluster.nodes[2].log().contains("joins its cluster anew"));
+    check_all(&cluster.nodes[2], written);
 }
 
 #[test]

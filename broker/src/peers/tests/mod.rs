@@ -54,6 +54,7 @@ pub(super) fn pulse(from: u32, number: u64) -> Pulse {
         through: 0,
         reports: Vec::new(),
         pressed: Vec::new(),
+        before: 0,
     }
 }
 
