@@ -193,7 +193,14 @@ impl World {
                 members.voters_outgoing.is_empty() && whole(self, &members.voters)
             })
         });
+        // Nor is anything on its way there: whoever has just asked for two replicas has asked for a group that one disk more stops,
+        // whether its loss comes a moment before the change or a moment behind it.
+        let nothing_asked = self.machines.values().filter_map(|machine| machine.node.as_ref()).all(|node| {
+            let metadata = node.driver.shard().replica(GroupId::METADATA);
+            metadata.is_some_and(|replica| replica.applied == replica.last)
+        });
         let calm = told
+            && nothing_asked
             && self.machines.values().all(|machine| machine.node.is_some())
             && members.voters_outgoing.is_empty()
             && whole(self, &members.voters)
