@@ -131,6 +131,52 @@ fn t44_every_disk_is_replaced_before_anything_was_uploaded() {
     assert_eq!(uploaded.filter(|path| path.to_string_lossy().contains("seg/")).count(), 0);
 }
 
+/// Kafka's tool, asked to move the topic's partition.
+fn reassign(node: &Node, wanted: [u64; 3], mode: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let plan = folder.path().join("plan.json");
+    let partition = serde_json::json!({"topic": TOPIC, "partition": 0, "replicas": wanted});
+    std::fs::write(&plan, serde_json::json!({"version": 1, "partitions": [partition]}).to_string()).unwrap();
+    let plan = plan.display().to_string();
+    let arguments = ["--reassignment-json-file", &plan, mode];
+    java(node, "reassign.ReassignPartitionsCommand", &arguments, b"")
+}
+
+fn begin_move(node: &Node, wanted: [u64; 3]) {
+    let begun = reassign(node, wanted, "--execute");
+    assert!(begun.contains("Successfully started partition reassignment"), "{begun}");
+}
+
+#[test]
+fn row_47_the_node_from_which_a_replica_moves_dies_and_the_move_comes_to_its_end() {
+    if !Tool::need(&[Tool::Kcat, Tool::Python, Tool::Java]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    let fourth = cluster.add(&Options::small());
+    cluster.nodes[fourth].restart();
+    cluster.create_topic(TOPIC, 1, 3, &[]);
+    let placed = replicas(&cluster.nodes[0], TOPIC).remove(0);
+    let comes = (1..=4).find(|id| !placed.contains(id)).expect("three of four have it");
+    let load = cluster.start_load(TOPIC, value);
+    cluster.wait_end(0, TOPIC, 500);
+    // It leads, and so brings the move about, and is to go.
+    let source = cluster.wait_leader(0, TOPIC, 0, None);
+    let gone = source as u64 + 1;
+    let wanted: Vec<u64> = placed.iter().map(|id| if *id == gone { comes } else { *id }).collect();
+    let asked = wanted[1] as usize - 1;
+    begin_move(&cluster.nodes[asked], wanted.clone().try_into().unwrap());
+    cluster.nodes[source].kill();
+    let is_moved = || replicas(&cluster.nodes[asked], TOPIC) == [wanted.clone()];
+    wait_for("the others to bring it to its end", 90, is_moved);
+    let before = cluster.end_of(asked, TOPIC);
+    cluster.wait_end(asked, TOPIC, before.max(0) + 200);
+    cluster.nodes[source].restart();
+    wait_for("a healthy cluster of four", 60, || cluster.nodes.iter().all(is_healthy));
+    let written = load.finish();
+    wanted.iter().for_each(|id| check_all(&cluster.nodes[*id as usize - 1], TOPIC, written));
+}
+
 #[test]
 fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
     if !Tool::need(&[Tool::Kcat, Tool::Python, Tool::Java]) {
@@ -142,25 +188,11 @@ fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
     cluster.create_topic(TOPIC, 1, 3, &[]);
     wait_for("a healthy cluster of four", 60, || cluster.nodes.iter().all(is_healthy));
     let load = cluster.start_load(TOPIC, value);
-    let folder = tempfile::tempdir().unwrap();
-    let plan = folder.path().join("plan.json");
     for wanted in [[2, 3, 4], [4, 1, 3]] {
-        let partition = serde_json::json!({"topic": TOPIC, "partition": 0, "replicas": wanted});
-        std::fs::write(&plan, serde_json::json!({"version": 1, "partitions": [partition]}).to_string())
-            .unwrap();
-        let tool = |mode: &str| {
-            let plan = plan.display().to_string();
-            java(
-                &cluster.nodes[0],
-                "reassign.ReassignPartitionsCommand",
-                &["--reassignment-json-file", &plan, mode],
-                b"",
-            )
-        };
-        let begun = tool("--execute");
-        assert!(begun.contains("Successfully started partition reassignment"), "{begun}");
-        wait_for("the move to be done", 120, || tool("--verify").contains("is completed"));
-        assert_eq!(replicas(&cluster.nodes[1], TOPIC), [wanted.map(|id| id as u64).to_vec()]);
+        begin_move(&cluster.nodes[0], wanted);
+        let done = || reassign(&cluster.nodes[0], wanted, "--verify").contains("is completed");
+        wait_for("the move to be done", 120, done);
+        assert_eq!(replicas(&cluster.nodes[1], TOPIC), [wanted.to_vec()]);
     }
     let drained = varve_json(&cluster.nodes[1], &["cluster", "drain", "4"]);
     assert!(drained.0, "{drained:?}");

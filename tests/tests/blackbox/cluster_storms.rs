@@ -55,11 +55,36 @@ impl Rig {
         wait_for("all to be in sync", 120, || self.cluster.in_sync(0, TOPIC, 0) == [0, 1, 2]);
     }
 
+    /// How often somebody wanted to lead, over all nodes and groups.
+    fn elections(&self) -> f64 {
+        self.cluster.nodes.iter().map(|node| node.metric("varve_raft_elections_total")).sum()
+    }
+
     fn finish(self) {
         self.settle();
         let written = self.load.finish();
         self.cluster.each_leads(TOPIC, |node| check_all(node, TOPIC, written));
     }
+}
+
+#[test]
+fn row_20_a_leader_whose_disk_does_twenty_things_a_second_is_slow_or_gives_up_leading_once() {
+    let Some(rig) = Rig::start() else { return };
+    let leader = rig.leader();
+    let calls = "fdatasync,pwrite64";
+    let Some(strace) = Failing::injected(rig.cluster.nodes[leader].pid(), calls, "delay_exit=50000") else {
+        return;
+    };
+    let before = rig.elections();
+    let begin = Instant::now();
+    rig.go_on((leader + 1) % 3, 500);
+    thread::sleep(Duration::from_secs(5).saturating_sub(begin.elapsed()));
+    let more = rig.elections() - before;
+    println!("{more} elections beside a slow disk");
+    // Two groups: each moves once at the most, and one of them may have to try again.
+    assert!(more <= 3.0, "{more} elections");
+    drop(strace);
+    rig.finish();
 }
 
 #[test]
@@ -134,12 +159,10 @@ impl Drop for Hogs {
 #[test]
 fn row_43_processes_that_want_all_of_the_machine_bring_few_elections() {
     let Some(rig) = Rig::start() else { return };
-    let elections =
-        || -> f64 { rig.cluster.nodes.iter().map(|node| node.metric("varve_raft_elections_total")).sum() };
     let hogs = Hogs::start(2 * thread::available_parallelism().map_or(2, usize::from));
-    let before = elections();
+    let before = rig.elections();
     thread::sleep(Duration::from_secs(15));
-    let after = elections();
+    let after = rig.elections();
     drop(hogs);
     println!("{} elections in 15 s beside hogs", after - before);
     // Two groups; this says that it is no storm, bench/ says how many there are.

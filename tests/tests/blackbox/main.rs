@@ -16,6 +16,7 @@ mod cluster_faults;
 mod cluster_follow;
 mod cluster_join;
 mod cluster_return;
+mod cluster_rot;
 mod cluster_start;
 mod cluster_storms;
 mod cluster_streams;

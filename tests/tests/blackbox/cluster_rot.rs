@@ -1,0 +1,52 @@
+//! Rot in the logs of several nodes: fault row 25 and T13. A log that has lost something of a partition speaks for nothing of it, whoever
+//! else is there.
+
+use varve_tests::{
+    cluster::Cluster,
+    node::{Node, Options},
+    tool::Tool,
+    wait_for,
+};
+
+use crate::rot::{fill, flip, is_served, value};
+
+const TOPIC: &str = "rotting";
+
+/// A bit of a record rots in a node's log while it is down.
+fn rot(node: &mut Node, record: usize) {
+    node.kill();
+    assert_eq!(flip(&node.data().join("wal"), &value(TOPIC, record)[..600]), 1);
+    node.restart();
+    wait_for("the damage to be counted", 20, || node.metric("varve_cluster_partitions_damaged") == 1.0);
+}
+
+#[test]
+fn row_25_t13_logs_that_rot_neither_lead_nor_are_counted_and_what_is_whole_is_served() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &["remote.storage.enable=false", "retention.ms=-1"]);
+    let first = cluster.wait_leader(0, TOPIC, 0, None);
+    let (second, third) = ((first + 1) % 3, (first + 2) % 3);
+    fill(&cluster.nodes[first], TOPIC, 0..200);
+    wait_for("all to be in sync", 60, || cluster.in_sync(first, TOPIC, 0) == [0, 1, 2]);
+    rot(&mut cluster.nodes[first], 120);
+    // With the other that is whole it would be two of three.
+    cluster.nodes[second].kill();
+    assert!(!cluster.acknowledges(third, TOPIC, "by one of three"));
+    assert_ne!(cluster.leader(third, TOPIC, 0), Some(first), "a log that has lost records leads");
+    cluster.nodes[second].restart();
+    let leads = cluster.wait_leader(third, TOPIC, 0, Some(first));
+    fill(&cluster.nodes[leads], TOPIC, 200..210);
+    assert!((0..210).all(|number| is_served(cluster.nodes[leads].kafka(), TOPIC, number)));
+    // Rot in a second place, in what is in no sealed file yet: one log is whole, and is no quorum. What it has is there.
+    fill(&cluster.nodes[leads], TOPIC, 210..216);
+    rot(&mut cluster.nodes[second], 212);
+    assert!(!cluster.acknowledges(third, TOPIC, "by the only whole one"));
+    assert!(cluster.leader(third, TOPIC, 0).is_none_or(|leader| leader == third));
+    let is_whole = |number| is_served(cluster.nodes[third].kafka(), TOPIC, number);
+    wait_for("what is whole to be served", 20, || (0..216).all(is_whole));
+    assert!(!is_served(cluster.nodes[first].kafka(), TOPIC, 120), "what has rotten is served");
+    assert!(!is_served(cluster.nodes[second].kafka(), TOPIC, 212), "what has rotten is served");
+}
