@@ -71,7 +71,7 @@ pub(super) struct Place {
     pub(super) disk: u64,
     /// Which of this node's starts this is.
     pub(super) life: u64,
-    /// The one before it, as far as this disk knows; 0 where it knows of none.
+    /// The one before it; the largest number where this disk cannot say: then none is later for all that it knows.
     pub(super) life_before: u64,
 }
 
@@ -319,7 +319,8 @@ async fn new_identity(
 pub(super) const LIFE_BITS: u32 = 42;
 
 /// The number of this start: larger than that of every start before, also of a disk that was wiped since, wherever its clock
-/// stands: each disk has a replica of its own, and their numbers grow. And that of the start before.
+/// stands: each disk has a replica of its own, and their numbers grow. And that of the start before, `u64::MAX` where the file does
+/// not say it: a disk that forgot or lost one small file is no old copy.
 fn next_life(
     disk: &dyn Disk,
     directory: &Path,
@@ -333,7 +334,7 @@ fn next_life(
     let first = counter << LIFE_BITS | wall_ms.min((1 << LIFE_BITS) - 1);
     let life = last.map_or(0, |last| last + 1).max(first);
     small_file::replace(disk, directory, LIFE_FILE, &small_file::seal(&life.to_le_bytes()))?;
-    Ok((life, last.unwrap_or(0)))
+    Ok((life, last.unwrap_or(u64::MAX)))
 }
 
 impl Place {
@@ -390,7 +391,7 @@ mod tests {
         let next = || both().0;
         let ((first, none), (second, before)) = (both(), both());
         assert!(second > first);
-        assert_eq!((none, before), (0, first));
+        assert_eq!((none, before), (u64::MAX, first));
         // A clock that was set back.
         let ahead = small_file::seal(&u64::MAX.wrapping_shr(1).to_le_bytes());
         small_file::replace(&disk, directory.path(), LIFE_FILE, &ahead).unwrap();
