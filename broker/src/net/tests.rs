@@ -155,9 +155,7 @@ struct Client(TcpStream);
 
 impl Client {
     async fn send(&mut self, text: &str) {
-        let mut bytes = (text.len() as i32).to_be_bytes().to_vec();
-        bytes.extend(text.bytes());
-        self.0.write_all(&bytes).await.unwrap();
+        self.0.write_all(&framed(text)).await.unwrap();
     }
 
     async fn raw(&mut self, bytes: &[u8]) {
@@ -165,13 +163,7 @@ impl Client {
     }
 
     async fn receive(&mut self) -> String {
-        let read = async {
-            let size = self.0.read_i32().await.unwrap();
-            let mut bytes = vec![0; size as usize];
-            self.0.read_exact(&mut bytes).await.unwrap();
-            String::from_utf8(bytes).unwrap()
-        };
-        timeout(PATIENCE, read).await.expect("an answer")
+        receive(&mut self.0).await
     }
 
     /// Whether the server closed, and nothing came before.
@@ -180,6 +172,20 @@ impl Client {
         let read = timeout(PATIENCE, self.0.read(&mut byte)).await.expect("the server closes");
         matches!(read, Ok(0) | Err(_))
     }
+}
+
+fn framed(text: &str) -> Vec<u8> {
+    [&(text.len() as i32).to_be_bytes(), text.as_bytes()].concat()
+}
+
+async fn receive(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let read = async {
+        let size = stream.read_i32().await.unwrap();
+        let mut bytes = vec![0; size as usize];
+        stream.read_exact(&mut bytes).await.unwrap();
+        String::from_utf8(bytes).unwrap()
+    };
+    timeout(PATIENCE, read).await.expect("an answer")
 }
 
 /// Sends bytes, and expects to be closed for this reason while others are served.
@@ -454,31 +460,25 @@ async fn shutdown_does_not_wait_for_ever() {
 #[tokio::test]
 async fn requests_of_one_connection_run_together_up_to_so_many_bytes() {
     let fixture = Fixture::new(Limits::default());
-    let mut client = fixture.connect().await;
     let half = |name: &str| format!("P{name}{}", "x".repeat(limits::PIPELINE_BYTES_MAX / 2 - 2));
     let large = format!("PL{}", "x".repeat(limits::PIPELINE_BYTES_MAX));
-    let (first, second, third) = (half("1"), half("2"), half("3"));
-    for frame in [&first, &second, &third, &large] {
-        client.send(frame).await;
+    let frames = [half("1"), half("2"), half("3"), large, "P4".to_owned()];
+    let (mut input, mut output) = fixture.connect().await.0.into_split();
+    let sent = frames.clone();
+    // What is not read fills the socket: the sender waits.
+    let sender = tokio::spawn(async move {
+        for frame in &sent {
+            output.write_all(&framed(frame)).await.unwrap();
+        }
+        output
+    });
+    // Two are all that may run; what is larger than all of it comes alone, and what is behind it after it.
+    for (running, done) in [("12", 0), ("123", 1), ("123", 2), ("123L", 3), ("123L4", 4)] {
+        fixture.has_started(running).await;
+        nothing_happens().await;
+        assert_eq!(fixture.echo.started(), running);
+        fixture.echo.gate(b"123L4"[done]).add_permits(1);
+        assert!(receive(&mut input).await == frames[done]);
     }
-    fixture.has_started("12").await;
-    nothing_happens().await;
-    assert_eq!(fixture.echo.started(), "12", "two are all that may run");
-    fixture.echo.gate(b'1').add_permits(1);
-    assert!(client.receive().await == first);
-    fixture.has_started("123").await;
-    // What is larger than all of it comes alone, and what is behind it after it.
-    client.send("P4").await;
-    fixture.echo.gate(b'2').add_permits(1);
-    assert!(client.receive().await == second);
-    nothing_happens().await;
-    assert_eq!(fixture.echo.started(), "123");
-    fixture.echo.gate(b'3').add_permits(1);
-    assert!(client.receive().await == third);
-    fixture.has_started("123L").await;
-    nothing_happens().await;
-    assert_eq!(fixture.echo.started(), "123L");
-    fixture.echo.gate(b'L').add_permits(1);
-    assert!(client.receive().await == large);
-    fixture.has_started("123L4").await;
+    drop(sender.await.unwrap());
 }
