@@ -145,7 +145,7 @@ fn command(kind: Kind, nodes: &Nodes, cases: &[&Case], folder: &Path) -> Command
     // Tests are named by their first four digits: what else has them is not local and of the same kind, or is not run.
     let numbers: BTreeSet<&str> = cases.iter().map(|case| &case.name[..4]).collect();
     let mut command = Command::new(runner());
-    command.current_dir(folder).args(["-L", &format!("-p{AT_ONCE}")]);
+    command.current_dir(checkout(folder)).args(["-L", &format!("-p{AT_ONCE}")]);
     if kind.quick {
         command.arg("-Q");
     }
@@ -162,6 +162,16 @@ fn command(kind: Kind, nodes: &Nodes, cases: &[&Case], folder: &Path) -> Command
     command.env_remove("CI");
     command.env("BROKERS", bootstrap).env("KAFKA_PATH", kafka_path(folder));
     command
+}
+
+/// A folder to run in, which lies beside the one file that a test reads from the suite's checkout.
+fn checkout(folder: &Path) -> PathBuf {
+    const SCHEMA: &str = "statistics_schema.json";
+    let (tests, source) = (folder.join("tests"), folder.join("src"));
+    std::fs::create_dir_all(&tests).unwrap();
+    std::fs::create_dir_all(&source).unwrap();
+    std::fs::copy(tool::cache().join("librdkafka").join(SCHEMA), source.join(SCHEMA)).unwrap();
+    tests
 }
 
 /// Some tests call Kafka's own tool for topics.

@@ -197,9 +197,9 @@ fn node() -> Outcome {
     )
 }
 
-/// Without what its tests of TLS and SASL need, and not optimized: it is built in a minute then.
+/// Not optimized: it is built in a minute then.
 fn librdkafka() -> Outcome {
-    let headers = [("zlib.h", "zlib1g-dev"), ("zstd.h", "libzstd-dev")];
+    let headers = [("zlib.h", "zlib1g-dev"), ("zstd.h", "libzstd-dev"), ("openssl/ssl.h", "libssl-dev")];
     let is_missing = |header: &str| !PathBuf::from("/usr/include").join(header).exists();
     let missing: Vec<_> = headers.iter().filter(|(header, _)| is_missing(header)).map(|of| of.1).collect();
     if !missing.is_empty() {
@@ -210,10 +210,11 @@ fn librdkafka() -> Outcome {
         "npm pack --silent {LIBRDKAFKA} >/dev/null
         tar xzf ./*.tgz
         ( cd package/deps/librdkafka
-          ./configure --disable-curl --disable-ssl --disable-gssapi --disable-optimization --disable-debug-symbols
+          ./configure --disable-curl --disable-gssapi --disable-optimization --disable-debug-symbols
           make -j$(nproc) libs
           make -j$(nproc) -C tests test-runner
-          cp tests/test-runner src/librdkafka.so.1 src-cpp/librdkafka++.so.1 ../../.. ) >build.log 2>&1
+          cp tests/test-runner src/librdkafka.so.1 src-cpp/librdkafka++.so.1 ../../..
+          cp src/statistics_schema.json ../../.. ) >build.log 2>&1
         rm -rf package ./*.tgz"
     );
     run_command(bash(&lines).current_dir(folder))
