@@ -28,7 +28,7 @@ const AT_ONCE: u32 = 5;
 /// The suite's own limits are for an idle machine.
 const PATIENCE: &str = "4";
 /// No call of the suite takes longer.
-const CALL_MAX: Duration = Duration::from_secs(1800);
+const CALL_MAX: Duration = Duration::from_secs(900);
 /// Lines of a test that are shown where it fails.
 const LINES_SHOWN: usize = 25;
 /// The release that the suite is told that it talks to: the one of [the table](../../docs/api-versions.md).
@@ -145,7 +145,9 @@ fn command(kind: Kind, nodes: &Nodes, cases: &[&Case], folder: &Path) -> Command
     // Tests are named by their first four digits: what else has them is not local and of the same kind, or is not run.
     let numbers: BTreeSet<&str> = cases.iter().map(|case| &case.name[..4]).collect();
     let mut command = Command::new(runner());
-    command.current_dir(checkout(folder)).args(["-L", &format!("-p{AT_ONCE}")]);
+    command
+        .current_dir(checkout(folder))
+        .args(["-L", &format!("-p{}", if kind.alone { 1 } else { AT_ONCE })]);
     if kind.quick {
         command.arg("-Q");
     }

@@ -13,6 +13,8 @@ pub struct Kind {
     pub auto_create: bool,
     /// With less data, and without what takes long.
     pub quick: bool,
+    /// One test after another: those that hold up their own connections lock each other out in the suite's runner.
+    pub alone: bool,
 }
 
 /// A test that runs, or a part of one.
@@ -88,7 +90,7 @@ fn case(name: &str, part: Option<&String>, words: &str) -> Case {
     let mut case = Case {
         name: name.to_owned(),
         part: part.cloned(),
-        kind: Kind { three: false, auto_create: true, quick: true },
+        kind: Kind { three: false, auto_create: true, quick: true, alone: false },
         gate: false,
     };
     for word in words.split_whitespace() {
@@ -97,6 +99,7 @@ fn case(name: &str, part: Option<&String>, words: &str) -> Case {
             "three" => case.kind.three = true,
             "noautocreate" => case.kind.auto_create = false,
             "whole" => case.kind.quick = false,
+            "alone" => case.kind.alone = true,
             "gate" => case.gate = true,
             _ => panic!("{name}: {word:?} is no word of the list"),
         }
