@@ -83,6 +83,9 @@ pub struct Complete {
     pub completed_ms: i64,
     /// How many groups have a checkpoint in it.
     pub groups: u64,
+    /// A random number of the restore that says so, by which it knows its own: several may have resumed one life. 0 where none is
+    /// said, as by releases before 2026-11-22.
+    pub token: u64,
 }
 
 impl Complete {
@@ -93,6 +96,9 @@ impl Complete {
             encode_life(frame, self.cluster, self.incarnation);
             frame.i64(self.completed_ms);
             frame.u64(self.groups);
+            if self.token != 0 {
+                frame.u64(self.token);
+            }
         })
     }
 
@@ -100,7 +106,9 @@ impl Complete {
     pub fn from_bytes(bytes: &Bytes) -> Result<Self, DecodeError> {
         envelope::open(COMPLETE_MAGIC, VERSION, bytes, |frame| {
             let (cluster, incarnation) = decode_life(frame)?;
-            Ok(Self { cluster, incarnation, completed_ms: frame.i64()?, groups: frame.u64()? })
+            let (completed_ms, groups) = (frame.i64()?, frame.u64()?);
+            let token = if frame.remaining() == 0 { 0 } else { frame.u64()? };
+            Ok(Self { cluster, incarnation, completed_ms, groups, token })
         })
     }
 }
@@ -137,9 +145,11 @@ mod tests {
         let bytes = fixtures::check("claim_of_a_copy", Form::Exact, &copy.to_bytes());
         assert_eq!(Claim::from_bytes(&bytes), Ok(copy));
         let Claim { cluster, incarnation, .. } = claim();
-        let complete = Complete { cluster, incarnation, completed_ms: 5, groups: 12 };
-        let bytes = fixtures::check("claim_complete", Form::Exact, &complete.to_bytes());
-        assert_eq!(Complete::from_bytes(&bytes), Ok(complete));
+        for (name, token) in [("claim_complete", 0), ("claim_complete_token", 77)] {
+            let complete = Complete { cluster, incarnation, completed_ms: 5, groups: 12, token };
+            let bytes = fixtures::check(name, Form::Exact, &complete.to_bytes());
+            assert_eq!(Complete::from_bytes(&bytes), Ok(complete));
+        }
     }
 
     #[test]

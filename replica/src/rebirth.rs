@@ -8,6 +8,9 @@
 //! out since then are in no object. So all of them go on at a distance that no life covers in that time. Terms show as
 //! leader epochs, which clients refuse to see going back.
 //!
+//! Index and term follow from the life alone, whichever of the checkpoints of the one before was whole: the first checkpoint of
+//! a group has one name in each life, so that of several who restore it one publishes it, and the others take what is there.
+//!
 //! Nothing of the earlier life's log is in the new one: the group's log begins behind its first entry, with an empty open
 //! range and everything tiered. What was announced up to the restored end and is not among the segments is a tombstone: its
 //! object, if it is there, goes like that of any upload that was given up. What lies behind the end stays.
@@ -33,7 +36,9 @@ use crate::{
     partition::{BucketState, PartitionState, Producers, RecordState, given_up},
 };
 
-/// By how much terms grow with a life: elections of a second each, for twelve days.
+/// By how much log indexes grow with a life.
+pub const INDEXES: u64 = 1 << 40;
+/// By how much terms do: elections of a second each, for twelve days; half of that is the least distance.
 pub const TERMS: u64 = 1 << 20;
 /// By how much producer ids do.
 pub const PRODUCER_IDS: i64 = 1 << 40;
@@ -55,6 +60,16 @@ pub struct NewLife {
     pub wall_ms: i64,
 }
 
+impl NewLife {
+    /// Where a group of which this much is known begins.
+    fn begin(self, index: LogIndex, term: Term) -> (LogIndex, Term) {
+        let life = u64::from(self.incarnation.0);
+        let index = life.max(index.0 / INDEXES + 1) * INDEXES;
+        let term = life.max((term.0 + TERMS / 2) / TERMS + 1) * TERMS;
+        (LogIndex(index), Term(term))
+    }
+}
+
 /// What follows behind the manifest of a checkpoint, and the state at the end of all.
 #[derive(Clone, Debug, Default)]
 pub struct Continuation {
@@ -68,8 +83,8 @@ impl MetadataState {
     /// The metadata of the next life: the same topics, each partition with one replica, on the node that begins it.
     #[must_use]
     pub fn reborn(&self, life: NewLife) -> Self {
-        let mut image = self.image.clone();
-        (image.incarnation, image.index) = (life.incarnation, self.index.next());
+        let (mut image, (index, term)) = (self.image.clone(), life.begin(self.index, self.term));
+        (image.incarnation, image.index) = (life.incarnation, index);
         image.brokers = Arc::default();
         image.metadata_replicas = Arc::default();
         image.disks = Arc::default();
@@ -77,13 +92,7 @@ impl MetadataState {
         image.next_group += NUMBERS;
         let counters = image.replica_counters.iter().map(|(node, next)| (*node, next + NUMBERS));
         image.replica_counters = Arc::new(counters.collect());
-        let mut state = Self {
-            index: self.index.next(),
-            term: self.term.jumped(),
-            append_time_ms: life.wall_ms,
-            image,
-            published: Vec::new(),
-        };
+        let mut state = Self { index, term, append_time_ms: life.wall_ms, image, published: Vec::new() };
         state.settle_on(life.node);
         state
     }
@@ -130,16 +139,27 @@ pub struct Unknown {
     pub partitions: i32,
 }
 
+/// Partitions that only the bucket knows, of a topic that is known: added after the metadata's checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Added {
+    /// The topic.
+    pub id: TopicId,
+    /// Its name.
+    pub name: String,
+    /// The first that is not known, and how many partitions the topic has, at least.
+    pub partitions: Range<i32>,
+}
+
 impl MetadataState {
-    /// Takes in topics that it does not know, as they might have been made: with the most replicas that any topic has. A name that
-    /// another topic has is given with its id.
-    pub fn adopt(&mut self, unknown: &[Unknown], node: NodeId) {
-        let image = &mut self.image;
+    /// Takes in topics and partitions that it does not know, as they might have been made: topics with the most replicas that
+    /// any has. A name that another topic has is given with its id.
+    pub fn adopt(&mut self, unknown: &[Unknown], added: &[Added], node: NodeId) {
         let replicas = |topic: &Arc<Topic>| topic.partitions.iter().map(|at| at.wanted().len()).max();
-        let wanted = image.topics.values().filter_map(replicas).max().unwrap_or(1);
+        let wanted = self.image.topics.values().filter_map(replicas).max().unwrap_or(1);
         // Theirs were the next, and they may have been many.
-        let mut group = image.next_group + NUMBERS / 2;
+        let mut group = self.image.next_group + NUMBERS / 2;
         for Unknown { id, name, partitions } in unknown {
+            let image = &mut self.image;
             let is_taken = image.names.contains_key(name.as_str());
             let name: Arc<str> = if is_taken { format!("{name}.{id}").into() } else { name.as_str().into() };
             let mut topic = Topic {
@@ -152,25 +172,26 @@ impl MetadataState {
             if wanted > 1 {
                 topic.configs.insert(REPLICAS_WANTED.to_owned(), wanted.to_string());
             }
-            for number in 0..*partitions {
-                let replica = ReplicaId::new(node, 1).expect("1 is a counter");
-                topic.partitions.push(Partition::new(GroupId(group), vec![replica]));
-                Arc::make_mut(&mut image.groups).insert(GroupId(group), (*id, PartitionIndex(number)));
-                group += 1;
-            }
             Arc::make_mut(&mut image.names).insert(name, *id);
             Arc::make_mut(&mut image.topics).insert(*id, Arc::new(topic));
+            self.extend(*id, *partitions, &mut group, node);
+        }
+        for Added { id, partitions, .. } in added {
+            self.extend(*id, partitions.end, &mut group, node);
         }
     }
-}
 
-trait Jump {
-    fn jumped(self) -> Self;
-}
-
-impl Jump for Term {
-    fn jumped(self) -> Self {
-        Self(self.0 + TERMS)
+    /// The topic has so many partitions.
+    fn extend(&mut self, id: TopicId, partitions: i32, group: &mut u64, node: NodeId) {
+        let Some(topic) = Arc::make_mut(&mut self.image.topics).get_mut(&id) else { return };
+        let topic = Arc::make_mut(topic);
+        let known = i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
+        for number in known..partitions {
+            let replica = ReplicaId::new(node, 1).expect("1 is a counter");
+            topic.partitions.push(Partition::new(GroupId(*group), vec![replica]));
+            Arc::make_mut(&mut self.image.groups).insert(GroupId(*group), (id, PartitionIndex(number)));
+            *group += 1;
+        }
     }
 }
 
@@ -233,10 +254,10 @@ impl Before {
         let point = self.point();
         let offsets = self.offsets(&then.entries);
         let rolled = then.entries.iter().map(|entry| entry.roll_index);
-        let index = rolled.fold(point.index.max(self.applied()), LogIndex::max).next();
+        let index = rolled.fold(point.index.max(self.applied()), LogIndex::max);
         let applied_term = self.header.as_ref().map_or(Term::ZERO, |header| header.applied.term);
         let terms = then.entries.iter().map(|entry| entry.roll_term.max(entry.term));
-        let term = terms.fold(point.term.max(applied_term), Term::max).jumped();
+        let (index, term) = life.begin(index, terms.fold(point.term.max(applied_term), Term::max));
         let (mut producers, mut epochs) = match then.state {
             Some(state) => (by_id(state.producers), state.epochs),
             None if offsets.start < offsets.end && offsets.end == point.offset => {

@@ -146,6 +146,16 @@ impl Store {
             .env("AWS_REGION", self.server.region.as_str())
     }
 
+    /// Lets a command find the tier here.
+    pub fn show(&self, command: &mut std::process::Command, prefix: &str) {
+        command.args(["--object-store", &format!("s3://{BUCKET}/{prefix}")]);
+        command.args(["--s3-endpoint", &self.endpoint(), "--s3-path-style=true"]);
+        command
+            .env("AWS_ACCESS_KEY_ID", self.server.access_key.as_str())
+            .env("AWS_SECRET_ACCESS_KEY", self.server.secret_key.as_str())
+            .env("AWS_REGION", self.server.region.as_str());
+    }
+
     /// A node's options that put its tier here and say nothing of credentials: those are profile `name` of the AWS command
     /// line, in files below `home`. The profile says where the server is, too.
     ///

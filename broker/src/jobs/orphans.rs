@@ -125,16 +125,23 @@ impl<'a> Judge<'a> {
         let image = self.knowledge.image();
         let Some(topic) = image.topic(named.at.topic_id) else {
             // A deletion that is under way finds it by itself.
-            return Ok(self.knowledge.is_newest() && !image.deletions.contains_key(&named.at.topic_id));
+            let is_deleted = image.deletions.contains_key(&named.at.topic_id);
+            return Ok(self.is_known_by_nobody(&named) && !is_deleted);
         };
         let number = usize::try_from(named.at.partition.0).ok();
         let Some(partition) = number.and_then(|number| topic.partitions.get(number)) else {
-            return Ok(self.knowledge.is_newest());
+            return Ok(self.is_known_by_nobody(&named));
         };
         let Some(view) = self.knowledge.view(partition.group).filter(|view| view.ready) else {
             return Ok(false);
         };
         Ok(!is_named(&view, &named) && !self.is_below_a_node(&view, &named).await?)
+    }
+
+    /// Whether no metadata names the partition. What an earlier life knew is not told by this one's: it was restored from a
+    /// checkpoint of its metadata, which may have been made before the partition was.
+    fn is_known_by_nobody(&self, named: &Named) -> bool {
+        self.knowledge.is_newest() && named.at.incarnation == self.incarnation
     }
 
     /// Whether a node of the manifest names it, or one that goes with all below it.
@@ -361,6 +368,21 @@ mod tests {
         // Confirmed when it was listed, and not any more when it is judged again.
         known.2 = Newest::Unknown;
         assert_eq!(judge(&store, &keys, &known).orphans(suspects).await.unwrap(), []);
+    }
+
+    /// Metadata that was restored may be older than what the life before it had made.
+    #[tokio::test]
+    async fn what_an_earlier_life_has_of_a_partition_that_nobody_knows_is_no_suspect() {
+        let (store, keys, known) = (MemoryStore::default(), keys(), knowledge());
+        for life in [1, 2] {
+            let new_partition = PartitionKeys { partition: PartitionIndex(5), ..place(HERE, life) };
+            put(&store, &segment(new_partition, 11)).await;
+            put(&store, &segment(place(NOWHERE, life), 10)).await;
+        }
+        let reaper = Reaper { store: &store, keys: &keys, claimed: None };
+        let suspects = Judge::new(reaper, Incarnation(2), &known).suspects().await.unwrap();
+        assert!(suspects.iter().all(|suspect| suspect.key.as_str().contains("i0000000002")), "{suspects:?}");
+        assert_eq!(suspects.len(), 2);
     }
 
     #[tokio::test]

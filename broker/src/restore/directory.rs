@@ -1,7 +1,7 @@
 //! The data directory of the node that begins the life: empty before, and a node's once everything is in it.
 //!
 //! ```text
-//!  restoring      written first, with the life and the time that its completion will say
+//!  restoring      written first, with the life and the random number that its completion will hold
 //!  wal, groups    a local checkpoint of every group, and marks that name them, as if the node had cut its log behind them
 //!  restored       what it took, for people and metrics
 //!  identity       written last of what makes it a node's; then `restoring` goes
@@ -28,6 +28,8 @@ use crate::{
 
 const RESTORING: &str = "restoring";
 const RESTORED: &str = "restored";
+/// The form of `restoring`. One of another form is somebody's that is begun anew.
+const FORM: u8 = 2;
 /// Records that one batch of the log takes.
 const BATCH: usize = 3 * 512;
 
@@ -36,24 +38,24 @@ const BATCH: usize = 3 * 512;
 pub(super) struct Marker {
     pub(super) cluster: ClusterId,
     pub(super) incarnation: Incarnation,
-    /// What `.complete` will say, so that a restore knows its own.
-    pub(super) completed_ms: i64,
+    /// What `.complete` will hold, so that a restore knows its own.
+    pub(super) token: u64,
 }
 
 impl Marker {
     fn encode(self) -> Vec<u8> {
-        let parts =
-            [&self.cluster.0[..], &self.incarnation.0.to_le_bytes(), &self.completed_ms.to_le_bytes()];
-        small_file::seal(&parts.concat())
+        let (incarnation, token) = (self.incarnation.0.to_le_bytes(), self.token.to_le_bytes());
+        small_file::seal(&[&[FORM], &self.cluster.0[..], &incarnation, &token].concat())
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let (cluster, rest) = small_file::unseal(bytes)?.split_at_checked(16)?;
-        let (incarnation, completed) = rest.split_at_checked(4)?;
+        let fields = small_file::unseal(bytes)?.strip_prefix(&[FORM])?;
+        let (cluster, rest) = fields.split_at_checked(16)?;
+        let (incarnation, token) = rest.split_at_checked(4)?;
         Some(Self {
             cluster: ClusterId(cluster.try_into().ok()?),
             incarnation: Incarnation(u32::from_le_bytes(incarnation.try_into().ok()?)),
-            completed_ms: i64::from_le_bytes(completed.try_into().ok()?),
+            token: u64::from_le_bytes(token.try_into().ok()?),
         })
     }
 }

@@ -48,6 +48,8 @@ pub struct Copying<'a> {
     pub entropy: Arc<dyn Entropy>,
     /// Who is told.
     pub progress: &'a dyn Progress,
+    /// Partitions of the groups' own topic, where only the source's bucket knows it, as its survey says.
+    pub offsets_partitions: i32,
     /// Which partitions; the others are there, empty.
     pub chosen: &'a (dyn Fn(&str, PartitionIndex) -> bool + Sync),
 }
@@ -151,12 +153,13 @@ impl Copying<'_> {
         Err(RestoreError::Restless)
     }
 
-    /// The source's metadata with the topics that only its objects know, and what is to be copied of them.
+    /// The source's metadata with what only its objects know, and what is to be copied of them.
     async fn wanted(&self, source: &History) -> Result<(MetadataState, Vec<Wanted>), RestoreError> {
         let mut state = source.metadata().state.clone();
         let (store, life) = (&**source.store(), source.incarnation());
-        let unknown = unknown::topics(store, source.keys(), state.image(), life).await?;
-        state.adopt(&unknown, self.node);
+        let offsets_partitions = self.offsets_partitions;
+        let newer = unknown::find(store, source.keys(), state.image(), life, offsets_partitions).await?;
+        state.adopt(&newer.topics, &newer.partitions, self.node);
         let all = state.image().topics.values().flat_map(|topic| {
             (0..)
                 .zip(&topic.partitions)

@@ -4,55 +4,43 @@
 //!  survey    lives -> newest complete one -> metadata -> each partition: checkpoint, what follows it, where it ends
 //!  claim     the next life, create-only; wait until whoever lives the one before has seen that, and stopped
 //!  survey    once more: what was still on its way is there now
-//!  publish   every partition's first checkpoint in the new life, then the metadata's: read back whole
+//!  publish   the first checkpoint in the new life of the metadata, then of every partition: read back whole
 //!  seed      the data directory: a local checkpoint of each group, and a log that begins behind it
 //!  complete  only now is the life one that can be restored from; then the directory is a node's
 //! ```
-//! Whatever ends it half-way, the next restore resumes the life that was claimed: groups that have a checkpoint in it keep
-//! that, also where another machine goes on. The life before is not looked at again once the new one is complete.
+//! Whatever ends it half-way, the next restore resumes the life that was claimed, also where another machine goes on: the
+//! metadata that is published in it says which groups there are, and those that have a checkpoint in it keep that. Two that do so
+//! at a time begin the same life (`publication`), and one of them has it: whose random number `.complete` holds. The life before is
+//! not looked at again once the new one is complete.
 //!
 //! The node begins alone. Others join it with empty disks, and partitions get back as many replicas as they had
 //! (`runtime::regrowing`).
 
 mod directory;
 mod elsewhere;
+mod publication;
 mod survey;
 mod tail;
 mod unknown;
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use varve_common::{
-    Clock, ClusterId, Disk, Entropy, GroupId, Incarnation, ObjectKey, ReplicaId, codec::DecodeError,
-};
+use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, ObjectKey, codec::DecodeError};
 use varve_compactor::history::HistoryError;
-use varve_consensus::Membership;
-use varve_formats::{
-    claim::{Claim, Complete, FORMAT},
-    command::PublishedCheckpoint,
-    compression::Codec,
-    keys::{CheckpointName, Key, Keys, PartitionKeys},
-};
+use varve_formats::claim::{Claim, Complete, FORMAT};
 use varve_objects::Failure;
-use varve_replica::{
-    checkpoint::{self, Captured, Decoded},
-    metadata::MetadataState,
-    partition::PartitionState,
-    rebirth::NewLife,
-};
 use varve_snapshot::{
-    choose::{ChooseError, Which, choose},
-    claim::{self, ClaimError, Established},
-    local, publish,
+    choose::ChooseError,
+    claim::{self, ClaimError, Established, Lives},
+    local,
     publish::PublishError,
 };
 
-use self::directory::{Directory, Marker, Seeded};
+use self::directory::{Directory, Marker};
 pub use self::{
     directory::{is_unfinished, restored},
     elsewhere::{Copied, Copying, copy},
-    survey::{Bucket, Origin, PartitionSurvey, Plan, Survey, survey},
+    survey::{Bucket, Lost, Options, Origin, PartitionSurvey, Plan, Strayed, Survey, survey},
 };
 use crate::{
     config::Config,
@@ -64,9 +52,6 @@ use crate::{
         small_file::SmallFileError,
     },
 };
-
-/// Groups whose checkpoints are published at once.
-const PUBLICATIONS: usize = 16;
 
 /// Why a cluster is not restored. Nothing that was there is changed by any of it.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +87,12 @@ pub enum RestoreError {
         /// Why.
         why: String,
     },
+    /// The operator: something of these partitions is lost.
+    #[error("nothing that is whole says what {} was", .0.join(", "))]
+    Lost(Vec<String>),
+    /// The operator: what was accepted is of nothing.
+    #[error("there is no topic, and no partition, {0}")]
+    NotThere(String),
     /// No release writes them.
     #[error("an object that several partitions share")]
     Pack,
@@ -125,6 +116,9 @@ pub enum RestoreError {
         "the prefix holds cluster {0}, a copy that has begun to live: its own `varve restore` brings it back"
     )]
     Inhabited(ClusterId),
+    /// Another restore began the same life from something else.
+    #[error("another restore of incarnation {} is under way, and has begun it with other partitions", .0.0)]
+    Contended(Incarnation),
     /// A checkpoint of the new life is not in the bucket.
     #[error("the first checkpoint of {what} is not published: {why}")]
     Publish {
@@ -233,6 +227,8 @@ pub struct Ground<'a> {
     pub wait: Duration,
     /// What it took to get here: a copy.
     pub before: Duration,
+    /// What is asked for.
+    pub options: Options,
     /// Who is told.
     pub progress: &'a dyn Progress,
 }
@@ -241,36 +237,21 @@ pub struct Ground<'a> {
 pub async fn run(ground: Ground<'_>) -> Result<(Survey, Outcome), RestoreError> {
     let began = ground.clock.monotonic();
     let mut directory = Directory::take(Arc::clone(&ground.disk), &ground.config.data_directory)?;
-    let lives = claim::lives(&*ground.bucket.store, &ground.bucket.prefix).await?;
-    let lives = lives.ok_or(RestoreError::Unclaimed)?;
-    let mut plan = Plan::of(&lives)?;
+    let lives = ground.lives().await?;
     let cluster = lives.newest.cluster;
-    // A crash between the last two steps: the life is complete, and this directory's.
     let mine = directory.marker.filter(|mine| mine.cluster == cluster);
-    if let (Some(mine), Some(complete)) = (mine, lives.complete)
-        && mine.incarnation <= complete
-    {
-        // Whoever lost a race does not end the winner's life by trying again.
-        if mine.incarnation < complete || !ground.is_completed_by(mine).await? {
-            return Err(RestoreError::Overtaken(complete));
-        }
-        plan = Plan { source: mine.incarnation, target: mine.incarnation, resumes: true };
-    }
-    let completed_ms = match mine.filter(|mine| mine.incarnation == plan.target) {
-        Some(mine) => mine.completed_ms,
-        None => ground.clock.wall_ms(),
-    };
-    let marker = Marker { cluster, incarnation: plan.target, completed_ms };
+    let plan = ground.aim(&lives, mine).await?;
+    let token = mine.filter(|mine| mine.incarnation == plan.target).map(|mine| mine.token);
+    let token = token.unwrap_or_else(|| ground.entropy.next_u64() | 1);
+    let marker = Marker { cluster, incarnation: plan.target, token };
     directory.begin(marker)?;
     if !plan.resumes {
         ground.claim(cluster, plan.target).await?;
     }
     ground.progress.begin("waiting until an earlier life has ended", 0);
     ground.clock.sleep(ground.wait).await;
-    let mut survey =
-        survey::survey_of(&ground.bucket, &lives, ground.clock.wall_ms(), ground.progress).await?;
-    survey.plan = plan;
-    let groups = ground.publish(&mut survey).await?;
+    let survey = ground.survey(plan, cluster).await?;
+    let groups = ground.publish(&survey).await?;
     directory.seed(ground.config, &groups, &*ground.entropy)?;
     ground.complete(marker, groups.len() as u64).await?;
     let outcome = Outcome {
@@ -285,6 +266,42 @@ pub async fn run(ground: Ground<'_>) -> Result<(Survey, Outcome), RestoreError> 
 }
 
 impl Ground<'_> {
+    async fn lives(&self) -> Result<Lives, RestoreError> {
+        let lives = claim::lives(&*self.bucket.store, &self.bucket.prefix).await?;
+        lives.ok_or(RestoreError::Unclaimed)
+    }
+
+    /// Which life is restored into which, where this directory has begun one.
+    async fn aim(&self, lives: &Lives, mine: Option<Marker>) -> Result<Plan, RestoreError> {
+        // A crash between the last two steps: the life is complete, and this directory's.
+        if let (Some(mine), Some(complete)) = (mine, lives.complete)
+            && mine.incarnation <= complete
+        {
+            // Whoever lost a race does not end the winner's life by trying again.
+            if mine.incarnation < complete || !self.is_completed_by(mine).await? {
+                return Err(RestoreError::Overtaken(complete));
+            }
+            return Ok(Plan { source: mine.incarnation, target: mine.incarnation, resumes: true });
+        }
+        Plan::of(lives)
+    }
+
+    /// Reads the bucket as the life is to begin from it. Somebody else may have come to the end of it, or begun the one after it,
+    /// since it was claimed.
+    async fn survey(&self, plan: Plan, cluster: ClusterId) -> Result<Survey, RestoreError> {
+        let (store, prefix) = (&*self.bucket.store, &self.bucket.prefix);
+        claim::check(store, prefix, cluster, plan.target).await?;
+        let lives = self.lives().await?;
+        if plan.source < plan.target && lives.complete >= Some(plan.target) {
+            return Err(RestoreError::Overtaken(plan.target));
+        }
+        let now_ms = self.clock.wall_ms();
+        let survey =
+            survey::survey_of(&self.bucket, (&lives, plan), &self.options, now_ms, self.progress).await?;
+        let unaccepted = survey.unaccepted();
+        if unaccepted.is_empty() { Ok(survey) } else { Err(RestoreError::Lost(unaccepted)) }
+    }
+
     /// Claims the life. Whoever comes second is told that it is there, and resumes it.
     async fn claim(&self, cluster: ClusterId, incarnation: Incarnation) -> Result<(), RestoreError> {
         let created_ms = self.clock.wall_ms();
@@ -297,177 +314,17 @@ impl Ground<'_> {
 
     async fn is_completed_by(&self, mine: Marker) -> Result<bool, RestoreError> {
         let marker = claim::completion(&*self.bucket.store, &self.bucket.prefix, mine.incarnation).await?;
-        Ok(marker.cluster == mine.cluster && marker.completed_ms == mine.completed_ms)
+        Ok(marker.cluster == mine.cluster && marker.token == mine.token)
     }
 
     /// Says that the life can be restored from, where nobody else has: two machines may have resumed it.
     async fn complete(&self, mine: Marker, groups: u64) -> Result<(), RestoreError> {
-        let Marker { cluster, incarnation, completed_ms } = mine;
+        let Marker { cluster, incarnation, token } = mine;
         let (store, prefix) = (&*self.bucket.store, &self.bucket.prefix);
         claim::check(store, prefix, cluster, incarnation).await?;
-        let complete = Complete { cluster, incarnation, completed_ms, groups };
+        let completed_ms = self.clock.wall_ms();
+        let complete = Complete { cluster, incarnation, completed_ms, groups, token };
         claim::complete(store, prefix, complete).await?;
         if self.is_completed_by(mine).await? { Ok(()) } else { Err(RestoreError::Overtaken(incarnation)) }
-    }
-
-    /// Publishes what the life has not yet; gives what the node begins with, the metadata first.
-    async fn publish(&self, survey: &mut Survey) -> Result<Vec<Seeded>, RestoreError> {
-        let keys = self.bucket.prefix.cluster(survey.cluster);
-        let life = NewLife {
-            incarnation: survey.plan.target,
-            node: self.config.node,
-            wall_ms: self.clock.wall_ms(),
-        };
-        let (metadata, is_new) = self.metadata(survey, &keys, life).await?;
-        self.progress.begin("publishing", survey.partitions.len() as u64 + 1);
-        let (keys, metadata_ref, resumes) = (&keys, &metadata, survey.plan.resumes);
-        let each = survey.partitions.iter().map(|partition| async move {
-            let seeded = self.partition(partition, metadata_ref, keys, life, resumes).await;
-            self.progress.step(1);
-            seeded
-        });
-        let mut groups: Vec<Seeded> = stream::iter(each).buffer_unordered(PUBLICATIONS).try_collect().await?;
-        let alone = ReplicaId::new(life.node, 1).expect("1 is a counter");
-        let captured = Captured::metadata(&metadata, &Membership::from(vec![alone]));
-        if is_new {
-            let name = self.name(&captured);
-            let key = keys.build(&Key::MetadataCheckpoint(life.incarnation, name));
-            self.put(keys, &key, &captured, "the metadata").await?;
-        }
-        self.progress.step(1);
-        groups.push(Seeded {
-            group: GroupId::METADATA,
-            replica: alone,
-            place: metadata.applied(),
-            checkpoint: captured.encode(Codec::Zstd),
-        });
-        groups.sort_by_key(|group| group.group);
-        Ok(groups)
-    }
-
-    /// The metadata as the life begins with it, and whether it is not in the bucket yet.
-    async fn metadata(
-        &self,
-        survey: &Survey,
-        keys: &Keys,
-        life: NewLife,
-    ) -> Result<(Box<MetadataState>, bool), RestoreError> {
-        if survey.plan.resumes {
-            match choose(&*self.bucket.store, keys, Which::Metadata, life.incarnation).await {
-                Ok(chosen) => {
-                    let Decoded::Metadata { mut state, .. } = checkpoint::restore(chosen.checkpoint)? else {
-                        return Err(RestoreError::Contradiction(
-                            "the metadata's checkpoint is a partition's",
-                        ));
-                    };
-                    // Whoever began may be another node.
-                    state.settle_on(life.node);
-                    return Ok((state, false));
-                }
-                Err(ChooseError::NoneListed(_) | ChooseError::AllDamaged(_)) => {}
-                Err(why) => return Err(RestoreError::Choose { what: "the metadata".to_owned(), why }),
-            }
-        }
-        Ok((Box::new(survey.state.reborn(life)), true))
-    }
-
-    async fn partition(
-        &self,
-        partition: &PartitionSurvey,
-        metadata: &MetadataState,
-        keys: &Keys,
-        life: NewLife,
-        resumes: bool,
-    ) -> Result<Seeded, RestoreError> {
-        let what = || format!("{}-{}", partition.topic, partition.partition);
-        let placed = metadata.image().partition_of(partition.group);
-        let (_, _, placed) =
-            placed.ok_or(RestoreError::Contradiction("a partition that the metadata does not know"))?;
-        let (replica, members) = (placed.replicas[0], Membership::from(placed.replicas.clone()));
-        let state = match self.resumed(partition, keys, life, resumes).await? {
-            Some(state) => state,
-            None => {
-                let reborn = partition.before.clone().reborn(life, partition.continuation.clone());
-                let mut state = Box::new(reborn);
-                let captured = Captured::at_rest(partition.group, &state, &members)
-                    .ok_or(RestoreError::Contradiction("a partition that begins with records on nodes"))?;
-                let name = self.name(&captured);
-                let at = PartitionKeys {
-                    topic_id: partition.topic_id,
-                    partition: partition.partition,
-                    incarnation: life.incarnation,
-                };
-                let key = keys.build(&Key::Checkpoint(at, name));
-                let published = self.put(keys, &key, &captured, &what()).await?;
-                state.name_published(published);
-                state
-            }
-        };
-        let place = state.applied();
-        let captured = Captured::local(partition.group, &state, &Arc::default(), &members);
-        let checkpoint = captured.encode(Codec::Zstd);
-        Ok(Seeded { group: partition.group, replica, place, checkpoint })
-    }
-
-    /// The state that a restore which did not come to its end has published.
-    async fn resumed(
-        &self,
-        partition: &PartitionSurvey,
-        keys: &Keys,
-        life: NewLife,
-        resumes: bool,
-    ) -> Result<Option<Box<PartitionState>>, RestoreError> {
-        if !resumes {
-            return Ok(None);
-        }
-        let which = Which::Partition(partition.topic_id, partition.partition);
-        match choose(&*self.bucket.store, keys, which, life.incarnation).await {
-            Ok(chosen) => match checkpoint::restore(chosen.checkpoint)? {
-                Decoded::Partition { state, .. } => Ok(Some(state)),
-                Decoded::Metadata { .. } => {
-                    Err(RestoreError::Contradiction("a partition's checkpoint is the metadata's"))
-                }
-            },
-            Err(ChooseError::NoneListed(_) | ChooseError::AllDamaged(_)) => Ok(None),
-            Err(why) => {
-                let what = format!("{}-{}", partition.topic, partition.partition);
-                Err(RestoreError::Choose { what, why })
-            }
-        }
-    }
-
-    fn name(&self, captured: &Captured) -> CheckpointName {
-        let header = captured.header();
-        let (applied_index, term) = (header.applied.index, header.applied.term);
-        CheckpointName { applied_index, term, uid: self.entropy.next_u64() }
-    }
-
-    async fn put(
-        &self,
-        keys: &Keys,
-        key: &ObjectKey,
-        captured: &Captured,
-        what: &str,
-    ) -> Result<PublishedCheckpoint, RestoreError> {
-        let encoded = captured.encode(Codec::Zstd);
-        let why = |why| RestoreError::Publish { what: what.to_owned(), why };
-        let done =
-            publish(&*self.bucket.store, keys, key, encoded.bytes, encoded.sha256).await.map_err(why)?;
-        let header = &done.header;
-        let Ok(Key::Checkpoint(_, name) | Key::MetadataCheckpoint(_, name)) = keys.parse(key) else {
-            return Err(RestoreError::Contradiction("a checkpoint's key"));
-        };
-        Ok(PublishedCheckpoint {
-            uid: name.uid,
-            key_term: name.term,
-            state_index: header.state.index,
-            state_term: header.state.term,
-            state_offset: header.state.offset,
-            applied_index: header.applied.index,
-            log_start: captured.log_start(),
-            bytes: done.bytes,
-            sha256: done.sha256,
-            published_ms: self.clock.wall_ms(),
-        })
     }
 }

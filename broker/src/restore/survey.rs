@@ -1,7 +1,11 @@
 //! What the bucket holds, read and never written: which life, which checkpoint of each group, what follows behind it, where
 //! each partition will end, and what is missing.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    sync::Arc,
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use varve_common::{GroupId, Incarnation, LogIndex, ObjectKey, Offset, PartitionIndex, TopicId};
@@ -11,17 +15,24 @@ use varve_objects::Store;
 use varve_replica::{
     coordinator::{self, Clamped, Groups},
     metadata::{Image, MetadataState, Topic},
-    rebirth::{Before, Continuation, Unknown},
+    rebirth::{Added, Before, Continuation, Unknown},
 };
 use varve_snapshot::{
     choose::{Candidate, Damaged},
     claim::{self, Lives},
 };
 
-use super::{Progress, RestoreError, tail::Segments, unknown};
+use super::{
+    Progress, RestoreError, publication,
+    tail::Segments,
+    unknown::{self, Newer},
+};
+use crate::config::Config;
 
-/// Groups that are read at once; of what follows a checkpoint each has one segment in memory.
+/// Groups that are read at once. What follows their checkpoints is bounded by its bytes ([`History::memory`]).
 const READS: usize = 16;
+/// The most partitions that the groups' topic is thought to have had, where only its groups tell.
+const OFFSETS_PARTITIONS_MAX: i32 = 10_000;
 
 /// Which lives a restore is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +56,53 @@ impl Plan {
         let target = newest.next().ok_or(RestoreError::TooManyLives)?;
         Ok(Self { source, target, resumes: false })
     }
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Partitions of the groups' own topic, where only the bucket knows it.
+    pub offsets_partitions: i32,
+    /// Topics, or partitions as `TOPIC-N`, that may begin without what was lost of them.
+    pub accepted: Vec<String>,
+}
+
+impl Options {
+    /// What a node's configuration says; nothing is accepted.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        Self { offsets_partitions: config.groups.topic.partitions, accepted: Vec::new() }
+    }
+
+    /// The groups that `accepted` names. A topic of such a name goes before a partition.
+    fn accepted_of(&self, wanted: &[Wanted]) -> Result<BTreeSet<GroupId>, RestoreError> {
+        let mut accepted = BTreeSet::new();
+        for name in &self.accepted {
+            let of_topic = |at: &&Wanted| *at.0.name == **name;
+            let is_one = |at: &&Wanted| format!("{}-{}", at.0.name, at.2) == *name;
+            let mut named: Vec<GroupId> = wanted.iter().filter(of_topic).map(|at| at.1).collect();
+            if named.is_empty() {
+                named.extend(wanted.iter().find(is_one).map(|at| at.1));
+            }
+            if named.is_empty() {
+                return Err(RestoreError::NotThere(name.clone()));
+            }
+            accepted.extend(named);
+        }
+        Ok(accepted)
+    }
+}
+
+/// One partition that is to be restored.
+type Wanted = (Arc<Topic>, GroupId, PartitionIndex);
+
+/// What of a partition cannot be restored, because nothing that is whole says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// Why.
+    pub why: String,
+    /// Whether that was accepted: else nothing is restored.
+    pub accepted: bool,
 }
 
 /// What a group is restored from.
@@ -88,6 +146,8 @@ pub struct PartitionSurvey {
     pub records_local: bool,
     /// Segments behind the checkpoint's manifest.
     pub discovered: usize,
+    /// What must be accepted before it is restored.
+    pub lost: Option<Lost>,
     /// What else is wrong behind it.
     pub troubles: Vec<String>,
     /// The largest timestamp among the records that will be there; -1 where there is none.
@@ -104,6 +164,19 @@ impl PartitionSurvey {
     }
 }
 
+/// A group whose coordinator would be looked for elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strayed {
+    /// Its name.
+    pub group: Arc<str>,
+    /// The partition of the groups' topic that has it.
+    pub found: PartitionIndex,
+    /// The one that is asked for it.
+    pub asked: PartitionIndex,
+    /// Of so many.
+    pub partitions: i32,
+}
+
 /// All of it.
 #[derive(Debug)]
 pub struct Survey {
@@ -117,13 +190,20 @@ pub struct Survey {
     pub metadata_damaged: Vec<Damaged>,
     /// Topics that were made after it: how they were configured is lost.
     pub unknown: Vec<Unknown>,
+    /// Partitions that were added after it.
+    pub added: Vec<Added>,
     /// By topic and partition.
     pub partitions: Vec<PartitionSurvey>,
     /// Offsets of groups that are beyond what will be there.
     pub clamped: Vec<Clamped>,
+    /// Groups that lie where nobody looks for them: their topic has another number of partitions than it had.
+    pub strayed: Vec<Strayed>,
     /// When it was read.
     pub read_ms: i64,
+    /// The metadata as of its checkpoint, with what was made since.
     pub(super) state: Box<MetadataState>,
+    /// The same as a restore that did not come to its end has begun the life with it.
+    pub(super) begun: Option<Box<MetadataState>>,
 }
 
 impl Survey {
@@ -131,6 +211,22 @@ impl Survey {
     #[must_use]
     pub fn image(&self) -> &Image {
         self.state.image()
+    }
+
+    /// How many partitions the groups' own topic has; 0 where there is none.
+    #[must_use]
+    pub fn offsets_partitions(&self) -> i32 {
+        self.image().topic_by_name(coordinator::TOPIC).map_or(0, |topic| topic.partitions.len() as i32)
+    }
+
+    /// Partitions of which something is lost that nobody has accepted, and why.
+    #[must_use]
+    pub fn unaccepted(&self) -> Vec<String> {
+        let open = self.partitions.iter().filter_map(|at| {
+            let lost = at.lost.as_ref().filter(|lost| !lost.accepted)?;
+            Some(format!("{}-{} ({})", at.topic, at.partition, lost.why))
+        });
+        open.collect()
     }
 
     /// How old the newest record is that will be there, in milliseconds; `None` where there is none.
@@ -160,59 +256,66 @@ pub struct Bucket {
 }
 
 /// Reads everything that a restore needs to know. Nothing is written.
-pub async fn survey(bucket: &Bucket, now_ms: i64, progress: &dyn Progress) -> Result<Survey, RestoreError> {
+pub async fn survey(
+    bucket: &Bucket,
+    options: &Options,
+    now_ms: i64,
+    progress: &dyn Progress,
+) -> Result<Survey, RestoreError> {
     let lives = claim::lives(&*bucket.store, &bucket.prefix).await?.ok_or(RestoreError::Unclaimed)?;
-    survey_of(bucket, &lives, now_ms, progress).await
+    survey_of(bucket, (&lives, Plan::of(&lives)?), options, now_ms, progress).await
 }
 
 pub(super) async fn survey_of(
     bucket: &Bucket,
-    lives: &Lives,
+    (lives, plan): (&Lives, Plan),
+    options: &Options,
     now_ms: i64,
     progress: &dyn Progress,
 ) -> Result<Survey, RestoreError> {
-    let plan = Plan::of(lives)?;
     let store = Arc::clone(&bucket.store);
     let history = History::open_life(store, &bucket.prefix, lives.clone(), plan.source).await?;
     let metadata = history.metadata();
     let (origin, metadata_damaged) =
         (origin_of(&metadata.candidate, &metadata.header), metadata.damaged.clone());
     let mut state = Box::new(metadata.state.clone());
-    let unknown = if is_copy(bucket, plan.source).await? {
-        // Its metadata came last, and knows all that was copied.
-        Vec::new()
+    let begun = if plan.resumes {
+        publication::begun(&*bucket.store, history.keys(), plan.target).await?
     } else {
-        unknown::topics(&*bucket.store, history.keys(), state.image(), plan.source).await?
+        None
     };
-    state.adopt(&unknown, lives.newest.node);
-    let image = state.image();
-    let wanted: Vec<(Arc<Topic>, GroupId, PartitionIndex)> = image
-        .groups
-        .keys()
-        .filter_map(|group| image.partition_of(*group))
-        .map(|(topic, number, partition)| (Arc::clone(topic), partition.group, number))
-        .collect();
-    progress.begin("reading", wanted.len() as u64);
-    let history = &history;
-    let reads = wanted.into_iter().map(|(topic, group, number)| async move {
-        let read = partition(history, &topic, group, number).await;
-        progress.step(1);
-        read
-    });
-    let mut partitions: Vec<PartitionSurvey> =
-        stream::iter(reads).buffer_unordered(READS).try_collect().await?;
-    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    let clamped = clamp(&mut partitions);
+    // Whoever began the life has said what is in it; the metadata of a copy came last, and knows all that was copied.
+    let mut newer = if begun.is_some() || is_copy(bucket, plan.source).await? {
+        Newer::default()
+    } else {
+        let (keys, offsets_partitions) = (history.keys(), options.offsets_partitions);
+        unknown::find(&*bucket.store, keys, state.image(), plan.source, offsets_partitions).await?
+    };
+    state.adopt(&newer.topics, &newer.partitions, lives.newest.node);
+    if let Some(begun) = &begun {
+        state.clone_from(begun);
+    }
+    let mut partitions = partitions(&history, state.image(), options, progress).await?;
+    if fit(&mut newer.topics, &partitions) {
+        *state = metadata.state.clone();
+        state.adopt(&newer.topics, &newer.partitions, lives.newest.node);
+        partitions = self::partitions(&history, state.image(), options, progress).await?;
+    }
+    let Newer { topics: unknown, partitions: added } = newer;
+    let (clamped, strayed) = (clamp(&mut partitions), strayed(&partitions));
     Ok(Survey {
         cluster: history.keys().cluster(),
         plan,
         metadata: origin,
         metadata_damaged,
         unknown,
+        added,
         partitions,
         clamped,
+        strayed,
         read_ms: now_ms,
         state,
+        begun,
     })
 }
 
@@ -220,6 +323,32 @@ pub(super) async fn survey_of(
 async fn is_copy(bucket: &Bucket, life: Incarnation) -> Result<bool, RestoreError> {
     let first = Incarnation::FIRST;
     Ok(life == first && claim::read(&*bucket.store, &bucket.prefix, first).await?.origin.is_some())
+}
+
+/// Reads all of them, in the order in which they are told.
+async fn partitions(
+    history: &History,
+    image: &Image,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Vec<PartitionSurvey>, RestoreError> {
+    let wanted: Vec<Wanted> = image
+        .groups
+        .keys()
+        .filter_map(|group| image.partition_of(*group))
+        .map(|(topic, number, partition)| (Arc::clone(topic), partition.group, number))
+        .collect();
+    let accepted = &options.accepted_of(&wanted)?;
+    progress.begin("reading", wanted.len() as u64);
+    let reads = wanted.into_iter().map(|(topic, group, number)| async move {
+        let read = partition(history, (topic, group, number), accepted).await;
+        progress.step(1);
+        read
+    });
+    let mut partitions: Vec<PartitionSurvey> =
+        stream::iter(reads).buffer_unordered(READS).try_collect().await?;
+    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+    Ok(partitions)
 }
 
 fn origin_of(candidate: &Candidate, header: &CheckpointHeader) -> Origin {
@@ -232,11 +361,14 @@ fn origin_of(candidate: &Candidate, header: &CheckpointHeader) -> Origin {
 
 async fn partition(
     history: &History,
-    topic: &Topic,
-    group: GroupId,
-    number: PartitionIndex,
+    (topic, group, number): Wanted,
+    accepted: &BTreeSet<GroupId>,
 ) -> Result<PartitionSurvey, RestoreError> {
-    let read = history.partition(topic, number).await?;
+    let (read, mut lost) = match history.partition(&topic, number).await {
+        Ok(read) => (read, Vec::new()),
+        Err(why) if why.is_lost() => (history.remains(&topic, number).await?, vec![why.to_string()]),
+        Err(why) => return Err(why.into()),
+    };
     let origin = match &read.checkpoint {
         Some((candidate, header)) => origin_of(candidate, header),
         None if read.tail.segments.is_empty() => Origin::Nothing,
@@ -247,14 +379,14 @@ async fn partition(
     let segments = Segments { history, of: &read };
     let applied = before.applied();
     if let Some(groups) = &mut before.groups {
-        segments.replay(groups, applied).await?;
+        tolerated(segments.replay(groups, applied).await, &mut lost)?;
     }
     let entries: Vec<Entry> = read.tail.segments.iter().map(|segment| segment.entry.clone()).collect();
     let offsets = before.offsets(&entries);
     let state = match &read.tail.state {
         Some(state) => Some(state.clone()),
         None if offsets.is_empty() || offsets.end == before.point().offset => None,
-        None => segments.state_at_end().await?,
+        None => tolerated(segments.state_at_end().await, &mut lost)?.flatten(),
     };
     // Behind what is in the bucket the checkpoint knew of more.
     let missing = read.end().max(before.state.bucket.log_start)..read.known_end();
@@ -273,12 +405,25 @@ async fn partition(
         records_local: read.records_were_local(),
         discovered: entries.len(),
         damaged: read.damaged,
+        lost: (!lost.is_empty()).then(|| Lost { why: lost.join("; "), accepted: accepted.contains(&group) }),
         offsets,
         troubles,
         newest_record_ms,
         before,
         continuation: Continuation { entries, state },
     })
+}
+
+/// What a segment that cannot be read would have said is lost, if that is accepted.
+fn tolerated<T>(read: Result<T, RestoreError>, lost: &mut Vec<String>) -> Result<Option<T>, RestoreError> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(why @ RestoreError::Segment { .. }) => {
+            lost.push(why.to_string());
+            Ok(None)
+        }
+        Err(why) => Err(why),
+    }
 }
 
 /// Why what lies behind the end is not restored.
@@ -308,4 +453,42 @@ fn clamp(partitions: &mut [PartitionSurvey]) -> Vec<Clamped> {
         (!is_other).then_some(*end)
     };
     partitions.iter_mut().filter_map(|at| Some(at.before.groups.as_mut()?.clamp(end_of))).flatten().collect()
+}
+
+/// The groups in a topic of groups, each with the partition that has it.
+fn groups_of(partitions: &[PartitionSurvey]) -> impl Iterator<Item = (PartitionIndex, &Arc<str>)> {
+    let of_groups = partitions.iter().filter(|at| &*at.topic == coordinator::TOPIC);
+    of_groups.flat_map(|at| {
+        let groups = at.before.groups.iter().flat_map(|groups| groups.iter());
+        groups.map(|(group, _)| (at.partition, group))
+    })
+}
+
+fn strayed(partitions: &[PartitionSurvey]) -> Vec<Strayed> {
+    let count = partitions.iter().filter(|at| &*at.topic == coordinator::TOPIC).count() as i32;
+    let each = groups_of(partitions).map(|(found, group)| Strayed {
+        group: Arc::clone(group),
+        found,
+        asked: PartitionIndex(coordinator::partition_of(group, count)),
+        partitions: count,
+    });
+    each.filter(|one| one.found != one.asked).collect()
+}
+
+/// Where the groups' topic is one that nobody knows, and has another number of partitions than the groups in it say: gives it
+/// the least number by which all of them are found. Whether that changed anything.
+fn fit(unknown: &mut [Unknown], partitions: &[PartitionSurvey]) -> bool {
+    let Some(topic) = unknown.iter_mut().find(|topic| topic.name == coordinator::TOPIC) else { return false };
+    let of_topic = partitions.iter().filter(|at| at.topic_id == topic.id);
+    let objects = of_topic.filter(|at| at.origin != Origin::Nothing);
+    let least = objects.map(|at| at.partition.0 + 1).max().unwrap_or(1);
+    let fits = |count: &i32| {
+        groups_of(partitions).all(|(found, group)| coordinator::partition_of(group, *count) == found.0)
+    };
+    if fits(&topic.partitions) {
+        return false;
+    }
+    let count = (least..=OFFSETS_PARTITIONS_MAX).find(fits);
+    topic.partitions = count.unwrap_or(topic.partitions);
+    count.is_some()
 }

@@ -9,9 +9,19 @@ use varve_formats::{
     node::Node,
     segment::{self, SegmentState},
 };
+use varve_objects::{Failure, GetError};
 use varve_replica::coordinator::Groups;
+use varve_tiering::budget::Reservation;
 
 use super::RestoreError;
+
+/// A store that does not answer is no damage.
+fn unread(key: ObjectKey, error: GetError) -> RestoreError {
+    match error {
+        GetError::Failed(failure) if !matches!(failure, Failure::Corrupt(_)) => failure.into(),
+        error => RestoreError::Segment { key, why: error.to_string() },
+    }
+}
 
 /// Segments of one partition.
 pub(super) struct Segments<'a> {
@@ -28,18 +38,19 @@ impl Segments<'_> {
             (None, Some(node)) => self.last_below(node).await?,
             (None, None) => return Ok(None),
         };
-        let (key, bytes) = self.read(&entry).await?;
+        let (key, bytes, _held) = self.read(&entry).await?;
         let verified =
             segment::verify(&bytes).map_err(|error| RestoreError::Segment { key, why: error.to_string() })?;
         Ok(Some(verified.state))
     }
 
-    async fn read(&self, entry: &Entry) -> Result<(ObjectKey, Bytes), RestoreError> {
+    async fn read(&self, entry: &Entry) -> Result<(ObjectKey, Bytes, Reservation), RestoreError> {
+        let held = self.history.memory().reserve(entry.length).await;
         let (topic, partition) = (self.of.identity.topic_id, self.of.identity.partition);
         let key = self.history.keys().entry(topic, partition, entry).ok_or(RestoreError::Pack)?;
         match varve_objects::get_verified(&**self.history.store(), &key, entry.length, entry.sha256).await {
-            Ok(bytes) => Ok((key, bytes)),
-            Err(error) => Err(RestoreError::Segment { key, why: error.to_string() }),
+            Ok(bytes) => Ok((key, bytes, held)),
+            Err(error) => Err(unread(key, error)),
         }
     }
 
@@ -49,7 +60,7 @@ impl Segments<'_> {
         loop {
             let key = self.history.keys().node(identity.topic_id, identity.partition, &reference);
             let unreadable = |why: String| RestoreError::Segment { key: key.clone(), why };
-            let bytes = store.get(&key).await.map_err(|error| unreadable(error.to_string()))?;
+            let bytes = store.get(&key).await.map_err(|error| unread(key.clone(), error))?;
             let node =
                 Node::verify(&bytes, &reference, identity).map_err(|error| unreadable(error.to_string()))?;
             let empty = || unreadable("it names nothing".to_owned());
@@ -67,7 +78,7 @@ impl Segments<'_> {
     pub(super) async fn replay(&self, groups: &mut Groups, applied: LogIndex) -> Result<(), RestoreError> {
         let behind = self.of.tail.segments.iter().filter(|segment| segment.entry.roll_index > applied);
         for segment in behind {
-            let (key, bytes) = self.read(&segment.entry).await?;
+            let (key, bytes, _held) = self.read(&segment.entry).await?;
             let damaged = |error: varve_common::codec::DecodeError| RestoreError::Segment {
                 key: key.clone(),
                 why: error.to_string(),

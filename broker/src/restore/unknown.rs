@@ -1,11 +1,13 @@
-//! Topics that the metadata's checkpoint does not know: made after it. Their objects say what they are called; how they were
-//! configured is lost.
+//! Topics and partitions that the metadata's checkpoint does not know: made after it. Their objects say what they are called;
+//! how the topics were configured is lost.
 //!
 //! ```text
 //!  p/{hh}/ for each of 256: listed from partition to partition, over what lies between
-//!          known topic, or one whose deletion is journaled: passed over
+//!          known partition, or one of a topic whose deletion is journaled: passed over
 //!          else, where this life has objects of it: the name that one of them gives
 //! ```
+//! Of a topic that nobody knows there are as many partitions as the highest that has objects says; only the groups' own topic
+//! must have as many as it had, for a group's name says by their count where the group is looked for.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,35 +19,58 @@ use varve_formats::{
     segment::{Suffix, footer_from_suffix},
 };
 use varve_objects::{Failure, GetError, Store};
-use varve_replica::{metadata::Image, rebirth::Unknown};
+use varve_replica::{
+    coordinator,
+    metadata::Image,
+    rebirth::{Added, Unknown},
+};
 
 /// Folders that are listed at once.
 const LISTS: usize = 32;
 /// Enough for a footer.
 const SUFFIX_BYTES: u64 = 64 << 10;
 
-/// The topics, with as many partitions as there are objects of.
-pub(super) async fn topics(
+/// What is not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Newer {
+    pub(super) topics: Vec<Unknown>,
+    pub(super) partitions: Vec<Added>,
+}
+
+/// Finds it. `offsets_partitions` is how many the groups' topic is made with.
+pub(super) async fn find(
     store: &dyn Store,
     keys: &Keys,
     image: &Image,
     incarnation: Incarnation,
-) -> Result<Vec<Unknown>, Failure> {
+    offsets_partitions: i32,
+) -> Result<Newer, Failure> {
     let folders = (0..=u8::MAX).map(|hash| format!("{}/{hash:02x}", keys.partitions()));
     let found: Vec<BTreeSet<(TopicId, PartitionIndex)>> = stream::iter(folders)
         .map(|folder| async move { partitions(store, keys, &folder).await })
         .buffer_unordered(LISTS)
         .try_collect()
         .await?;
-    let is_known = |id: &TopicId| image.topics.contains_key(id) || image.deletions.contains_key(id);
-    let mut topics = BTreeMap::<TopicId, Unknown>::new();
-    for (topic_id, partition) in found.into_iter().flatten().filter(|(id, _)| !is_known(id)) {
-        let at = PartitionKeys { topic_id, partition, incarnation };
+    let (mut topics, mut added) = (BTreeMap::<TopicId, Unknown>::new(), BTreeMap::<TopicId, Added>::new());
+    for (id, partition) in found.into_iter().flatten() {
+        let known = image.topic(id).map(|topic| (topic, topic.partitions.len() as i32));
+        if image.deletions.contains_key(&id) || known.is_some_and(|(_, count)| partition.0 < count) {
+            continue;
+        }
+        let at = PartitionKeys { topic_id: id, partition, incarnation };
         let Some(name) = name(store, keys, at).await? else { continue };
-        let topic = topics.entry(topic_id).or_insert(Unknown { id: topic_id, name, partitions: 0 });
-        topic.partitions = topic.partitions.max(partition.0 + 1);
+        let count = partition.0 + 1;
+        if let Some((topic, known)) = known {
+            let new = || Added { id, name: topic.name.to_string(), partitions: known..known };
+            let partitions = &mut added.entry(id).or_insert_with(new).partitions;
+            partitions.end = partitions.end.max(count);
+        } else {
+            let least = if name == coordinator::TOPIC { offsets_partitions } else { 0 };
+            let topic = topics.entry(id).or_insert(Unknown { id, name, partitions: least });
+            topic.partitions = topic.partitions.max(count);
+        }
     }
-    Ok(topics.into_values().collect())
+    Ok(Newer { topics: topics.into_values().collect(), partitions: added.into_values().collect() })
 }
 
 async fn partitions(

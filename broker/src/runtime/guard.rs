@@ -1,8 +1,8 @@
-//! Whose the prefix is: asked at the start, and every 30 seconds after (TIERING.md 8).
+//! Whose the prefix is: asked before anybody is answered, and every 30 seconds after (TIERING.md 8).
 
 use std::{sync::Arc, time::Duration};
 
-use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation};
+use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, Monotonic};
 use varve_formats::{
     claim::{Claim, FORMAT},
     keys::Prefix,
@@ -13,11 +13,14 @@ use varve_snapshot::claim::{self, ClaimError, DataDirectory};
 use super::{
     data::Layout,
     identity::{Identity, IdentityError},
+    process::Base,
 };
 use crate::config::Config;
 
 /// How often the claim is read again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a start waits for the first look.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Why this node must not run here.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +94,58 @@ async fn confirm(
     };
     let data = DataDirectory::Of(identity.cluster, identity.incarnation);
     claim::establish(store, prefix, mine, data).await.map(drop)
+}
+
+/// What a start must pass before it reads its log, and again before it answers clients: who comes back from before a restore ends
+/// here, with nothing acknowledged.
+pub struct Gate {
+    store: Arc<dyn Store>,
+    prefix: Prefix,
+    identity: Identity,
+    clock: Arc<dyn Clock>,
+    looked: Option<Monotonic>,
+}
+
+impl Gate {
+    /// This node's.
+    pub(super) fn of(base: &Base) -> Self {
+        Self::new(base.tier.store(), base.tier.prefix.clone(), base.identity, Arc::clone(&base.clock))
+    }
+
+    /// A gate that nobody has passed.
+    #[must_use]
+    pub fn new(store: Arc<dyn Store>, prefix: Prefix, identity: Identity, clock: Arc<dyn Clock>) -> Self {
+        Self { store, prefix, identity, clock, looked: None }
+    }
+
+    /// Looks at the claim, where the last look is not of now. A store that does not answer in time keeps nobody out: hot data is
+    /// served without it.
+    pub async fn pass(&mut self) -> Result<(), ClaimError> {
+        let now = self.clock.monotonic();
+        if self.looked.is_some_and(|looked| now.since(looked) < CHECK_INTERVAL) {
+            return Ok(());
+        }
+        self.looked = Some(now);
+        let look = tokio::select! {
+            biased;
+            look = confirm(&*self.store, &self.prefix, self.identity, &*self.clock) => look,
+            () = self.clock.sleep(FIRST_LOOK) => {
+                tracing::warn!("the object store does not say whose the prefix is; the start goes on without");
+                return Ok(());
+            }
+        };
+        match look {
+            Err(ClaimError::Store(failure)) => {
+                tracing::warn!(%failure, "the claim could not be read; the start goes on without");
+                Ok(())
+            }
+            Err(ClaimError::Vanished(key)) => {
+                tracing::warn!(%key, "the claim was there and is not found");
+                Ok(())
+            }
+            look => look,
+        }
+    }
 }
 
 /// Watches the claim until it is certain that the prefix is not ours any more; says why then. A store that does not

@@ -1,7 +1,7 @@
 //! The process: what is started in which order, what ends it, and how it ends.
 //!
 //! ```text
-//! data directory, lock -> identity and claim -> log recovery -> shard thread -> metadata leads -> listeners -> banner
+//! data directory, lock -> identity and claim, looked at -> log recovery -> shard thread -> metadata leads -> listeners -> banner
 //! signal, lost claim or failed log -> listeners drain -> shard thread -> log settles
 //! ```
 
@@ -123,6 +123,8 @@ pub(super) struct Core {
 async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunError> {
     let (held, start, admin) = begin(&config).await?;
     let mut base = prepare(config, cold, held, start).await?;
+    let mut gate = guard::Gate::of(&base);
+    gate.pass().await?;
     base.start.enter(Stage::Recovering);
     let mut core = start_core(&base)?;
     base.start.enter(Stage::Registering);
@@ -146,6 +148,7 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
     }
     given_out::pass_over(&*base.disk, &base.layout.root, &core.backend).await?;
 
+    gate.pass().await?;
     let server = listen(&base, &core, bound)?;
     let control = Arc::new(scrub::Control::default());
     let catching_up = CatchingUp::default();

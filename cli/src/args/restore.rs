@@ -22,6 +22,9 @@ pub struct Restore {
     /// Only print what would be restored, and what is missing; nothing is written
     #[arg(long, visible_alias = "dry-run")]
     pub plan: bool,
+    /// Restore the others also where nothing that is whole says what this topic was, or this partition, as TOPIC-N; may be repeated. The plan says what is lost of it, and where it goes on
+    #[arg(long, value_name = "TOPIC[-N]", conflicts_with = "to")]
+    pub accept_loss: Vec<String>,
     /// Do not ask
     #[arg(short = 'y', long, conflicts_with = "plan")]
     pub yes: bool,

@@ -15,7 +15,7 @@ use std::{
 use serde_json::json;
 use varve_broker::{
     config::{Config, Sources},
-    restore::{self, Bucket, Ground, Outcome, Progress, RestoreError, Survey},
+    restore::{self, Bucket, Ground, Options, Outcome, Progress, RestoreError, Survey},
     runtime::{
         clock::{SystemClock, SystemEntropy},
         data::Layout,
@@ -40,11 +40,17 @@ pub fn run(flags: &Restore, sources: Sources) -> Result<(), Failure> {
     runtime.block_on(async {
         let progress = Bar::default();
         let (store, prefix) = open_store(&config)?;
-        let survey = restore::survey(&Bucket { store, prefix }, super::now_ms(), &progress).await;
+        let options = Options { accepted: flags.accept_loss.clone(), ..Options::of(&config) };
+        let bucket = Bucket { store, prefix };
+        let survey = restore::survey(&bucket, &options, super::now_ms(), &progress).await;
         progress.end();
         let survey = survey.map_err(failed)?;
         if flags.plan || flags.output.format() == Format::Table {
             output::print(flags.output.format(), || plan::text(&survey, None), || plan::json(&survey, None))?;
+        }
+        let unaccepted = survey.unaccepted();
+        if !unaccepted.is_empty() {
+            return Err(failed(RestoreError::Lost(unaccepted)));
         }
         if flags.plan {
             return Ok(());
@@ -55,7 +61,7 @@ pub fn run(flags: &Restore, sources: Sources) -> Result<(), Failure> {
                 "Begin incarnation {life} of this cluster? A cluster that still runs on this prefix ends."
             ))?;
         }
-        let (survey, outcome) = write(&config, Duration::from_secs(flags.wait), &progress).await?;
+        let (survey, outcome) = write(&config, options, Duration::from_secs(flags.wait), &progress).await?;
         output::print(
             flags.output.format(),
             || done(&config, &outcome),
@@ -96,9 +102,15 @@ impl Place {
     }
 }
 
-async fn write(config: &Config, wait: Duration, progress: &Bar) -> Result<(Survey, Outcome), Failure> {
+async fn write(
+    config: &Config,
+    options: Options,
+    wait: Duration,
+    progress: &Bar,
+) -> Result<(Survey, Outcome), Failure> {
     let Place { bucket, disk, clock, entropy } = Place::open(config).await?;
-    let ground = Ground { config, bucket, disk, clock, entropy, wait, before: Duration::ZERO, progress };
+    let ground =
+        Ground { config, bucket, disk, clock, entropy, wait, before: Duration::ZERO, options, progress };
     let done = restore::run(ground).await;
     progress.end();
     done.map_err(failed)
@@ -115,6 +127,10 @@ pub fn failed(why: RestoreError) -> Failure {
             "to begin another life, which ends that one, name an empty directory with --data-dir"
         }
         RestoreError::Unclaimed => "name the store of a cluster with --object-store",
+        RestoreError::Lost(_) => {
+            "nothing is restored without a word for each: name it with --accept-loss, and see what --plan then says of it"
+        }
+        RestoreError::NotThere(_) => "the plan names them: --accept-loss TOPIC, or TOPIC-N",
         RestoreError::Lock(_) => "stop the broker that runs there",
         RestoreError::History(_) | RestoreError::Choose { .. } | RestoreError::Segment { .. } => {
             "nothing was changed for it; `varve snapshot verify` says what is damaged"

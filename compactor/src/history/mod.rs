@@ -11,10 +11,12 @@
 //!   before it is used, and none of the three is turned into "empty".
 //! - There is no fall-back below the newest complete life: what older lives hold beyond what its manifests name is a dead
 //!   lineage.
-//! - Memory is bounded by one object at a time and, of a manifest, by one node a level ([`Walk`]).
+//! - Memory is bounded: of a manifest by one node a level ([`Walk`]), of segments that are read whole by their bytes together,
+//!   whoever reads and however many do.
 
 mod partition;
 mod reader;
+mod remains;
 mod tail;
 #[cfg(test)]
 pub(crate) mod testing;
@@ -36,6 +38,7 @@ use varve_snapshot::{
     choose::{self, Candidate, Chosen, Damaged},
     claim::{self, Lives},
 };
+use varve_tiering::UploadBudget;
 
 pub use partition::{PartitionHistory, View};
 pub use reader::{ReadRecordsError, Reader, each_batch, each_record};
@@ -44,6 +47,8 @@ pub use walk::{Found, Walk};
 
 /// How often a checkpoint is chosen anew because one that was listed is not there: a broker that runs retires them.
 const CHOICES_MAX: usize = 5;
+/// Bytes of segments that are read whole at once. One that is larger goes alone.
+pub const SEGMENT_BYTES_MAX: u64 = 256 << 20;
 
 /// Why history cannot be read. None of these is "there is nothing".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +66,14 @@ pub enum HistoryError {
         of: String,
         /// Why.
         error: ChooseError,
+    },
+    /// The operator: what is there of a partition follows a checkpoint, and none is there.
+    #[error("{of}: it has objects, and its checkpoints were removed")]
+    Removed {
+        /// Of what.
+        of: String,
+        /// Where they were.
+        folder: String,
     },
     /// The operator: the metadata's checkpoint is whole, and this release does not understand it.
     #[error("{key}: {error}")]
@@ -96,9 +109,15 @@ impl HistoryError {
                 ClaimError::Damaged { .. } | ClaimError::Contradiction(_) | ClaimError::Missing(_)
             ),
             Self::Choose { error, .. } => matches!(error, ChooseError::AllDamaged(_)),
-            Self::Metadata { .. } => true,
+            Self::Metadata { .. } | Self::Removed { .. } => true,
             Self::Nobody | Self::Store(_) | Self::NoTopic(_) | Self::NoPartition { .. } => false,
         }
+    }
+
+    /// Whether a partition's checkpoints are damaged or were removed, all of them.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        matches!(self, Self::Choose { error: ChooseError::AllDamaged(_), .. } | Self::Removed { .. })
     }
 }
 
@@ -155,6 +174,7 @@ pub struct History {
     lives: Lives,
     incarnation: Incarnation,
     metadata: MetadataHistory,
+    memory: UploadBudget,
 }
 
 /// The metadata that history is read by.
@@ -193,13 +213,20 @@ impl History {
         let state = MetadataState::decode(image)
             .map_err(|error| HistoryError::Metadata { key: candidate.key.clone(), error })?;
         let metadata = MetadataHistory { candidate, header: checkpoint.header, state, damaged };
-        Ok(Self { store, keys, lives, incarnation, metadata })
+        let memory = UploadBudget::new(SEGMENT_BYTES_MAX);
+        Ok(Self { store, keys, lives, incarnation, metadata, memory })
     }
 
     /// The store.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.store
+    }
+
+    /// What segments that are read whole are held by.
+    #[must_use]
+    pub const fn memory(&self) -> &UploadBudget {
+        &self.memory
     }
 
     /// The cluster's keys.
@@ -261,6 +288,16 @@ impl History {
         partition: PartitionIndex,
     ) -> Result<PartitionHistory, HistoryError> {
         partition::load(self, topic, partition).await
+    }
+
+    /// What is left of a partition of which no checkpoint is: see [`HistoryError::is_lost`]. No offset is in it that is behind its
+    /// end and known to have been given out.
+    pub async fn remains(
+        &self,
+        topic: &Topic,
+        partition: PartitionIndex,
+    ) -> Result<PartitionHistory, HistoryError> {
+        remains::load(self, topic, partition).await
     }
 }
 

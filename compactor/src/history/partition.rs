@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use varve_common::{GroupId, Incarnation, LogIndex, Offset, PartitionIndex, Term};
+use varve_common::{GroupId, LogIndex, Offset, PartitionIndex, Term};
 use varve_formats::{
     PartitionIdentity,
     checkpoint::{CheckpointHeader, PartitionCheckpoint},
@@ -14,11 +14,10 @@ use varve_replica::metadata::Topic;
 use varve_snapshot::{
     ChooseError, Which,
     choose::{Candidate, Chosen, Damaged},
-    claim,
 };
 use varve_tiering::PartitionExtent;
 
-use super::{History, HistoryError, Tail, Walk, chosen, tail};
+use super::{History, HistoryError, Tail, Walk, chosen, remains::Remains, tail};
 
 /// One partition.
 #[derive(Clone, Debug)]
@@ -27,7 +26,7 @@ pub struct PartitionHistory {
     pub identity: PartitionIdentity,
     /// Its Raft group.
     pub group: GroupId,
-    /// The checkpoint that is used; `None` where none was published since the topic was created in this life.
+    /// The checkpoint that is used; `None` where none was ever published.
     pub checkpoint: Option<(Candidate, CheckpointHeader)>,
     /// What it says; nothing where there is none.
     pub state: PartitionCheckpoint,
@@ -161,16 +160,7 @@ pub(super) async fn load(
     topic: &Topic,
     partition: PartitionIndex,
 ) -> Result<PartitionHistory, HistoryError> {
-    let name = || topic.name.to_string();
-    let place = usize::try_from(partition.0).ok().and_then(|place| topic.partitions.get(place));
-    let place = place.ok_or_else(|| HistoryError::NoPartition { topic: name(), partition })?;
-    let identity = PartitionIdentity {
-        cluster: history.keys.cluster(),
-        incarnation: history.incarnation,
-        topic_id: topic.id,
-        topic: name(),
-        partition,
-    };
+    let (identity, group) = place_of(history, topic, partition)?;
     let which = Which::Partition(topic.id, partition);
     let of = format!("{}-{}", topic.name, partition.0);
     let found = chosen(&*history.store, &history.keys, which, history.incarnation, &of).await;
@@ -181,15 +171,37 @@ pub(super) async fn load(
                 .map_err(|error| HistoryError::Metadata { key: candidate.key.clone(), error })?;
             (Some((candidate, checkpoint.header)), state, damaged)
         }
-        Err(error) if !is_none_listed(&error) || !may_lack_a_checkpoint(history, topic).await? => {
-            return Err(error);
+        Err(HistoryError::Choose { error: ChooseError::NoneListed(folder), .. }) => {
+            if !Remains::list(history, topic.id, partition).await?.are_unpublished() {
+                return Err(HistoryError::Removed { of, folder });
+            }
+            (None, PartitionCheckpoint::default(), Vec::new())
         }
-        Err(_) => (None, PartitionCheckpoint::default(), Vec::new()),
+        Err(error) => return Err(error),
     };
     let after = after(&state, checkpoint.as_ref().map(|(_, header)| header));
     let from = tail::From { end: state.root.end(), log_start: state.bucket.log_start, after };
-    let tail = tail::discover(&*history.store, &history.keys, &identity, from).await?;
-    Ok(PartitionHistory { identity, group: place.group, checkpoint, state, damaged, tail })
+    let tail = tail::discover(history, &identity, from).await?;
+    Ok(PartitionHistory { identity, group, checkpoint, state, damaged, tail })
+}
+
+/// Which partition, and its group.
+pub(super) fn place_of(
+    history: &History,
+    topic: &Topic,
+    partition: PartitionIndex,
+) -> Result<(PartitionIdentity, GroupId), HistoryError> {
+    let name = || topic.name.to_string();
+    let place = usize::try_from(partition.0).ok().and_then(|place| topic.partitions.get(place));
+    let place = place.ok_or_else(|| HistoryError::NoPartition { topic: name(), partition })?;
+    let identity = PartitionIdentity {
+        cluster: history.keys.cluster(),
+        incarnation: history.incarnation,
+        topic_id: topic.id,
+        topic: name(),
+        partition,
+    };
+    Ok((identity, place.group))
 }
 
 /// The roll and the term behind which a segment of the same lineage lies.
@@ -198,18 +210,4 @@ fn after(state: &PartitionCheckpoint, header: Option<&CheckpointHeader>) -> (Log
     let known = header.filter(|header| header.state.offset <= state.root.end());
     let known = known.map(|header| (header.state.index, Term::ZERO));
     last.or(known).unwrap_or_default()
-}
-
-fn is_none_listed(error: &HistoryError) -> bool {
-    matches!(error, HistoryError::Choose { error: ChooseError::NoneListed(_), .. })
-}
-
-/// In the first life any topic; in a later one those that are newer than its claim: every other has had one since that life
-/// was complete.
-async fn may_lack_a_checkpoint(history: &History, topic: &Topic) -> Result<bool, HistoryError> {
-    if history.incarnation == Incarnation::FIRST {
-        return Ok(true);
-    }
-    let claim = claim::read(&*history.store, history.keys.prefix(), history.incarnation).await?;
-    Ok(topic.created_ms >= claim.created_ms)
 }

@@ -25,10 +25,10 @@ use varve_objects::{Failure, Store};
 use varve_snapshot::limits::READS_MAX;
 use varve_tiering::upload::STORE_ID;
 
-use super::Trouble;
+use super::{History, Trouble};
 
 /// How many objects of a tail are listed: a broker publishes a checkpoint every few segments.
-const NAMES_MAX: usize = 1 << 20;
+pub(super) const NAMES_MAX: usize = 1 << 20;
 
 /// One segment of a tail, verified whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,15 +119,15 @@ struct Link(Vec<Name>);
 
 /// Finds the tail of a partition.
 pub(super) async fn discover(
-    store: &dyn Store,
-    keys: &Keys,
+    history: &History,
     identity: &PartitionIdentity,
     from: From,
 ) -> Result<Tail, Failure> {
     let PartitionIdentity { topic_id, partition, incarnation, .. } = *identity;
     let at = PartitionKeys { topic_id, partition, incarnation };
+    let (store, keys) = (&*history.store, &history.keys);
     let names = list(store, keys, at, from.end).await?;
-    let mut search = Search { store, keys, identity, at, tail: Tail::default(), after: from.after };
+    let mut search = Search { history, identity, at, tail: Tail::default(), after: from.after };
     let mut end = from.end;
     loop {
         let link = match next_link(&names, end, from.log_start) {
@@ -228,8 +228,7 @@ impl Whole {
 }
 
 struct Search<'a> {
-    store: &'a dyn Store,
-    keys: &'a Keys,
+    history: &'a History,
     identity: &'a PartitionIdentity,
     at: PartitionKeys,
     tail: Tail,
@@ -238,7 +237,7 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn key(&self, name: SegmentName) -> ObjectKey {
-        self.keys.build(&Key::Segment(self.at, name))
+        self.history.keys.build(&Key::Segment(self.at, name))
     }
 
     /// Takes the object that goes on, and says where that ends.
@@ -287,7 +286,8 @@ impl Search<'_> {
         let key = self.key(name.name);
         let mut trouble = Trouble::Missing;
         for _ in 0..READS_MAX {
-            let bytes = self.store.get(&key).await?;
+            let _held = self.history.memory.reserve(name.bytes).await;
+            let bytes = self.history.store.get(&key).await?;
             let verified = match verify(&bytes) {
                 Ok(verified) if bytes.len() as u64 == name.bytes => verified,
                 Ok(_) => {

@@ -98,7 +98,7 @@ impl Bucket {
 
     pub(crate) fn complete(&self, incarnation: u32) {
         let incarnation = Incarnation(incarnation);
-        let complete = Complete { cluster: cluster(), incarnation, completed_ms: 2_000, groups: 2 };
+        let complete = Complete { cluster: cluster(), incarnation, completed_ms: 2_000, groups: 2, token: 0 };
         self.put(&prefix().complete(incarnation), complete.to_bytes());
     }
 

@@ -105,6 +105,75 @@ fn a_new_topic_has_no_checkpoint_and_all_of_it_is_tail() {
 }
 
 #[test]
+fn a_partition_that_never_held_a_record_is_empty_in_every_life() {
+    let mut bucket = Bucket::new();
+    assert_eq!(bucket.partition().unwrap().end(), Offset(0));
+    bucket.claim(2);
+    bucket.complete(2);
+    bucket.metadata(2, 10);
+    bucket.incarnation = 2;
+    let partition = bucket.partition().unwrap();
+    assert!(partition.checkpoint.is_none());
+    assert_eq!((partition.log_start(), partition.end()), (Offset(0), Offset(0)));
+    bucket.segment(0..10, 3, "");
+    assert_eq!(bucket.partition().unwrap().end(), Offset(10), "nor does the first segment need one");
+}
+
+#[test]
+fn s4_a_partition_whose_checkpoints_were_removed_is_damaged_and_never_empty() {
+    let is_removed = |bucket: &Bucket| matches!(bucket.partition(), Err(HistoryError::Removed { .. }));
+    // Of what a manifest named something was collected, which a checkpoint precedes.
+    let bucket = Bucket::new();
+    let root = bucket.manifest(50, 2);
+    assert_eq!(bucket.partition().unwrap().end(), Offset(50), "all is there as it was rolled");
+    for base in (0..50).step_by(10) {
+        let (name, ..) = bucket.segment_bytes(base..base + 10, 3, "");
+        let key = bucket.keys.build(&varve_formats::keys::Key::Segment(bucket.at(), name));
+        block_on(bucket.store.delete(&key)).unwrap();
+    }
+    assert!(!root.nodes.is_empty() && is_removed(&bucket));
+    let bucket = Bucket::new();
+    let (name, bytes, _) = bucket.segment_bytes(0..10, 3, "");
+    bucket.put(&bucket.keys.build(&varve_formats::keys::Key::MergedSegment(bucket.at(), name)), bytes);
+    assert!(is_removed(&bucket));
+    let bucket = Bucket::new();
+    bucket.segment(10..20, 3, "");
+    assert!(is_removed(&bucket));
+    // What a life that is not complete has is nothing.
+    let mut bucket = Bucket::new();
+    bucket.claim(2);
+    bucket.incarnation = 2;
+    bucket.checkpoint(60, &Root::default(), 0);
+    bucket.incarnation = 1;
+    assert!(bucket.partition().unwrap().checkpoint.is_none());
+}
+
+#[test]
+fn of_a_partition_without_a_manifest_the_newest_run_of_segments_is_left_or_nothing_behind_all_that_was() {
+    let remains = |bucket: &Bucket| {
+        let history = bucket.open().unwrap();
+        let topic = history.topic(TOPIC).unwrap().clone();
+        let left = block_on(history.remains(&topic, PartitionIndex(0))).unwrap();
+        (left.log_start().0, left.end().0, left.tail.segments.len())
+    };
+    let bucket = Bucket::new();
+    for range in [10..20, 30..40, 40..50] {
+        bucket.segment(range, 3, "");
+    }
+    assert_eq!(remains(&bucket), (30, 50, 2));
+    let (name, bytes, _) = bucket.segment_bytes(50..60, 3, "");
+    bucket.put(&bucket.keys.build(&varve_formats::keys::Key::MergedSegment(bucket.at(), name)), bytes);
+    assert_eq!(remains(&bucket), (60, 60, 0), "something that is lost lay behind them");
+    // What a checkpoint whose sections are damaged says of itself counts.
+    let mut root = Root::default();
+    root.entries.push(bucket.segment_bytes(60..90, 3, "").2);
+    let damaged = bucket.checkpoint(100, &root, 0);
+    bucket.tamper(&damaged, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    assert!(bucket.partition().unwrap_err().is_lost());
+    assert_eq!(remains(&bucket), (90, 90, 0));
+}
+
+#[test]
 fn there_is_no_fall_back_below_the_newest_complete_life() {
     let mut bucket = Bucket::new();
     bucket.checkpoint(60, &bucket.manifest(50, 1_024), 0);
@@ -114,9 +183,9 @@ fn there_is_no_fall_back_below_the_newest_complete_life() {
     let error = bucket.open().err().unwrap();
     assert!(matches!(error, HistoryError::Choose { error: ChooseError::NoneListed(_), .. }), "{error}");
     bucket.metadata(2, 10);
-    // The topic is as old as the epoch: it had a checkpoint when the second life was complete.
+    // What the first life has of it says that it had a checkpoint when the second was complete.
     let error = bucket.partition().unwrap_err();
-    assert!(matches!(error, HistoryError::Choose { error: ChooseError::NoneListed(_), .. }), "{error}");
+    assert!(matches!(error, HistoryError::Removed { .. }) && error.is_damage(), "{error}");
     // What the second life names may lie in the first; what the first wrote later is a dead lineage.
     let old = bucket.partition_of_first_life();
     bucket.segment(50..60, 3, "dead");
@@ -135,6 +204,19 @@ impl Bucket {
         }
         root
     }
+}
+
+#[test]
+fn segments_of_many_partitions_that_are_read_at_once_share_one_budget() {
+    let bucket = Bucket::new();
+    let lengths = [0..10, 10..30].map(|range| bucket.segment(range, 3, "").1.length);
+    let mut history = bucket.open().unwrap();
+    history.memory = UploadBudget::new(lengths[1]);
+    let topic = history.topic(TOPIC).unwrap().clone();
+    let reads = (0..8).map(|_| history.partition(&topic, PartitionIndex(0)));
+    let read = block_on(futures_util::future::join_all(reads));
+    assert!(read.iter().all(|read| read.as_ref().unwrap().end() == Offset(30)));
+    assert_eq!((history.memory().held(), history.memory().held_max()), (0, lengths[1]));
 }
 
 #[test]
@@ -193,6 +275,7 @@ fn what_was_trimmed_before_it_was_tiered_is_no_gap() {
 #[test]
 fn merged_segments_are_never_a_tail() {
     let bucket = Bucket::new();
+    bucket.checkpoint(60, &Root::default(), 0);
     let (name, bytes, _) = bucket.segment_bytes(0..10, 3, "");
     bucket.put(&bucket.keys.build(&varve_formats::keys::Key::MergedSegment(bucket.at(), name)), bytes);
     assert_eq!(bucket.partition().unwrap().end(), Offset(0));

@@ -66,6 +66,13 @@ fn unusable(of: String, error: &HistoryError) -> Report {
         HistoryError::Choose { error: choose::ChooseError::NoneListed(folder), .. } => {
             findings.add(Kind::Missing, folder, "there is no snapshot");
         }
+        HistoryError::Removed { folder, .. } => {
+            findings.add(
+                Kind::Missing,
+                folder,
+                "there is no snapshot, and objects that follow one are there",
+            );
+        }
         error if error.is_damage() => findings.add(Kind::Content, "", error),
         error => findings.add(Kind::Unread, "", error),
     }

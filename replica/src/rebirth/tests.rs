@@ -111,7 +111,7 @@ fn tail() -> Continuation {
 fn a_life_goes_on_behind_the_tail_in_a_far_term_with_all_of_it_tiered() {
     let reborn = before("orders").reborn(life(), tail());
     let ((index, term), records, bucket) = (reborn.applied(), reborn.records(), reborn.bucket());
-    assert_eq!((index, term), (LogIndex(51), Term(3 + TERMS)));
+    assert_eq!((index, term), (LogIndex(2 * INDEXES), Term(2 * TERMS)));
     assert_eq!((bucket.log_start, records.log_end, bucket.tiered_end), (Offset(2), Offset(20), Offset(20)));
     assert_eq!(bucket.root.entries.iter().map(|entry| entry.uid).collect::<Vec<_>>(), [1, 2]);
     assert!(records.open.is_empty() && records.rolls.is_empty() && bucket.intents.is_empty());
@@ -122,6 +122,24 @@ fn a_life_goes_on_behind_the_tail_in_a_far_term_with_all_of_it_tiered() {
     let gone: Vec<_> = bucket.tombstones.iter().map(|gone| (gone.uid, gone.incarnation)).collect();
     assert_eq!(gone, [(4, 1)]);
     assert_eq!(reborn.identity().incarnation, Incarnation(2));
+}
+
+#[test]
+fn the_first_checkpoint_of_a_life_has_one_place_whatever_was_known_and_it_is_behind_all_that_was() {
+    let first = NewLife { incarnation: Incarnation(2), ..life() };
+    let next = NewLife { incarnation: Incarnation(3), ..life() };
+    let expected = (LogIndex(2 * INDEXES), Term(2 * TERMS));
+    for (index, term) in [(0, 0), (1, 1), (1 << 39, TERMS / 2)] {
+        assert_eq!(first.begin(LogIndex(index), Term(term)), expected);
+        // The same distance again in the life after that.
+        let (index, term) = (expected.0.0 + index, expected.1.0 + term.min(TERMS / 2 - 1));
+        assert_eq!(next.begin(LogIndex(index), Term(term)), (LogIndex(3 * INDEXES), Term(3 * TERMS)));
+    }
+    // More than a life is thought to take, and lives of releases that counted otherwise.
+    for (index, term) in [(9 * INDEXES + 7, 9 * TERMS + 7), (u64::from(u32::MAX), 40 * TERMS - 1)] {
+        let (begin, epoch) = first.begin(LogIndex(index), Term(term));
+        assert!(begin.0 > index && epoch.0 >= term + TERMS / 2, "{begin:?} {epoch:?}");
+    }
 }
 
 #[test]
@@ -143,7 +161,10 @@ fn its_first_checkpoint_reads_back_as_what_it_is() {
         let bytes = captured.encode(Codec::Zstd).bytes;
         let Decoded::Partition { state, header, .. } = checkpoint::decode(&bytes).unwrap() else { panic!() };
         assert_eq!(state.hash(), reborn.hash(), "{topic}");
-        assert_eq!((header.state.index, header.applied.index), (LogIndex(51), LogIndex(51)));
+        assert_eq!(
+            (header.state.index, header.applied.index),
+            (LogIndex(2 * INDEXES), LogIndex(2 * INDEXES))
+        );
     }
 }
 
@@ -164,7 +185,8 @@ fn the_metadata_remembers_how_many_replicas_there_were_and_gives_no_number_out_t
     state.image.names = Arc::new([("t".into(), id)].into());
     (state.image.next_group, state.image.next_producer_id) = (2, 1_000);
     let unknown = Unknown { id: TopicId::from_random(4), name: "t".into(), partitions: 2 };
-    state.adopt(&[unknown], node());
+    let added = Added { id, name: "t".into(), partitions: 1..3 };
+    state.adopt(&[unknown], &[added], node());
     let mut reborn = state.reborn(life());
     let image = reborn.image().clone();
     assert_eq!((image.incarnation, image.brokers.len()), (Incarnation(2), 0));
@@ -172,6 +194,11 @@ fn the_metadata_remembers_how_many_replicas_there_were_and_gives_no_number_out_t
     let topic = &image.topics[&id];
     assert_eq!(topic.configs[REPLICAS_WANTED], "3");
     assert!(image.topics.values().flat_map(|topic| &topic.partitions).all(|at| at.replicas.len() == 1));
+    // Partitions that were added lately are groups of their own, with as many replicas as the others.
+    let groups: std::collections::BTreeSet<GroupId> = topic.partitions.iter().map(|at| at.group).collect();
+    assert_eq!((topic.partitions.len(), groups.len(), image.groups.len()), (3, 3, 5));
+    assert!(groups.iter().all(|group| group.0 < image.next_group));
+    assert_eq!(image.partition_of(topic.partitions[2].group).unwrap().1, PartitionIndex(2));
     // A topic of a name that another has keeps its records under a name of its own.
     assert_eq!((image.topics.len(), image.names.len()), (2, 2));
     let first = topic.partitions[0].replicas[0];

@@ -145,6 +145,7 @@ fn the_newest_complete_life_is_restored_and_its_incomplete_successor_resumed() {
         incarnation: Incarnation(incarnation),
         completed_ms: 1,
         groups: 2,
+        token: 0,
     };
     block_on(complete(&store, &prefix(), marker(1))).unwrap();
     block_on(complete(&store, &prefix(), marker(1))).unwrap();
@@ -160,7 +161,8 @@ fn the_newest_complete_life_is_restored_and_its_incomplete_successor_resumed() {
 #[test]
 fn s5_a_completion_of_another_cluster_or_without_its_claim_is_refused() {
     let store = store();
-    let marker = |cluster, incarnation| Complete { cluster, incarnation, completed_ms: 1, groups: 2 };
+    let marker =
+        |cluster, incarnation| Complete { cluster, incarnation, completed_ms: 1, groups: 2, token: 0 };
     block_on(complete(&store, &prefix(), marker(cluster(), Incarnation(1)))).unwrap();
     assert_eq!(block_on(lives(&store, &prefix())), Err(ClaimError::Missing(Incarnation(1))));
     let error = run(&store, mine(), DataDirectory::Empty).unwrap_err();

@@ -87,7 +87,7 @@ fn a_new_cluster_begins_elsewhere_while_the_old_one_runs_under_load() {
     assert!(end >= least, "{end} of {least}");
     let mut new = node_on(&to, &data);
     check_all(&new, "orders", end);
-    assert_eq!(committed(&new, "orders"), Some(1234));
+    assert_eq!(committed(&new, "orders", 0), Some(1234));
     assert!(describe(&new, "orders").to_string().contains("1234567"));
     crate::restore::produce(&new, "orders", end..end + 500);
     let id_there = topic_id(&new, "orders");
@@ -99,7 +99,7 @@ fn a_new_cluster_begins_elsewhere_while_the_old_one_runs_under_load() {
     assert!(written > end, "the load went on meanwhile");
     assert!(cluster.acknowledges(0, "orders", &value(written)));
     check_all(old, "orders", written + 1);
-    assert_eq!(committed(old, "orders"), Some(1234));
+    assert_eq!(committed(old, "orders", 0), Some(1234));
     check_all(&new, "orders", end + 500);
     assert!(new.terminate().success());
     for bucket in [&from, &to] {

@@ -41,6 +41,8 @@ mod operate;
 mod power;
 mod proof;
 mod restore;
+mod restore_rivals;
+mod restore_unknown;
 mod rig;
 mod rot;
 mod round_trips;

@@ -25,7 +25,7 @@ pub(crate) fn quick() -> Options {
         .env("VARVE_SNAPSHOT_MAX_AGE_MS", "1000")
 }
 
-fn command(bucket: &Path, data: &Path, arguments: &[&str]) -> Command {
+pub(crate) fn command(bucket: &Path, data: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(tool::varve());
     command.arg("restore").args(arguments).arg("--object-store").arg(bucket).arg("--data-dir").arg(data);
     tool::without_our_variables(&mut command);
@@ -34,19 +34,19 @@ fn command(bucket: &Path, data: &Path, arguments: &[&str]) -> Command {
 }
 
 /// What it would restore, or has restored.
-fn restore(bucket: &Path, data: &Path, arguments: &[&str]) -> Value {
+pub(crate) fn restore(bucket: &Path, data: &Path, arguments: &[&str]) -> Value {
     let output = command(bucket, data, arguments).args(["-o", "json"]).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {told}", output.status);
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-fn at_once(bucket: &Path, data: &Path) -> Value {
+pub(crate) fn at_once(bucket: &Path, data: &Path) -> Value {
     restore(bucket, data, &["--yes", "--wait", "0"])
 }
 
 /// What is told of a partition.
-fn told<'a>(plan: &'a Value, topic: &str, partition: i64) -> &'a Value {
+pub(crate) fn told<'a>(plan: &'a Value, topic: &str, partition: i64) -> &'a Value {
     let partitions = plan["partitions"].as_array().unwrap();
     let is = |at: &&Value| at["topic"] == topic && at["partition"] == partition;
     partitions.iter().find(is).unwrap_or_else(|| panic!("nothing of {topic}-{partition}: {plan:#}"))
@@ -94,12 +94,12 @@ pub(crate) fn produce(node: &Node, topic: &str, numbers: std::ops::Range<u64>) {
     drop(kcat(node, &["-P", "-t", topic, "-p", "0"], lines.as_bytes()));
 }
 
-/// Offset of the group in partition 0.
-pub(crate) fn committed(node: &Node, topic: &str) -> Option<i64> {
+/// Offset of the group in a partition.
+pub(crate) fn committed(node: &Node, topic: &str, partition: i64) -> Option<i64> {
     let (_, described) = varve_json(node, &["group", "describe", GROUP]);
     let text = described.to_string();
     let rows = find_rows(&described)?;
-    let row = rows.iter().find(|row| row["topic"] == topic && row["partition"] == 0)?;
+    let row = rows.iter().find(|row| row["topic"] == topic && row["partition"] == partition)?;
     row["committed"].as_i64().or_else(|| row["offset"].as_i64()).or_else(|| panic!("{text}"))
 }
 
@@ -176,7 +176,7 @@ fn a_cluster_of_three_comes_back_from_its_bucket_alone() {
 
     cluster.nodes[0].restart();
     check_all(&cluster.nodes[0], "orders", end);
-    assert_eq!(committed(&cluster.nodes[0], "orders"), Some(1234));
+    assert_eq!(committed(&cluster.nodes[0], "orders", 0), Some(1234));
     let told = describe(&cluster.nodes[0], "orders").to_string();
     assert!(told.contains("1234567"), "{told}");
     assert!(epoch(&cluster.nodes[0], "orders") > before, "leader epochs never go back");
@@ -197,7 +197,9 @@ fn a_cluster_of_three_comes_back_from_its_bucket_alone() {
         cluster.acknowledges(1, "orders", &value(end + 1))
     });
     check_all(&cluster.nodes[1], "orders", end + 2);
-    wait_for("and know what the group had read", 60, || committed(&cluster.nodes[1], "orders") == Some(1234));
+    wait_for("and know what the group had read", 60, || {
+        committed(&cluster.nodes[1], "orders", 0) == Some(1234)
+    });
 }
 
 /// Kills what it started before it could wait for its end.
@@ -236,7 +238,7 @@ pub(crate) fn written(records: u64) -> (Node, PathBuf, String) {
 }
 
 /// A node on a directory that was restored.
-fn restored(bucket: &Path, data: &Path) -> Node {
+pub(crate) fn restored(bucket: &Path, data: &Path) -> Node {
     let mut options = quick().args(&["--object-store", &bucket.display().to_string()]);
     options.data = Some(data.to_owned());
     Node::start(options)
@@ -326,7 +328,7 @@ fn g4_t46_records_on_nodes_alone_are_a_gap_and_no_group_is_beyond_the_end() {
     for topic in ["orders", "local"] {
         drop(varve(&node, &["group", "seek", GROUP, topic, "--to", "end"]));
     }
-    assert_eq!((committed(&node, "orders"), committed(&node, "local")), (Some(700), Some(50)));
+    assert_eq!((committed(&node, "orders", 0), committed(&node, "local", 0)), (Some(700), Some(50)));
     let data = node.folder().join("restored");
     let mut plan = Value::Null;
     wait_for("the commits and the checkpoint are in the bucket", 120, || {
@@ -343,7 +345,7 @@ fn g4_t46_records_on_nodes_alone_are_a_gap_and_no_group_is_beyond_the_end() {
     assert_eq!((local["records_local"].as_bool(), &local["gap"]["to"]), (Some(true), &50.into()), "{plan:#}");
     drop(at_once(&bucket, &data));
     let again = restored(&bucket, &data);
-    assert_eq!((committed(&again, "orders"), committed(&again, "local")), (Some(500), Some(50)));
+    assert_eq!((committed(&again, "orders", 0), committed(&again, "local", 0)), (Some(500), Some(50)));
     check_all(&again, "orders", 500);
     // No offset of the gap is given out twice.
     produce(&again, "local", 0..1);

@@ -77,3 +77,47 @@ async fn a_prefix_that_was_given_to_another_cluster_ends_the_watch() {
     let ended = watch(store, prefix(), identity(), Arc::new(clock)).await;
     assert!(matches!(ended, ClaimError::Foreign { .. }), "{ended}");
 }
+
+/// A clock that is set, and never rings.
+struct Set(AtomicU32);
+
+impl Clock for Set {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic(CHECK_INTERVAL * self.0.load(Ordering::Relaxed))
+    }
+
+    fn wall_ms(&self) -> i64 {
+        1
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
+}
+
+#[tokio::test]
+async fn nobody_passes_the_gate_who_is_of_an_earlier_life_and_a_look_counts_for_as_long_as_one_of_the_watch()
+{
+    let store = Arc::new(Counting::new(MemoryStore::default()));
+    let counters = store.counters();
+    let looks = || counters.snapshot().get(&Operation::List).map_or(0, |list| list.requests);
+    let clock = Arc::new(Set(AtomicU32::new(0)));
+    let mut gate = Gate::new(store.clone(), prefix(), identity(), clock.clone());
+    gate.pass().await.unwrap();
+    gate.pass().await.unwrap();
+    assert_eq!(looks(), 1);
+    claim::begin(&*store, &prefix(), claim(2)).await.unwrap();
+    clock.0.store(1, Ordering::Relaxed);
+    let kept_out = gate.pass().await.unwrap_err();
+    assert!(matches!(kept_out, ClaimError::Superseded { .. }), "{kept_out}");
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_keeps_nobody_out() {
+    use varve_objects::testing::{Fault, FaultyStore, InstantClock, SeededEntropy};
+    let clock = Arc::new(InstantClock::default());
+    let store = FaultyStore::new(MemoryStore::default(), clock.clone(), Arc::new(SeededEntropy::new(1)));
+    store.script(Operation::List, Fault::ErrorBefore);
+    let mut gate = Gate::new(Arc::new(store), prefix(), identity(), clock);
+    gate.pass().await.unwrap();
+}

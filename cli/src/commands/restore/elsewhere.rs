@@ -9,7 +9,7 @@ use std::{
 use serde_json::{Value, json};
 use varve_broker::{
     config::{Config, ObjectStore, Sources},
-    restore::{self, Bucket, Copied, Copying, Ground, Outcome, RestoreError, Survey},
+    restore::{self, Bucket, Copied, Copying, Ground, Options, Outcome, RestoreError, Survey},
 };
 use varve_common::PartitionIndex;
 
@@ -28,12 +28,16 @@ pub async fn run(flags: &Restore, to: &str, sources: Sources) -> Result<(), Fail
     let progress = Bar::default();
     let (store, prefix) = open_store(&source)?;
     let bucket = Bucket { store, prefix };
-    let planned = restore::survey(&bucket, crate::commands::now_ms(), &progress).await;
+    let planned = restore::survey(&bucket, &Options::of(&source), crate::commands::now_ms(), &progress).await;
     progress.end();
     let planned = planned.map_err(failed)?;
     if flags.plan || flags.output.format() == Format::Table {
         let text = || plan::text(&planned, Some(to));
         output::print(flags.output.format(), text, || told(plan::json(&planned, None), to, &planned, None))?;
+    }
+    let lost = planned.unaccepted();
+    if !lost.is_empty() {
+        return Err(failed(RestoreError::Lost(lost)));
     }
     if flags.plan {
         return Ok(());
@@ -41,7 +45,10 @@ pub async fn run(flags: &Restore, to: &str, sources: Sources) -> Result<(), Fail
     if !flags.yes {
         confirm(&format!("Make a new cluster of it at {to}?"))?;
     }
-    let done = Place::open(&target).await?.fill(&target, bucket, &progress, &|_, _| true).await;
+    let done = Place::open(&target)
+        .await?
+        .fill(&target, (bucket, planned.offsets_partitions()), &progress, &|_, _| true)
+        .await;
     progress.end();
     let (copied, survey, outcome) = done.map_err(failed)?;
     let data = target.data_directory.display();
@@ -68,7 +75,7 @@ impl Place {
     pub async fn fill(
         self,
         config: &Config,
-        source: Bucket,
+        (source, offsets_partitions): (Bucket, i32),
         progress: &Bar,
         chosen: &(dyn Fn(&str, PartitionIndex) -> bool + Sync),
     ) -> Result<(Copied, Survey, Outcome), RestoreError> {
@@ -82,12 +89,14 @@ impl Place {
             clock: Arc::clone(&clock),
             entropy: Arc::clone(&entropy),
             progress,
+            offsets_partitions,
             chosen,
         };
         let copied = restore::copy(&copying).await?;
         // Nobody has lived there: there is nobody to wait for.
         let (wait, before) = (Duration::ZERO, copied.duration);
-        let ground = Ground { config, bucket, disk, clock, entropy, wait, before, progress };
+        let options = Options::of(config);
+        let ground = Ground { config, bucket, disk, clock, entropy, wait, before, options, progress };
         let (survey, outcome) = restore::run(ground).await?;
         Ok((copied, survey, outcome))
     }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use varve_broker::restore::{Origin, Outcome, PartitionSurvey, Survey};
+use varve_broker::restore::{Lost, Origin, Outcome, PartitionSurvey, Strayed, Survey};
 
 use crate::output::{Table, human_age};
 
@@ -69,8 +69,15 @@ fn notes(survey: &Survey) -> Vec<String> {
             "NEWER    {name}: made after the metadata's checkpoint; its configuration is lost"
         ));
     }
+    for added in &survey.added {
+        let (name, first, last) = (&added.name, added.partitions.start, added.partitions.end - 1);
+        notes.push(format!(
+            "NEWER    {name}: partitions {first} to {last} were added after the metadata's checkpoint"
+        ));
+    }
     for at in &survey.partitions {
         let name = format!("{}-{}", at.topic, at.partition);
+        notes.extend(at.lost.as_ref().map(|lost| lost_note(&name, at, lost)));
         for damaged in &at.damaged {
             let key = &damaged.candidate.key;
             notes.push(format!("DAMAGED  {name}: {key}: {}; an older one is used", damaged.damage));
@@ -81,7 +88,7 @@ fn notes(survey: &Survey) -> Vec<String> {
             let why = if at.records_local { "were on nodes alone" } else { "are not in the object store" };
             notes.push(format!("GAP      {name}: records {from} to {to} {why}, and are lost"));
         }
-        if at.origin == Origin::Nothing {
+        if at.origin == Origin::Nothing && at.lost.is_none() {
             notes
                 .push(format!("EMPTY    {name}: nothing of it is in the object store; what it held is lost"));
         }
@@ -91,7 +98,24 @@ fn notes(survey: &Survey) -> Vec<String> {
         let (partition, from, to) = (clamped.partition, clamped.from, clamped.to.0);
         notes.push(format!("CLAMPED  group {group}, {topic}-{partition}: {from} to {to}"));
     }
+    for Strayed { group, found, asked, partitions } in &survey.strayed {
+        notes.push(format!(
+            "STRAYED  group {group}: it is in partition {found} of __consumer_offsets, and looked for in {asked} of {partitions}: \
+             give the restore the offsets.topic.num.partitions that the cluster had"
+        ));
+    }
     notes
+}
+
+fn lost_note(name: &str, at: &PartitionSurvey, lost: &Lost) -> String {
+    let (start, end) = (at.offsets.start.0, at.offsets.end.0);
+    let rest = match (&at.origin, start == end) {
+        (Origin::Checkpoint { .. }, _) => "producers and commits at its end are lost".to_owned(),
+        (_, true) => format!("what it held is lost, and it goes on at {end}"),
+        (_, false) => format!("records {start} to {end} are left"),
+    };
+    let asked = if lost.accepted { "accepted".to_owned() } else { format!("say --accept-loss {name}") };
+    format!("LOST     {name}: {}; {rest} ({asked})", lost.why)
 }
 
 /// The same for programs; `outcome` where it was done.
@@ -105,6 +129,11 @@ pub fn json(survey: &Survey, outcome: Option<&Outcome>) -> Value {
         "newest_record_age_ms": survey.newest_record_age_ms(),
         "metadata_damaged": survey.metadata_damaged.iter().map(|one| one.candidate.key.as_str()).collect::<Vec<_>>(),
         "topics_without_configuration": survey.unknown.iter().map(|topic| &topic.name).collect::<Vec<_>>(),
+        "partitions_added": survey.added.iter().map(|added| json!({
+            "topic": &added.name,
+            "from": added.partitions.start,
+            "to": added.partitions.end,
+        })).collect::<Vec<_>>(),
         "partitions": survey.partitions.iter().map(partition).collect::<Vec<_>>(),
         "clamped": survey.clamped.iter().map(|clamped| json!({
             "group": &*clamped.group,
@@ -114,6 +143,7 @@ pub fn json(survey: &Survey, outcome: Option<&Outcome>) -> Value {
             "to": clamped.to.0,
         })).collect::<Vec<_>>(),
     });
+    value["strayed"] = survey.strayed.iter().map(|one| json!(&*one.group)).collect();
     if let Some(outcome) = outcome {
         value["duration_ms"] = json!(outcome.duration_ms);
     }
@@ -138,6 +168,7 @@ fn partition(at: &PartitionSurvey) -> Value {
         "discovered": at.discovered,
         "gap": at.gap.as_ref().map(|gap| json!({"from": gap.start.0, "to": gap.end.0})),
         "damaged": at.damaged.iter().map(|one| one.candidate.key.as_str()).collect::<Vec<_>>(),
+        "lost": at.lost.as_ref().map(|lost| json!({"why": lost.why, "accepted": lost.accepted})),
         "records_local": at.records_local,
         "left": at.troubles,
         "newest_record_ms": (at.newest_record_ms >= 0).then_some(at.newest_record_ms),

@@ -22,7 +22,7 @@ use std::{path::PathBuf, time::Instant};
 use tempfile::TempDir;
 use varve_broker::{
     config::{Config, Sources},
-    restore::{self, Bucket},
+    restore::{self, Bucket, Options, RestoreError},
 };
 use varve_common::{NodeId, PartitionIndex};
 
@@ -88,18 +88,19 @@ async fn drill(
     let target = target(data.clone())?;
     let groups = varve_replica::coordinator::TOPIC;
     let chosen = |topic: &str, at: PartitionIndex| topic == groups || is_chosen(flags, topic, at);
-    let copied = match trial::rehearse(&target, bucket.clone(), &chosen).await {
-        Trial::Restored(copied) => copied,
-        Trial::Damaged(why) => {
-            report.problem(Kind::Damaged, "", why);
-            return Ok(report);
-        }
-        Trial::Unread(why) => {
-            report.problem(Kind::Unread, "", why);
-            return Ok(report);
-        }
-        Trial::Failed(failure) => return Err(failure),
-    };
+    let copied =
+        match trial::rehearse(&target, (bucket.clone(), first.survey.offsets_partitions()), &chosen).await {
+            Trial::Restored(copied) => copied,
+            Trial::Damaged(why) => {
+                report.problem(Kind::Damaged, "", why);
+                return Ok(report);
+            }
+            Trial::Unread(why) => {
+                report.problem(Kind::Unread, "", why);
+                return Ok(report);
+            }
+            Trial::Failed(failure) => return Err(failure),
+        };
     report.durations.restore = began.elapsed() - report.durations.survey;
     let mut broker = Broker::start(&data, scratch.path(), sources)?;
     let seeds = broker.ready().await?;
@@ -118,7 +119,14 @@ async fn drill(
 
 /// Reads what the bucket holds. Damage that keeps all of it from being restored is a result, not an error.
 async fn look(bucket: &Bucket, report: &mut Report) -> Result<Option<Expected>, Failure> {
-    match restore::survey(bucket, crate::commands::now_ms(), &Bar::default()).await {
+    // As many partitions of the groups' own topic as its groups say: nobody says what the cluster was given.
+    let options = Options::default();
+    let survey = restore::survey(bucket, &options, crate::commands::now_ms(), &Bar::default()).await;
+    let whole = survey.and_then(|survey| match survey.unaccepted() {
+        lost if lost.is_empty() => Ok(survey),
+        lost => Err(RestoreError::Lost(lost)),
+    });
+    match whole {
         Ok(survey) => Ok(Some(Expected::new(bucket, survey).await?)),
         Err(why) => match trial::judge(why) {
             Trial::Damaged(why) => {

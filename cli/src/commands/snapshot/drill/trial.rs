@@ -25,10 +25,10 @@ pub enum Trial {
     Failed(Failure),
 }
 
-/// Restores what is chosen to `target`.
+/// Restores what is chosen to `target`, from a bucket, with so many partitions of the groups' own topic.
 pub async fn rehearse(
     target: &Config,
-    source: Bucket,
+    source: (Bucket, i32),
     chosen: &(dyn Fn(&str, PartitionIndex) -> bool + Sync),
 ) -> Trial {
     let progress = Bar::default();
@@ -46,7 +46,7 @@ pub fn judge(why: RestoreError) -> Trial {
     let (is_damage, is_unread) = match &why {
         RestoreError::Copy(error) => (error.is_damage(), matches!(error, CopyError::Source { .. })),
         RestoreError::History(error) => (error.is_damage(), matches!(error, HistoryError::Store(_))),
-        RestoreError::Segment { .. } => (true, false),
+        RestoreError::Segment { .. } | RestoreError::Lost(_) => (true, false),
         RestoreError::Store(_) | RestoreError::Claim(ClaimError::Store(_)) => (false, true),
         _ => (false, false),
     };
