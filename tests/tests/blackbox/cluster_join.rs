@@ -4,7 +4,6 @@ use serde_json::Value;
 use varve_tests::{
     clients::{java, varve_json},
     cluster::{Cluster, check_all, value},
-    faults::files_below,
     node::{Node, Options},
     tool::Tool,
     wait_for,
@@ -97,38 +96,6 @@ fn a_wiped_founder_comes_back_with_everything() {
     wait_for("the wiped ones to lead", 60, || cluster.leader(0, TOPIC, 0).is_some_and(|leader| leader != 1));
     check_all(&cluster.nodes[0], TOPIC, written);
     check_all(&cluster.nodes[2], TOPIC, written);
-}
-
-/// Nothing of the topic is in the bucket: what one disk after the other has, and what comes meanwhile, is on nodes alone, and
-/// goes from node to node.
-#[test]
-fn t44_every_disk_is_replaced_before_anything_was_uploaded() {
-    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
-        return;
-    }
-    let mut cluster = Cluster::start(3, &Options::small());
-    cluster.create_topic(TOPIC, 1, 3, &["remote.log.copy.disable=true", "segment.bytes=262144"]);
-    wait_for("a healthy cluster", 30, || is_healthy(&cluster.nodes[0]));
-    let (_, described) = varve_json(&cluster.nodes[0], &["topic", "describe", TOPIC]);
-    let load = cluster.start_load(TOPIC, value);
-    for wiped in [1, 2, 0] {
-        cluster.wait_end((wiped + 1) % 3, TOPIC, 3_000 * (wiped as i64 + 1));
-        cluster.nodes[wiped].kill();
-        cluster.nodes[wiped].wipe();
-        cluster.nodes[wiped].restart();
-        wait_for("the new disk to hold everything", 180, || {
-            let node = &cluster.nodes[wiped];
-            is_healthy(node) && ["voter", "leader"].contains(&role(node, wiped as u64 + 1).as_str())
-        });
-    }
-    let written = load.finish();
-    wait_for("all replicas to be in sync", 60, || cluster.in_sync(0, TOPIC, 0).len() == 3);
-    cluster.nodes.iter().for_each(|node| check_all(node, TOPIC, written));
-    let id = described["id"].as_str().or(described[0]["id"].as_str()).or(described["topic_id"].as_str());
-    let id = id.expect("a topic has an id");
-    let objects = files_below(std::path::Path::new(&cluster.bucket()));
-    let uploaded = objects.iter().filter(|path| path.to_string_lossy().contains(id));
-    assert_eq!(uploaded.filter(|path| path.to_string_lossy().contains("seg/")).count(), 0);
 }
 
 /// Kafka's tool, asked to move the topic's partition.
