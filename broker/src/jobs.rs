@@ -4,6 +4,7 @@
 //! It decides nothing. A failure is told as such and the planner tries again, under a new uid where an object may have
 //! been made.
 
+mod archive;
 mod install;
 mod mend;
 mod offer;
@@ -36,6 +37,7 @@ use varve_tiering::{
 use varve_wal::{ReadError, Reader};
 
 use crate::transfer::Transfers;
+pub use archive::Archives;
 use mend::MendError;
 pub use reap::{ReapError, Reaper};
 pub use retention::Retention;
@@ -72,6 +74,8 @@ pub struct Surroundings {
     pub clock: Arc<dyn Clock>,
     /// What comes from other nodes.
     pub transfers: Transfers,
+    /// Files for other systems.
+    pub archives: Archives,
 }
 
 /// Does a job.
@@ -130,6 +134,7 @@ pub async fn run(job: Job, at: &Surroundings) -> (GroupId, JobOutcome) {
             let announced = range.as_ref().map(|(intent, _)| intent.uid);
             mended(announced, at.mend(group, &identity, uid, &leaf, range).await)
         }
+        job @ Job::Archive { .. } => at.archive(&job).await,
         job @ (Job::Offer { .. } | Job::Install { .. } | Job::Refetch { .. }) => at.move_files(job).await,
         Job::Delete { identity, tombstones, .. } => {
             outcome(kind, at.delete(&identity, &tombstones).await, |uids| JobOutcome::Deleted { uids })

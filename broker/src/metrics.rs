@@ -188,6 +188,12 @@ metrics! {
     upload_stalled: gauge("reason") "tier_upload_stalled" "" "Partitions whose uploads fail now, by what keeps them up; nothing is dropped, producers wait once the disk is full";
     uploaded: counter() "tier_uploaded" "bytes" "Bytes of segments uploaded";
     upload_latency: latency() "tier_upload_latency" "seconds" "Duration of one upload";
+    archive_files: counter() "archive_files" "" "Files for other systems (varve.archive.parquet) that were put, or found to be there";
+    archive_bytes: counter() "archive" "bytes" "Their bytes";
+    archive_errors: counter() "archive_errors" "" "Steps towards such a file that failed and are tried again; the log says why";
+    archive_skipped: counter() "archive_skipped_records" "" "Offsets that are in no such file, because they were trimmed first, or that files of others hold";
+    archive_lag: gauge() "archive_lag_records" "" "Offsets that are in the object store and wait for their file, of partitions that this node leads";
+    archive_age: fraction() "archive_lag" "seconds" "How long the first of them has waited";
     merges: counter() "tier_merges" "" "Objects that were put in the place of several small segments";
     merged_segments: counter() "tier_merged_segments" "" "Small segments that they replace";
     merged: counter() "tier_merged" "bytes" "Bytes of such objects: within a tenth of what is uploaded";

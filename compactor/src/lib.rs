@@ -11,7 +11,7 @@
 //!                        |
 //!                        └--Seal--> file of this node            (not tiered, or the store is away and the log presses; to stay here: local.retention.*)
 //! ```
-//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`], [`merge`], [`reap`]; who must let go of a log short of room: [`PressureGauge`]; of the disk: [`HotGauge`]. Each adds actions and says when it
+//! One file a concern: [`roll`], [`tier`], [`seal`], [`checkpoint`], [`retain`], [`merge`], [`archiving`], [`reap`]; who must let go of a log short of room: [`PressureGauge`]; of the disk: [`HotGauge`]. Each adds actions and says when it
 //! wants to look again.
 //!
 //! Invariants
@@ -22,6 +22,7 @@
 //!   history's own they read alone, and `copy` and `archive` put objects where they are told.
 
 pub mod archive;
+mod archiving;
 mod checkpoint;
 pub mod copy;
 pub mod history;
@@ -71,6 +72,7 @@ pub fn plan(status: &GroupStatus, options: &PlanOptions, now: Now, entropy: &dyn
         planner.seal();
         planner.retain();
         planner.merge();
+        planner.archive();
     }
     if status.group == GroupId::METADATA {
         planner.reap();
@@ -86,9 +88,11 @@ pub fn is_drained(status: &GroupStatus) -> bool {
     let tiered = !status.options.tiered || (status.open.is_empty() && status.rolls.is_empty());
     let metadata_dirty = status.group == GroupId::METADATA && status.publish_dirty;
     let published = !metadata_dirty && status.unpublished_segments == 0;
-    // A deletion goes on after the next start, a merge is begun anew.
-    let is_no_matter =
-        |kind: &JobKind| matches!(kind, JobKind::Delete | JobKind::Reap | JobKind::Merge | JobKind::Mend);
+    // A deletion goes on after the next start, and so does an archive; a merge is begun anew.
+    let is_no_matter = |kind: &JobKind| {
+        use JobKind::{Archive, Delete, Mend, Merge, Reap};
+        matches!(kind, Delete | Reap | Merge | Mend | Archive)
+    };
     let rests = status.jobs.running.keys().all(is_no_matter);
     // What is for the bucket is its leader's to bring there, and what that goes on to write comes here until the node stops.
     if status.role != Role::Leader {

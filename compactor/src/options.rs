@@ -38,6 +38,8 @@ pub struct PlanOptions {
     pub hot: Hot,
     /// Which small segments are merged, and what that may cost now.
     pub merge: Merge,
+    /// When so many bytes of a partition's log wait for a file for other systems, one is made.
+    pub archive_bytes_max: u64,
     /// The node stops: what is open is rolled, uploaded and published now, and checkpoints are taken, so that the
     /// bucket is complete and the next start replays nothing.
     pub draining: bool,
@@ -64,6 +66,7 @@ impl Default for PlanOptions {
             pressure: Pressure::default(),
             hot: Hot::default(),
             merge: Merge::default(),
+            archive_bytes_max: crate::archive::cut::FILE_BYTES_MAX,
             draining: false,
         }
     }

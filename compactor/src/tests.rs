@@ -1,5 +1,6 @@
 //! Plans of a group that says this and that of itself: one file an idea.
 
+mod archives;
 mod checkpoints;
 mod local;
 mod merges;
@@ -88,6 +89,9 @@ fn idle() -> GroupStatus {
         reached_by_all: None,
         roll_pending: false,
         fence_pending: false,
+        archive: None,
+        unarchived_since_ms: None,
+        archive_pending: false,
         inflight_bytes: 0,
         producers: 0,
         oldest_producer_ms: None,

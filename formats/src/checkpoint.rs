@@ -202,6 +202,8 @@ sections! {
     COORDINATOR = 14 "coordinator state";
     /// What only a replica of a partition needs, as `replica` encodes it: the open range, the tiered end, A.
     POSITION = 15 "place in the log";
+    /// `ArchiveState`, as of A: only where files for other systems were ever made.
+    ARCHIVE = 16 "archive cursor";
 }
 
 /// A checkpoint in memory: its header and its sections, expanded.

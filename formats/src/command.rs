@@ -22,6 +22,7 @@ pub use metadata::{
 };
 
 use crate::manifest::{Entry, NodeReference};
+pub use crate::state::{ArchivePlanned, Archived};
 
 /// The length of the header in bytes: a batch begins here in a `Records` entry.
 pub const HEADER_BYTES: usize = 20;
@@ -101,6 +102,10 @@ kinds! {
     TierReaped = 23 in Bucket,
     /// A leaf of the manifest gives way to another over the same range.
     LeafReplaced = 24 in Bucket,
+    /// Announces a file for other systems. Written where a topic asks for it, which no earlier release lets it.
+    ArchivePlanned = 25 in Bucket,
+    /// The announced file is in the store.
+    Archived = 26 in Bucket,
     /// Changes the metadata.
     Metadata = 64 in Metadata,
 }
@@ -289,5 +294,7 @@ pub enum Command {
     IntentExpired(IntentExpired),
     TierReaped(TierReaped),
     LeafReplaced(LeafReplaced),
+    ArchivePlanned(ArchivePlanned),
+    Archived(Archived),
     Metadata(MetadataCommand),
 }

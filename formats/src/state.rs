@@ -1,10 +1,13 @@
 //! The parts of a partition's state that checkpoints store, as plain values.
 
+mod archive;
 mod codec;
 
 use std::ops::Range;
 
 use varve_common::{Digest, LogIndex, Offset, ReplicaId, Term};
+
+pub use archive::{ArchivePlan, ArchivePlanned, ArchiveState, Archived, ArchivedFile};
 
 use crate::manifest::EntryKind;
 

@@ -9,6 +9,7 @@ mod job;
 mod options;
 mod peer;
 mod reply;
+mod stall;
 mod status;
 
 pub use effect::{Effect, LogEntry, Mark, PersistedHardState, SealMark, StopReason};
@@ -16,8 +17,9 @@ pub use input::{
     Action, BatchMeta, GroupKind, GroupState, Input, LocalCheckpoint, Now, OpenGroup, PartitionIdentity,
     RollCause, Rot, Ticket, Timestamps,
 };
-pub use job::{Installable, Job, JobKind, JobOutcome, Mended, ReapPass, Stall, uid_of_leaf};
+pub use job::{Installable, Job, JobKind, JobOutcome, Mended, ReapPass, uid_of_leaf};
 pub use options::{GroupOptions, LocalRetention};
 pub use peer::{PeerEffect, PeerInput, ReplicaStatus};
 pub use reply::{Refusal, Reply};
+pub use stall::Stall;
 pub use status::{GroupStatus, Holdings, JobsStatus, OpenRange, PartitionView, Role};

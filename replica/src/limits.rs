@@ -66,6 +66,9 @@ pub const GROUP_BYTES_MAX: usize = 4 << 20;
 /// Bytes of the keys and values of one commit: one entry of the log holds them.
 pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 
+/// Times that are told apart of what is tiered and waits for its file (`varve.archive.parquet`).
+pub const UNARCHIVED_MAX: usize = 64;
+
 /// Characters of a client's name that its members' ids begin with.
 pub const MEMBER_PREFIX_MAX: usize = 249;
 

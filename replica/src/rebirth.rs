@@ -317,6 +317,8 @@ impl Before {
             tombstones: Arc::new(tombstones),
             published: Arc::default(),
             kept: None,
+            // What is announced is made, or found there: files that were made since are looked for before the next.
+            archive: self.state.archive,
         }
     }
 }

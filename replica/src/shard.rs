@@ -2,6 +2,7 @@
 
 mod actions;
 mod apply;
+mod archiving;
 mod coordinate;
 mod figures;
 mod holders;

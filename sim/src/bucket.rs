@@ -6,7 +6,7 @@ use bytes::Bytes;
 use varve_common::{Digest, GroupId, LogIndex, ObjectKey, Offset};
 use varve_formats::{
     command::PublishedCheckpoint,
-    keys::PartitionKeys,
+    keys::{Key, PartitionKeys},
     manifest::{Entry, FoldPlan, NodeReference},
     node::Node,
     segment::{decode_block, verify},
@@ -80,7 +80,43 @@ impl Scan<'_> {
                 format!("tiered up to {} of {}", bucket.tiered_end, self.state.records().log_end),
             ));
         }
+        self.archive()?;
         self.checkpoints()
+    }
+
+    /// X1: no offset is in two files for other systems; what is in none was passed by command; and none is there that was not announced.
+    fn archive(&self) -> Checked {
+        let identity = self.state.identity();
+        let ours = |key: &ObjectKey| match keys().parse(key) {
+            Ok(Key::Archive(name))
+                if (name.topic_id, name.partition) == (identity.topic_id, identity.partition) =>
+            {
+                Some((name.first, name.last.next()))
+            }
+            _ => None,
+        };
+        let mut files: Vec<(Offset, Offset)> = self.objects.keys().filter_map(ours).collect();
+        files.sort_unstable();
+        let wrong = |what: &str| {
+            Err(self.wrong("X1", format!("{what}: {files:?}, {:?}", self.state.bucket().archive)))
+        };
+        if files.windows(2).any(|pair| pair[0].1 > pair[1].0) {
+            return wrong("an offset is in two files");
+        }
+        let Some(archive) = self.state.bucket().archive else {
+            return if files.is_empty() { Ok(()) } else { wrong("a file that nobody announced") };
+        };
+        let announced = archive.plan.map(|plan| (plan.base, plan.end));
+        if files.iter().any(|file| file.1 > archive.end && Some(*file) != announced) {
+            return wrong("a file behind the cursor that nobody announced");
+        }
+        let known: Vec<_> = files.iter().filter(|file| file.1 <= archive.end).collect();
+        let held: u64 = known.iter().map(|file| file.1.0 - file.0.0).sum();
+        let first = known.first().map_or(archive.end, |file| file.0);
+        if held + archive.skipped < archive.end.0 - first.0 || (known.len() as u64) < archive.files {
+            return wrong("offsets before the cursor are in no file");
+        }
+        Ok(())
     }
 
     fn wrong(&self, checker: &'static str, what: String) -> crate::violation::Violation {

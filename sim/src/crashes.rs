@@ -210,6 +210,7 @@ pub const fn of_job(kind: JobKind) -> Option<Step> {
         | JobKind::RemoveCheckpoint
         | JobKind::Offer
         | JobKind::Install
+        | JobKind::Archive
         | JobKind::Refetch => None,
     }
 }

@@ -30,6 +30,9 @@ use varve_wal::{Reader, testing::MemoryDisk};
 
 use crate::{clock::SimClock, node::CLUSTER, plan::StoreKind};
 
+/// What records of a file for other systems take: little, so that a run makes some.
+pub const ARCHIVE_BYTES: u64 = 16 << 10;
+
 /// Where cold chunks are kept on disk.
 pub const CACHE: &str = "/data/cache/chunks.slab";
 
@@ -245,6 +248,7 @@ impl Cold {
             codec: Codec::Zstd,
             clock,
             transfers,
+            archives: varve_broker::jobs::Archives::new(ARCHIVE_BYTES),
         };
         Ok(Self { asks, library, surroundings: Arc::new(surroundings), log, spawned, tail })
     }

@@ -24,7 +24,7 @@
 //!   [`faults`]: a group stops only where its log, or each checkpoint that its marks name, was damaged on purpose.
 //! - B4 [`cut`] at every cut of a log, and whenever a sealed file is given up. B5, B8 [`orders`]: whatever is uploaded is
 //!   committed, and whatever is deleted is named by no manifest and no checkpoint that is in the bucket. B9 [`world`]: a log
-//!   start moves where retention lets it. B1, B2, B5, B6, S2 [`bucket`]: a scan of partitions and metadata at the end of every
+//!   start moves where retention lets it. B1, B2, B5, B6, S2, X1 [`bucket`]: a scan of partitions and metadata at the end of every
 //!   life and of the run, then with S1 and S3: a replica seeded by each published checkpoint becomes like the others. Objects
 //!   never change. B3 is a part of the state that the shadow compares.
 //!

@@ -34,7 +34,7 @@ use crate::{
     bugs::Bug,
     clock::SimClock,
     executor::Executor,
-    jobs::{Ask, Cold, Done, RemoteStore},
+    jobs::{ARCHIVE_BYTES, Ask, Cold, Done, RemoteStore},
     model::Model,
     plan::Plan,
     ports::SimPorts,
@@ -165,6 +165,9 @@ fn coordinator_options() -> coordinator::Options {
     }
 }
 
+/// How long records wait for their file, where topics are exported.
+const ARCHIVE_AGE_MS: u64 = 2_000;
+
 /// A topic's options: Kafka's names, and a fan-out that folds early.
 #[must_use]
 pub fn options_of(topic: &Topic, upload_age: Duration, has_store: bool) -> GroupOptions {
@@ -189,6 +192,7 @@ fn plan_options(plan: &Plan) -> PlanOptions {
     let merge = Merge { segments_min: 2, bytes_max: 48 << 10, one_in: 2, given_per_second: 64, room: 0 };
     let late = Merge { segments_min: 4, one_in: 16, given_per_second: 2 << 10, ..merge };
     PlanOptions {
+        archive_bytes_max: ARCHIVE_BYTES,
         has_store: plan.has_store,
         publish_segments: 3,
         publish_age: Duration::from_secs(5),
@@ -225,14 +229,17 @@ impl Node {
         let OpenedLog { writer, reader, recovery } = log;
         let cold = Cold::open(start.plan.store, start.remote, disk, &reader, start.clock, start.seed);
         let cold = cold.map_err(|error| error.to_string())?;
-        let (upload_age, has_store) = (start.plan.upload_age, start.plan.has_store);
+        let Plan { upload_age, has_store, archives, .. } = *start.plan;
         let seat = start.seat.clone().unwrap_or_else(Seat::alone);
         let placement = Placement {
             node: seat.node,
             cluster: CLUSTER,
             incarnation: INCARNATION,
             data: PathBuf::from("/data"),
-            options_of: Arc::new(move |_: &Image, topic: &Topic| options_of(topic, upload_age, has_store)),
+            options_of: Arc::new(move |_: &Image, topic: &Topic| {
+                let archive_age_ms = archives.then_some(ARCHIVE_AGE_MS);
+                GroupOptions { archive_age_ms, ..options_of(topic, upload_age, has_store) }
+            }),
         };
         let shared: Arc<dyn Disk> = Arc::new(disk.clone());
         let mut groups = Groups::new(shared, reader.clone(), recovery, placement);

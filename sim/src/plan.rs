@@ -71,6 +71,8 @@ pub struct Plan {
     pub zombies: u32,
     /// Whether merging gets so little room that what it finds was folded into a leaf before.
     pub merges_late: bool,
+    /// Whether topics are exported, too (`varve.archive.parquet`).
+    pub archives: bool,
 }
 
 impl Plan {
@@ -112,6 +114,7 @@ impl Plan {
             checkpoint_after: (6 << 10, 25),
             zombies,
             merges_late: seed % 4 == 1,
+            archives: seed % 8 == 7,
         }
     }
 }

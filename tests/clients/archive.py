@@ -121,4 +121,5 @@ def main():
     print(json.dumps({"rows": len(expected), "blocks": documented(document)}))
 
 
-main()
+if __name__ == "__main__":
+    main()

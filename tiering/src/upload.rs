@@ -87,6 +87,12 @@ impl Uploaders {
             repairs: of(Class::Scrub, &background),
         }
     }
+
+    /// What segments may take in memory that are read for other work in the background.
+    #[must_use]
+    pub const fn background(&self) -> &UploadBudget {
+        &self.merges.budget
+    }
 }
 
 /// Puts segments, within one budget of memory.

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! memory = min(machine, control group and those above it)      varve.memory.bytes.max says otherwise
-//! |  requests 1/8  | uploads 1/8 | answers 1/16 | merges 1/16 | tail 1/16 | chunks 1/16 | indices 1/32 |  the rest: half  |
+//! |  requests 1/8  | uploads 1/8 | answers 1/16 | merges 1/16 | tail 1/16 | chunks 1/16 | indices 1/32 | archive 1/32 |  the rest, nearly half |
 //! ```
 //! The rest is for what no budget counts: state, buffers of copies on their way, the allocator's slack. What the write-ahead
 //! log has in its queue is records of requests in flight, and is bounded with them.
@@ -39,6 +39,8 @@ pub struct Budgets {
     pub chunks: u64,
     /// Manifest nodes and block indices of cold objects.
     pub indices: u64,
+    /// Records of a file for other systems.
+    pub archive: u64,
 }
 
 /// A budget: enough for any machine, and one of so many parts of a small one's memory.
@@ -67,6 +69,7 @@ impl Budgets {
             tail: share(memory, TAIL_BYTES, 16),
             chunks: share(memory, 64 << 20, 16),
             indices: share(memory, 64 << 20, 32),
+            archive: share(memory, 128 << 20, 32),
         }
     }
 
@@ -87,7 +90,7 @@ impl Budgets {
         }
     }
 
-    const fn named(&self) -> [(&'static str, u64); 7] {
+    const fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("requests", self.requests),
             ("answers", self.answers),
@@ -96,6 +99,7 @@ impl Budgets {
             ("tail", self.tail),
             ("chunks", self.chunks),
             ("indices", self.indices),
+            ("archive", self.archive),
         ]
     }
 }
@@ -231,7 +235,7 @@ mod tests {
         }
         assert_eq!(
             Budgets::within(Some(256 << 20)).to_string(),
-            "256MiB (requests 32MiB, answers 16MiB, uploads 32MiB, merges 16MiB, tail 16MiB, chunks 16MiB, indices 8MiB)"
+            "256MiB (requests 32MiB, answers 16MiB, uploads 32MiB, merges 16MiB, tail 16MiB, chunks 16MiB, indices 8MiB, archive 8MiB)"
         );
     }
 }

@@ -121,6 +121,8 @@ topic_keys! {
     "segment.jitter.ms" Long Rule::Millis(0), "0", Some("log.roll.jitter.ms"), Enforced, "Ranges are rolled up to so much before segment.ms, each partition at its own time, so that not all are rolled at once.";
     "segment.ms" Long Rule::Millis(1), "604800000", Some("log.roll.ms"), Enforced, "Age at which a range is rolled.";
     "unclean.leader.election.enable" Boolean Rule::Switch, "false", None, Accepted("a replica that lacks committed records never leads"), "Elect a leader that lost records.";
+    "varve.archive.max.age.ms" Long Rule::Millis(1000), "3600000", None, Enforced, "While varve.archive.parquet is true: how long a record that is in the object store waits for its file at the most. Shorter makes more and smaller files.";
+    "varve.archive.parquet" Boolean Rule::Switch, "false", None, Enforced, "What is tiered is exported as Parquet, too, from the first offset on, into archive/v1 beside it: docs/archive.md. Files stay when records, or the topic, go.";
 }
 
 /// A value that a topic, or a broker, cannot have. Of topics it says INVALID_CONFIG on the wire.

@@ -134,6 +134,19 @@ fn count(handles: &Handles, outcome: &JobOutcome, ended: &Ended) {
         JobOutcome::MergeFailed { .. } => {
             handles.merge_errors.inc();
         }
+        JobOutcome::Archived { file: Some(file), .. } => {
+            handles.archive_files.inc();
+            handles.archive_bytes.inc_by(file.bytes);
+        }
+        JobOutcome::ArchiveMeasured { skipped, .. } => {
+            handles.archive_skipped.inc_by(*skipped);
+        }
+        JobOutcome::Archived { base, end, file: None, .. } => {
+            handles.archive_skipped.inc_by(end.0 - base.0);
+        }
+        JobOutcome::Failed { kind: JobKind::Archive, .. } => {
+            handles.archive_errors.inc();
+        }
         JobOutcome::CheckpointPublished { checkpoint, .. } => {
             handles.snapshots.inc();
             handles.raft_snapshot_bytes.inc_by(checkpoint.bytes);
@@ -177,6 +190,12 @@ fn log(group: GroupId, outcome: &JobOutcome) {
             tracing::warn!(%group, why, "a leaf of the manifest was not mended")
         }
         JobOutcome::MergeFailed { uid, why } => tracing::warn!(%group, uid, why, "merging failed"),
+        JobOutcome::ArchiveMeasured { plan, skipped, .. } if *skipped > 0 => {
+            tracing::warn!(%group, base = %plan.base, skipped, "records are in no file of the archive: they were trimmed first");
+        }
+        JobOutcome::Archived { base, end, file: None, .. } => {
+            tracing::warn!(%group, %base, %end, "records are in no file of the archive that this node has made: they were trimmed, or files of others hold them");
+        }
         JobOutcome::SealFailed { base, why } => tracing::warn!(%group, %base, why, "sealing failed"),
         JobOutcome::Failed { kind, why } => tracing::warn!(%group, ?kind, why, "background job failed"),
         JobOutcome::CheckpointPublished { checkpoint, .. } => {

@@ -147,11 +147,14 @@ async fn groups(sources: &Sources, handles: &Handles) {
         (&handles.raft_in_sync_min, figures.in_sync_min.unwrap_or(0)),
         (&handles.raft_under_replicated, figures.under_replicated),
         (&handles.consumer_groups, figures.coordinated),
+        (&handles.archive_lag, figures.unarchived),
         (&handles.consumer_members, figures.members),
     ];
     for (gauge, value) in gauges {
         gauge.set(value as i64);
     }
+    let waits = |since: i64| sources.clock.wall_ms().saturating_sub(since).max(0);
+    handles.archive_age.set(figures.unarchived_since_ms.map_or(0, waits) as f64 / 1000.0);
 }
 
 fn untiered_bytes(view: &PartitionView) -> u64 {

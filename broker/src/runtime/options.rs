@@ -62,6 +62,8 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
         retention_ms: limit("retention.ms").filter(|_| deletes),
         retention_bytes: limit("retention.bytes").filter(|_| deletes),
         local_retention: local,
+        archive_age_ms: limit("varve.archive.max.age.ms")
+            .filter(|_| effective.switch("varve.archive.parquet")),
         fan_out,
         coordinator: None,
     }
@@ -72,6 +74,7 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
 pub fn plan_options(config: &Config) -> PlanOptions {
     let defaults = PlanOptions::default();
     PlanOptions {
+        archive_bytes_max: config.memory.archive,
         has_store: config.has_common_store(),
         publish_segments: config.snapshot.segments,
         publish_age: config.snapshot.age_max,

@@ -58,7 +58,7 @@ use crate::{
     driver::{Driver, Groups, Placement},
     handlers::Handlers,
     http::Admin,
-    jobs::{Retention, Surroundings},
+    jobs::{Archives, Retention, Surroundings},
     metrics::{Metrics, NetObserver},
     net::{BindError, Bound, Limits, Server},
     node::Node,
@@ -444,6 +444,7 @@ fn job_runner(
         codec: if base.config.snapshot.gzip { Codec::Gzip } else { Codec::Zstd },
         clock: Arc::clone(&base.clock),
         transfers: transfers.clone(),
+        archives: Archives::new(base.config.memory.archive),
     };
     JobRunner {
         runtime: base.cold.clone(),

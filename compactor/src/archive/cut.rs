@@ -17,6 +17,25 @@ const DAY_MS: i64 = 86_400_000;
 pub struct Day(pub i64);
 
 impl Day {
+    /// The day of a date.
+    #[must_use]
+    pub fn of(date: &str) -> Option<Self> {
+        let mut parts = date.splitn(3, '-').map(|part| part.parse::<i64>().ok());
+        let (year, month, day) = (parts.next()??, parts.next()??, parts.next()??);
+        let shifted_year = if month <= 2 { year - 1 } else { year };
+        let (era, year_of_era) = (shifted_year.div_euclid(400), shifted_year.rem_euclid(400));
+        let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+        let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+        let found = Self(era * 146_097 + day_of_era - 719_468);
+        (found.date() == date).then_some(found)
+    }
+
+    /// The day of a time.
+    #[must_use]
+    pub const fn at(ms: i64) -> Self {
+        Self(if ms > 0 { ms / DAY_MS } else { 0 })
+    }
+
     /// `yyyy-mm-dd`, by the civil-from-days algorithm of Howard Hinnant.
     #[must_use]
     pub fn date(self) -> String {
@@ -56,10 +75,16 @@ impl Cutter {
         }
     }
 
+    /// The largest timestamp so far.
+    #[must_use]
+    pub const fn newest_ms(&self) -> i64 {
+        self.newest_ms
+    }
+
     /// Takes the next batch, whose records have so many bytes; says of which day it is and whether a file begins with it.
     pub fn take(&mut self, meta: &BatchMeta, bytes: u64) -> (Day, bool) {
         self.pass(meta);
-        let day = Day(self.newest_ms.max(0).div_euclid(DAY_MS));
+        let day = Day::at(self.newest_ms);
         match &mut self.open {
             Some((open, held)) if *open == day && *held + bytes <= self.bytes_max => {
                 *held += bytes;
@@ -91,6 +116,10 @@ mod tests {
             [(0, "1970-01-01"), (19_675, "2023-11-14"), (19_782, "2024-02-29"), (47_540, "2100-02-28")]
         {
             assert_eq!(Day(day).date(), date);
+        }
+        assert!((0..50_000).map(Day).all(|day| Day::of(&day.date()) == Some(day)));
+        for wrong in ["2023-02-29", "2023-1-01", "", "2023-11", "x-1-1"] {
+            assert_eq!(Day::of(wrong), None, "{wrong}");
         }
     }
 

@@ -2,15 +2,16 @@
 
 use std::{ops::Range, sync::Arc};
 
-use varve_common::{Digest, ObjectKey, Offset, checksum::DigestBuilder};
+use varve_common::{Digest, ObjectKey, Offset};
 use varve_formats::{PartitionIdentity, keys::Keys};
 use varve_objects::{Failure, PutError, Store, put_or_confirm};
-use varve_protocol::batch::{BatchHeader, Caps, Records};
+use varve_protocol::batch::{Caps, Records};
 
 use super::{
-    About, EncodeError, Encoder, Format, Row,
+    About, EncodeError, Format,
     cover::left,
     cut::{Cutter, Day, FILE_BYTES_MAX},
+    file::{Open, Whole, damaged},
     list::{Listed, Place, Present},
 };
 use crate::history::{Found, History, ReadRecordsError, Reader, View, each_batch};
@@ -138,48 +139,6 @@ struct Run<'a> {
     done: &'a (dyn Fn(&Exported) + Send + Sync),
 }
 
-/// The file that is being made.
-struct Open {
-    encoder: Box<dyn Encoder>,
-    day: Day,
-    first: Offset,
-    next: Offset,
-    records: u64,
-    times: Option<(i64, i64)>,
-    source: DigestBuilder,
-}
-
-impl Open {
-    fn take(
-        &mut self,
-        batch: &BatchHeader<'_>,
-        records: &Records<'_>,
-        range: &Range<Offset>,
-    ) -> Result<(), ExportError> {
-        let meta = batch.meta();
-        for record in records.iter() {
-            let record = record.map_err(|cause| damaged(batch, cause.to_string()))?;
-            if record.offset < range.start.to_wire() || record.offset >= range.end.to_wire() {
-                continue;
-            }
-            self.encoder.row(&Row { meta, record: &record })?;
-            self.records += 1;
-            if record.timestamp >= 0 {
-                let (min, max) = self.times.unwrap_or((record.timestamp, record.timestamp));
-                self.times = Some((min.min(record.timestamp), max.max(record.timestamp)));
-            }
-        }
-        self.source.update(batch.bytes());
-        self.next = Offset::from_wire(meta.next_offset()).unwrap_or(self.next).min(range.end);
-        Ok(())
-    }
-}
-
-fn damaged(batch: &BatchHeader<'_>, cause: String) -> ExportError {
-    let offset = Offset::from_wire(batch.meta().base_offset).unwrap_or_default();
-    ReadRecordsError::Batch { offset, cause }.into()
-}
-
 impl Run<'_> {
     async fn range(&mut self, range: Range<Offset>) -> Result<(), ExportError> {
         if range.is_empty() {
@@ -220,16 +179,7 @@ impl Run<'_> {
     }
 
     fn begin(&self, day: Day, first: Offset) -> Result<Open, ExportError> {
-        let encoder = self.exporter.format.begin(self.view.identity())?;
-        Ok(Open {
-            encoder,
-            day,
-            first,
-            next: first,
-            records: 0,
-            times: None,
-            source: DigestBuilder::default(),
-        })
+        Open::begin(&*self.exporter.format, self.view.identity(), day, first)
     }
 
     /// A cutter that has passed all that comes before the range: by what manifest and tail say of whole segments, and by the
@@ -271,17 +221,10 @@ impl Run<'_> {
     }
 
     async fn close(&mut self, file: Open) -> Result<(), ExportError> {
-        let about = About {
-            identity: self.view.identity().clone(),
-            offsets: file.first..file.next,
-            records: file.records,
-            times: file.times,
-            source_sha256: file.source.finish(),
-        };
-        let bytes = file.encoder.finish(&about)?;
-        let (length, sha256) = (bytes.len() as u64, Digest::of(&bytes));
-        let key = self.place.file(file.day.date(), &about.offsets);
-        let put = put_or_confirm(self.place.store, &key, bytes::Bytes::from(bytes).into(), sha256).await;
+        let day = file.day;
+        let Whole { about, bytes, sha256 } = file.finish(self.view.identity())?;
+        let (length, key) = (bytes.len() as u64, self.place.file(day.date(), &about.offsets));
+        let put = put_or_confirm(self.place.store, &key, bytes.into(), sha256).await;
         let outcome = match put {
             Ok(varve_objects::Put::Created) => Outcome::Written,
             Ok(varve_objects::Put::Confirmed) => Outcome::Kept,
@@ -302,7 +245,9 @@ impl Run<'_> {
         about: &About,
         whole: (u64, Digest),
     ) -> Result<(), ExportError> {
-        let (key, entry) = self.place.make_entry(file, about, whole, &self.present);
+        let before = self.present.listed.values().find(|listed| listed.offsets.end == about.offsets.start);
+        let (key, entry) =
+            self.place.make_entry(file, about, whole, before.map(|before| before.entry_sha256));
         let entry_sha256 = Digest::of(&entry);
         match put_or_confirm(self.place.store, &key, entry.into(), entry_sha256).await {
             Ok(_) => {}

@@ -61,7 +61,7 @@ impl Place<'_> {
     }
 
     /// The folder of the partition's files, whatever their dates.
-    fn files(&self) -> String {
+    pub(super) fn files(&self) -> String {
         let some = self.file(String::new(), &(Offset(0)..Offset(1)));
         let (folder, _) = some.as_str().split_once("/date=").expect("archive keys are of this form");
         folder.to_owned()
@@ -122,9 +122,8 @@ impl Place<'_> {
         file: &ObjectKey,
         about: &About,
         (bytes, sha256): (u64, Digest),
-        present: &Present,
+        before: Option<Digest>,
     ) -> (ObjectKey, Bytes) {
-        let before = present.listed.values().find(|listed| listed.offsets.end == about.offsets.start);
         let entry = json!({
             "file": file.as_str(),
             "cluster_id": about.identity.cluster.to_string(),
@@ -139,7 +138,7 @@ impl Place<'_> {
             "bytes": bytes,
             "sha256": sha256.to_string(),
             "source_sha256": about.source_sha256.to_string(),
-            "previous_entry_sha256": before.map(|before| before.entry_sha256.to_string()),
+            "previous_entry_sha256": before.map(|before| before.to_string()),
             "writer": WRITER,
             "format_version": FORMAT_VERSION,
         });

@@ -18,6 +18,8 @@
 pub mod cover;
 pub mod cut;
 mod export;
+mod file;
+pub mod follow;
 mod ipc;
 mod list;
 mod parquet;

@@ -1,15 +1,19 @@
 //! Records as Parquet.
 
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
 use parquet::{
     arrow::ArrowWriter,
     basic::{Compression, Encoding, ZstdLevel},
     errors::ParquetError,
     file::{
-        metadata::{KeyValue, SortingColumn},
+        metadata::{KeyValue, ParquetMetaDataReader, SortingColumn},
         properties::{EnabledStatistics, WriterProperties},
     },
     schema::types::ColumnPath,
 };
+use varve_common::{Digest, Offset};
 use varve_formats::PartitionIdentity;
 
 use super::{
@@ -62,6 +66,35 @@ fn properties() -> Result<WriterProperties, EncodeError> {
     }
     // Values are seldom equal: their dictionary would only grow until it is given up.
     Ok(properties.set_column_dictionary_enabled(ColumnPath::from("value"), false).build())
+}
+
+/// What a file says of itself; `None` where it is no whole file of this partition.
+pub(super) fn about_of(file: &Bytes, identity: &PartitionIdentity) -> Option<About> {
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(file).ok()?;
+    let pairs = metadata.file_metadata().key_value_metadata()?.iter();
+    let says: BTreeMap<&str, &str> =
+        pairs.filter_map(|pair| Some((pair.key.as_str(), pair.value.as_deref()?))).collect();
+    let number = |name: &str| says.get(name)?.parse::<u64>().ok();
+    let is_ours = says.get("cluster_id") == Some(&identity.cluster.to_string().as_str())
+        && says.get("topic_id") == Some(&identity.topic_id.to_string().as_str())
+        && says.get("partition") == Some(&identity.partition.0.to_string().as_str());
+    let records = number("record_count")?;
+    let is_whole = u64::try_from(metadata.file_metadata().num_rows()) == Ok(records);
+    (is_ours && is_whole).then_some(())?;
+    let time = |name: &str| says.get(name)?.parse::<i64>().ok();
+    Some(About {
+        identity: identity.clone(),
+        offsets: Offset(number("first_offset")?)..Offset(number("last_offset")?.checked_add(1)?),
+        records,
+        times: time("min_timestamp_ms").zip(time("max_timestamp_ms")),
+        source_sha256: digest(says.get("source_sha256")?)?,
+    })
+}
+
+fn digest(hex: &str) -> Option<Digest> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
+    Some(Digest(bytes?.try_into().ok()?))
 }
 
 struct ParquetEncoder {

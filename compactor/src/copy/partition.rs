@@ -103,6 +103,8 @@ impl Copier {
         checkpoint.put(SectionId::INTENTS, &Vec::<Intent>::new());
         checkpoint.put(SectionId::TOMBSTONES, &Vec::<Tombstone>::new());
         checkpoint.put(SectionId::PUBLISHED, &Vec::<PublishedCheckpoint>::new());
+        // Nor are files for other systems: the copy makes its own, from its first offset on.
+        checkpoint.sections.remove(&SectionId::ARCHIVE);
         checkpoint.header.identity.cluster = self.keys.cluster();
         checkpoint.header.identity.incarnation = LIFE;
         self.publish(to, &checkpoint).await

@@ -8,8 +8,8 @@ use crate::{
     command::PublishedCheckpoint,
     manifest::Root,
     state::{
-        AbortedTransaction, BucketState, EpochStart, FrozenRoll, Intent, OpenTransaction, ProducerEntry,
-        RollEntry, SealEntry, Tombstone,
+        AbortedTransaction, ArchiveState, BucketState, EpochStart, FrozenRoll, Intent, OpenTransaction,
+        ProducerEntry, RollEntry, SealEntry, Tombstone,
     },
 };
 
@@ -42,6 +42,8 @@ pub struct PartitionCheckpoint {
     pub frozen: Vec<FrozenRoll>,
     /// Of a coordinator's partition, as `replica` encodes it.
     pub coordinator: Option<Bytes>,
+    /// As of A; `None` where no file for other systems was ever made.
+    pub archive: Option<ArchiveState>,
 }
 
 impl PartitionCheckpoint {
@@ -67,6 +69,9 @@ impl PartitionCheckpoint {
         }
         if let Some(coordinator) = self.coordinator {
             checkpoint.sections.insert(SectionId::COORDINATOR, coordinator);
+        }
+        if let Some(archive) = &self.archive {
+            checkpoint.put(SectionId::ARCHIVE, archive);
         }
         checkpoint
     }
@@ -100,6 +105,7 @@ impl PartitionCheckpoint {
             seals: checkpoint.get(SectionId::SEALS)?.unwrap_or_default(),
             frozen: checkpoint.get(SectionId::FROZEN_ROLLS)?.unwrap_or_default(),
             coordinator,
+            archive: checkpoint.get(SectionId::ARCHIVE)?,
         })
     }
 }

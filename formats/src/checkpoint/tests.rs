@@ -56,6 +56,7 @@ fn state() -> PartitionCheckpoint {
         aborted: vec![aborted],
         epochs: vec![epoch],
         bucket: BucketState { log_start: Offset(100), manifest_seq: 3 },
+        archive: None,
         intents: vec![Intent { uid: 5, term: Term(7), base, end, announced_ms: 9, kind: EntryKind::Raw }],
         tombstones: vec![Tombstone {
             node_level: None,

@@ -7,9 +7,9 @@ use varve_common::{
 };
 
 use super::{
-    CkptPublished, Command, Fence, HEADER_BYTES, Header, IntentExpired, Kind, LeafReplaced, MetadataCommand,
-    NodeFolded, ProducerExpired, PublishedCheckpoint, Roll, TierAppend, TierIntent, TierReaped, TierReplace,
-    TierTrim, TrimCause,
+    ArchivePlanned, Archived, CkptPublished, Command, Fence, HEADER_BYTES, Header, IntentExpired, Kind,
+    LeafReplaced, MetadataCommand, NodeFolded, ProducerExpired, PublishedCheckpoint, Roll, TierAppend,
+    TierIntent, TierReaped, TierReplace, TierTrim, TrimCause,
 };
 use crate::{
     manifest::NodeReference,
@@ -80,6 +80,8 @@ impl Command {
             Self::IntentExpired(_) => Kind::IntentExpired,
             Self::TierReaped(_) => Kind::TierReaped,
             Self::LeafReplaced(_) => Kind::LeafReplaced,
+            Self::ArchivePlanned(_) => Kind::ArchivePlanned,
+            Self::Archived(_) => Kind::Archived,
             Self::Metadata(_) => Kind::Metadata,
         }
     }
@@ -118,6 +120,8 @@ impl Command {
                 encode_uids(frame, &reaped.uids);
             }
             Self::LeafReplaced(replaced) => replaced.encode(frame),
+            Self::ArchivePlanned(planned) => planned.encode(frame),
+            Self::Archived(archived) => archived.encode(frame),
             Self::Metadata(command) => command.encode(frame),
         }
     }
@@ -153,6 +157,8 @@ impl Command {
                 Self::TierReaped(TierReaped { term: frame.term()?, uids: decode_uids(frame)? })
             }
             Kind::LeafReplaced => Self::LeafReplaced(LeafReplaced::decode(frame)?),
+            Kind::ArchivePlanned => Self::ArchivePlanned(ArchivePlanned::decode(frame)?),
+            Kind::Archived => Self::Archived(Archived::decode(frame)?),
             Kind::Metadata => Self::Metadata(MetadataCommand::decode(frame)?),
         })
     }

@@ -155,7 +155,10 @@ pub struct PartitionAssignment {
 /// The feature that says which kinds of metadata commands all brokers know.
 pub const METADATA_FEATURE: &str = "metadata.commands";
 /// Its newest level: what this release knows.
-pub const METADATA_LEVEL: u16 = 2;
+pub const METADATA_LEVEL: u16 = 3;
+/// What the names of configurations begin with that make partitions write `ArchivePlanned` and `Archived`: who has not heard of
+/// those must not be given them, so these names are of level 3.
+const ARCHIVE_CONFIGS: &str = "varve.archive.";
 
 /// What stands for configuration values where a command says on which of them it builds.
 #[must_use]
@@ -168,11 +171,21 @@ pub fn digest_of(configs: &BTreeMap<String, String>) -> Digest {
     Digest::of(&encoder.finish())
 }
 
+fn archives(name: &str) -> bool {
+    name.starts_with(ARCHIVE_CONFIGS)
+}
+
 impl MetadataCommand {
     /// The level of [`METADATA_FEATURE`] above which this may be written: an earlier release stops where it meets it.
     #[must_use]
-    pub const fn level(&self) -> u16 {
+    pub fn level(&self) -> u16 {
         match self {
+            Self::CreateTopic(CreateTopic { configs, .. })
+                if configs.iter().any(|(name, _)| archives(name)) =>
+            {
+                3
+            }
+            Self::SetTopicConfigs { configs, .. } if configs.iter().any(|(name, _)| archives(name)) => 3,
             Self::SetBrokerConfigs { .. } | Self::SetTopicConfigs { expected: Some(_), .. } => 2,
             Self::Reassign { .. }
             | Self::MembersChanged { .. }

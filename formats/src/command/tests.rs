@@ -2,7 +2,11 @@ use proptest::prelude::*;
 use varve_common::{Digest, GroupId, LogIndex, NodeId, Offset, ReplicaId, Term, TopicId};
 
 use super::*;
-use crate::fixtures::{self, Form};
+use crate::{
+    fixtures::{self, Form},
+    state::{ArchivePlan, ArchiveState, ArchivedFile},
+    stored::Stored as _,
+};
 
 fn sample_entry() -> Entry {
     crate::manifest::tests_support::entry(100, 199)
@@ -82,7 +86,39 @@ fn partition_samples() -> Vec<(&'static str, Command)> {
                 added: vec![sample_entry()],
             }),
         ),
+        ("archive_planned", Command::ArchivePlanned(ArchivePlanned { term: Term(7), plan: archive_plan() })),
+        ("archived", Command::Archived(archived(Some(archived_file())))),
+        ("archive_passed", Command::Archived(archived(None))),
     ]
+}
+
+fn archive_plan() -> ArchivePlan {
+    ArchivePlan { base: Offset(100), end: Offset(200), day: 20_779 }
+}
+
+fn archived_file() -> ArchivedFile {
+    ArchivedFile { bytes: 4_096, records: 100, sha256: Digest([5; 32]), entry_sha256: Digest([6; 32]) }
+}
+
+fn archived(file: Option<ArchivedFile>) -> Archived {
+    Archived { term: Term(7), base: Offset(100), end: Offset(200), newest_ms: 1_700_000_000_000, file }
+}
+
+#[test]
+fn the_archives_cursor_is_stored_as_it_was() {
+    let state = ArchiveState {
+        end: Offset(100),
+        newest_ms: 1_700_000_000_000,
+        plan: Some(archive_plan()),
+        entry_sha256: Some(Digest([6; 32])),
+        files: 3,
+        bytes: 12_288,
+        records: 90,
+        skipped: 10,
+    };
+    let stored = fixtures::check("archive_state", Form::Exact, &state.to_bytes());
+    assert_eq!(ArchiveState::from_bytes(stored.clone()), Ok(state));
+    fixtures::each_mutation(&stored, |bytes| drop(ArchiveState::from_bytes(bytes)));
 }
 
 fn metadata_samples() -> Vec<(&'static str, Command)> {

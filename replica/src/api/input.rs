@@ -368,6 +368,8 @@ pub enum Action {
         /// Which tombstones. The planner has checked grace and checkpoints; the checkpoints are checked again here.
         uids: Vec<u64>,
     },
+    /// Goes on with the files for other systems: measures the next, or puts the announced one.
+    Archive,
     /// Deletes what is left of a deleted topic. Dropped while one of its groups is here, or a job of one runs.
     Reap {
         /// Which topic.

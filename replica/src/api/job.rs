@@ -1,16 +1,16 @@
 //! Background work: what it is given and how it ends.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use varve_common::{GroupId, LogIndex, NodeId, Offset, Term, TopicId};
 use varve_consensus::Membership;
 use varve_formats::{
     command::PublishedCheckpoint,
-    manifest::{Entry, FoldPlan, NodeReference},
-    state::{Intent, RollEntry, Tombstone},
+    manifest::{Entry, FoldPlan, NodeReference, Root},
+    state::{ArchivePlan, ArchiveState, ArchivedFile, Intent, RollEntry, Tombstone},
 };
 
-use super::{GroupState, LocalCheckpoint, PartitionIdentity, SealMark};
+use super::{GroupState, LocalCheckpoint, PartitionIdentity, SealMark, Stall};
 use crate::{checkpoint::Captured, metadata::Topic, partition::RecordState};
 
 /// A future to run outside the core. A job that cannot succeed ends with `Failed`; the planner starts it anew.
@@ -174,6 +174,21 @@ pub enum Job {
         /// What goes. A node's tombstone stands for the node and all that it names.
         tombstones: Vec<Tombstone>,
     },
+    /// Measures the next file for other systems, or puts the one that is announced.
+    Archive {
+        /// Which group.
+        group: GroupId,
+        /// Whose records.
+        identity: PartitionIdentity,
+        /// What is in the bucket.
+        root: Arc<Root>,
+        /// What of it exists.
+        offsets: Range<Offset>,
+        /// How far files go.
+        archive: ArchiveState,
+        /// Whether files that are there already, behind those that are known, are looked for first.
+        look: bool,
+    },
     /// Deletes everything of a deleted topic: its objects, of all incarnations, and what is left of its files.
     Reap {
         /// The metadata group.
@@ -211,6 +226,7 @@ pub enum JobKind {
     Install,
     Refetch,
     Delete,
+    Archive,
     Reap,
 }
 
@@ -233,6 +249,7 @@ impl Job {
             | Self::Install { group, .. }
             | Self::Refetch { group, .. }
             | Self::Delete { group, .. }
+            | Self::Archive { group, .. }
             | Self::Reap { group, .. } => *group,
         }
     }
@@ -254,6 +271,7 @@ impl Job {
             Self::Install { .. } => JobKind::Install,
             Self::Refetch { .. } => JobKind::Refetch,
             Self::Delete { .. } => JobKind::Delete,
+            Self::Archive { .. } => JobKind::Archive,
             Self::Reap { .. } => JobKind::Reap,
         }
     }
@@ -302,42 +320,6 @@ impl PartialEq for Installable {
 }
 
 impl Eq for Installable {}
-
-/// What keeps uploads up, and so who acts next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stall {
-    /// The store does not answer, or says that it cannot now.
-    NoAnswer,
-    /// The store asks for fewer requests.
-    SlowDown,
-    /// Credentials, permissions or this machine's clock: the operator.
-    Denied,
-    /// The store cannot take the request: the operator.
-    Refused,
-    /// What was read, or sent, is not what it was.
-    Damaged,
-    /// The records are not to be had on this node now.
-    Local,
-}
-
-impl Stall {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::NoAnswer, Self::SlowDown, Self::Denied, Self::Refused, Self::Damaged, Self::Local];
-
-    /// As a label.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::NoAnswer => "no_answer",
-            Self::SlowDown => "slow_down",
-            Self::Denied => "denied",
-            Self::Refused => "refused",
-            Self::Damaged => "damaged",
-            Self::Local => "local",
-        }
-    }
-}
 
 /// How a job ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -433,6 +415,26 @@ pub enum JobOutcome {
     Deleted {
         /// Which tombstones.
         uids: Vec<u64>,
+    },
+    /// Where the next file for other systems ends: `ArchivePlanned` is proposed next.
+    ArchiveMeasured {
+        /// The file.
+        plan: ArchivePlan,
+        /// Whether no file is there that the group does not know.
+        alone: bool,
+        /// Offsets before it that are in no file: they were trimmed first.
+        skipped: u64,
+    },
+    /// The announced file is in the store, or there is none to be: `Archived` is proposed next.
+    Archived {
+        /// The range.
+        base: Offset,
+        /// Its end.
+        end: Offset,
+        /// The largest timestamp in it, -1 where that is not known.
+        newest_ms: i64,
+        /// The file.
+        file: Option<ArchivedFile>,
     },
     /// A listing found nothing of the deleted topic any more: after the final pass `TopicReaped` is proposed next.
     Reaped {

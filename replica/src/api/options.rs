@@ -40,6 +40,9 @@ pub struct GroupOptions {
     pub retention_bytes: Option<u64>,
     /// `local.retention.*`.
     pub local_retention: LocalRetention,
+    /// `varve.archive.parquet`: how long a tiered record waits for its file at the most (`varve.archive.max.age.ms`); `None` where
+    /// there are to be none.
+    pub archive_age_ms: Option<u64>,
     /// The manifest root's fan-out; tests run with 4.
     pub fan_out: FanOut,
     /// How groups of consumers are run; `None` where it is no partition of `__consumer_offsets`.
@@ -58,6 +61,7 @@ impl Default for GroupOptions {
             retention_ms: Some(7 * 24 * 3_600_000),
             retention_bytes: None,
             local_retention: LocalRetention::Window,
+            archive_age_ms: None,
             fan_out: FanOut::DEFAULT,
             coordinator: None,
         }

@@ -9,7 +9,7 @@ use varve_common::{GroupId, LeaderEpoch, LogIndex, Monotonic, Offset, ReplicaId,
 use varve_formats::{
     command::PublishedCheckpoint,
     manifest::Root,
-    state::{EpochStart, Intent, RollEntry, Tombstone},
+    state::{ArchiveState, EpochStart, Intent, RollEntry, Tombstone},
 };
 
 use super::{GroupOptions, JobKind, LocalCheckpoint, PartitionIdentity, SealMark};
@@ -251,6 +251,12 @@ pub struct GroupStatus {
     pub roll_pending: bool,
     /// A command that changes the manifest is proposed and not applied: the next would miss its fence.
     pub fence_pending: bool,
+    /// How far it is in files for other systems; `None` where none was ever announced.
+    pub archive: Option<ArchiveState>,
+    /// When the oldest was tiered of what waits for its file, wall clock; `None` where nothing does.
+    pub unarchived_since_ms: Option<i64>,
+    /// What says that a file is announced, or there, is proposed and not applied.
+    pub archive_pending: bool,
     /// Bytes proposed and not applied.
     pub inflight_bytes: u64,
     /// How many producers are remembered.

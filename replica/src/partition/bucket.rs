@@ -13,7 +13,7 @@ use varve_formats::{
         TierAppend, TierIntent, TierReaped, TierReplace, TierTrim,
     },
     manifest::{Entry, EntryKind, Root},
-    state::{Intent, Tombstone},
+    state::{ArchiveState, Intent, Tombstone},
 };
 
 use super::{RecordState, records::Place, tombstones};
@@ -45,6 +45,8 @@ pub struct BucketState {
     /// The applied indexes of all checkpoints in the bucket as of the newest publication, the grid's too; `None` where
     /// that did not learn them.
     pub kept: Option<Arc<Vec<LogIndex>>>,
+    /// How far it is in files for other systems; `None` where none was ever announced.
+    pub archive: Option<ArchiveState>,
 }
 
 impl BucketState {
@@ -66,10 +68,28 @@ impl BucketState {
             Command::CkptPublished(published) => self.published(place, published),
             Command::IntentExpired(expired) => self.expired(place, expired, incarnation),
             Command::TierReaped(reaped) => self.reaped(place, reaped),
+            Command::ArchivePlanned(planned) => {
+                Self::in_term(place, planned.term)
+                    && self.archived(planned.plan.base, |archive| archive.plan(planned.plan))
+            }
+            Command::Archived(archived) => {
+                Self::in_term(place, archived.term)
+                    && self.archived(archived.base, |archive| archive.advance(archived))
+            }
             Command::Records(_) | Command::Roll(_) | Command::ProducerExpired(_) | Command::Metadata(_) => {
                 unreachable!("the caller dispatches by class")
             }
         }
+    }
+
+    /// Changes the archive; where nothing was ever announced it begins here.
+    fn archived(&mut self, base: Offset, change: impl FnOnce(&mut ArchiveState) -> bool) -> bool {
+        let mut archive = self.archive.unwrap_or_else(|| ArchiveState::starting_at(base));
+        let changed = change(&mut archive);
+        if changed {
+            self.archive = Some(archive);
+        }
+        changed
     }
 
     fn in_term(place: Place, term: Term) -> bool {

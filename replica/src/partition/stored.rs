@@ -75,6 +75,7 @@ impl PartitionState {
             tombstones: bucket.tombstones.as_ref().clone(),
             rolls: pruned.rolls.as_ref().clone(),
             published: bucket.published.as_ref().clone(),
+            archive: bucket.archive,
             ..PartitionCheckpoint::default()
         };
         let empty = is_seeded(Bug::GroupsDroppedFromCheckpoint).then(Groups::default);
@@ -115,6 +116,7 @@ impl PartitionState {
             tombstones: Arc::new(standard.tombstones),
             published: Arc::new(standard.published),
             kept,
+            archive: standard.archive,
         };
         let mut frozen: BTreeMap<Offset, Arc<RecordState>> =
             standard.frozen.into_iter().map(|roll| (roll.end, Arc::new(thaw(roll)))).collect();
@@ -144,6 +146,9 @@ impl PartitionState {
         encode_list(&mut encoder, &bucket.tombstones);
         encode_list(&mut encoder, &bucket.published);
         encode_kept(&mut encoder, bucket);
+        if let Some(archive) = &bucket.archive {
+            archive.encode(&mut encoder);
+        }
         if let Some(groups) = &self.groups {
             encoder.raw(&groups.encode());
         }

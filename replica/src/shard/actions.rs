@@ -47,6 +47,7 @@ impl Hosted {
             Action::ExpireProducers { unused_since_ms } => self.expire_producers(now, unused_since_ms),
             Action::Advance => self.advance(now),
             Action::Delete { uids } => self.delete(&uids, effects),
+            Action::Archive => self.archive(effects),
             Action::Reap { topic, pass } => self.reap(topic, pass, effects),
             Action::Cut { index, term } => self.cut(index, term, effects),
         }

@@ -243,9 +243,11 @@ impl Hosted {
                 for entry in &append.entries {
                     self.uploaded.remove(&entry.uid);
                 }
-                self.first_unpublished_ms =
-                    self.first_unpublished_ms.or(Some(state.records().append_time_ms));
+                let time = state.records().append_time_ms;
+                self.first_unpublished_ms = self.first_unpublished_ms.or(Some(time));
+                self.archiving.tiered(state.bucket().tiered_end, time);
             }
+            Command::Archived(archived) => self.archiving.archived(archived.end),
             Command::TierReplace(replace) => {
                 for entry in &replace.added {
                     self.uploaded.remove(&entry.uid);

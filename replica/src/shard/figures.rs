@@ -4,6 +4,7 @@ use varve_common::ReplicaId;
 use varve_consensus::{Group, Role};
 
 use super::{Shard, hosted::Hosted};
+use crate::partition::PartitionState;
 
 /// Sums and extremes over all groups of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +45,10 @@ pub struct Figures {
     pub coordinated: u64,
     /// Their members.
     pub members: u64,
+    /// Of the groups led here: offsets that wait for their file.
+    pub unarchived: u64,
+    /// When the first of them was tiered, wall clock.
+    pub unarchived_since_ms: Option<i64>,
 }
 
 impl Shard {
@@ -75,8 +80,21 @@ impl Figures {
         self.coordinated += groups as u64;
         self.members += members as u64;
         if raft.role() == Role::Leader {
+            self.add_archive(hosted);
             self.add_led(hosted.replica, raft, is_here);
         }
+    }
+
+    fn add_archive(&mut self, hosted: &Hosted) {
+        let Some(bucket) = hosted.partition().map(PartitionState::bucket) else { return };
+        if hosted.options.archive_age_ms.is_none() {
+            return;
+        }
+        let end = bucket.archive.map_or(bucket.log_start, |archive| archive.end).max(bucket.log_start);
+        let waiting = bucket.tiered_end.0.saturating_sub(end.0);
+        self.unarchived += waiting;
+        let since = hosted.archiving.since_ms().filter(|_| waiting > 0);
+        self.unarchived_since_ms = self.unarchived_since_ms.into_iter().chain(since).min();
     }
 
     fn add_led(&mut self, own: ReplicaId, raft: &Group, is_here: &impl Fn(ReplicaId) -> bool) {

@@ -16,6 +16,7 @@ use varve_formats::{
 };
 
 use super::{
+    archiving::Archiving,
     coordinate::Coordinating,
     holders::Holders,
     installs::Installs,
@@ -100,6 +101,8 @@ pub(super) struct Hosted {
     pub(super) broken: BTreeSet<Offset>,
     /// Checkpoints that members are sent to, this one or others.
     pub(super) installs: Installs,
+    /// Files for other systems.
+    pub(super) archiving: Archiving,
     /// Groups of consumers, while this replica leads a partition of their topic.
     pub(super) coordinating: Coordinating,
     pub(super) published_view: Option<PartitionView>,
@@ -168,6 +171,7 @@ impl Hosted {
             pins: Pins::new(),
             broken: BTreeSet::new(),
             installs: Installs::default(),
+            archiving: Archiving::default(),
             coordinating: Coordinating::default(),
             published_view: None,
             told: Vec::new(),
@@ -197,6 +201,9 @@ impl Hosted {
         };
         if self.unpublished_segments() > 0 {
             self.first_unpublished_ms = Some(time);
+        }
+        if let Machine::Partition(state) = &self.machine {
+            self.archiving.recover(state.bucket(), time);
         }
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use varve_common::Offset;
 use varve_formats::{
-    command::{CkptPublished, Command, MetadataCommand, NodeFolded, TierReaped},
+    command::{Archived, CkptPublished, Command, MetadataCommand, NodeFolded, TierReaped},
     manifest,
     state::RollEntry,
 };
@@ -63,6 +63,11 @@ impl Hosted {
             JobOutcome::Deleted { uids } => {
                 let command = TierReaped { term: self.raft.term(), uids };
                 self.speculation.reaped = self.propose(now, &Command::TierReaped(command), None);
+            }
+            JobOutcome::ArchiveMeasured { plan, alone, .. } => self.measured(now, plan, alone),
+            JobOutcome::Archived { base, end, newest_ms, file } => {
+                let term = self.raft.term();
+                self.archived(now, Archived { term, base, end, newest_ms, file });
             }
             JobOutcome::Reaped { topic, pass: ReapPass::Early, .. } => {
                 self.reaped_early.insert(topic);
@@ -257,6 +262,7 @@ const fn kind_of(outcome: &JobOutcome) -> JobKind {
         JobOutcome::Installable(_) | JobOutcome::Fetched(_) => JobKind::Install,
         JobOutcome::Refetched(_) => JobKind::Refetch,
         JobOutcome::Deleted { .. } => JobKind::Delete,
+        JobOutcome::ArchiveMeasured { .. } | JobOutcome::Archived { .. } => JobKind::Archive,
         JobOutcome::Reaped { .. } => JobKind::Reap,
         JobOutcome::CheckpointRemoved => JobKind::RemoveCheckpoint,
         JobOutcome::Failed { kind, .. } => *kind,

@@ -28,6 +28,8 @@ pub(super) struct Speculation {
     pub(super) expiry: Option<LogIndex>,
     /// The same of what says that something is deleted.
     pub(super) reaped: Option<LogIndex>,
+    /// The same of what says how far files for other systems go.
+    pub(super) archive: Option<LogIndex>,
 }
 
 impl Speculation {
@@ -101,7 +103,9 @@ impl Speculation {
 
     /// The entry at `index` was applied.
     pub(super) fn applied(&mut self, index: LogIndex) {
-        for pending in [&mut self.roll, &mut self.fence, &mut self.expiry, &mut self.reaped] {
+        for pending in
+            [&mut self.roll, &mut self.fence, &mut self.expiry, &mut self.reaped, &mut self.archive]
+        {
             *pending = pending.filter(|pending| *pending > index);
         }
         self.intents.retain(|_, pending| *pending > index);

@@ -217,6 +217,9 @@ impl Hosted {
             reached_by_all: self.reached_by_all(),
             roll_pending: self.speculation.roll.is_some(),
             fence_pending: self.speculation.fence.is_some(),
+            archive: bucket.and_then(|bucket| bucket.archive),
+            unarchived_since_ms: self.archiving.since_ms(),
+            archive_pending: self.speculation.archive.is_some(),
             inflight_bytes: self.pending.bytes(),
             producers: records.map_or(0, |records| records.producers.len()),
             oldest_producer_ms: records

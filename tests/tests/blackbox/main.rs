@@ -8,6 +8,7 @@
 mod administration;
 mod anomalies;
 mod archive;
+mod archive_follow;
 mod bad_input;
 mod bucket_verify;
 mod cluster;
