@@ -29,6 +29,7 @@ mod disk_pressure;
 mod doctor;
 mod drill;
 mod elsewhere;
+mod formats;
 mod group_clients;
 mod groups;
 mod hostile_s3;
