@@ -20,14 +20,14 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context as _, bail};
 
 use figures::{
-    Bench, Scale, cold, cost, end_to_end, groups, manifest, memory, partitions, produce, read, restart,
-    restore,
+    Bench, Scale, archive, cold, cost, end_to_end, groups, manifest, memory, partitions, produce, read,
+    restart, restore,
 };
 
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
 /// By name; the first part of one means all that begin so.
-const FIGURES: [(&str, Measure); 22] = [
+const FIGURES: [(&str, Measure); 23] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
@@ -44,6 +44,7 @@ const FIGURES: [(&str, Measure); 22] = [
     ("groups-commits", groups::commits),
     ("groups-rebalance", groups::rebalances),
     ("groups-failover", groups::failover),
+    ("archive", archive::measure),
     ("cluster-produce", figures::cluster::produce),
     ("cluster-failover", figures::cluster::failover),
     ("cluster-handover", figures::cluster::handover),

@@ -18,7 +18,8 @@ use varve_localstack::{
 use varve_objects::{Listed, S3, Store as _};
 
 const BUCKET: &str = "bench";
-const PREFIX: &str = "p";
+/// Where brokers put their objects.
+pub const PREFIX: &str = "p";
 
 /// A `MinIO` with one bucket.
 pub struct Store {
@@ -105,6 +106,29 @@ impl Store {
                 return Ok(found);
             }
         }
+    }
+
+    /// The raw client.
+    pub fn raw(&self) -> Arc<S3> {
+        Arc::clone(&self.raw)
+    }
+
+    /// Runs something that asks the server.
+    pub fn run<T>(&self, work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+        self.runtime.block_on(work)
+    }
+
+    /// Reads all segments whole, so many at a time; the seconds it took, and what they hold.
+    pub fn read_whole(&self, at_a_time: usize) -> anyhow::Result<(f64, Vec<Bytes>)> {
+        let keys: Vec<ObjectKey> = self.segments()?.into_iter().map(|segment| segment.key).collect();
+        let begin = Instant::now();
+        let requests = keys.into_iter().map(|key| {
+            let raw = Arc::clone(&self.raw);
+            async move { raw.get(&key).await }
+        });
+        let read = stream::iter(requests).buffered(at_a_time).try_collect::<Vec<Bytes>>();
+        let segments = self.runtime.block_on(read)?;
+        Ok((begin.elapsed().as_secs_f64(), segments))
     }
 
     /// Reads ranges, so many at a time; the seconds it took.

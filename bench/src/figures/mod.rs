@@ -1,5 +1,6 @@
 //! The figures of the issues, one file per subject.
 
+pub mod archive;
 pub mod cluster;
 pub mod cold;
 pub mod cost;
