@@ -91,8 +91,9 @@ impl Hosted {
     }
 
     /// The file is there, or there is none to be: the cursor moves.
-    pub(super) fn archived(&mut self, now: Now, archived: Archived) {
-        self.speculation.archive = self.propose(now, &Command::Archived(archived), None);
+    pub(super) fn archived(&mut self, now: Now, archived: impl FnOnce(Term) -> Archived) {
+        let command = Command::Archived(archived(self.raft.term()));
+        self.speculation.archive = self.propose(now, &command, None);
     }
 }
 

@@ -66,8 +66,7 @@ impl Hosted {
             }
             JobOutcome::ArchiveMeasured { plan, alone, .. } => self.measured(now, plan, alone),
             JobOutcome::Archived { base, end, newest_ms, file } => {
-                let term = self.raft.term();
-                self.archived(now, Archived { term, base, end, newest_ms, file });
+                self.archived(now, |term| Archived { term, base, end, newest_ms, file });
             }
             JobOutcome::Reaped { topic, pass: ReapPass::Early, .. } => {
                 self.reaped_early.insert(topic);
