@@ -68,7 +68,10 @@ pub enum ChooseError {
     #[error("no checkpoint in {0}")]
     NoneListed(String),
     /// The operator: each one is damaged.
-    #[error("all {} checkpoints are damaged", .0.len())]
+    #[error(
+        "all {} checkpoints are damaged, the newest is {}",
+        .0.len(), .0.first().map_or("-", |newest| newest.candidate.key.as_str())
+    )]
     AllDamaged(Vec<Damaged>),
 }
 
