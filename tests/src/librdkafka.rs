@@ -80,7 +80,11 @@ impl Nodes {
         let options = Options::default().env("VARVE_NUM_PARTITIONS", "4");
         let auto_create = if kind.auto_create { "true" } else { "false" };
         let options = options.env("VARVE_AUTO_CREATE_TOPICS_ENABLE", auto_create);
-        if kind.three { Self::Three(Cluster::start(3, &options)) } else { Self::One(Node::start(options)) }
+        if !kind.three {
+            return Self::One(Node::start(options));
+        }
+        // Each in a rack of its own: one test reads from the follower that is in its consumer's.
+        Self::Three(Cluster::start_each(3, |id| options.clone().args(&["--broker-rack", &format!("r{id}")])))
     }
 
     fn bootstrap(&self) -> String {
