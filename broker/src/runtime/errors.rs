@@ -2,6 +2,7 @@
 
 use std::{io, path::PathBuf};
 
+use tokio::sync::oneshot;
 use varve_common::ClusterId;
 use varve_snapshot::claim::ClaimError;
 
@@ -111,4 +112,9 @@ pub enum RunError {
 
 pub(super) fn system(what: &'static str) -> impl Fn(io::Error) -> RunError {
     move |source| RunError::System { what, source }
+}
+
+/// What the shard's thread said last, if it came to that.
+pub(super) fn log_failed(why: Result<String, oneshot::error::RecvError>) -> RunError {
+    RunError::LogFailed(why.unwrap_or_else(|_| "its thread ended".to_owned()))
 }

@@ -35,7 +35,7 @@ use super::{
     cut_off,
     data::{Layout, Lock},
     descriptors,
-    errors::system,
+    errors::{log_failed, system},
     formation::{self, Ground},
     gauges, given_out, guard, hand_over,
     identity::Identity,
@@ -190,10 +190,6 @@ async fn serve(config: Config, cold: tokio::runtime::Handle) -> Result<(), RunEr
         place.server.shutdown().await;
     }
     ended
-}
-
-fn log_failed(why: Result<String, oneshot::error::RecvError>) -> RunError {
-    RunError::LogFailed(why.unwrap_or_else(|_| "its thread ended".to_owned()))
 }
 
 /// What goes on beside the requests, until it is ended.
