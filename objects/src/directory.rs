@@ -34,7 +34,7 @@ use bytes::Bytes;
 use thiserror::Error;
 use varve_common::{
     Access, Digest, Disk, DiskFile, ObjectKey,
-    aligned::{AlignedBytes, BLOCK_BYTES, ReadBuffers, usable_access},
+    aligned::{AlignedBytes, BLOCK_BYTES, ReadBuffers, remove_if_there, usable_access},
     clock::BoxFuture,
     disk::read_exact_at,
 };
@@ -82,7 +82,8 @@ impl Directory {
             disk.create_directory(&data)?;
             disk.create_directory(&staging)?;
             for name in disk.list(&staging)? {
-                disk.remove(&staging.join(name))?;
+                // Another node that opens the same directory may be faster.
+                remove_if_there(&*disk, &staging.join(name))?;
             }
             disk.sync_directory(&staging)?;
             usable_access(disk.as_ref(), &staging.join(PROBE))

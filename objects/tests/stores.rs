@@ -217,3 +217,14 @@ async fn directory_gives_back_long_objects_of_any_length() {
         }
     }
 }
+
+#[test]
+fn nodes_that_open_one_directory_at_once_do_not_disturb_each_other() {
+    let root = tempfile::tempdir().unwrap();
+    let open = || {
+        for _ in 0..100 {
+            Directory::open(Arc::new(PlainDisk::default()), root.path()).unwrap();
+        }
+    };
+    std::thread::scope(|threads| (0..4).for_each(|_| drop(threads.spawn(open))));
+}

@@ -31,7 +31,8 @@ fn bucket() -> (Node, PathBuf, String) {
         let Ok(report) = serde_json::from_slice::<Value>(&output.stdout) else { return false };
         let rows = report["partitions"].as_array().into_iter().flatten();
         let records: u64 = rows.filter_map(|row| row["records"].as_u64()).sum();
-        (records, report["groups"].as_u64()) == (3, Some(1))
+        // The configurations of both come with the metadata's next checkpoint.
+        (records, report["groups"].as_u64()) == (3, Some(1)) && report["configurations"].as_u64() >= Some(3)
     });
     node.kill();
     (node, bucket, id)
