@@ -4,10 +4,13 @@ use serde_json::Value;
 use varve_tests::{
     clients::{java, varve_json},
     cluster::{Cluster, check_all, value},
+    faults::files_below,
     node::{Node, Options},
     tool::Tool,
     wait_for,
 };
+
+use crate::collect::topic_id;
 
 const TOPIC: &str = "moving";
 
@@ -203,4 +206,36 @@ fn a_second_machine_with_the_number_of_a_living_node_does_not_take_its_place() {
     wait_for("it to hold everything", 120, || is_healthy(&cluster.nodes[0]) && is_healthy(&double));
     let written = load.finish();
     check_all(&double, TOPIC, written);
+}
+
+/// Nothing of the topic is in the bucket: what one disk after the other has, and what comes meanwhile, is on nodes alone, and
+/// goes from node to node.
+#[test]
+fn t44_every_disk_is_replaced_before_anything_was_uploaded() {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    cluster.create_topic(TOPIC, 1, 3, &["remote.log.copy.disable=true", "segment.bytes=262144"]);
+    wait_for("a healthy cluster", 30, || is_healthy(&cluster.nodes[0]));
+    let id = topic_id(&cluster.nodes[0], TOPIC);
+    let load = cluster.start_load(TOPIC, value);
+    for wiped in [1, 2, 0] {
+        cluster.wait_end((wiped + 1) % 3, TOPIC, 3_000 * (wiped as i64 + 1));
+        cluster.nodes[wiped].kill();
+        cluster.nodes[wiped].wipe();
+        cluster.nodes[wiped].restart();
+        wait_for("the new disk to hold everything", 180, || {
+            let node = &cluster.nodes[wiped];
+            is_healthy(node) && ["voter", "leader"].contains(&role(node, wiped as u64 + 1).as_str())
+        });
+    }
+    let written = load.finish();
+    wait_for("all replicas to be in sync", 60, || cluster.in_sync(0, TOPIC, 0).len() == 3);
+    cluster.nodes.iter().for_each(|node| check_all(node, TOPIC, written));
+    let objects = files_below(std::path::Path::new(&cluster.bucket()));
+    let names: Vec<_> =
+        objects.iter().map(|path| path.to_string_lossy()).filter(|name| name.contains(&id)).collect();
+    assert!(names.iter().any(|name| name.contains("/ckpt/")), "{names:?}");
+    assert!(!names.iter().any(|name| name.contains("/seg/")), "{names:?}");
 }

@@ -24,7 +24,7 @@ fn files(folder: &Path, part: &str) -> Vec<String> {
 }
 
 /// The folder of a topic in keys: its id, as the metadata tells it.
-fn topic_id(node: &Node, topic: &str) -> String {
+pub(crate) fn topic_id(node: &Node, topic: &str) -> String {
     let described = varve(node, &["topic", "describe", topic, "-o", "json"]);
     let described: serde_json::Value = serde_json::from_str(&described).unwrap();
     let id = find(&described, "id").or_else(|| find(&described, "topic_id"));
