@@ -40,7 +40,7 @@ use crate::transfer::Transfers;
 pub use archive::Archives;
 use mend::MendError;
 pub use reap::{ReapError, Reaper};
-pub use retention::Retention;
+pub use retention::{Retention, published};
 
 /// What jobs work on. Clones share everything.
 #[derive(Clone)]
@@ -303,18 +303,12 @@ impl Surroundings {
         name: CheckpointName,
         captured: &Captured,
     ) -> Result<(PublishedCheckpoint, Option<Vec<LogIndex>>), PublishError> {
-        let header = captured.header();
-        let key = self.checkpoint_key(header.identity.incarnation, identity, name);
+        let key = self.checkpoint_key(captured.header().identity.incarnation, identity, name);
         let encoded = captured.encode(self.codec);
         let done = publish(&*self.store, &self.keys, &key, encoded.bytes, encoded.sha256)
             .await
             .inspect_err(|_| self.retention.after_failure(&key))?;
-        let checkpoint = PublishedCheckpoint {
-            log_start: captured.log_start(),
-            sha256: done.sha256,
-            published_ms: self.clock.wall_ms(),
-            ..retention::described(header, name, done.bytes)
-        };
+        let checkpoint = published(captured, name, (done.bytes, done.sha256), self.clock.wall_ms());
         if let Err(error) = self.reaper().may_delete().await {
             tracing::warn!(%key, %error, "surplus checkpoints stay until the next publish");
             return Ok((checkpoint, None));

@@ -128,6 +128,13 @@ pub fn varve_json(node: &Node, arguments: &[&str]) -> (bool, Value) {
     (output.status.success(), serde_json::from_slice(&output.stdout).unwrap_or_default())
 }
 
+/// A topic's id, as keys of objects have it.
+#[must_use]
+pub fn topic_id(node: &Node, topic: &str) -> String {
+    let (_, described) = varve_json(node, &["topic", "describe", topic]);
+    described[0]["topic_id"].as_str().unwrap_or_else(|| panic!("{described}")).to_owned()
+}
+
 fn varve_command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(tool::varve());
     command.args(arguments).args(["--bootstrap-server", &node.bootstrap()]).stdin(Stdio::null());

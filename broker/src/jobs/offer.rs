@@ -6,7 +6,7 @@ use varve_formats::{command::PublishedCheckpoint, keys::CheckpointName};
 use varve_replica::{Job, JobOutcome, LocalCheckpoint, SealMark, checkpoint::Captured};
 use varve_snapshot::local;
 
-use super::{Surroundings, install::Lacking, outcome, retention};
+use super::{Surroundings, install::Lacking, outcome, published};
 use crate::transfer::{Came, FetchError, Wanted};
 
 impl Surroundings {
@@ -42,12 +42,8 @@ impl Surroundings {
         let encoded = captured.encode(self.codec);
         let written = local::write_offered(&*self.disk, &self.data, group, place, (applied, &encoded.bytes))?;
         let name = CheckpointName { applied_index: applied, term, uid: 0 };
-        let checkpoint = PublishedCheckpoint {
-            log_start: captured.log_start(),
-            sha256: encoded.sha256,
-            published_ms: self.clock.wall_ms(),
-            ..retention::described(header, name, encoded.bytes.len() as u64)
-        };
+        let whole = (encoded.bytes.len() as u64, encoded.sha256);
+        let checkpoint = published(captured, name, whole, self.clock.wall_ms());
         let file = LocalCheckpoint {
             index: written.index,
             term: written.term,

@@ -9,13 +9,14 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use varve_common::{LogIndex, ObjectKey, Term};
+use varve_common::{Digest, LogIndex, ObjectKey, Term};
 use varve_formats::{
     checkpoint::{CheckpointHeader, PEEK_BYTES},
     command::PublishedCheckpoint,
     keys::{CheckpointName, Key, Keys},
 };
 use varve_objects::{Failure, Store};
+use varve_replica::checkpoint::Captured;
 use varve_snapshot::{Grid, list_all, surplus};
 
 /// A checkpoint in the bucket.
@@ -133,8 +134,19 @@ async fn learn(
     Ok(found)
 }
 
+/// A checkpoint that was put under this name, whole.
+pub fn published(
+    captured: &Captured,
+    name: CheckpointName,
+    (bytes, sha256): (u64, Digest),
+    published_ms: i64,
+) -> PublishedCheckpoint {
+    let log_start = captured.log_start();
+    PublishedCheckpoint { log_start, sha256, published_ms, ..described(captured.header(), name, bytes) }
+}
+
 /// What the beginning of a checkpoint says of it, under its name; log start and digest are not told there.
-pub(super) fn described(header: &CheckpointHeader, name: CheckpointName, bytes: u64) -> PublishedCheckpoint {
+fn described(header: &CheckpointHeader, name: CheckpointName, bytes: u64) -> PublishedCheckpoint {
     PublishedCheckpoint {
         uid: name.uid,
         key_term: name.term,

@@ -31,6 +31,7 @@ use varve_snapshot::{
 };
 
 use super::{Ground, PartitionSurvey, RestoreError, Survey, directory::Seeded};
+use crate::jobs::published;
 
 /// Groups whose checkpoints are published at once.
 const PUBLICATIONS: usize = 16;
@@ -58,10 +59,22 @@ pub(super) async fn begun(
     keys: &Keys,
     incarnation: Incarnation,
 ) -> Result<Option<Box<MetadataState>>, RestoreError> {
-    match choose(store, keys, Which::Metadata, incarnation).await {
-        Ok(chosen) => metadata_of(chosen.checkpoint).map(Some),
+    let found = whole(store, keys, Which::Metadata, incarnation, METADATA).await?;
+    found.map(metadata_of).transpose()
+}
+
+/// The newest whole checkpoint of a group in a life, where there is one.
+async fn whole(
+    store: &dyn Store,
+    keys: &Keys,
+    which: Which,
+    incarnation: Incarnation,
+    what: &str,
+) -> Result<Option<Checkpoint>, RestoreError> {
+    match choose(store, keys, which, incarnation).await {
+        Ok(chosen) => Ok(Some(chosen.checkpoint)),
         Err(ChooseError::NoneListed(_) | ChooseError::AllDamaged(_)) => Ok(None),
-        Err(why) => Err(RestoreError::Choose { what: METADATA.to_owned(), why }),
+        Err(why) => Err(RestoreError::Choose { what: what.to_owned(), why }),
     }
 }
 
@@ -200,11 +213,9 @@ impl Ground<'_> {
             return Ok(None);
         }
         let which = Which::Partition(partition.topic_id, partition.partition);
-        match choose(&*self.bucket.store, life.keys, which, life.new.incarnation).await {
-            Ok(chosen) => partition_of(chosen.checkpoint).map(Some),
-            Err(ChooseError::NoneListed(_) | ChooseError::AllDamaged(_)) => Ok(None),
-            Err(why) => Err(RestoreError::Choose { what: what(partition), why }),
-        }
+        let (store, incarnation) = (&*self.bucket.store, life.new.incarnation);
+        let found = whole(store, life.keys, which, incarnation, &what(partition)).await?;
+        found.map(partition_of).transpose()
     }
 
     /// Puts a group's first checkpoint under the first of its names that is free, or gives what is whole under one.
@@ -246,19 +257,7 @@ impl Ground<'_> {
     ) -> Result<PublishedCheckpoint, PublishError> {
         let encoded = captured.encode(Codec::Zstd);
         let done = publish(&*self.bucket.store, keys, key, encoded.bytes, encoded.sha256).await?;
-        let header = &done.header;
-        Ok(PublishedCheckpoint {
-            uid: name.uid,
-            key_term: name.term,
-            state_index: header.state.index,
-            state_term: header.state.term,
-            state_offset: header.state.offset,
-            applied_index: header.applied.index,
-            log_start: captured.log_start(),
-            bytes: done.bytes,
-            sha256: done.sha256,
-            published_ms: self.clock.wall_ms(),
-        })
+        Ok(published(captured, name, (done.bytes, done.sha256), self.clock.wall_ms()))
     }
 }
 

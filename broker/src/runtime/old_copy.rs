@@ -96,34 +96,15 @@ fn later((own, before): (u64, u64), pulse: &Pulse) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use varve_common::ClusterId;
-
     use super::*;
-
-    fn pulse(heard: u64, before: u64) -> Pulse {
-        Pulse {
-            cluster: ClusterId([7; 16]),
-            from: NodeId::new(1).unwrap(),
-            life: 1,
-            number: 1,
-            heard: (heard, 0),
-            beats: Vec::new(),
-            answers: Vec::new(),
-            resting: Vec::new(),
-            disowned: Vec::new(),
-            after: 0,
-            through: 0,
-            reports: Vec::new(),
-            pressed: Vec::new(),
-            before,
-        }
-    }
+    use crate::peers::tests::pulse;
 
     #[test]
     fn only_a_later_start_of_the_same_disk_tells_of_an_older_copy() {
         let life = |counter: u64, number: u64| counter << LIFE_BITS | number;
         let lives = (life(2, 50), life(2, 20));
-        let told = |heard: u64, before: u64| later(lives, &pulse(heard, before));
+        let told =
+            |heard: u64, before: u64| later(lives, &Pulse { heard: (heard, 0), before, ..pulse(1, 1) });
         // Nothing, this start, the one before, and earlier ones.
         for (heard, before) in
             [(0, 0), (life(2, 50), 0), (life(2, 50), life(2, 20)), (life(2, 10), life(2, 5))]

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 use varve_tests::{
-    clients::{create_topic, script, varve, varve_json},
+    clients::{create_topic, script, topic_id, varve},
     cluster::Cluster,
     faults::{files_below, flip_at},
     node::{Node, Options},
@@ -217,13 +217,6 @@ fn each_record_is_in_one_file_however_often_leaders_change() {
     assert!(said["files"].as_u64() >= Some(4), "{said}");
 }
 
-/// The topic's folder in keys.
-fn topic_id(node: &Node) -> String {
-    let (_, described) = varve_json(node, &["topic", "describe", TOPIC]);
-    let described = if described.is_array() { described[0].clone() } else { described };
-    described["id"].as_str().or(described["topic_id"].as_str()).expect("a topic has an id").to_owned()
-}
-
 /// A segment of partition 0.
 fn segment_of(objects: &Path, topic_id: &str) -> PathBuf {
     let is = |path: &PathBuf| {
@@ -244,7 +237,7 @@ fn a_damaged_segment_stops_the_export_of_its_partition_alone_and_is_told() {
     write(&node, 600, 0);
     wait_for("history to be in the bucket", 60, || tiered(&node).is_some());
     let objects = node.data().join("objects");
-    let damaged = segment_of(&objects, &topic_id(&node));
+    let damaged = segment_of(&objects, &topic_id(&node, TOPIC));
     flip_at(&damaged, 1_000);
     alter(&node, &ON);
     let keys = || files_below(&objects).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();

@@ -2,15 +2,13 @@
 
 use serde_json::Value;
 use varve_tests::{
-    clients::{java, varve_json},
+    clients::{java, topic_id, varve_json},
     cluster::{Cluster, check_all, value},
     faults::files_below,
     node::{Node, Options},
     tool::Tool,
     wait_for,
 };
-
-use crate::collect::topic_id;
 
 const TOPIC: &str = "moving";
 
@@ -101,6 +99,16 @@ fn a_wiped_founder_comes_back_with_everything() {
     check_all(&cluster.nodes[2], TOPIC, written);
 }
 
+/// The node that [`four_nodes`] adds to three.
+const FOURTH: usize = 3;
+
+fn four_nodes() -> Cluster {
+    let mut cluster = Cluster::start(3, &Options::small());
+    assert_eq!(cluster.add(&Options::small()), FOURTH);
+    cluster.nodes[FOURTH].restart();
+    cluster
+}
+
 /// Kafka's tool, asked to move the topic's partition.
 fn reassign(node: &Node, wanted: [u64; 3], mode: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
@@ -122,9 +130,7 @@ fn row_47_the_node_from_which_a_replica_moves_dies_and_the_move_comes_to_its_end
     if !Tool::need(&[Tool::Kcat, Tool::Python, Tool::Java]) {
         return;
     }
-    let mut cluster = Cluster::start(3, &Options::small());
-    let fourth = cluster.add(&Options::small());
-    cluster.nodes[fourth].restart();
+    let mut cluster = four_nodes();
     cluster.create_topic(TOPIC, 1, 3, &[]);
     let placed = replicas(&cluster.nodes[0], TOPIC).remove(0);
     let comes = (1..=4).find(|id| !placed.contains(id)).expect("three of four have it");
@@ -152,9 +158,7 @@ fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
     if !Tool::need(&[Tool::Kcat, Tool::Python, Tool::Java]) {
         return;
     }
-    let mut cluster = Cluster::start(3, &Options::small());
-    let fourth = cluster.add(&Options::small());
-    cluster.nodes[fourth].restart();
+    let mut cluster = four_nodes();
     cluster.create_topic(TOPIC, 1, 3, &[]);
     wait_for("a healthy cluster of four", 60, || cluster.nodes.iter().all(is_healthy));
     let load = cluster.start_load(TOPIC, value);
@@ -169,7 +173,7 @@ fn kafkas_own_tool_moves_partitions_and_nodes_leave() {
     wait_for("the fourth to lead nothing", 30, || figures(&cluster.nodes[0], "leaders").get(3) == Some(&0));
     let removed = varve_json(&cluster.nodes[1], &["cluster", "remove-node", "4", "--timeout", "120"]);
     assert!(removed.0 && removed.1["status"] == "removed", "{removed:?}");
-    cluster.nodes[fourth].kill();
+    cluster.nodes[FOURTH].kill();
     wait_for("a healthy cluster of three", 60, || {
         cluster.nodes[..3].iter().all(is_healthy) && figures(&cluster.nodes[0], "replicas").len() == 3
     });
@@ -185,14 +189,12 @@ fn a_second_machine_with_the_number_of_a_living_node_does_not_take_its_place() {
     if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
-    let mut cluster = Cluster::start(3, &Options::small());
-    let fourth = cluster.add(&Options::small());
-    cluster.nodes[fourth].restart();
+    let mut cluster = four_nodes();
     cluster.create_topic(TOPIC, 1, 3, &[]);
     wait_for("a healthy cluster", 60, || cluster.nodes.iter().all(is_healthy));
     let load = cluster.start_load(TOPIC, value);
     // A founder, and one that joined.
-    for number in [1, fourth] {
+    for number in [1, FOURTH] {
         let mut double = cluster.double(number, &Options::small());
         double.launch();
         assert!(!double.wait_exit(90).success());
@@ -200,8 +202,8 @@ fn a_second_machine_with_the_number_of_a_living_node_does_not_take_its_place() {
     }
     wait_for("nobody to be disturbed", 30, || cluster.nodes.iter().all(is_healthy));
     // Once it is dead the other machine is what a wiped disk is.
-    cluster.nodes[fourth].kill();
-    let mut double = cluster.double(fourth, &Options::small());
+    cluster.nodes[FOURTH].kill();
+    let mut double = cluster.double(FOURTH, &Options::small());
     double.restart();
     wait_for("it to hold everything", 120, || is_healthy(&cluster.nodes[0]) && is_healthy(&double));
     let written = load.finish();

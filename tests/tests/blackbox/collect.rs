@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use varve_tests::{
-    clients::{create_topic, kcat, script, varve},
+    clients::{create_topic, kcat, script, topic_id, varve},
     node::{Node, Options},
     raw::list_offset,
     s3::Store,
@@ -21,25 +21,6 @@ fn files(folder: &Path, part: &str) -> Vec<String> {
         if path.is_dir() { files(&path, part) } else { vec![path.display().to_string()] }
     });
     found.filter(|path| path.contains(part)).collect()
-}
-
-/// The folder of a topic in keys: its id, as the metadata tells it.
-pub(crate) fn topic_id(node: &Node, topic: &str) -> String {
-    let described = varve(node, &["topic", "describe", topic, "-o", "json"]);
-    let described: serde_json::Value = serde_json::from_str(&described).unwrap();
-    let id = find(&described, "id").or_else(|| find(&described, "topic_id"));
-    id.unwrap_or_else(|| panic!("{described}"))
-}
-
-fn find(value: &serde_json::Value, name: &str) -> Option<String> {
-    match value {
-        serde_json::Value::Object(fields) => fields
-            .get(name)
-            .and_then(|found| found.as_str().map(str::to_owned))
-            .or_else(|| fields.values().find_map(|field| find(field, name))),
-        serde_json::Value::Array(items) => items.iter().find_map(|item| find(item, name)),
-        _ => None,
-    }
 }
 
 /// A topic with two partitions and at least eight segments in the tier.

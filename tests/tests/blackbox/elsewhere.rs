@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::Value;
 use varve_tests::{
-    clients::{varve, varve_json},
+    clients::{topic_id, varve, varve_json},
     cluster::{Cluster, check_all, value},
     node::Node,
     tool::{self, Tool},
@@ -17,7 +17,7 @@ use varve_tests::{
 
 use crate::{
     offline::{ORDERS, Offline, SHAPES, YOUNG},
-    restore::{GROUP, Started, committed, describe, objects, quick, tiered_end, topic_id, wait_tiered},
+    restore::{GROUP, Started, committed, describe, objects, quick, tiered_end, wait_tiered},
 };
 
 fn ours(arguments: &[&str]) -> Output {

@@ -1,7 +1,7 @@
 //! Fault rows 27, 29 and 30: the log, in which votes and acknowledged entries are, is gone while the rest of the data directory is there, or the
 //! whole directory is put back to what it was before.
 
-use std::{fs, net::TcpStream, process::Command, time::Duration};
+use std::{fs, net::TcpStream, path::Path, process::Command, time::Duration};
 
 use varve_tests::{
     clients::{create_topic, kcat, varve_json},
@@ -88,6 +88,10 @@ fn fault_27_a_founder_whose_votes_were_deleted_refuses_to_vote_until_it_has_join
     });
 }
 
+fn copy_all(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
 /// A snapshot of a machine that is put back: what it acknowledged and voted for since is not on it.
 #[test]
 fn row_30_an_older_copy_of_a_disk_never_speaks_for_the_voter_that_it_was() {
@@ -100,8 +104,7 @@ fn row_30_an_older_copy_of_a_disk_never_speaks_for_the_voter_that_it_was() {
     cluster.nodes[2].kill();
     let copies = tempfile::tempdir().unwrap();
     let (data, copy) = (cluster.nodes[2].data(), copies.path().join("data"));
-    let copied = Command::new("cp").arg("-a").args([&data, &copy]).status().unwrap();
-    assert!(copied.success());
+    copy_all(&data, &copy);
     cluster.nodes[2].restart();
     let load = cluster.start_load(TOPIC, value);
     cluster.wait_end(0, TOPIC, 500);
@@ -109,8 +112,7 @@ fn row_30_an_older_copy_of_a_disk_never_speaks_for_the_voter_that_it_was() {
     wait_for("all of it to be on all of them", 60, || cluster.in_sync(0, TOPIC, 0) == [0, 1, 2]);
     cluster.nodes[2].kill();
     fs::remove_dir_all(&data).unwrap();
-    let back = Command::new("cp").arg("-a").args([&copy, &data]).status().unwrap();
-    assert!(back.success());
+    copy_all(&copy, &data);
     cluster.nodes[2].launch();
     assert!(!cluster.nodes[2].wait_exit(60).success());
     let log = cluster.nodes[2].log();

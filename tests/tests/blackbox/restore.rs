@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 use varve_tests::{
-    clients::{kcat, varve, varve_json},
+    clients::{kcat, topic_id, varve, varve_json},
     cluster::{Cluster, check_all, value},
     node::{Node, Options},
     tool::{self, Tool},
@@ -64,12 +64,6 @@ pub(crate) fn objects(bucket: &Path, parts: &[&str]) -> Vec<PathBuf> {
     found.retain(|path| parts.iter().all(|part| path.to_string_lossy().contains(part)));
     found.sort();
     found
-}
-
-pub(crate) fn topic_id(node: &Node, topic: &str) -> String {
-    let (_, described) = varve_json(node, &["topic", "describe", topic]);
-    let described = if described.is_array() { described[0].clone() } else { described };
-    described["id"].as_str().or(described["topic_id"].as_str()).expect("a topic has an id").to_owned()
 }
 
 /// Where the segments of partition 0 end, as their names say, from the first that is there on without a gap.

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 use varve_tests::{
-    clients::{kcat, varve},
+    clients::{kcat, topic_id, varve},
     cluster::{check_all, value},
     node::Node,
     tool::Tool,
@@ -17,8 +17,7 @@ use varve_tests::{
 };
 
 use crate::restore::{
-    GROUP, at_once, command, committed, objects, produce, restore, restored, told, topic_id, wait_tiered,
-    written,
+    GROUP, at_once, command, committed, objects, produce, restore, restored, told, wait_tiered, written,
 };
 
 /// The metadata's checkpoints of a life, as they are now.

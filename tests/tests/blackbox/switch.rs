@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 use varve_tests::{
     batch::{Batch, produce_patiently},
-    clients::{create_topic, script, try_varve, varve},
+    clients::{create_topic, script, topic_id, try_varve, varve},
     marked::{fill, value},
     node::{Node, Options},
     raw::{fetch, list_offset},
@@ -65,10 +65,7 @@ fn segments(node: &Node, topic: &str) -> usize {
         });
         counts.sum()
     }
-    let described: Value =
-        serde_json::from_str(&varve(node, &["topic", "describe", topic, "-o", "json"])).unwrap();
-    let id = described[0]["topic_id"].as_str().or_else(|| described["topic_id"].as_str());
-    count(&node.data().join("objects"), id.unwrap_or_else(|| panic!("{described}")))
+    count(&node.data().join("objects"), &topic_id(node, topic))
 }
 
 fn topic(node: &Node, name: &str) {

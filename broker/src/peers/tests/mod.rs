@@ -39,7 +39,7 @@ fn id(node: u32) -> NodeId {
 }
 
 /// A pulse without beats.
-pub(super) fn pulse(from: u32, number: u64) -> Pulse {
+pub(crate) fn pulse(from: u32, number: u64) -> Pulse {
     Pulse {
         cluster: CLUSTER,
         from: id(from),

@@ -26,13 +26,7 @@ use varve_broker::{
 };
 use varve_common::{NodeId, PartitionIndex};
 
-use self::{
-    broker::Broker,
-    compare::Comparison,
-    expected::Expected,
-    report::{Kind, Report},
-    trial::Trial,
-};
+use self::{broker::Broker, compare::Comparison, expected::Expected, report::Report};
 use super::open_store;
 use crate::{
     args::{Drill, ServerFlags},
@@ -88,19 +82,14 @@ async fn drill(
     let target = target(data.clone())?;
     let groups = varve_replica::coordinator::TOPIC;
     let chosen = |topic: &str, at: PartitionIndex| topic == groups || is_chosen(flags, topic, at);
-    let copied =
-        match trial::rehearse(&target, (bucket.clone(), first.survey.offsets_partitions()), &chosen).await {
-            Trial::Restored(copied) => copied,
-            Trial::Damaged(why) => {
-                report.problem(Kind::Damaged, "", why);
-                return Ok(report);
-            }
-            Trial::Unread(why) => {
-                report.problem(Kind::Unread, "", why);
-                return Ok(report);
-            }
-            Trial::Failed(failure) => return Err(failure),
-        };
+    let source = (bucket.clone(), first.survey.offsets_partitions());
+    let copied = match trial::rehearse(&target, source, &chosen).await? {
+        Ok(copied) => copied,
+        Err((kind, why)) => {
+            report.problem(kind, "", why);
+            return Ok(report);
+        }
+    };
     report.durations.restore = began.elapsed() - report.durations.survey;
     let mut broker = Broker::start(&data, scratch.path(), sources)?;
     let seeds = broker.ready().await?;
@@ -128,18 +117,11 @@ async fn look(bucket: &Bucket, report: &mut Report) -> Result<Option<Expected>, 
     });
     match whole {
         Ok(survey) => Ok(Some(Expected::new(bucket, survey).await?)),
-        Err(why) => match trial::judge(why) {
-            Trial::Damaged(why) => {
-                report.problem(Kind::Damaged, "", why);
-                Ok(None)
-            }
-            Trial::Unread(why) => {
-                report.problem(Kind::Unread, "", why);
-                Ok(None)
-            }
-            Trial::Failed(failure) => Err(failure),
-            Trial::Restored(_) => unreachable!("an error is none"),
-        },
+        Err(why) => {
+            let (kind, why) = trial::judge(why)?;
+            report.problem(kind, "", why);
+            Ok(None)
+        }
     }
 }
 

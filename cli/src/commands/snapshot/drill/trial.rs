@@ -8,41 +8,33 @@ use varve_common::PartitionIndex;
 use varve_compactor::{copy::CopyError, history::HistoryError};
 use varve_snapshot::ClaimError;
 
+use super::report::Kind;
 use crate::{
     commands::restore::{Bar, Place, failed},
     failure::Failure,
 };
 
-/// What became of a restore that only tries whether it can be done.
-pub enum Trial {
-    /// It can.
-    Restored(Copied),
-    /// What is in the bucket is lost or damaged.
-    Damaged(String),
-    /// The bucket does not answer.
-    Unread(String),
-    /// It could not be tried.
-    Failed(Failure),
-}
+/// What the bucket lacks, and how that is counted.
+pub type Problem = (Kind, String);
 
-/// Restores what is chosen to `target`, from a bucket, with so many partitions of the groups' own topic.
+/// Restores what is chosen to `target`, from a bucket, with so many partitions of the groups' own topic. Fails where it could not be
+/// tried.
 pub async fn rehearse(
     target: &Config,
     source: (Bucket, i32),
     chosen: &(dyn Fn(&str, PartitionIndex) -> bool + Sync),
-) -> Trial {
+) -> Result<Result<Copied, Problem>, Failure> {
     let progress = Bar::default();
-    let place = match Place::open(target).await {
-        Ok(place) => place,
-        Err(failure) => return Trial::Failed(failure),
-    };
-    let done = place.fill(target, source, &progress, chosen).await;
+    let done = Place::open(target).await?.fill(target, source, &progress, chosen).await;
     progress.end();
-    done.map_or_else(judge, |(copied, ..)| Trial::Restored(copied))
+    match done {
+        Ok((copied, ..)) => Ok(Ok(copied)),
+        Err(why) => judge(why).map(Err),
+    }
 }
 
-/// Whether an error tells of the bucket or of the trial.
-pub fn judge(why: RestoreError) -> Trial {
+/// What an error tells of the bucket; else it is one of the trial.
+pub fn judge(why: RestoreError) -> Result<Problem, Failure> {
     let (is_damage, is_unread) = match &why {
         RestoreError::Copy(error) => (error.is_damage(), matches!(error, CopyError::Source { .. })),
         RestoreError::History(error) => (error.is_damage(), matches!(error, HistoryError::Store(_))),
@@ -51,8 +43,8 @@ pub fn judge(why: RestoreError) -> Trial {
         _ => (false, false),
     };
     match (is_damage, is_unread) {
-        (true, _) => Trial::Damaged(why.to_string()),
-        (false, true) => Trial::Unread(why.to_string()),
-        (false, false) => Trial::Failed(failed(why)),
+        (true, _) => Ok((Kind::Damaged, why.to_string())),
+        (false, true) => Ok((Kind::Unread, why.to_string())),
+        (false, false) => Err(failed(why)),
     }
 }
