@@ -47,7 +47,10 @@ impl Driver {
             let Some(led) = self.shard.replica(group).filter(|replica| replica.role == Role::Leader) else {
                 continue;
             };
-            let takes = |member: &ReplicaId| *member != led.replica && self.shard.is_alive(member.node());
+            let stays = |member: &ReplicaId| led.membership.voters.contains(member);
+            let takes = |member: &ReplicaId| {
+                *member != led.replica && stays(member) && self.shard.is_alive(member.node())
+            };
             let others: Vec<ReplicaId> = led.in_sync.iter().copied().filter(takes).collect();
             // Not all to the same node.
             let place = (group.0 as usize).checked_rem(others.len());
@@ -65,7 +68,11 @@ impl Driver {
         // A disk that is gone holds nothing, whoever has its node's name now.
         let is_there = |id: &&ReplicaId| !self.is_lost(**id);
         let leaving = voters_outgoing.iter().filter(|id| !voters.contains(id) && !learners.contains(id));
-        let voting = voters.iter().chain(leaving).filter(is_there).map(|id| (id, true));
+        // Who comes takes nobody's place until those that are left decide no more.
+        let is_joint = led.membership.is_joint();
+        let comes = |id: &ReplicaId| is_joint && *id != led.replica && !voters_outgoing.contains(id);
+        let voting = voters.iter().map(|id| (id, !comes(id))).chain(leaving.map(|id| (id, true)));
+        let voting = voting.filter(|(id, _)| is_there(id));
         let member = |(replica, votes): (&ReplicaId, bool)| Member {
             replica: *replica,
             matched: if *replica == led.replica { led.last } else { self.matched(group, *replica) },

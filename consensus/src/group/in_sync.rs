@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use varve_common::{LogIndex, ReplicaId};
 
 use super::Group;
-use crate::Role;
+use crate::{Membership, Role};
 
 /// How far one follower is.
 #[derive(Clone, Copy, Debug)]
@@ -72,17 +72,28 @@ impl Group {
             || (!self.is_resting() && self.in_sync.heard.get(&member.get()).is_some_and(recent))
     }
 
-    /// The voters that keep up with this leader, itself among them, in order; empty where it does not lead.
+    /// The voters that keep up with this leader, itself among them, in order; empty where it does not lead. Between two sets
+    /// of voters those that are being left: as long as these decide too, who comes takes nobody's place, and whoever asks
+    /// whether another disk may be lost has to be told so.
     #[must_use]
     pub fn in_sync(&self) -> Vec<ReplicaId> {
         if self.role() != Role::Leader {
             return Vec::new();
         }
-        let lags = |id: &ReplicaId| self.in_sync.followers.get(&id.get()).is_some_and(|mark| !mark.in_sync);
-        let mut voters: Vec<ReplicaId> =
-            self.membership.voters.iter().copied().filter(|id| *id == self.replica || !lags(id)).collect();
-        voters.sort_unstable();
-        voters
+        let Membership { voters, voters_outgoing, .. } = &self.membership;
+        let decide = if self.membership.is_joint() { voters_outgoing } else { voters };
+        let mut found: Vec<ReplicaId> = decide.iter().copied().filter(|id| self.keeps_up(*id)).collect();
+        if !found.contains(&self.replica) {
+            found.push(self.replica);
+        }
+        found.sort_unstable();
+        found
+    }
+
+    /// Whether a member keeps up with this leader, or is this leader.
+    #[must_use]
+    pub fn keeps_up(&self, member: ReplicaId) -> bool {
+        member == self.replica || self.in_sync.followers.get(&member.get()).is_none_or(|mark| mark.in_sync)
     }
 
     /// How far a follower's log is known to be equal; `None` where this replica does not lead or does not know it.

@@ -259,18 +259,19 @@ impl Cluster {
         newest.group.as_ref().map(Group::replica)
     }
 
+    /// Each replica writes once, and what was sent is delivered; whether anything moved.
+    pub(super) fn round(&mut self) -> bool {
+        let ids: Vec<_> = self.nodes.keys().copied().collect();
+        let wrote = ids.iter().filter(|&&id| self.persist(id)).count();
+        let frames = std::mem::take(&mut self.network);
+        let moves = wrote > 0 || !frames.is_empty();
+        frames.into_iter().for_each(|(from, frame)| self.deliver(from, frame));
+        moves
+    }
+
     /// Writes and delivers everything, without a tick, until nothing moves.
     pub(super) fn settle(&mut self) {
-        let ids: Vec<_> = self.nodes.keys().copied().collect();
-        for _ in 0..10_000 {
-            let wrote = ids.iter().filter(|&&id| self.persist(id)).count();
-            let frames = std::mem::take(&mut self.network);
-            if wrote == 0 && frames.is_empty() {
-                return;
-            }
-            frames.into_iter().for_each(|(from, frame)| self.deliver(from, frame));
-        }
-        panic!("the cluster never comes to rest");
+        assert!((0..10_000).any(|_| !self.round()), "the cluster never comes to rest");
     }
 
     /// Lets time pass everywhere until a leader is settled.

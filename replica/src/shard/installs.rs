@@ -22,7 +22,7 @@ use varve_common::{
     LogIndex, Monotonic, Offset, PartitionIndex, Term, TopicId,
     codec::{Decoder, Encoder},
 };
-use varve_consensus::{SnapshotOffer, SnapshotPointer};
+use varve_consensus::{Membership, SnapshotOffer, SnapshotPointer};
 use varve_formats::{command::PublishedCheckpoint, state::RollEntry, stored::Stored};
 
 use super::{
@@ -142,7 +142,9 @@ impl Installs {
 impl Hosted {
     /// The log needs no entry up to this one for a follower that keeps up, or a learner on its way.
     pub(super) fn needed_above(&self) -> LogIndex {
-        let matched = self.raft.in_sync().into_iter().filter_map(|member| self.raft.matched(member));
+        let Membership { voters, voters_outgoing, .. } = self.raft.membership();
+        let keep_up = voters.iter().chain(voters_outgoing).filter(|member| self.raft.keeps_up(**member));
+        let matched = keep_up.filter_map(|member| self.raft.matched(*member));
         let least = matched.min().filter(|_| self.is_leader()).unwrap_or(LogIndex(u64::MAX));
         least.min(self.pinned_above())
     }

@@ -175,7 +175,8 @@ impl Hosted {
     }
 
     fn give_lead_away(&mut self) {
-        let heir = self.raft.in_sync().into_iter().find(|member| *member != self.replica);
+        let stays = |member: &ReplicaId| self.raft.membership().voters.contains(member);
+        let heir = self.raft.in_sync().into_iter().find(|member| *member != self.replica && stays(member));
         if let Some(heir) = heir.filter(|_| self.is_leader()) {
             self.raft.transfer(heir);
         }
