@@ -5,6 +5,38 @@ use clap::Subcommand;
 use super::StoreFlags;
 use crate::output::OutputFlags;
 
+/// Which partitions of a topic.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct PartitionFlags {
+    /// Only these partitions, separated by commas [default: all]
+    #[arg(
+        short = 'p',
+        long = "partitions",
+        visible_alias = "partition",
+        value_delimiter = ',',
+        value_name = "PARTITION"
+    )]
+    numbers: Vec<i32>,
+}
+
+impl PartitionFlags {
+    /// Those that are named, or all of a topic that has so many.
+    pub fn of(&self, count: usize) -> Vec<i32> {
+        let all = 0..i32::try_from(count).unwrap_or(i32::MAX);
+        if self.numbers.is_empty() { all.collect() } else { self.numbers.clone() }
+    }
+
+    /// Those that are named; none for all.
+    pub fn named(&self) -> &[i32] {
+        &self.numbers
+    }
+
+    /// Whether this one is among them.
+    pub fn holds(&self, number: i32) -> bool {
+        self.numbers.is_empty() || self.numbers.contains(&number)
+    }
+}
+
 /// Which records, and how they are printed.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct ReadFlags {
@@ -14,15 +46,8 @@ pub struct ReadFlags {
     /// The same as -o start
     #[arg(long)]
     pub from_beginning: bool,
-    /// Partitions to read, separated by commas [default: all]
-    #[arg(
-        short,
-        long = "partitions",
-        visible_alias = "partition",
-        value_delimiter = ',',
-        value_name = "PARTITION"
-    )]
-    pub partitions: Vec<i32>,
+    #[command(flatten)]
+    pub partitions: PartitionFlags,
     /// Stop after so many records [default: no limit]
     #[arg(short = 'n', long = "num", visible_alias = "max-messages", value_name = "COUNT")]
     pub count: Option<u64>,
@@ -79,15 +104,8 @@ pub struct Drill {
     /// Copy and compare records of this topic only; may be repeated. Topics, their configurations and what groups have committed for what is copied are compared in any case
     #[arg(short, long = "topic", value_name = "TOPIC")]
     pub topics: Vec<String>,
-    /// Only these partitions, separated by commas [default: all]
-    #[arg(
-        short,
-        long = "partitions",
-        visible_alias = "partition",
-        value_delimiter = ',',
-        value_name = "PARTITION"
-    )]
-    pub partitions: Vec<i32>,
+    #[command(flatten)]
+    pub partitions: PartitionFlags,
     /// Where the scratch directory is made; there must be room for a copy of what is compared [default: the directory for temporary files]
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<std::path::PathBuf>,
@@ -134,15 +152,8 @@ pub struct Export {
     /// Where to stop before [default: the end of what is in the object store]
     #[arg(long, value_name = "TO", allow_hyphen_values = true)]
     pub to: Option<String>,
-    /// Partitions to export, separated by commas [default: all]
-    #[arg(
-        short,
-        long = "partitions",
-        visible_alias = "partition",
-        value_delimiter = ',',
-        value_name = "PARTITION"
-    )]
-    pub partitions: Vec<i32>,
+    #[command(flatten)]
+    pub partitions: PartitionFlags,
     /// A directory, or s3://bucket/prefix, which the same credentials must reach
     #[arg(
         short = 'o',

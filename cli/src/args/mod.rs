@@ -13,7 +13,10 @@ mod topic;
 use clap::{Parser, Subcommand};
 
 pub use self::{
-    archive::{ArchiveCommand, BucketCommand, Cat, Drill, Export, ExportFormat, ReadFlags, SnapshotCommand},
+    archive::{
+        ArchiveCommand, BucketCommand, Cat, Drill, Export, ExportFormat, PartitionFlags, ReadFlags,
+        SnapshotCommand,
+    },
     cluster::{
         ClusterCertificates, ClusterCommand, ClusterFlags, ClusterPartitions, OneNode, ReplaceNode,
         TransferLeader, Wait,

@@ -79,7 +79,7 @@ fn kafkas_spellings_of_consume_are_taken() {
     ] {
         let Some(Command::Consume(consume)) = parse(line).command else { panic!("{line}") };
         assert_eq!(
-            (&consume.reading.offsets[..], &consume.reading.partitions[..]),
+            (&consume.reading.offsets[..], consume.reading.partitions.named()),
             (&[offset.to_owned()][..], &[0, 2][..]),
             "{line}"
         );

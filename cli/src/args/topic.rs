@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::{BrokerFlags, key_value};
+use super::{BrokerFlags, PartitionFlags, key_value};
 use crate::output::OutputFlags;
 
 #[derive(Debug, Subcommand)]
@@ -161,15 +161,8 @@ pub struct TopicTrim {
     /// Records before this time go: milliseconds, seconds, 2006-01-02, 2006-01-02T15:04:05Z, -1h (ago)
     #[arg(long, group = "place", value_name = "TIME", allow_hyphen_values = true)]
     pub timestamp: Option<String>,
-    /// Only in these partitions, separated by commas [default: all]
-    #[arg(
-        short,
-        long = "partitions",
-        visible_alias = "partition",
-        value_delimiter = ',',
-        value_name = "PARTITION"
-    )]
-    pub partitions: Vec<i32>,
+    #[command(flatten)]
+    pub partitions: PartitionFlags,
     /// Show what would be the first offsets, and delete nothing
     #[arg(long, visible_alias = "dry")]
     pub dry_run: bool,

@@ -79,7 +79,7 @@ pub fn run(flags: &Consume, sources: &Sources) -> Result<(), Failure> {
     let mut client = super::client(&flags.brokers, sources);
     let topic = client.topic(&flags.topic, Missing::Report)?;
     let stop = if flags.exit { Stop::AtEnd } else { Stop::Never };
-    let plan = Plan::resolve(&mut client, &topic, &flags.reading.partitions, range, stop)?;
+    let plan = Plan::resolve(&mut client, &topic, flags.reading.partitions.named(), range, stop)?;
     let left = flags.reading.count.unwrap_or(u64::MAX);
     Reader { client, topic, plan, printed, left }.run()
 }

@@ -16,7 +16,7 @@ pub fn run(flags: &TopicTrim, sources: &Sources) -> Result<(), Failure> {
     let point = point(flags)?;
     let mut client = super::client(&flags.brokers, sources);
     let topic = client.topic(&flags.topic, Missing::Report)?;
-    let wanted = consume::resolve(&mut client, &topic, &flags.partitions, point)?;
+    let wanted = consume::resolve(&mut client, &topic, flags.partitions.named(), point)?;
     let outcomes: Vec<Trimmed> = if flags.dry_run {
         wanted.iter().map(|(partition, offset)| (*partition, Ok(*offset))).collect()
     } else {

@@ -11,7 +11,7 @@ use varve_compactor::history::{History, ReadRecordsError, Reader, View, each_rec
 
 use super::{Beside, failed, unreadable};
 use crate::{
-    args::Cat,
+    args::{Cat, PartitionFlags},
     commands::consume::{self, Printed},
     failure::Failure,
     limits::ARCHIVE_READ_BYTES,
@@ -22,7 +22,7 @@ use crate::{
 /// What is to be printed.
 pub struct Order {
     topic: String,
-    partitions: Vec<i32>,
+    partitions: PartitionFlags,
     printed: Printed,
     range: Range,
     left: u64,
@@ -43,10 +43,8 @@ impl Order {
 
 pub async fn run(history: &Arc<History>, mut order: Order) -> Result<(), Failure> {
     let topic = Arc::clone(history.topic(&order.topic).map_err(failed)?);
-    let all = 0..i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-    let partitions = if order.partitions.is_empty() { all.collect() } else { order.partitions.clone() };
     let reader = Reader::new(history, Arc::new(Beside(Handle::current())));
-    for partition in partitions {
+    for partition in order.partitions.of(topic.partitions.len()) {
         if order.left == 0 {
             break;
         }

@@ -70,9 +70,7 @@ pub async fn run(history: &Arc<History>, order: Order, config: &Config) -> Resul
     let topic = Arc::clone(history.topic(&flags.topic).map_err(failed)?);
     let (store, prefix) = destination(config, &flags.to_where)?;
     let keys = prefix.cluster(history.keys().cluster());
-    let all = 0..i32::try_from(topic.partitions.len()).unwrap_or(i32::MAX);
-    let mut waiting: Vec<i32> =
-        if flags.partitions.is_empty() { all.collect() } else { flags.partitions.clone() };
+    let mut waiting = flags.partitions.of(topic.partitions.len());
     waiting.reverse();
     let bar = Arc::new(Bytes::new("exporting"));
     let (mut running, mut exported) = (JoinSet::new(), Vec::new());

@@ -61,7 +61,7 @@ fn scratch(flags: &Drill) -> Result<TempDir, Failure> {
 /// Which partitions: all of groups' offsets, and of the others what was asked for.
 fn is_chosen(flags: &Drill, topic: &str, partition: PartitionIndex) -> bool {
     let is_of = flags.topics.is_empty() || flags.topics.iter().any(|name| name == topic);
-    is_of && (flags.partitions.is_empty() || flags.partitions.contains(&partition.0))
+    is_of && flags.partitions.holds(partition.0)
 }
 
 async fn drill(
