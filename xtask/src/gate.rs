@@ -164,7 +164,7 @@ fn release() -> Outcome {
 /// Tool folders go in front of the path, so that the tests find pinned tools before the machine's.
 fn blackbox() -> Outcome {
     let mut test = command("cargo");
-    test.args(["test", "--locked", "--package", "varve-tests", "--", "--test-threads", "2"]);
+    test.args(["test", "--locked", "--package", "varve-tests", "--", "--test-threads", "3"]);
     let unnamed = BLACKBOX_SIZES.iter().filter(|(name, _)| std::env::var_os(name).is_none());
     test.envs(unnamed.copied());
     run_command(test.env("VARVE_BIN", shell::varve()).env("VARVE_TOOLS", shell::cache()))?;

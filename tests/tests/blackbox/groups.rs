@@ -321,7 +321,6 @@ fn members_go_on_when_their_coordinator_is_killed_and_offsets_survive_the_loss_o
     drop(members);
     // All at once, in the middle of nothing.
     cluster.nodes.iter_mut().for_each(Node::kill);
-    std::thread::sleep(Duration::from_millis(100));
     cluster.nodes.iter_mut().for_each(Node::launch);
     cluster.nodes.iter_mut().for_each(Node::wait_ready);
     let _ = cluster.wait_leader(asked, OFFSETS, 0, None);
