@@ -22,6 +22,8 @@ pub struct Client(TcpStream);
 pub struct Metadata {
     /// Where the nodes are that it knows to live.
     pub nodes: BTreeMap<i32, SocketAddr>,
+    /// The one that takes changes of topics; -1: none.
+    pub controller: i32,
     /// The partitions of the topic that was asked for.
     pub partitions: BTreeMap<i32, Partition>,
 }
@@ -85,7 +87,8 @@ impl Client {
             let address = format!("{host}:{port}").parse().map_err(|_| wrong("an address"))?;
             told.nodes.insert(node, address);
         }
-        let _ = (fields.text()?, fields.i32()?);
+        let _cluster = fields.text()?;
+        told.controller = fields.i32()?;
         for _ in 0..fields.i32()? {
             let _ = (fields.i16()?, fields.text()?, fields.i8()?);
             for _ in 0..fields.i32()? {

@@ -75,10 +75,13 @@ pub fn wire_id(id: u32) -> i32 {
     i32::try_from(id).expect("node ids are below 2^24")
 }
 
-/// The node that answers for metadata, if a client could reach it; -1: nobody now.
+/// The node that clients send changes of the metadata to: whoever leads it, where they could reach that one, else this node, which
+/// carries them there once somebody leads. Never nobody: librdkafka would wait for another broker to come or go, and a leader that
+/// is elected is none.
 pub fn controller(node: &Node, endpoints: &[Endpoint]) -> i32 {
     let leader = node.backend.leadership(GroupId::METADATA).map(|known| wire_id(known.leader.node().get()));
-    leader.filter(|leader| endpoints.iter().any(|endpoint| endpoint.id == *leader)).unwrap_or(-1)
+    let reached = leader.filter(|leader| endpoints.iter().any(|endpoint| endpoint.id == *leader));
+    reached.unwrap_or_else(|| wire_id(node.id.get()))
 }
 
 #[cfg(test)]

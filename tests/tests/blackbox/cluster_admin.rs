@@ -1,15 +1,19 @@
 //! What an operator sees of three nodes, and tells them.
 
-use std::net::TcpStream;
+use std::{net::TcpStream, time::Duration};
 
 use serde_json::Value;
 use varve_tests::{
-    clients::{java, varve_json},
+    clients::{finish, java, start_script, try_script, varve_json},
     cluster::Cluster,
     node::{Node, Options},
     tool::Tool,
     wait_for,
+    wire::Client,
 };
+
+/// How long a node is given for one answer.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 fn health(node: &Node) -> (bool, Value) {
     varve_json(node, &["cluster", "health"])
@@ -137,4 +141,33 @@ fn a_node_that_cannot_serve_yet_refuses_clients() {
     cluster.nodes[1].launch();
     cluster.nodes[0].wait_ready();
     assert!(TcpStream::connect(cluster.nodes[0].kafka()).is_ok());
+}
+
+#[test]
+fn changes_that_are_asked_for_while_nobody_leads_the_metadata_are_answered() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let cluster = Cluster::start(3, &Options::small());
+    wait_for("all nodes to know a healthy cluster", 30, || cluster.nodes.iter().all(|node| health(node).0));
+    let (others, alone) = (&cluster.nodes[..2], &cluster.nodes[2]);
+    let told = || Client::connect(alone.kafka(), PATIENCE)?.metadata("early");
+    others.iter().for_each(|node| node.signal("STOP"));
+    wait_for("it to know of itself alone", 30, || {
+        let Ok(told) = told() else { return false };
+        let is_alone = told.nodes.len() == 1;
+        // librdkafka that is told of nobody waits until brokers come or go, which an election is not.
+        assert!(!is_alone || told.controller == 3, "nobody is told of whom changes could be asked: {told:?}");
+        is_alone
+    });
+    let asked = start_script("admin.py", alone, &["create", "early", "10"]);
+    others.iter().for_each(|node| node.signal("CONT"));
+    assert_eq!(finish("admin.py", asked).len(), 1, "it was created once there was a quorum again");
+    // Whichever node is asked, and right behind a change that another was asked for.
+    for node in &cluster.nodes {
+        for change in [&["delete", "early"][..], &["create", "early", "3"]] {
+            let (done, said) = try_script("admin.py", node, change);
+            assert!(done, "{change:?}: {said}");
+        }
+    }
 }

@@ -117,7 +117,10 @@ async fn metadata_tells_leader_in_sync_and_offline_replicas_as_they_are_reported
     let response = fixture.metadata(12, "t").await;
     let brokers: Vec<_> = response.brokers.iter().map(|at| (at.node_id, at.host.as_str())).collect();
     assert_eq!(brokers, [(1, "127.0.0.1"), (2, "b")]);
-    assert_eq!(response.controller_id, -1, "the controller is not heard of");
+    assert_eq!(
+        response.controller_id, 1,
+        "who leads is not heard of: the one that was asked carries changes there"
+    );
     let partition = response.topics[0].partitions[0].clone();
     assert_eq!((partition.error_code, partition.leader_id, partition.leader_epoch), (0, 2, 3));
     assert_eq!((partition.isr_nodes, partition.offline_replicas), (vec![1, 2], vec![3]));

@@ -16,7 +16,7 @@ pub fn run(flags: &ClusterFlags, sources: &Sources) -> Result<(), Failure> {
     let down: Vec<i32> = survey.nodes.iter().filter(|node| !node.is_up).map(|node| node.id).collect();
     let leaderless: Vec<String> = survey.in_state(State::Leaderless).collect();
     let under_replicated: Vec<String> = survey.in_state(State::UnderReplicated).collect();
-    let is_led = survey.controller.is_some();
+    let is_led = survey.controller().is_some();
     let missing = survey.metadata_voters_missing();
     let is_whole = leaderless.is_empty() && under_replicated.is_empty() && missing == 0;
     let is_healthy = is_led && down.is_empty() && is_whole;
@@ -42,7 +42,7 @@ pub fn run(flags: &ClusterFlags, sources: &Sources) -> Result<(), Failure> {
     let json = || {
         json!({
             "healthy": is_healthy,
-            "controller": survey.controller,
+            "controller": survey.controller(),
             "nodes": survey.nodes.iter().map(|node| node.id).collect::<Vec<_>>(),
             "nodes_down": down,
             "metadata_voters_missing": missing,

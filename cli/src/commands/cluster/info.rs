@@ -18,7 +18,7 @@ pub fn run(flags: &ClusterFlags, sources: &Sources) -> Result<(), Failure> {
 
 fn table(survey: &Survey) -> String {
     let mut head = Table::new(&["CLUSTER", survey.cluster_id.as_deref().unwrap_or("-")]);
-    let controller = survey.controller.map_or_else(|| "none".to_owned(), |node| node.to_string());
+    let controller = survey.controller().map_or_else(|| "none".to_owned(), |node| node.to_string());
     head.row(["CONTROLLER".to_owned(), controller]);
     head.row(["TOPICS".to_owned(), survey.topics.to_string()]);
     head.row(["PARTITIONS".to_owned(), survey.partitions.len().to_string()]);
@@ -65,7 +65,7 @@ fn to_json(survey: &Survey) -> Value {
     };
     json!({
         "cluster_id": survey.cluster_id,
-        "controller": survey.controller,
+        "controller": survey.controller(),
         "metadata": survey.metadata.as_ref().map(super::partitions::quorum_json),
         "topics": survey.topics,
         "partitions": survey.partitions.len(),

@@ -15,12 +15,11 @@ const METADATA_VOTERS: usize = 3;
 /// All that there is to see.
 pub struct Survey {
     pub cluster_id: Option<String>,
-    /// The node that leads the metadata; `None` where nobody does.
-    pub controller: Option<i32>,
     pub nodes: Vec<Node>,
     pub topics: usize,
     pub partitions: BTreeMap<Place, Partition>,
     pub quorums: BTreeMap<Place, Quorum>,
+    /// The group that decides about the cluster; `None` where nobody answers for it.
     pub metadata: Option<Quorum>,
 }
 
@@ -93,13 +92,17 @@ impl Survey {
         let metadata = quorums.remove(&metadata);
         Ok(Self {
             cluster_id: cluster.id,
-            controller: Some(cluster.controller).filter(|node| *node >= 0),
             nodes: client.nodes()?,
             topics: count,
             partitions,
             quorums,
             metadata,
         })
+    }
+
+    /// The node that leads the metadata; `None` where nobody does. (What Metadata says is who takes changes: any node does.)
+    pub fn controller(&self) -> Option<i32> {
+        self.metadata.as_ref().map(|quorum| quorum.leader)
     }
 
     pub fn share(&self, node: i32) -> Share {
