@@ -85,7 +85,7 @@ pub async fn examine_server(kind: Kind, server: &Server) -> Result<Column, Strin
 pub async fn examine_directory() -> Result<Column, String> {
     let root = tempfile::tempdir().map_err(|error| error.to_string())?;
     let store =
-        Directory::open(Arc::<PlainDisk>::default(), root.path()).map_err(|error| error.to_string())?;
+        Directory::open(Arc::<PlainDisk>::default(), root.path(), 1).map_err(|error| error.to_string())?;
     Ok(examine(&store).await)
 }
 

@@ -1,7 +1,7 @@
-//! Objects as files: the embedded store of one node.
+//! Objects as files: the embedded store of one node, or a directory that several nodes share.
 //!
 //! ```text
-//!   {root}/staging/{number:016x}     being written; whatever is found here at the start is removed
+//!   {root}/staging/{writer:016x}-{number:016x}     being written; whatever is found here at the start is removed
 //!   {root}/data/{key}                an object; its slashes are directories
 //!
 //!   put: create staged -> write -> sync file -> make directories -> rename, if new -> sync directory -> Ok
@@ -17,8 +17,9 @@
 //! Long reads and all writes go past the page cache where the file system takes that: segments are written once, their readers have a
 //! cache of their own, and new pages cost more than the transfer (docs/benchmarks.md).
 //!
-//! The root belongs to one process at a time: keeping others out is the broker's business. Calls block the thread
-//! that polls them for as long as the disk takes: poll them where that hurts nobody.
+//! Several processes may have one root open: each names what it stages by a number of its own, so that no file is renamed to the key of
+//! another's bytes. A start removes what others are staging, too: their puts fail and are tried again. Who may write which key is the
+//! broker's business. Calls block the thread that polls them for as long as the disk takes: poll them where that hurts nobody.
 
 use std::{
     io,
@@ -51,6 +52,7 @@ pub struct Directory {
     disk: Arc<dyn Disk>,
     data: PathBuf,
     staging: PathBuf,
+    writer: u64,
     next_staged: AtomicU64,
     unsure: AtomicBool,
     /// How objects are written, and read where much is asked for.
@@ -67,17 +69,24 @@ pub struct OpenError {
 }
 
 impl Directory {
-    /// Makes the directory where it is missing and removes what unfinished puts left.
-    pub fn open(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, OpenError> {
-        Self::open_at(disk, root, root.join("data"), root.join("staging"))
+    /// Makes the directory where it is missing and removes what unfinished puts left. `writer` is a number that nobody else who has
+    /// this directory open has drawn: chance does.
+    pub fn open(disk: Arc<dyn Disk>, root: &Path, writer: u64) -> Result<Self, OpenError> {
+        Self::open_at(disk, root, root.join("data"), root.join("staging"), writer)
     }
 
     /// The same for objects that others read as files: their keys begin at `root`. What is being written is in a hidden folder.
-    pub fn open_plain(disk: Arc<dyn Disk>, root: &Path) -> Result<Self, OpenError> {
-        Self::open_at(disk, root, root.to_owned(), root.join(".staging"))
+    pub fn open_plain(disk: Arc<dyn Disk>, root: &Path, writer: u64) -> Result<Self, OpenError> {
+        Self::open_at(disk, root, root.to_owned(), root.join(".staging"), writer)
     }
 
-    fn open_at(disk: Arc<dyn Disk>, root: &Path, data: PathBuf, staging: PathBuf) -> Result<Self, OpenError> {
+    fn open_at(
+        disk: Arc<dyn Disk>,
+        root: &Path,
+        data: PathBuf,
+        staging: PathBuf,
+        writer: u64,
+    ) -> Result<Self, OpenError> {
         let prepare = || {
             disk.create_directory(&data)?;
             disk.create_directory(&staging)?;
@@ -86,12 +95,12 @@ impl Directory {
                 remove_if_there(&*disk, &staging.join(name))?;
             }
             disk.sync_directory(&staging)?;
-            usable_access(disk.as_ref(), &staging.join(PROBE))
+            usable_access(disk.as_ref(), &staging.join(format!("{writer:016x}-probe")))
         };
         let access = prepare().map_err(|source| OpenError { path: root.to_owned(), source })?;
         let (next_staged, unsure) = (AtomicU64::new(0), AtomicBool::new(false));
         let read_buffers = Arc::new(ReadBuffers::new(DIRECT_READ_BYTES_MAX, READ_BUFFERS_KEPT));
-        Ok(Self { disk, data, staging, next_staged, unsure, access, read_buffers })
+        Ok(Self { disk, data, staging, writer, next_staged, unsure, access, read_buffers })
     }
 
     fn path(&self, key: &ObjectKey) -> Result<PathBuf, Failure> {
@@ -124,7 +133,8 @@ impl Directory {
         if body.digest() != sha256 {
             return Err(Failure::Corrupt(format!("object {key}: is {}, not {sha256}", body.digest())).into());
         }
-        let staged = self.staging.join(format!("{:016x}", self.next_staged.fetch_add(1, Ordering::Relaxed)));
+        let number = self.next_staged.fetch_add(1, Ordering::Relaxed);
+        let staged = self.staging.join(format!("{:016x}-{number:016x}", self.writer));
         let result = self.write_staged(&staged, body).and_then(|()| self.publish(&staged, &path));
         if result.is_err() {
             // Best effort: the next start removes what is left.
@@ -244,8 +254,6 @@ struct OpenObject {
     file: Box<dyn DiskFile>,
     bytes: u64,
 }
-
-const PROBE: &str = "direct.probe";
 
 fn write_pieces(file: &dyn DiskFile, body: &Body) -> io::Result<()> {
     let mut position = 0;

@@ -38,7 +38,7 @@ async fn memory_conforms() {
 #[tokio::test]
 async fn directory_conforms_and_leaves_nothing_staged() {
     let root = tempfile::tempdir().unwrap();
-    let store = Directory::open(Arc::<PlainDisk>::default(), root.path()).unwrap();
+    let store = Directory::open(Arc::<PlainDisk>::default(), root.path(), 1).unwrap();
     conformance::run(&store, "x/y").await.unwrap();
     assert_eq!(std::fs::read_dir(root.path().join("staging")).unwrap().count(), 0);
 }
@@ -53,11 +53,11 @@ async fn decorated_stores_conform() {
 async fn directory_keeps_objects_and_removes_staged_files_over_a_restart() {
     let root = tempfile::tempdir().unwrap();
     let disk = Arc::<PlainDisk>::default();
-    let store = Directory::open(disk.clone(), root.path()).unwrap();
+    let store = Directory::open(disk.clone(), root.path(), 1).unwrap();
     store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await.unwrap();
     drop(store);
     std::fs::write(root.path().join("staging/0000000000000000"), b"half").unwrap();
-    let store = Directory::open(disk, root.path()).unwrap();
+    let store = Directory::open(disk, root.path(), 2).unwrap();
     assert_eq!(store.get(&key()).await, Ok(BODY));
     assert_eq!(std::fs::read_dir(root.path().join("staging")).unwrap().count(), 0);
 }
@@ -66,7 +66,7 @@ async fn directory_keeps_objects_and_removes_staged_files_over_a_restart() {
 async fn directory_accepts_no_change_after_a_failed_sync_of_a_directory() {
     let root = tempfile::tempdir().unwrap();
     let disk = Arc::<PlainDisk>::default();
-    let store = Directory::open(disk.clone(), root.path()).unwrap();
+    let store = Directory::open(disk.clone(), root.path(), 1).unwrap();
     disk.directory_syncs_fail.store(true, Ordering::Relaxed);
     let put = store.put_new(&key(), BODY.into(), Digest::of(&BODY)).await;
     assert!(matches!(put, Err(PutError::Failed(Failure::Fatal(_)))), "{put:?}");
@@ -201,7 +201,7 @@ async fn the_same_seed_brings_the_same_faults() {
 #[tokio::test]
 async fn directory_gives_back_long_objects_of_any_length() {
     let root = tempfile::tempdir().unwrap();
-    let store = Directory::open(Arc::<PlainDisk>::default(), root.path()).unwrap();
+    let store = Directory::open(Arc::<PlainDisk>::default(), root.path(), 1).unwrap();
     for (number, length) in [4095, 4096, 4097, (2 << 20) - 1, (3 << 20) + 17, 5 << 20].into_iter().enumerate()
     {
         let body: Vec<u8> = (0..length).map(|at: usize| (at / 7) as u8 ^ number as u8).collect();
@@ -218,13 +218,34 @@ async fn directory_gives_back_long_objects_of_any_length() {
     }
 }
 
-#[test]
-fn nodes_that_open_one_directory_at_once_do_not_disturb_each_other() {
+/// Each puts objects of its own while others come and go: whoever was told that its put succeeded finds its own bytes there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nodes_that_share_a_directory_never_publish_each_others_bytes() {
     let root = tempfile::tempdir().unwrap();
-    let open = || {
-        for _ in 0..100 {
-            Directory::open(Arc::new(PlainDisk::default()), root.path()).unwrap();
+    let path = root.path().to_owned();
+    let node = |writer: u64| {
+        let path = path.clone();
+        async move {
+            let mut kept = 0;
+            for start in 0..20 {
+                // Each start draws another number.
+                let disk = Arc::<PlainDisk>::default();
+                let store = Directory::open(disk, &path, writer << 32 | start).unwrap();
+                for number in 0..10 {
+                    let key = ObjectKey::new(format!("n/{writer}-{start}-{number}"));
+                    let body = Bytes::from(key.as_str().repeat(5_000));
+                    // A start of another may have removed what was staged.
+                    if store.put_new(&key, body.clone().into(), Digest::of(&body)).await.is_ok() {
+                        assert!(store.get(&key).await.unwrap() == body, "{key} holds another's bytes");
+                        kept += 1;
+                    }
+                }
+            }
+            kept
         }
     };
-    std::thread::scope(|threads| (0..4).for_each(|_| drop(threads.spawn(open))));
+    let nodes: Vec<_> = (1..=4).map(|writer| tokio::spawn(node(writer))).collect();
+    for node in nodes {
+        assert!(node.await.unwrap() > 0);
+    }
 }

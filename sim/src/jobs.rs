@@ -191,7 +191,7 @@ impl Cold {
         let inner: Arc<dyn Store> = match kind {
             StoreKind::Remote => Arc::clone(remote) as Arc<dyn Store>,
             StoreKind::Embedded => {
-                let opened = Directory::open(Arc::clone(&disk), embedded_path());
+                let opened = Directory::open(Arc::clone(&disk), embedded_path(), seed);
                 Arc::new(opened.map_err(|error| std::io::Error::other(error.to_string()))?)
             }
         };

@@ -10,6 +10,7 @@ use varve_objects::{
     s3::ConfigureError,
 };
 
+use super::clock::SystemEntropy;
 use crate::config::{Config, ObjectStore};
 
 /// A directory whose objects are files for others to read.
@@ -17,7 +18,8 @@ use crate::config::{Config, ObjectStore};
 /// # Errors
 /// It cannot be made or written.
 pub fn plain_directory(root: &Path) -> Result<Arc<dyn Store>, OpenError> {
-    Ok(Arc::new(Directory::open_plain(Arc::new(varve_wal::NativeDisk), root)?))
+    let writer = SystemEntropy::default().next_u64();
+    Ok(Arc::new(Directory::open_plain(Arc::new(varve_wal::NativeDisk), root, writer)?))
 }
 
 /// A store, what it counts, and where in it this cluster lives.
@@ -58,11 +60,15 @@ pub async fn open(
     let (store, prefix, name): (Arc<dyn Store>, _, _) = match &config.object_store {
         ObjectStore::Embedded => {
             let name = format!("embedded ({})", embedded.display());
-            (Arc::new(Directory::open(Arc::clone(disk), embedded)?), Prefix::new(""), name)
+            (
+                Arc::new(Directory::open(Arc::clone(disk), embedded, entropy.next_u64())?),
+                Prefix::new(""),
+                name,
+            )
         }
         ObjectStore::Directory(path) => {
             let name = format!("directory {}", path.display());
-            (Arc::new(Directory::open(Arc::clone(disk), path)?), Prefix::new(""), name)
+            (Arc::new(Directory::open(Arc::clone(disk), path, entropy.next_u64())?), Prefix::new(""), name)
         }
         ObjectStore::S3 { bucket, prefix } => {
             let store = Arc::new(S3::new(config.s3.options(bucket))?);
@@ -110,7 +116,7 @@ mod tests {
     #[tokio::test]
     async fn the_embedded_store_over_the_real_disk_conforms() {
         let root = tempfile::tempdir().unwrap();
-        let store = Directory::open(Arc::new(varve_wal::NativeDisk), root.path()).unwrap();
+        let store = Directory::open(Arc::new(varve_wal::NativeDisk), root.path(), 1).unwrap();
         varve_objects::conformance::run(&store, "x/y").await.unwrap();
     }
 }

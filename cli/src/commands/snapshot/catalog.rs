@@ -182,7 +182,7 @@ pub fn open_other(config: &Config, bucket: &str) -> Result<Arc<dyn Store>, Failu
 }
 
 fn directory(path: &Path) -> Result<Arc<dyn Store>, Failure> {
-    let store = Directory::open(Arc::new(ReadOnlyDisk), path);
+    let store = Directory::open(Arc::new(ReadOnlyDisk), path, 0);
     let advice = "name the data directory with --data-dir, or the store with --object-store";
     Ok(Arc::new(store.map_err(|why| Failure::failed(why, advice))?))
 }
