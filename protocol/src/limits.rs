@@ -45,7 +45,7 @@ pub const DECOMPRESSION_CHUNK_BYTES: usize = 32 * 1024;
 /// about as much as copying that.
 pub const CHUNK_COPIED_MAX: usize = 2 * 1024;
 
-/// Records of one refused batch that a producer is told of one by one.
+/// Records of refused batches that a producer is told of one by one, in one answer.
 pub const REJECTED_RECORDS_MAX: usize = 1024;
 
 /// Headers of one record.

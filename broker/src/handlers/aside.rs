@@ -15,46 +15,83 @@ use tokio::{
 
 /// How much of such work goes on at a time: each holds a batch decompressed, and a processor.
 const WORKING_MAX: usize = 4;
+/// How many wait for that, each in a thread of the runtime's pool, which has 512 for everybody.
+const WAITING_MAX: usize = 64;
 
-static TURNS: Turns = Turns { working: Mutex::new(0), ended: Condvar::new() };
+static TURNS: Turns = Turns { now: Mutex::new(Now { waiting: 0, working: 0 }), ended: Condvar::new() };
 
-/// Does it aside where the runtime has threads for that, else here.
+/// Does it aside where the runtime has threads for that and not too many wait, else here.
 pub(super) fn aside<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => block_in_place(|| {
-            let _turn = TURNS.take();
-            work()
+    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    let place = if matches!(flavor, Ok(RuntimeFlavor::MultiThread)) { TURNS.queue() } else { None };
+    match place {
+        Some(mut place) => block_in_place(|| {
+            place.wait();
+            let done = work();
+            drop(place);
+            done
         }),
-        _ => work(),
+        None => work(),
     }
 }
 
-/// Who works now.
+/// How many there are.
+struct Now {
+    waiting: usize,
+    working: usize,
+}
+
+/// Who waits and who works.
 struct Turns {
-    working: Mutex<usize>,
+    now: Mutex<Now>,
     ended: Condvar,
 }
 
 impl Turns {
-    fn lock(&self) -> MutexGuard<'_, usize> {
-        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for a turn, which ends when it is dropped.
-    fn take(&self) -> Turn<'_> {
-        let full = |working: &mut usize| *working >= WORKING_MAX;
-        let mut working = self.ended.wait_while(self.lock(), full).unwrap_or_else(PoisonError::into_inner);
-        *working += 1;
-        Turn(self)
+    /// A place among those that wait; `None` where there are too many.
+    fn queue(&self) -> Option<Place<'_>> {
+        let mut now = self.lock();
+        if now.waiting >= WAITING_MAX {
+            return None;
+        }
+        now.waiting += 1;
+        drop(now);
+        Some(Place { turns: self, works: false })
     }
 }
 
-struct Turn<'a>(&'a Turns);
+/// Somebody who waits, and then works until this is dropped.
+struct Place<'a> {
+    turns: &'a Turns,
+    works: bool,
+}
 
-impl Drop for Turn<'_> {
+impl Place<'_> {
+    /// Waits for its turn.
+    fn wait(&mut self) {
+        let full = |now: &mut Now| now.working >= WORKING_MAX;
+        let waited = self.turns.ended.wait_while(self.turns.lock(), full);
+        let mut now = waited.unwrap_or_else(PoisonError::into_inner);
+        now.waiting -= 1;
+        now.working += 1;
+        self.works = true;
+    }
+}
+
+impl Drop for Place<'_> {
     fn drop(&mut self) {
-        *self.0.lock() -= 1;
-        self.0.ended.notify_one();
+        let mut now = self.turns.lock();
+        if self.works {
+            now.working -= 1;
+        } else {
+            now.waiting -= 1;
+        }
+        drop(now);
+        self.turns.ended.notify_one();
     }
 }
 
@@ -66,6 +103,25 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn only_so_many_wait_and_whoever_comes_then_is_told_so() {
+        let turns =
+            Turns { now: Mutex::new(Now { waiting: 0, working: WORKING_MAX }), ended: Condvar::new() };
+        let count = |turns: &Turns| {
+            let now = turns.lock();
+            (now.waiting, now.working)
+        };
+        let mut places: Vec<_> = (0..WAITING_MAX).map(|_| turns.queue().expect("there is room")).collect();
+        assert!(turns.queue().is_none());
+        places.pop();
+        assert!(turns.queue().is_some());
+        turns.lock().working = 0;
+        places[0].wait();
+        assert_eq!(count(&turns), (WAITING_MAX - 2, 1));
+        drop(places);
+        assert_eq!(count(&turns), (0, 0));
+    }
 
     #[test]
     fn what_works_aside_holds_no_connection_up_and_only_so_many_work_at_a_time() {

@@ -8,6 +8,7 @@ use varve_common::{GroupId, TopicId, clock::BoxFuture};
 use varve_protocol::{
     ErrorCode,
     batch::{self, BatchMeta, RejectedRecord},
+    limits::REJECTED_RECORDS_MAX,
     messages::{
         ProduceRequest, ProduceResponse, StrBytes,
         produce_request::{PartitionProduceData, TopicProduceData},
@@ -41,6 +42,13 @@ struct Refused {
 impl Refused {
     const fn with(code: ErrorCode, message: String) -> Self {
         Self { code, message: Some(message), records: Vec::new() }
+    }
+
+    /// Names no more single records than what is left of those that one answer names.
+    fn within(mut self, left: &mut usize) -> Self {
+        self.records.truncate(*left);
+        *left -= self.records.len();
+        self
     }
 }
 
@@ -91,6 +99,7 @@ pub fn start(
     let acks = request.acks;
     let refused = refuse_all(&request);
     let handles = node.metrics.handles.clone();
+    let mut records_left = REJECTED_RECORDS_MAX;
     let topics: Vec<_> = request
         .topic_data
         .into_iter()
@@ -105,7 +114,7 @@ pub fn start(
                         Some(code) => Err(code.into()),
                         None => hand_over(node, context, (version, acks), &reference, data),
                     };
-                    (index, outcome)
+                    (index, outcome.map_err(|refused: Refused| refused.within(&mut records_left)))
                 })
                 .collect();
             (name, topic_id, started)

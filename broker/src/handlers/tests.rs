@@ -135,6 +135,25 @@ async fn a_refused_batch_with_acks_0_closes_the_connection_and_an_accepted_one_i
 }
 
 #[tokio::test]
+async fn an_answer_names_so_many_records_however_many_batches_were_refused() {
+    let fixture = fixture();
+    fixture.metadata(9, "t").await;
+    let mut builder = BatchBuilder::new(Codec::None);
+    (0..600).for_each(|_| builder.push(i64::MAX / 2, None, Some(b"of the far future")));
+    let Request::Produce(mut request) = produce(-1, builder.build()) else { panic!() };
+    let entry = request.topic_data[0].partition_data[0].clone();
+    request.topic_data[0].partition_data = vec![entry; 5];
+    let Response::Produce(response) = fixture.ask(9, Request::Produce(request)).await else { panic!() };
+    let answers = &response.responses[0].partition_responses;
+    let named: Vec<usize> = answers.iter().map(|answer| answer.record_errors.len()).collect();
+    assert_eq!(named, [600, 424, 0, 0, 0]);
+    let refused = |answer: &&produce_response::PartitionProduceResponse| {
+        answer.error_code == ErrorCode::InvalidTimestamp.number()
+    };
+    assert_eq!(answers.iter().filter(refused).count(), 5);
+}
+
+#[tokio::test]
 async fn produce_0_to_2_are_offered_and_close_the_connection() {
     let frame = |version: u8| Bytes::copy_from_slice(&[0, 0, 0, version, 0, 0, 0, 7, 0xff, 0xff]);
     for version in 0..=2 {
