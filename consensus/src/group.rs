@@ -273,9 +273,10 @@ impl Group {
         }
     }
 
-    /// Hands leadership to another voter; proposals are dropped until that went through or timed out.
+    /// Hands leadership to another voter; proposals are dropped until that went through or timed out. Whoever is being removed is
+    /// offered nothing.
     pub fn transfer(&mut self, to: ReplicaId) {
-        if self.role() == Role::Leader {
+        if self.role() == Role::Leader && self.membership.votes(to) {
             self.wake();
             self.node.transfer_leader(to.get());
         }

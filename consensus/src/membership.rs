@@ -71,6 +71,12 @@ impl Membership {
         [&self.voters, &self.learners, &self.voters_outgoing].iter().any(|ids| ids.contains(&replica))
     }
 
+    /// Whether `replica` votes, and goes on to once a change that is under way is complete.
+    #[must_use]
+    pub fn votes(&self, replica: ReplicaId) -> bool {
+        self.voters.contains(&replica)
+    }
+
     /// Whether it is between two sets of voters.
     #[must_use]
     pub fn is_joint(&self) -> bool {

@@ -47,10 +47,8 @@ impl Driver {
             let Some(led) = self.shard.replica(group).filter(|replica| replica.role == Role::Leader) else {
                 continue;
             };
-            let stays = |member: &ReplicaId| led.membership.voters.contains(member);
-            let takes = |member: &ReplicaId| {
-                *member != led.replica && stays(member) && self.shard.is_alive(member.node())
-            };
+            let stays = |member: ReplicaId| member != led.replica && led.membership.votes(member);
+            let takes = |member: &ReplicaId| stays(*member) && self.shard.is_alive(member.node());
             let others: Vec<ReplicaId> = led.in_sync.iter().copied().filter(takes).collect();
             // Not all to the same node.
             let place = (group.0 as usize).checked_rem(others.len());

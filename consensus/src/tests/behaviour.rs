@@ -303,6 +303,8 @@ fn a_learner_takes_a_voters_place_in_one_joint_change_that_the_leader_leaves() {
     }
     // As long as those who are left decide, the newcomer is no disk that another may be lost for.
     assert_eq!(cluster.group(leader).in_sync(), [1, 2, 3].map(replica));
+    // And whoever goes is not asked to lead.
+    cluster.group(leader).transfer(goes);
     cluster.settle();
     for _ in 0..6 {
         cluster.tick(leader);

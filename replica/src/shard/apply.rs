@@ -245,7 +245,8 @@ impl Hosted {
                 }
                 let time = state.records().append_time_ms;
                 self.first_unpublished_ms = self.first_unpublished_ms.or(Some(time));
-                self.archiving.tiered(state.bucket().tiered_end, time);
+                let is_archived = self.options.archive_age_ms.is_some();
+                self.archiving.tiered(state.bucket().tiered_end, time, is_archived);
             }
             Command::Archived(archived) => self.archiving.archived(archived.end),
             Command::TierReplace(replace) => {

@@ -37,8 +37,9 @@ impl Archiving {
         }
     }
 
-    pub(super) fn tiered(&mut self, end: Offset, time_ms: i64) {
-        let full = self.waiting.len() >= UNARCHIVED_MAX;
+    /// Where nothing is put into files one end is enough to go on from.
+    pub(super) fn tiered(&mut self, end: Offset, time_ms: i64, is_archived: bool) {
+        let full = self.waiting.len() >= if is_archived { UNARCHIVED_MAX } else { 1 };
         match self.waiting.back_mut() {
             // The younger ones count as old as the last that is told apart.
             Some(last) if full => last.0 = end,
@@ -104,8 +105,8 @@ mod tests {
     #[test]
     fn what_waits_is_as_old_as_the_oldest_that_is_in_no_file() {
         let mut archiving = Archiving::default();
-        archiving.tiered(Offset(10), 100);
-        archiving.tiered(Offset(20), 200);
+        archiving.tiered(Offset(10), 100, true);
+        archiving.tiered(Offset(20), 200, true);
         archiving.archived(Offset(5));
         assert_eq!(archiving.since_ms(), Some(100));
         archiving.archived(Offset(12));
@@ -115,9 +116,16 @@ mod tests {
     }
 
     #[test]
+    fn where_nothing_is_archived_one_end_is_kept() {
+        let mut archiving = Archiving::default();
+        (0..10).for_each(|n| archiving.tiered(Offset(n + 1), n as i64, false));
+        assert_eq!((archiving.waiting.len(), archiving.since_ms()), (1, Some(0)));
+    }
+
+    #[test]
     fn of_many_the_youngest_count_as_one() {
         let mut archiving = Archiving::default();
-        (0..3 * UNARCHIVED_MAX as u64).for_each(|n| archiving.tiered(Offset(n + 1), n as i64));
+        (0..3 * UNARCHIVED_MAX as u64).for_each(|n| archiving.tiered(Offset(n + 1), n as i64, true));
         assert_eq!(archiving.waiting.len(), UNARCHIVED_MAX);
         archiving.archived(Offset(3 * UNARCHIVED_MAX as u64 - 1));
         assert_eq!(archiving.since_ms(), Some(UNARCHIVED_MAX as i64 - 1));

@@ -1,9 +1,12 @@
 //! What the groups of a node come to together: as many figures as before when there are ten thousand of them.
 
-use varve_common::ReplicaId;
+use varve_common::{GroupId, ReplicaId};
 use varve_consensus::{Group, Role};
 
-use super::{Shard, hosted::Hosted};
+use super::{
+    Shard,
+    hosted::{Hosted, Machine},
+};
 use crate::partition::PartitionState;
 
 /// Sums and extremes over all groups of a node.
@@ -57,7 +60,14 @@ impl Shard {
     pub fn figures(&self) -> Figures {
         let mut figures = Figures::default();
         // An idle group does not notice that a follower is gone; its node does.
-        let is_here = |replica: ReplicaId| !self.has_peers() || self.is_alive(replica.node());
+        let image = self.groups.get(GroupId::METADATA).and_then(|hosted| match &hosted.machine {
+            Machine::Metadata(state) => Some(state.image()),
+            Machine::Partition(_) => None,
+        });
+        // A node may be there and its disk gone: its new replica counts once it votes.
+        let is_lost = |replica: ReplicaId| image.is_some_and(|image| image.is_lost(replica));
+        let is_here =
+            |replica: ReplicaId| !self.has_peers() || (self.is_alive(replica.node()) && !is_lost(replica));
         self.groups.iter().for_each(|(_, hosted)| figures.add(hosted, &is_here));
         figures
     }

@@ -175,8 +175,8 @@ impl Hosted {
     }
 
     fn give_lead_away(&mut self) {
-        let stays = |member: &ReplicaId| self.raft.membership().voters.contains(member);
-        let heir = self.raft.in_sync().into_iter().find(|member| *member != self.replica && stays(member));
+        let stays = |member: &ReplicaId| *member != self.replica && self.raft.membership().votes(*member);
+        let heir = self.raft.in_sync().into_iter().find(stays);
         if let Some(heir) = heir.filter(|_| self.is_leader()) {
             self.raft.transfer(heir);
         }
