@@ -25,7 +25,7 @@ impl Planner<'_> {
         if most == 0 { 0 } else { (mixed ^ (mixed >> 31)) % most }
     }
 
-    /// By size, by age, or because the log must be cut behind it.
+    /// By size, by age, because the log must be cut behind it, or because retention wants all of it.
     pub(crate) fn roll(&mut self) {
         let open = &self.status.open;
         if !self.status.ready || open.is_empty() || self.status.roll_pending {
@@ -46,8 +46,18 @@ impl Planner<'_> {
         let options = &self.status.options;
         let segment_ms = options.segment_ms - self.jitter_ms();
         let age_ms = if options.tiered { segment_ms.min(options.upload_age_ms) } else { segment_ms };
-        if self.has_aged(open.first_append_ms, Duration::from_millis(age_ms)) {
+        if self.has_aged(open.first_append_ms, Duration::from_millis(age_ms)) || self.is_all_expired() {
             self.act(Action::Roll { cause: RollCause::Age });
         }
+    }
+
+    /// Whether no record of the open range is to be kept any longer: retention takes whole ranges, and this one would stay until
+    /// it is full or of age. Where old records are written now, not at each of them.
+    fn is_all_expired(&mut self) -> bool {
+        let (newest, first) = (self.status.open.max_timestamp, self.status.open.first_append_ms);
+        let Some(kept_ms) = self.status.options.retention_ms.filter(|_| newest >= 0) else { return false };
+        // Retention counts what is older, not as old.
+        let kept = Duration::from_millis(kept_ms.saturating_add(1));
+        self.has_aged(newest, kept) && self.has_aged(first, self.options.retention_interval)
     }
 }

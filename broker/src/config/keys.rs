@@ -228,6 +228,12 @@ pub const KEYS: &[Key] = &[
         "From this share of varve.wal.bytes.max on, snapshots are taken to free the log.",
     ),
     key(
+        "log.retention.check.interval.ms",
+        MILLIS,
+        "5min",
+        "How often a partition is looked at for records that are kept no longer.",
+    ),
+    key(
         "varve.delete.grace.ms",
         MILLIS,
         "10min",

@@ -180,6 +180,8 @@ pub struct Config {
     pub scrub_rate: u64,
     /// When snapshots are taken.
     pub snapshot: Snapshot,
+    /// How often retention looks at a partition.
+    pub retention_interval: Duration,
     /// How long objects stay that nothing needs any more.
     pub delete_grace: Duration,
     /// Objects that nothing names.
@@ -256,6 +258,7 @@ impl Config {
             scrub_interval: value::span(read.text("varve.scrub.interval.ms")),
             scrub_rate: read.bytes("varve.scrub.rate.bytes"),
             snapshot: read.snapshot(),
+            retention_interval: read.span("log.retention.check.interval.ms"),
             delete_grace: read.span("varve.delete.grace.ms"),
             orphans: read.orphans(),
             manifest_fan_out: read.number("varve.manifest.fan.out"),

@@ -81,6 +81,7 @@ pub fn plan_options(config: &Config) -> PlanOptions {
         publish_interval: defaults.publish_interval.min(config.snapshot.age_max),
         publish_metadata_age: defaults.publish_metadata_age.min(config.snapshot.age_max),
         delete_grace: config.delete_grace,
+        retention_interval: config.retention_interval,
         producer_expiration: config.producer_expiration,
         ..defaults
     }

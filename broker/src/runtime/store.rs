@@ -5,7 +5,7 @@ use std::{path::Path, sync::Arc};
 use varve_common::{Clock, Disk, Entropy};
 use varve_formats::keys::Prefix;
 use varve_objects::{
-    Budgets, Class, Counters, Counting, Directory, OpenError, ReadBack, S3, Store, Stores,
+    Budgets, Class, Counters, Counting, Directory, OpenError, Proving, ReadBack, S3, Store, Stores,
     probe::{ProbeError, probe},
     s3::ConfigureError,
 };
@@ -49,7 +49,7 @@ pub enum TierError {
 }
 
 /// Opens the store. A bucket is probed first: one that breaks a promise is refused with the reason (TIERING.md 8). One
-/// that does not answer is not: hot data must be served without it, and until it was probed every PUT is read back.
+/// that does not answer is not: hot data must be served without it, and nothing is put there until it was probed.
 pub async fn open(
     config: &Config,
     embedded: &Path,
@@ -76,7 +76,7 @@ pub async fn open(
                 Some(endpoint) => format!("s3://{bucket}/{prefix} at {endpoint}"),
                 None => format!("s3://{bucket}/{prefix}"),
             };
-            (probed(store, prefix, &*entropy).await?, Prefix::new(prefix), name)
+            (probed(store, prefix, &clock, &entropy).await?, Prefix::new(prefix), name)
         }
     };
     let counting = Counting::new(store);
@@ -93,7 +93,12 @@ impl Tier {
     }
 }
 
-async fn probed(store: Arc<S3>, prefix: &str, entropy: &dyn Entropy) -> Result<Arc<dyn Store>, TierError> {
+async fn probed(
+    store: Arc<S3>,
+    prefix: &str,
+    clock: &Arc<dyn Clock>,
+    entropy: &Arc<dyn Entropy>,
+) -> Result<Arc<dyn Store>, TierError> {
     match probe(&*store, prefix, entropy.next_u128()).await {
         Ok(report) if report.warnings.is_empty() => Ok(store),
         Ok(report) => {
@@ -102,8 +107,8 @@ async fn probed(store: Arc<S3>, prefix: &str, entropy: &dyn Entropy) -> Result<A
         }
         Err(error @ ProbeError::Unsafe { .. }) => Err(TierError::Unsafe(error)),
         Err(error) => {
-            tracing::warn!(%error, "the object store does not answer; hot data is served, uploads wait");
-            Ok(Arc::new(ReadBack::new(store)))
+            tracing::warn!(%error, "the object store could not be probed; hot data is served, uploads wait until it was");
+            Ok(Arc::new(Proving::new(store, prefix, Arc::clone(clock), Arc::clone(entropy))))
         }
     }
 }

@@ -10,8 +10,10 @@ use std::{
 
 use varve_localstack::Kind;
 use varve_tests::{
-    clients::{kcat, try_script},
+    clients::{create_topic, kcat, try_script},
+    marked::fill,
     node::{Node, Options},
+    raw::list_offset,
     s3::Store,
     scale, tool,
     tool::Tool,
@@ -123,6 +125,33 @@ fn row_55_a_store_that_ignores_create_only_is_refused_at_the_start() {
     let log = node.log();
     assert!(log.contains("unsafe to use") && log.contains("CreateOnly"), "{log}");
     assert_eq!(store.keys(""), Vec::<String>::new(), "the probe left something behind");
+}
+
+/// It answers nothing at the start, and overwrites from then on.
+#[test]
+fn row_55_a_store_that_was_away_at_the_start_is_trusted_with_nothing_before_it_was_probed() {
+    if !Tool::need(&[Tool::Moto, Tool::Python]) {
+        return;
+    }
+    let store = Store::start_of(Kind::Moto).behind_proxy(1);
+    let mut node = Node::start(store.options(Options::small(), "lies"));
+    create_topic(&node, "t", 1, &["segment.bytes=200000"]);
+    node.kill();
+    store.set_rules(&["status:503:ServiceUnavailable"]);
+    node.restart();
+    fill(&node, "t", 0..20, 60_000);
+    let before = store.keys("");
+    store.set_rules(&["strip-request:if-none-match"]);
+    wait_for("the node to find out", 60, || node.log().contains("unsafe to use"));
+    fill(&node, "t", 20..40, 60_000);
+    let put = |key: &String| !before.contains(key) && !key.contains("/probe/");
+    assert_eq!(store.keys("").into_iter().filter(put).collect::<Vec<_>>(), Vec::<String>::new());
+    assert_eq!(list_offset(node.kafka(), "t", 0, -1), Ok(40));
+    // Promises are kept again: the next start finds that out.
+    store.set_rules(&[]);
+    node.kill();
+    node.restart();
+    wait_for("uploads to go on", 60, || store.keys("").len() > before.len());
 }
 
 #[test]

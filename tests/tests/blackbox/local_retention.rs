@@ -193,3 +193,26 @@ fn a_topic_that_never_tiers_has_full_retention() {
     assert!((start..RECORDS).all(|number| is_served(&node, "local", number)));
     assert_eq!(node.metric("varve_tier_uploads_total"), 0.0, "a topic that never tiers was uploaded");
 }
+
+/// Nothing is written any more, so that nothing would close the last range but its age.
+#[test]
+fn records_of_a_quiet_topic_go_when_their_time_is_over_in_the_bucket_and_on_the_node() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let options = Options::small().env("VARVE_LOG_RETENTION_CHECK_INTERVAL_MS", "1000");
+    let node = Node::start(options.env("VARVE_DELETE_GRACE_MS", "1000"));
+    let (short, segment) = ("retention.ms=10000", "segment.bytes=200000");
+    let stamped = "message.timestamp.type=LogAppendTime";
+    create_topic(&node, "local", 1, &[short, segment, stamped, "remote.storage.enable=false"]);
+    create_topic(&node, "tiered", 1, &[short, segment, stamped]);
+    create_topic(&node, "kept", 1, &["retention.ms=-1", "remote.storage.enable=false"]);
+    let topics = ["local", "tiered", "kept"];
+    topics.iter().for_each(|topic| fill(&node, topic, 0..20, VALUE_BYTES));
+    assert!(topics.iter().all(|topic| is_served(&node, topic, 19)));
+    let start = |topic| list_offset(node.kafka(), topic, 0, -2);
+    wait_for("all of both to be too old", 60, || [start("local"), start("tiered")] == [Ok(20), Ok(20)]);
+    assert!(is_served(&node, "kept", 0) && !is_served(&node, "local", 19));
+    wait_for("their files to go", 30, || sealed(&node).is_empty());
+    assert_eq!(list_offset(node.kafka(), "tiered", 0, -1), Ok(20));
+}
