@@ -24,10 +24,12 @@ impl Planner<'_> {
         self.refetch();
     }
 
-    /// A checkpoint for members that lag behind what was cut, from this node: where the bucket does not serve them.
+    /// A checkpoint for members that lag behind what was cut, from this node: where the bucket does not serve them, or cannot. Whoever
+    /// has just been elected may need the one that lags to commit anything, and so to publish anything.
     fn offer(&mut self) {
         let status = self.status;
-        let due = status.ready && status.checkpoint_wanted && !self.sends_from_bucket();
+        let leads = status.role == Role::Leader;
+        let due = leads && status.checkpoint_wanted && !(status.ready && self.sends_from_bucket());
         let reaches = status.offer_end.is_some_and(|end| end.0 >= status.truncated.0);
         if due && reaches && !status.jobs.runs(JobKind::Offer) && self.may_try(JobKind::Offer) {
             self.act(Action::OfferCheckpoint);

@@ -136,3 +136,17 @@ fn a_follower_drains_at_once_and_a_leader_when_all_is_in_the_bucket() {
     assert!(!is_drained(&leads));
     assert!(is_drained(&GroupStatus { role: Role::Follower, ready: false, ..leads }));
 }
+
+#[test]
+fn who_was_just_elected_gives_a_checkpoint_to_whoever_it_needs_to_commit_anything() {
+    let elected = GroupStatus {
+        ready: false,
+        checkpoint_wanted: true,
+        offer_end: Some((LogIndex(90), Term(2))),
+        ..idle()
+    };
+    let offers = |status: &GroupStatus| planned(status).actions.contains(&Action::OfferCheckpoint);
+    assert!(offers(&elected));
+    assert!(!offers(&GroupStatus { role: Role::Follower, ..elected.clone() }));
+    assert!(!offers(&GroupStatus { checkpoint_wanted: false, ..elected }));
+}

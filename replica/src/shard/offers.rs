@@ -99,8 +99,9 @@ impl Hosted {
         }
     }
 
+    /// Of what is applied, and so committed: a leader whose own entry is not committed yet may wait for whoever is sent there.
     pub(super) fn offer_checkpoint(&mut self, effects: &mut Vec<Effect>) {
-        if !self.is_ready() || self.jobs.runs(JobKind::Offer) {
+        if !self.is_leader() || self.is_stopped() || self.jobs.runs(JobKind::Offer) {
             return;
         }
         let members = self.raft.membership();

@@ -30,16 +30,17 @@ fn wait_in_sync(cluster: &Cluster, asked: usize) {
     wait_for("all to be in sync", 120, || cluster.in_sync(asked, TOPIC, 0) == [0, 1, 2]);
 }
 
-const LARGE_BYTES: usize = 48 << 10;
+pub(crate) const LARGE_BYTES: usize = 48 << 10;
 
-/// Every large record, once and in order.
-fn check_large(node: &Node, count: i64) {
-    let read = ["-C", "-q", "-e", "-t", TOPIC, "-p", "0", "-o", "0", "-X", "check.crcs=true"];
+/// Every large record, once and in order. A consumer that is told that its place is out of range does not go on at the end.
+pub(crate) fn check_large(node: &Node, topic: &str, count: i64) {
+    let read = ["-C", "-q", "-e", "-t", topic, "-p", "0", "-o", "0", "-X", "check.crcs=true"];
+    let read = [read.as_slice(), &["-X", "auto.offset.reset=error"]].concat();
     let read = kcat(node, &[read.as_slice(), &["-f", KCAT_FORMAT]].concat(), b"");
-    let seen = Seen::of_kcat(TOPIC, &read).0;
+    let seen = Seen::of_kcat(topic, &read).0;
     assert_eq!(seen.len() as i64, count);
     for (number, ((_, _, offset), found)) in (0..count).zip(seen) {
-        let sent = hash(None, Some(&marked::value(TOPIC, number, LARGE_BYTES)), &[]);
+        let sent = hash(None, Some(&marked::value(topic, number, LARGE_BYTES)), &[]);
         assert!(offset == number && found == sent, "record {number} is lost or other");
     }
 }
@@ -73,7 +74,7 @@ fn comes_back_behind_the_log(is_wiped: bool) {
     let seeds = || cluster.nodes[dead].metric("varve_raft_seeds_total");
     wait_for("it to begin with a checkpoint", 60, || seeds() >= 1.0);
     wait_in_sync(&cluster, leader);
-    cluster.each_leads(TOPIC, |node| check_large(node, count));
+    cluster.each_leads(TOPIC, |node| check_large(node, TOPIC, count));
     // It goes on as a member like any: without another one it is half of the quorum.
     let other = (dead + 1) % 3;
     cluster.nodes[other].kill();
@@ -88,6 +89,48 @@ fn a_node_that_comes_back_behind_a_cut_log_with_its_disk_is_as_the_others() {
 #[test]
 fn row_29_a_node_that_comes_back_behind_a_cut_log_without_its_disk_is_as_the_others() {
     comes_back_behind_the_log(true);
+}
+
+/// Two of three have all that was acknowledged; of those two one goes, and the third comes back, behind what the other one's log holds.
+/// Whoever is to lead now cannot commit anything before it has given the other a checkpoint.
+fn goes_on_with_one_that_lags(configs: &[&str]) {
+    if !Tool::need(&[Tool::Kcat, Tool::Python]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    let configs = [&["segment.bytes=1048576", "retention.ms=-1"], configs].concat();
+    cluster.create_topic(TOPIC, 1, 3, &configs);
+    wait_in_sync(&cluster, 0);
+    let leader = cluster.wait_leader(0, TOPIC, 0, None);
+    marked::fill(&cluster.nodes[leader], TOPIC, 0..20, LARGE_BYTES);
+    let (lags, stays) = ((leader + 1) % 3, (leader + 2) % 3);
+    cluster.nodes[lags].kill();
+    let count = 900;
+    marked::fill(&cluster.nodes[leader], TOPIC, 20..count, LARGE_BYTES);
+    wait_for("both to have cut what it lacks", 60, || {
+        [leader, stays].iter().all(|&node| cluster.nodes[node].metric("varve_raft_snapshots_total") >= 2.0)
+    });
+    cluster.nodes[leader].kill();
+    cluster.nodes[lags].launch();
+    wait_for("two of three to go on", 60, || {
+        let leads = cluster.leader(stays, TOPIC, 0) == Some(stays);
+        leads && list_offset(cluster.nodes[stays].kafka(), TOPIC, 0, -1) == Ok(count)
+    });
+    marked::fill(&cluster.nodes[stays], TOPIC, count..count + 20, LARGE_BYTES);
+    cluster.nodes[leader].restart();
+    cluster.nodes[lags].wait_ready();
+    wait_in_sync(&cluster, stays);
+    cluster.each_leads(TOPIC, |node| check_large(node, TOPIC, count + 20));
+}
+
+#[test]
+fn two_of_three_go_on_where_one_of_them_lags_behind_the_others_log() {
+    goes_on_with_one_that_lags(&["local.retention.bytes=1048576"]);
+}
+
+#[test]
+fn two_of_three_go_on_where_one_of_them_lags_behind_a_log_that_does_not_tier() {
+    goes_on_with_one_that_lags(&["remote.storage.enable=false"]);
 }
 
 #[test]
