@@ -11,7 +11,7 @@
 //! No checkpoint skips a record: a follower jumps only when every range of S that is not in the bucket is in a file of its own,
 //! whose mark is durable. What is made here is in no manifest: it goes when another takes its place, or with the process.
 //!
-//! A sealed file that is lost comes the same way. Until it is here this replica does not lead.
+//! A sealed file that is lost comes the same way. Until it is here this replica does not lead, unless no other one gave it either.
 
 use std::sync::Arc;
 
@@ -211,8 +211,11 @@ impl Hosted {
             self.broken.remove(&base);
             return self.let_go_of(seal, effects);
         };
-        // Who was elected since, or was not followed by its heir, gives it away now.
-        self.give_lead_away();
+        // Who was elected since, or was not followed by its heir, gives it away now. Not where all others were asked in vain: they lack
+        // it too, as far as anybody knows, and leadership would go around for as long as they do.
+        if !self.jobs.failures.contains_key(&JobKind::Refetch) {
+            self.give_lead_away();
+        }
         if let Some(identity) = self.partition().map(|state| state.identity().clone()) {
             self.jobs.refetched = Some(base);
             let (group, from) = (self.group, self.others(self.raft.leader()));
