@@ -74,7 +74,13 @@ impl Cluster {
     /// The same with a network of its own between the nodes.
     #[must_use]
     pub fn start_linked(count: usize, options: &Options, seed: u64) -> Self {
-        let mut cluster = Self::stopped_each(count, |_| options.clone(), Some(Links::start(seed)));
+        Self::start_linked_each(count, |_| options.clone(), seed)
+    }
+
+    /// The same, with options of its own for each node, by its id.
+    #[must_use]
+    pub fn start_linked_each(count: usize, options: impl Fn(usize) -> Options, seed: u64) -> Self {
+        let mut cluster = Self::stopped_each(count, options, Some(Links::start(seed)));
         cluster.launch_all();
         cluster
     }

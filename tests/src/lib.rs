@@ -13,6 +13,7 @@
 //! - [`raw`]: bytes on a socket, for what no well-behaved client sends; [`batch`]: record batches, right and wrong.
 //! - [`s3`]: an S3 server that can be stopped and started in the middle of a test, and a proxy before it that fails as told.
 //! - [`faults`]: what a machine does to a process: disks that fill, calls that fail, too few descriptors, too little memory.
+//! - [`clocks`]: a clock of its own for a process, which jumps or runs at another pace.
 //! - [`power`]: a file system whose power can be cut; [`hold`]: a process held right behind a named system call, for cuts exactly there.
 //!
 //! It knows Varve only by its command line, its ports and its files' sizes: of the rooms it imports
@@ -22,6 +23,7 @@ pub mod batch;
 pub mod chance;
 pub mod chaos;
 pub mod clients;
+pub mod clocks;
 pub mod cluster;
 pub mod dns;
 pub mod faults;
