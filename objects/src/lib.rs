@@ -8,7 +8,7 @@
 //!   tiering, snapshot, compactor
 //!        |  put_or_confirm, get_verified            helpers: what a caller does with the answers
 //!   stores.of(class)                                one Retrying a class, within the budgets of the node
-//!   Retrying -> Counting -> ReadBack                decorators, each a Store
+//!   Retrying -> Counting -> ReadBack | Proving      decorators, each a Store
 //!        |
 //!   S3 | Directory | testing::MemoryStore           stores, each passes `conformance`
 //! ```

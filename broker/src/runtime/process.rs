@@ -274,7 +274,8 @@ async fn prepare(
         let is_lost = log == Standing::Lost;
         let lost = is_lost.then_some(joining::Lost { disk: &*disk, layout: &layout, entropy: &*entropy });
         let place = peering::take_place(&config, ground, known, Arc::clone(&entropy), lost).await?;
-        if is_lost {
+        // A log may have been mounted meanwhile: another's is refused, and not taken for the new one.
+        if log != Standing::Whole {
             log = birth::look(&*disk, &layout, &*entropy)?;
         }
         (place.0, Some(place.1))
