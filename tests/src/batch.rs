@@ -1,10 +1,18 @@
 //! Record batches written by hand, right by default and wrong where a test says so.
 
+use std::{
+    io::Write as _,
+    net::SocketAddr,
+    process::{Command, Stdio},
+};
+
 use crate::{
     raw::{Answer, Request, Socket},
-    wait_for,
+    tool, wait_for,
 };
-use std::net::SocketAddr;
+
+/// What compresses, by its name and its number in a batch's attributes.
+pub const CODECS: [(&str, i16); 4] = [("gzip", 1), ("snappy", 2), ("lz4", 3), ("zstd", 4)];
 
 /// A batch of format 2 with everything that a client could get wrong.
 #[derive(Clone, Debug)]
@@ -49,6 +57,13 @@ impl Batch {
         }
     }
 
+    /// The same with its records compressed, by a client's codec.
+    #[must_use]
+    pub fn compressed(self, (name, number): (&str, i16)) -> Self {
+        let records = compressed(name, &[], &self.records);
+        Self { attributes: self.attributes | number, records, ..self }
+    }
+
     /// Its bytes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -77,6 +92,24 @@ pub fn record(offset_delta: i64, value: &[u8]) -> Vec<u8> {
     varint(body.len() as i64, &mut bytes);
     bytes.extend(body);
     bytes
+}
+
+/// As many zeros as a codec of kafka-python writes them.
+#[must_use]
+pub fn compressed_zeros(codec: &str, zeros: usize) -> Vec<u8> {
+    compressed(codec, &[&zeros.to_string()], b"")
+}
+
+fn compressed(codec: &str, more: &[&str], plain: &[u8]) -> Vec<u8> {
+    let mut command = Command::new(tool::python());
+    command.arg(tool::scripts().join("compressed.py")).arg(codec).args(more);
+    command.env("PYTHONDONTWRITEBYTECODE", "1").stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The script reads all of it before it writes.
+    child.stdin.take().expect("it is piped").write_all(plain).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{codec}: {}", output.status);
+    output.stdout
 }
 
 /// Appends a zigzag varint.
