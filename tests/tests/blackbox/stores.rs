@@ -15,6 +15,11 @@ use varve_tests::{
 
 use crate::proof::{check_all, create_topics, finish_writers, start_writers, wait_until_tiered};
 
+fn kill_and_restart(node: &mut Node) {
+    node.kill();
+    node.restart();
+}
+
 #[test]
 fn nothing_is_lost_through_outages_of_s3_and_kills() {
     if !Tool::need(&[Tool::Python, Tool::Kcat, Tool::Minio]) {
@@ -24,15 +29,19 @@ fn nothing_is_lost_through_outages_of_s3_and_kills() {
     let mut store = Store::start();
     let mut node = Node::start(store.options(Options::small(), "outage"));
     create_topics(&node);
-    let writers = start_writers(&node, scale("VARVE_PROOF_RECORDS", 120_000), 30);
-    for round in 0..3 {
-        thread::sleep(Duration::from_millis(1500 + chance.below(1500)));
+    let kills = scale("VARVE_OUTAGE_KILLS", 3);
+    // As long as outages, kills and what lies between them take.
+    let seconds = 3 * (4 + 2 * (kills + 1));
+    let writers = start_writers(&node, scale("VARVE_PROOF_RECORDS", 120_000), seconds);
+    for _ in 0..3 {
+        for _ in 0..kills {
+            thread::sleep(Duration::from_millis(500 + chance.below(1000)));
+            kill_and_restart(&mut node);
+        }
+        thread::sleep(Duration::from_millis(500 + chance.below(1000)));
         store.stop();
         thread::sleep(Duration::from_secs(3)); // the outage itself: producing goes on, which the ledgers show
-        if round == 1 {
-            node.kill();
-            node.restart();
-        }
+        kill_and_restart(&mut node);
         assert_eq!(node.http("/livez").map(|(status, _)| status), Some(200), "liveness depends on the store");
         store.resume();
     }
@@ -43,8 +52,7 @@ fn nothing_is_lost_through_outages_of_s3_and_kills() {
     );
     wait_until_tiered(&node);
     check_all(&node, &ledgers);
-    node.kill();
-    node.restart();
+    kill_and_restart(&mut node);
     check_all(&node, &ledgers);
 }
 
@@ -59,6 +67,8 @@ fn started_without_its_store_it_serves_hot_data_and_refuses_cold_data_for_now() 
     let writers = start_writers(&node, 75_000, 8);
     let ledgers = finish_writers(&node, writers);
     wait_until_tiered(&node);
+    // What it knows of the tier comes from its own disk from here on: the log was cut.
+    kill_and_restart(&mut node);
     node.kill();
     store.stop();
     node.restart();
