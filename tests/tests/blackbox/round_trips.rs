@@ -1,13 +1,14 @@
 //! Every stock client writes and reads, with every codec, keys, headers, nulls, with idempotence and without; and what one wrote the others
 //! read.
 
-use std::process::Command;
+use std::{collections::BTreeMap, process::Command};
 
 use serde_json::json;
 use varve_tests::{
     clients::{create_topic, java, kcat, read_with_confluent, script},
     ledger::{KCAT_FORMAT, Ledger, Repeats, Seen},
     node::{Node, Options},
+    raw::{Answer, Request, Socket},
     tool::{self, Tool},
 };
 
@@ -209,6 +210,27 @@ fn kafkas_own_tools_create_write_read_and_list_offsets() {
     assert!(!java(&node, "TopicCommand", &["--list"], b"").contains("java"));
 }
 
+/// What ApiVersions names: first and last version by API key.
+fn advertised(node: &Node) -> BTreeMap<i16, (i16, i16)> {
+    let mut socket = Socket::connect(node.kafka());
+    socket.send_frame(&Request::new(18, 0).0);
+    let Answer::Frame(frame) = socket.answer() else { panic!("no answer to ApiVersions") };
+    // correlation id 4, error 2, count 4
+    let number = |bytes: &[u8]| i16::from_be_bytes(bytes.try_into().expect("two bytes"));
+    let ranges = frame[10..].chunks_exact(6);
+    ranges.map(|range| (number(&range[..2]), (number(&range[2..4]), number(&range[4..])))).collect()
+}
+
+/// Key, first and last version of a line `Fetch(1): 4 to 18 [usable: 18],`; nothing of what the client knows and the broker does not.
+fn understood(line: &str) -> Option<(i16, (i16, i16))> {
+    let (name, versions) = line.trim().split_once("): ")?;
+    let (range, usable) = versions.split_once(" [usable: ")?;
+    let (first, last) = range.split_once(" to ").unwrap_or((range, range));
+    let usable = usable.trim_end_matches(',').trim_end_matches(']');
+    assert_eq!(usable, last, "the newest version is not the one that both use: {line}");
+    Some((name.split_once('(')?.1.parse().ok()?, (first.parse().ok()?, last.parse().ok()?)))
+}
+
 #[test]
 fn every_api_that_is_advertised_is_understood_by_kafkas_own_client() {
     if !Tool::need(&[Tool::Java]) {
@@ -216,10 +238,15 @@ fn every_api_that_is_advertised_is_understood_by_kafkas_own_client() {
     }
     let node = Node::start(Options::default());
     let versions = java(&node, "BrokerApiVersionsCommand", &[], b"");
-    for line in
-        ["Produce(0): 0 to 13", "Fetch(1): 4 to ", "ListOffsets(2): 1 to 11", "InitProducerId(22): 0 to "]
-    {
-        assert!(versions.contains(line), "{line:?} is not in\n{versions}");
+    // What the client does not know it calls so; UNSUPPORTED is what it knows and the broker does not advertise.
+    for wrong in ["UNKNOWN", "unusable"] {
+        assert!(!versions.contains(wrong), "{wrong} in\n{versions}");
+    }
+    let (advertised, understood) = (advertised(&node), versions.lines().filter_map(understood));
+    assert_eq!(understood.collect::<BTreeMap<_, _>>(), advertised, "{versions}");
+    assert!(advertised.len() >= 40, "{} APIs are fewer than there were", advertised.len());
+    for (key, first, last) in [(0, 0, 13), (1, 4, 18), (2, 1, 11), (22, 0, 5)] {
+        assert_eq!(advertised[&key], (first, last), "API {key}");
     }
 }
 
