@@ -65,6 +65,12 @@ pub fn is_unfinished(disk: &dyn Disk, directory: &Path) -> Result<bool, small_fi
     Ok(small_file::read(disk, &directory.join(RESTORING))?.is_some())
 }
 
+/// The restore into this directory that has not come to its end; `None` also where it is of another form.
+pub(super) fn begun(disk: &dyn Disk, directory: &Path) -> Result<Option<Marker>, small_file::SmallFileError> {
+    let bytes = small_file::read(disk, &directory.join(RESTORING))?;
+    Ok(bytes.as_deref().and_then(Marker::decode))
+}
+
 /// What the restore that made this directory took; `None` where none did.
 pub fn restored(disk: &dyn Disk, directory: &Path) -> Option<Outcome> {
     let bytes = small_file::read(disk, &directory.join(RESTORED)).ok()??;

@@ -23,7 +23,7 @@ use varve_replica::{
 };
 use varve_snapshot::claim::{self, Established};
 
-use super::{Bucket, Plan, Progress, RestoreError, is_unfinished, unknown};
+use super::{Bucket, Plan, Progress, RestoreError, directory, unknown};
 
 /// Partitions that are copied at once.
 const PARTITIONS_AT_ONCE: usize = 8;
@@ -118,7 +118,9 @@ impl Copying<'_> {
         };
         // A node may live there. This directory's own restore is the one that may have been ended before it knew.
         let lives = claim::lives(&**store, prefix).await?;
-        if lives.is_some_and(|lives| lives.complete.is_some()) && !is_unfinished(&*self.disk, self.data)? {
+        let begun = directory::begun(&*self.disk, self.data)?;
+        let is_mine = begun.is_some_and(|begun| begun.cluster == claim.cluster);
+        if !is_mine && lives.is_some_and(|lives| lives.complete.is_some()) {
             return Err(RestoreError::Inhabited(claim.cluster));
         }
         Ok((claim.cluster, true))

@@ -26,7 +26,7 @@ mod unknown;
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, ObjectKey, codec::DecodeError};
-use varve_compactor::history::HistoryError;
+use varve_compactor::{copy::LIFE, history::HistoryError};
 use varve_formats::claim::{Claim, Complete, FORMAT};
 use varve_objects::Failure;
 use varve_snapshot::{
@@ -225,8 +225,8 @@ pub struct Ground<'a> {
     pub entropy: Arc<dyn Entropy>,
     /// How long whoever still lives the life before has until it must have stopped.
     pub wait: Duration,
-    /// What it took to get here: a copy.
-    pub before: Duration,
+    /// The copy that was made here just now, where one was: only its own first restore follows.
+    pub copied: Option<&'a Copied>,
     /// What is asked for.
     pub options: Options,
     /// Who is told.
@@ -236,11 +236,16 @@ pub struct Ground<'a> {
 /// Restores the cluster; what was restored, and what it took.
 pub async fn run(ground: Ground<'_>) -> Result<(Survey, Outcome), RestoreError> {
     let began = ground.clock.monotonic();
+    let before = ground.copied.map_or(Duration::ZERO, |copied| copied.duration);
     let mut directory = Directory::take(Arc::clone(&ground.disk), &ground.config.data_directory)?;
     let lives = ground.lives().await?;
     let cluster = lives.newest.cluster;
     let mine = directory.marker.filter(|mine| mine.cluster == cluster);
     let plan = ground.aim(&lives, mine).await?;
+    // Another restore of the same copy has come to its end since: a broker may live there, and nobody would wait for it to stop.
+    if ground.copied.is_some() && Some(plan.target) != LIFE.next() {
+        return Err(RestoreError::Inhabited(cluster));
+    }
     let token = mine.filter(|mine| mine.incarnation == plan.target).map(|mine| mine.token);
     let token = token.unwrap_or_else(|| ground.entropy.next_u64() | 1);
     let marker = Marker { cluster, incarnation: plan.target, token };
@@ -256,7 +261,7 @@ pub async fn run(ground: Ground<'_>) -> Result<(Survey, Outcome), RestoreError> 
     ground.complete(marker, groups.len() as u64).await?;
     let outcome = Outcome {
         incarnation: plan.target,
-        duration_ms: (ground.before + ground.clock.monotonic().since(began)).as_millis() as i64,
+        duration_ms: (before + ground.clock.monotonic().since(began)).as_millis() as i64,
         newest_record_age_ms: survey.newest_record_age_ms().unwrap_or(-1),
         checkpoint_age_ms: survey.checkpoint_age_ms(),
     };

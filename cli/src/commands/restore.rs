@@ -109,8 +109,7 @@ async fn write(
     progress: &Bar,
 ) -> Result<(Survey, Outcome), Failure> {
     let Place { bucket, disk, clock, entropy } = Place::open(config).await?;
-    let ground =
-        Ground { config, bucket, disk, clock, entropy, wait, before: Duration::ZERO, options, progress };
+    let ground = Ground { config, bucket, disk, clock, entropy, wait, copied: None, options, progress };
     let done = restore::run(ground).await;
     progress.end();
     done.map_err(failed)

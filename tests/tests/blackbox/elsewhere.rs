@@ -189,6 +189,60 @@ fn a_copy_that_was_killed_half_way_is_resumed() {
     assert!(told.to_string().contains(done["cluster_id"].as_str().unwrap()), "{told}");
 }
 
+/// Two make the same copy. The one that comes late does not end the life that the other has begun meanwhile, and in which a broker may
+/// be acknowledging: nobody would wait for that one to stop.
+#[test]
+fn a_copy_that_comes_late_does_not_end_the_life_that_another_has_begun() {
+    let Some(offline) = Offline::fill(2_000) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let to = "s3://varve/rivals";
+    let data = |name: &str| folder.path().join(name).display().to_string();
+    let restore = |name: &str| {
+        offline.command(&["restore", "--to", to, "--data-dir", &data(name), "--yes", "-o", "json"])
+    };
+    // It has claimed the place, and is about to say that the copy is whole.
+    offline.store.set_rules(&["hang method=PUT on=/meta/i0000000001/ times=1"]);
+    let mut late = restore("late");
+    late.env("VARVE_S3_REQUEST_TIMEOUT_MS", "20000").stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut late = Started(late.spawn().unwrap());
+    wait_for("the copy is nearly there", 60, || offline.store.seen().iter().any(|seen| seen.fault.is_some()));
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &late.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    signal("-STOP");
+    offline.store.set_rules(&[]);
+    drop(json(&restore("first").output().unwrap()));
+    signal("-CONT");
+    let status = late.0.wait().unwrap();
+    let mut why = String::new();
+    std::io::Read::read_to_string(&mut late.0.stderr.take().unwrap(), &mut why).unwrap();
+    let claims = offline.store.keys("rivals/claim/");
+    assert_eq!(claims.len(), 3, "the second life, complete, is the last: {claims:?}");
+    assert!(!status.success() && why.contains("a copy that has begun to live"), "{status}: {why}");
+    // Nor where its directory holds what was begun there, or a restore of another cluster that did not end.
+    for name in ["late", "of another"] {
+        if name == "of another" {
+            offline.store.set_rules(&["hang method=PUT on=/i0000000002/ times=1"]);
+            let mut other = offline.command(&["restore", "--to", "s3://varve/other", "--yes", "--data-dir"]);
+            other.arg(data(name)).stdout(Stdio::null()).stderr(Stdio::null());
+            offline.store.forget_seen();
+            let mut other = Started(other.spawn().unwrap());
+            wait_for("a restore has begun", 60, || {
+                offline.store.seen().iter().any(|seen| seen.fault.is_some())
+            });
+            other.0.kill().unwrap();
+            other.0.wait().unwrap();
+            offline.store.set_rules(&[]);
+            assert!(Path::new(&data(name)).join("restoring").exists());
+        }
+        let again = restore(name).output().unwrap();
+        let why = String::from_utf8_lossy(&again.stderr).into_owned();
+        assert!(!again.status.success() && why.contains("a copy that has begun to live"), "{name}: {why}");
+        assert_eq!(offline.store.keys("rivals/claim/"), claims, "{name}");
+    }
+}
+
 #[test]
 fn a_place_that_is_somebodys_or_within_the_source_is_refused() {
     if !Tool::need(&[Tool::Kcat]) {

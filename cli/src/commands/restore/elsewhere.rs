@@ -93,10 +93,11 @@ impl Place {
             chosen,
         };
         let copied = restore::copy(&copying).await?;
-        // Nobody has lived there: there is nobody to wait for.
-        let (wait, before) = (Duration::ZERO, copied.duration);
-        let options = Options::of(config);
-        let ground = Ground { config, bucket, disk, clock, entropy, wait, before, options, progress };
+        // Nobody has lived there, else it is refused: there is nobody to wait for.
+        let (wait, options) = (Duration::ZERO, Options::of(config));
+        let copied_here = Some(&copied);
+        let ground =
+            Ground { config, bucket, disk, clock, entropy, wait, copied: copied_here, options, progress };
         let (survey, outcome) = restore::run(ground).await?;
         Ok((copied, survey, outcome))
     }
