@@ -77,7 +77,13 @@ pub async fn copy(copying: &Copying<'_>) -> Result<Copied, RestoreError> {
     if !resumes || !copying.is_whole(cluster).await? {
         let open = || History::open_life(Arc::clone(store), prefix, lives.clone(), incarnation);
         let (target, keys) = (&copying.target.store, copying.target.prefix.cluster(cluster));
-        let copier = Copier::new(Arc::new(open().await?), Arc::clone(target), keys, resumes);
+        let copier = Copier::new(
+            Arc::new(open().await?),
+            Arc::clone(target),
+            keys,
+            resumes,
+            Arc::clone(&copying.clock),
+        );
         partitions = copying.all(copier, open).await?;
     }
     partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));

@@ -148,6 +148,8 @@ pub struct PartitionSurvey {
     pub discovered: usize,
     /// What must be accepted before it is restored.
     pub lost: Option<Lost>,
+    /// What is missing before an object that is there: it is still on its way, or lost.
+    pub hole: Option<Range<Offset>>,
     /// What else is wrong behind it.
     pub troubles: Vec<String>,
     /// The largest timestamp among the records that will be there; -1 where there is none.
@@ -161,6 +163,15 @@ impl PartitionSurvey {
     #[must_use]
     pub const fn groups(&self) -> Option<&Groups> {
         self.before.groups.as_ref()
+    }
+
+    /// Why what lies behind its end is not restored.
+    pub fn left(&self) -> impl Iterator<Item = String> {
+        let hole = self
+            .hole
+            .as_ref()
+            .map(|hole| format!("what begins at {} does not follow on {}", hole.end, hole.start));
+        self.troubles.iter().cloned().chain(hole)
     }
 }
 
@@ -407,6 +418,10 @@ async fn partition(
         damaged: read.damaged,
         lost: (!lost.is_empty()).then(|| Lost { why: lost.join("; "), accepted: accepted.contains(&group) }),
         offsets,
+        hole: match read.tail.stop {
+            Stop::Gap { end, next } => Some(end..next),
+            _ => None,
+        },
         troubles,
         newest_record_ms,
         before,
@@ -426,11 +441,10 @@ fn tolerated<T>(read: Result<T, RestoreError>, lost: &mut Vec<String>) -> Result
     }
 }
 
-/// Why what lies behind the end is not restored.
+/// What is wrong with what lies behind the end.
 fn stopped(stop: &Stop) -> Option<String> {
     match stop {
-        Stop::End => None,
-        Stop::Gap { end, next } => Some(format!("what begins at {next} does not follow on {end}")),
+        Stop::End | Stop::Gap { .. } => None,
         Stop::Fork { base, keys } => {
             let keys: Vec<&str> = keys.iter().map(ObjectKey::as_str).collect();
             Some(format!("objects at {base} overlap and do not agree: {}", keys.join(", ")))

@@ -23,6 +23,7 @@ use varve_broker::{
     },
 };
 use varve_common::{Clock, Disk, Entropy, NodeId};
+use varve_compactor::copy::CopyError;
 
 use crate::{
     args::Restore,
@@ -118,6 +119,10 @@ async fn write(
 pub fn failed(why: RestoreError) -> Failure {
     let advice = match &why {
         RestoreError::NotEmpty(_) => "name an empty one with --data-dir, or move this one away",
+        RestoreError::Copy(CopyError::Hole { .. }) => {
+            "nothing was changed for it; run it again where a broker may still bring that; \
+             without --to what comes before it is restored, and that says so"
+        }
         RestoreError::Copy(why) if why.is_damage() => {
             "nothing was changed for it; `varve bucket verify --deep` says what is damaged"
         }

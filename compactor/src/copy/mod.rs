@@ -18,7 +18,8 @@
 //!   checksum, by the way back of [`rehomed`], and takes it; anything else under such a key is told and left alone.
 //! - An object is put after all that it names, the metadata after everything: a prefix without metadata is a copy that did not
 //!   come to its end, and nothing can be restored from it.
-//! - The source may live meanwhile: where something is gone the partition is looked at again under its newest checkpoint.
+//! - The source may live meanwhile: where something is gone the partition is looked at again under its newest checkpoint, and an
+//!   object that was overtaken by the one behind it has a while to come.
 //! - Memory: [`BYTES_MAX`] of segments, of each partition one node of the manifest a level. Requests: [`SEGMENTS_AT_ONCE`] for each
 //!   partition that is copied, and how many those are is the caller's.
 
@@ -26,9 +27,9 @@ mod partition;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use varve_common::{ClusterId, Incarnation, ObjectKey};
+use varve_common::{Clock, ClusterId, Incarnation, ObjectKey, Offset};
 use varve_formats::{
     checkpoint::{Checkpoint, SectionId},
     compression::Codec,
@@ -65,6 +66,14 @@ pub enum CopyError {
         /// What is wrong with it.
         trouble: Trouble,
     },
+    /// Something lies behind what is not there, and nothing came for long enough.
+    #[error("{of}: what begins at {} does not follow: offsets {} to {} are in no object", .missing.end, .missing.start, .missing.end)]
+    Hole {
+        /// Of which partition.
+        of: String,
+        /// What is not there.
+        missing: Range<Offset>,
+    },
     /// The operator: the destination has something else under a key of the copy.
     #[error("{0} is there, and is not what would be copied there")]
     Taken(ObjectKey),
@@ -95,6 +104,7 @@ impl CopyError {
     pub const fn is_damage(&self) -> bool {
         match self {
             Self::Source { trouble, .. } => trouble.is_damage(),
+            Self::Hole { .. } => true,
             Self::History(error) => error.is_damage(),
             _ => false,
         }
@@ -110,13 +120,20 @@ pub struct Copier {
     budget: UploadBudget,
     /// Whether something of an earlier try may be there.
     resumes: bool,
+    clock: Arc<dyn Clock>,
 }
 
 impl Copier {
     /// From `source` to a cluster's place in `store`.
     #[must_use]
-    pub fn new(source: Arc<History>, store: Arc<dyn Store>, keys: Keys, resumes: bool) -> Self {
-        Self { source, store, keys, budget: UploadBudget::new(BYTES_MAX), resumes }
+    pub fn new(
+        source: Arc<History>,
+        store: Arc<dyn Store>,
+        keys: Keys,
+        resumes: bool,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { source, store, keys, budget: UploadBudget::new(BYTES_MAX), resumes, clock }
     }
 
     /// The same with newer metadata of the source.

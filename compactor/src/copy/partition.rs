@@ -1,5 +1,7 @@
 //! One partition: its segments, the nodes that name them, its checkpoint, its tail.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use varve_common::{Digest, ObjectKey, Offset, PartitionIndex, clock::BoxFuture};
@@ -17,10 +19,14 @@ use varve_replica::metadata::Topic;
 use varve_snapshot::{ChooseError, choose};
 
 use super::*;
-use crate::history::PartitionHistory;
+use crate::history::{PartitionHistory, Stop};
 
 /// How often a partition is looked at anew because something of it was gone: brokers that run merge and retain.
 const LOOKS_MAX: usize = 8;
+/// How long it is waited between looks at a hole behind which something lies: uploads of a partition are under way side by side, and
+/// what is overtaken comes within a request's time.
+const HOLE_WAITS: [Duration; 4] =
+    [Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(16)];
 
 /// A partition that was copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,11 +49,10 @@ impl Copier {
         number: PartitionIndex,
     ) -> Result<CopiedPartition, CopyError> {
         let mut gone: Option<(CopyError, PartitionHistory)> = None;
-        for _ in 0..LOOKS_MAX {
-            let found = match self.source.partition(topic, number).await {
-                Ok(found) => found,
-                Err(error) => return Err(error.into()),
-            };
+        // What one look has copied is there for the next.
+        let again = Self { resumes: true, ..self.clone() };
+        for look in 0..LOOKS_MAX {
+            let found = self.look(topic, number).await?;
             // Two looks that saw the same: it is lost.
             if let Some((error, before)) = gone.take()
                 && candidate(&before) == candidate(&found)
@@ -55,7 +60,8 @@ impl Copier {
             {
                 return Err(error);
             }
-            match self.copy(&found).await {
+            let copier = if look == 0 { self } else { &again };
+            match copier.copy(&found).await {
                 Ok(()) => {
                     let view = found.view();
                     let (topic, start, end) = (topic.name.to_string(), view.start(), view.end());
@@ -70,7 +76,29 @@ impl Copier {
         Err(gone.expect("every look but the last ended otherwise").0)
     }
 
+    /// What the source holds of it, where nothing is on its way any more. A source that writes may be ever about to fill another hole:
+    /// then that is where the copy ends.
+    async fn look(&self, topic: &Topic, number: PartitionIndex) -> Result<PartitionHistory, CopyError> {
+        let mut found = self.source.partition(topic, number).await?;
+        let mut hole = hole(&found);
+        for wait in HOLE_WAITS {
+            let Some(seen) = hole else { return Ok(found) };
+            self.clock.sleep(wait).await;
+            found = self.source.partition(topic, number).await?;
+            hole = self::hole(&found);
+            if wait == HOLE_WAITS[HOLE_WAITS.len() - 1]
+                && let Some(missing) = &hole
+                && missing.start == seen.start
+            {
+                let of = format!("{}-{number}", topic.name);
+                return Err(CopyError::Hole { of, missing: missing.clone() });
+            }
+        }
+        Ok(found)
+    }
+
     async fn copy(&self, found: &PartitionHistory) -> Result<(), CopyError> {
+        broken(&found.tail.stop)?;
         if let Some(from) = candidate(found) {
             self.checkpoint(found, from).await?;
         }
@@ -223,6 +251,29 @@ impl Copier {
             _ => Err(CopyError::Taken(to.clone())),
         }
     }
+}
+
+/// What is missing before an object that is there.
+fn hole(found: &PartitionHistory) -> Option<Range<Offset>> {
+    match found.tail.stop {
+        Stop::Gap { end, next } => Some(end..next),
+        _ => None,
+    }
+}
+
+/// Fails where history goes on in what cannot be used.
+fn broken(stop: &Stop) -> Result<(), CopyError> {
+    let (key, trouble) = match stop {
+        Stop::Broken { key, trouble } => (key.clone(), trouble.clone()),
+        Stop::Fork { base, keys } => {
+            let others: Vec<&str> = keys[1..].iter().map(ObjectKey::as_str).collect();
+            let what =
+                format!("from {base} on others overlap with it and do not agree: {}", others.join(", "));
+            (keys[0].clone(), Trouble::Damaged(what))
+        }
+        Stop::End | Stop::Gap { .. } | Stop::Stray(_) => return Ok(()),
+    };
+    Err(CopyError::Source { key, trouble })
 }
 
 /// The checkpoint that is used.

@@ -1,6 +1,13 @@
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
-use varve_common::{Offset, PartitionIndex, clock::BoxFuture};
+use varve_common::{Clock, Monotonic, Offset, PartitionIndex, clock::BoxFuture};
 use varve_objects::{
     Operation,
     testing::{Fault, FaultyStore, InstantClock, MemoryStore, SeededEntropy},
@@ -21,6 +28,31 @@ struct Inline;
 
 impl Spawn for Inline {
     fn spawn(&self, _: BoxFuture<'static, ()>) {}
+}
+
+/// Time in which segments come: the next of them each time that somebody sleeps.
+struct Uploading {
+    bucket: Arc<Bucket>,
+    segments: Vec<std::ops::Range<u64>>,
+    slept: AtomicU32,
+}
+
+impl Clock for Uploading {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic::default()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        0
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        let slept = self.slept.fetch_add(1, Ordering::Relaxed);
+        if let Some(range) = self.segments.get(slept as usize) {
+            self.bucket.segment(range.clone(), 3, "");
+        }
+        Box::pin(std::future::ready(()))
+    }
 }
 
 fn elsewhere() -> Prefix {
@@ -59,8 +91,17 @@ fn claimed() -> Arc<MemoryStore> {
 }
 
 fn copy(bucket: &Bucket, store: Arc<dyn Store>, resumes: bool) -> Result<CopiedPartition, CopyError> {
+    copy_by(Arc::new(InstantClock::default()), bucket, store, resumes)
+}
+
+fn copy_by(
+    clock: Arc<dyn Clock>,
+    bucket: &Bucket,
+    store: Arc<dyn Store>,
+    resumes: bool,
+) -> Result<CopiedPartition, CopyError> {
     let history = Arc::new(bucket.open()?);
-    let copier = Copier::new(Arc::clone(&history), store, elsewhere().cluster(other()), resumes);
+    let copier = Copier::new(Arc::clone(&history), store, elsewhere().cluster(other()), resumes, clock);
     let topic = history.topic(TOPIC)?.clone();
     let copied = block_on(copier.partition(&topic, PartitionIndex(0)))?;
     block_on(copier.metadata(&history.metadata().state))?;
@@ -161,6 +202,74 @@ fn what_is_damaged_or_missing_in_the_source_is_told_and_the_copy_does_not_end() 
             assert!(!block_on(is_whole(&*store, &elsewhere(), other())).unwrap());
         }
     }
+}
+
+/// Behind the manifest's end nothing but the next object says that there was one.
+#[test]
+fn what_is_damaged_or_missing_behind_the_manifest_is_told_and_the_copy_does_not_end() {
+    let key_of = |bucket: &Bucket, range| {
+        bucket.keys.build(&Key::Segment(bucket.at(), bucket.segment_bytes(range, 3, "").0))
+    };
+    let damaged = |range| {
+        let bucket = bucket();
+        let key = key_of(&bucket, range);
+        bucket.tamper(&key, |bytes| bytes[30] ^= 1);
+        (bucket, key.as_str().to_owned())
+    };
+    let forked = bucket();
+    let (fork, _) = forked.segment(200..210, 4, "other");
+    let gone = bucket();
+    block_on(gone.store.delete(&key_of(&gone, 200..210))).unwrap();
+    for (bucket, told) in [
+        damaged(200..210),
+        damaged(210..220),
+        (forked, fork.as_str().to_owned()),
+        (gone, "200 to 210".to_owned()),
+    ] {
+        let store = claimed();
+        let error = copy(&bucket, Arc::clone(&store) as _, false).unwrap_err();
+        assert!(error.is_damage() && error.to_string().contains(&told), "{told}: {error}");
+        assert!(!block_on(is_whole(&*store, &elsewhere(), other())).unwrap());
+    }
+}
+
+/// Two uploads of a partition are under way at a time, and the second may come first.
+#[test]
+fn what_is_still_on_its_way_is_waited_for() {
+    let bucket = Bucket::new();
+    let root = bucket.manifest(200, 2);
+    bucket.checkpoint(300, &root, 20);
+    bucket.segment(210..220, 3, "");
+    let bucket = Arc::new(bucket);
+    // What comes first overtakes another; what comes then is what was overtaken.
+    let segments = vec![230..240, 200..210, 220..230];
+    let clock = Uploading { bucket: Arc::clone(&bucket), segments, slept: AtomicU32::new(0) };
+    let store = claimed();
+    let copied = copy_by(Arc::new(clock), &bucket, Arc::clone(&store) as _, false).unwrap();
+    assert_eq!((copied.start, copied.end), (Offset(20), Offset(240)));
+    let whole = claimed();
+    copy(&bucket, Arc::clone(&whole) as _, false).unwrap();
+    assert_eq!(objects(&store), objects(&whole));
+}
+
+/// The source merges while it is copied, so that a segment is gone: of those that came before nothing is sent again.
+#[test]
+fn what_a_look_has_copied_the_next_one_does_not_send_again() {
+    let bucket = bucket();
+    let (name, ..) = bucket.segment_bytes(190..200, 3, "");
+    block_on(bucket.store.delete(&bucket.keys.build(&Key::Segment(bucket.at(), name)))).unwrap();
+    let store = claimed();
+    let missing = copy(&bucket, Arc::clone(&store) as _, false).unwrap_err();
+    let there = objects(&store);
+    assert!(there.len() > 17, "{}", there.len());
+    // As many puts are answered as there are objects.
+    let store = claimed();
+    let (clock, entropy) = (Arc::new(InstantClock::default()), Arc::new(SeededEntropy::new(1)));
+    let faulty = FaultyStore::new(Arc::clone(&store), clock, entropy);
+    (1..there.len()).for_each(|_| faulty.script(Operation::Put, Fault::Slow(Duration::ZERO)));
+    (0..100).for_each(|_| faulty.script(Operation::Put, Fault::ErrorBefore));
+    assert_eq!(copy(&bucket, Arc::new(faulty), false), Err(missing));
+    assert_eq!(objects(&store), there);
 }
 
 #[test]

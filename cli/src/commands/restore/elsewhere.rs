@@ -147,6 +147,7 @@ fn told(mut value: Value, to: &str, planned: &Survey, copied: Option<&Copied>) -
     match copied {
         None => value["incarnation"] = json!(2),
         Some(copied) => {
+            plan::add_source(&mut value, planned);
             value["copy_duration_ms"] = json!(copied.duration.as_millis() as u64);
             value["partitions_copied"] = json!(copied.partitions.len());
         }

@@ -82,7 +82,7 @@ fn notes(survey: &Survey) -> Vec<String> {
             let key = &damaged.candidate.key;
             notes.push(format!("DAMAGED  {name}: {key}: {}; an older one is used", damaged.damage));
         }
-        notes.extend(at.troubles.iter().map(|trouble| format!("LEFT     {name}: {trouble}")));
+        notes.extend(at.left().map(|trouble| format!("LEFT     {name}: {trouble}")));
         if let Some(gap) = &at.gap {
             let (from, to) = (gap.start.0, gap.end.0);
             let why = if at.records_local { "were on nodes alone" } else { "are not in the object store" };
@@ -150,6 +150,26 @@ pub fn json(survey: &Survey, outcome: Option<&Outcome>) -> Value {
     value
 }
 
+/// Adds what the source of a copy says of itself: of what is damaged or left there the copy has nothing to tell. What it was held up by,
+/// a hole, is none any more where the copy came to its end.
+pub fn add_source(value: &mut Value, source: &Survey) {
+    let metadata = source.metadata_damaged.iter().map(|one| json!(one.candidate.key.as_str()));
+    extend(&mut value["metadata_damaged"], metadata);
+    for told in value["partitions"].as_array_mut().into_iter().flatten() {
+        let is_it = |at: &&PartitionSurvey| told["topic"] == *at.topic && told["partition"] == at.partition.0;
+        if let Some(at) = source.partitions.iter().find(is_it) {
+            extend(&mut told["damaged"], at.damaged.iter().map(|one| json!(one.candidate.key.as_str())));
+            extend(&mut told["left"], at.troubles.iter().map(|trouble| json!(trouble)));
+        }
+    }
+}
+
+fn extend(list: &mut Value, more: impl Iterator<Item = Value>) {
+    if let Some(list) = list.as_array_mut() {
+        list.extend(more);
+    }
+}
+
 fn partition(at: &PartitionSurvey) -> Value {
     let (from, applied, key) = match &at.origin {
         Origin::Checkpoint { key, applied, .. } => ("checkpoint", Some(applied.0), Some(key.as_str())),
@@ -170,7 +190,7 @@ fn partition(at: &PartitionSurvey) -> Value {
         "damaged": at.damaged.iter().map(|one| one.candidate.key.as_str()).collect::<Vec<_>>(),
         "lost": at.lost.as_ref().map(|lost| json!({"why": lost.why, "accepted": lost.accepted})),
         "records_local": at.records_local,
-        "left": at.troubles,
+        "left": at.left().collect::<Vec<_>>(),
         "newest_record_ms": (at.newest_record_ms >= 0).then_some(at.newest_record_ms),
     })
 }
