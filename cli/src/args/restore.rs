@@ -28,8 +28,8 @@ pub struct Restore {
     /// Do not ask
     #[arg(short = 'y', long, conflicts_with = "plan")]
     pub yes: bool,
-    /// Seconds between the claim and the first step: a node that still runs in the old cluster sees the claim within 30 s and stops. Less only where none runs
-    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    /// Seconds between the claim and the first step: a node that still runs in the old cluster sees the claim within 30 s and stops. Less only where none runs; with --to there is nobody to wait for
+    #[arg(long, default_value_t = 60, value_name = "SECONDS", conflicts_with = "to")]
     pub wait: u64,
     #[command(flatten)]
     pub output: OutputFlags,
