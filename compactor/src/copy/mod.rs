@@ -109,6 +109,16 @@ impl CopyError {
             _ => false,
         }
     }
+
+    /// Whether the source did not answer, so that nobody knows.
+    #[must_use]
+    pub const fn is_unread(&self) -> bool {
+        match self {
+            Self::Source { trouble, .. } => !trouble.is_damage(),
+            Self::History(error) => error.is_unread(),
+            _ => false,
+        }
+    }
 }
 
 /// Copies one history. Clones share the budget.
@@ -155,7 +165,8 @@ impl Copier {
         header.identity.cluster = self.keys.cluster();
         header.identity.incarnation = LIFE;
         let Ok(Key::MetadataCheckpoint(_, name)) = self.source.keys().parse(&found.candidate.key) else {
-            return Err(CopyError::Taken(found.candidate.key.clone()));
+            let trouble = Trouble::Damaged("it is no checkpoint of the metadata".to_owned());
+            return Err(CopyError::Source { key: found.candidate.key.clone(), trouble });
         };
         let mut checkpoint = Checkpoint::new(header);
         let state = state.clone().rehomed(self.keys.cluster(), LIFE);

@@ -114,6 +114,17 @@ impl HistoryError {
         }
     }
 
+    /// Whether the store did not answer, so that nobody knows.
+    #[must_use]
+    pub const fn is_unread(&self) -> bool {
+        matches!(
+            self,
+            Self::Store(_)
+                | Self::Claim(ClaimError::Store(_))
+                | Self::Choose { error: ChooseError::Store(_), .. }
+        )
+    }
+
     /// Whether a partition's checkpoints are damaged or were removed, all of them.
     #[must_use]
     pub const fn is_lost(&self) -> bool {

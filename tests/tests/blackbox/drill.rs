@@ -88,8 +88,16 @@ fn a_drill_passes_where_the_bucket_is_enough_and_changes_nothing() {
     let (code, report) = drill(&bucket, node.folder(), &["-t", "orders", "-p", "0"]);
     let rows = report["partitions"].as_array().unwrap();
     assert_eq!((code, rows.len(), rows[0]["records"].as_u64()), (0, 1, Some(1_000)), "{report:#}");
-    let (code, _) = refused(&bucket, node.folder(), &["-t", "nobody"]);
-    assert_eq!(code, 1);
+    let wrong: [(&[&str], &str); 4] = [
+        (&["-t", "nobody"], "there is no topic nobody"),
+        (&["-t", "orders", "-p", "99"], "topic orders has no partition 99"),
+        (&["-t", "other", "-t", "orders", "-p", "0,1"], "topic orders has no partition 1"),
+        (&["-p", "99"], "no topic has a partition 99"),
+    ];
+    for (arguments, told) in wrong {
+        let (code, why) = refused(&bucket, node.folder(), arguments);
+        assert!(code == 1 && why.contains(told), "{code} {arguments:?}: {why}");
+    }
 }
 
 /// One that ends without a report.
@@ -169,7 +177,12 @@ fn a_drill_fails_where_what_was_restored_cannot_be_read() {
     let mut out = String::new();
     std::io::Read::read_to_string(&mut child.0.stdout.take().unwrap(), &mut out).unwrap();
     assert_eq!(child.0.wait().unwrap().code(), Some(1), "{out}");
-    assert!(out.contains("orders"), "{out}");
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let row = report["partitions"].as_array().unwrap().iter().find(|row| row["topic"] == "orders").unwrap();
+    assert_eq!(row["same"].as_bool(), Some(false), "{report:#}");
+    let problems = report["problems"].as_array().unwrap();
+    let is_told = |problem: &&Value| problem["kind"] == "records" && problem["of"] == "orders-0";
+    assert!(problems.iter().any(|problem| is_told(&problem)), "{report:#}");
 }
 
 #[test]

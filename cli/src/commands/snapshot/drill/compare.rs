@@ -1,15 +1,20 @@
 //! What was restored against what the bucket holds.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
 use varve_common::Offset;
-use varve_compactor::copy::CopiedPartition;
+use varve_compactor::{
+    copy::CopiedPartition,
+    history::{Found as Walked, HistoryError, View},
+};
+use varve_formats::manifest::Entry;
 use varve_protocol::messages::Uuid;
 
 use super::{
     expected::Expected,
     report::{Kind, Report, Row},
     tally::{Sum, Tally},
+    trial,
 };
 use crate::{
     client::{Client, ClientError, Missing, Topic, offsets::Place, retrying},
@@ -28,9 +33,70 @@ pub struct Comparison {
 
 /// What was found of one partition.
 struct Found {
-    row: Row,
+    /// None where nothing could be compared.
+    row: Option<Row>,
     problems: Vec<(Kind, String)>,
     note: Option<String>,
+}
+
+/// From where to where a partition goes, for all who were asked.
+struct Bounds {
+    /// The end as of the first look, where it had something.
+    first: Option<Offset>,
+    copied: Range<Offset>,
+    restored: Range<Offset>,
+    /// As of the second look.
+    now: Range<Offset>,
+}
+
+impl Bounds {
+    /// What is wrong with where it ends.
+    fn wrong_ends(&self) -> Vec<String> {
+        let Self { first, copied, restored, now } = self;
+        let mut wrong = Vec::new();
+        // Behind what holds no record offsets were given out all the same.
+        let has_records = copied.start < copied.end;
+        if restored.end < copied.end || has_records && restored.end != copied.end {
+            wrong.push(format!("it ends at {}, and what was copied ends at {}", restored.end, copied.end));
+        }
+        let end = copied.end.max(copied.start);
+        if let Some(first) = first.filter(|first| end < *first) {
+            wrong.push(format!("what was copied ends at {end}, and the bucket had ended at {first}"));
+        }
+        if now.end < copied.end {
+            wrong.push(format!(
+                "the bucket ends at {} by now, and what was copied at {}",
+                now.end, copied.end
+            ));
+        }
+        wrong
+    }
+}
+
+/// What a topic does not keep.
+struct Expiry {
+    /// Older is too old.
+    oldest_ms: Option<i64>,
+    /// More is too much.
+    bytes: Option<u64>,
+    /// Of what has gone.
+    newest_gone_ms: i64,
+    /// What there is with that.
+    held: u64,
+}
+
+impl Expiry {
+    fn take(&mut self, entry: &Entry, is_gone: bool) {
+        self.held += entry.batch_bytes;
+        if is_gone {
+            self.newest_gone_ms = self.newest_gone_ms.max(entry.max_timestamp);
+        }
+    }
+
+    fn explains(&self) -> bool {
+        self.oldest_ms.is_some_and(|oldest| self.newest_gone_ms < oldest)
+            || self.bytes.is_some_and(|bytes| self.held > bytes)
+    }
 }
 
 impl Comparison {
@@ -38,32 +104,45 @@ impl Comparison {
     pub async fn records(&mut self, chosen: &[CopiedPartition]) -> Result<(), Failure> {
         for copied in chosen {
             let Found { row, problems, note } = self.partition(copied).await?;
-            let of = row.name();
+            let of = format!("{}-{}", copied.topic, copied.partition);
             problems.into_iter().for_each(|(kind, what)| self.report.problem(kind, &of, what));
             self.report.notes.extend(note.map(|note| format!("{of}: {note}")));
-            self.report.rows.push(row);
+            self.report.rows.extend(row);
         }
         Ok(())
     }
 
     async fn partition(&self, copied: &CopiedPartition) -> Result<Found, Failure> {
-        let view = self.second.view(&copied.topic, copied.partition).await?;
+        let view = match self.second.view(&copied.topic, copied.partition).await {
+            Ok(view) => view,
+            Err(HistoryError::NoTopic(_)) => {
+                let note = Some("it was deleted meanwhile, and is not compared".to_owned());
+                return Ok(Found { row: None, problems: Vec::new(), note });
+            }
+            Err(why) => {
+                let problem = trial::judge(why.into())?;
+                return Ok(Found { row: None, problems: vec![problem], note: None });
+            }
+        };
         let restored = self.bounds(copied).await?;
-        let mut problems = Vec::new();
-        let mut note = None;
-        let has_records = copied.start < copied.end;
-        if has_records && restored.end != copied.end {
-            let what = format!("it ends at {}, and what was copied ends at {}", restored.end, copied.end);
+        let bounds = Bounds {
+            first: self.first.end(&copied.topic, copied.partition),
+            copied: copied.start..copied.end,
+            restored: restored.clone(),
+            now: view.start()..view.end(),
+        };
+        let wrong = bounds.wrong_ends().into_iter().map(|what| (Kind::Records, what));
+        let mut problems: Vec<(Kind, String)> = wrong.collect();
+        // A cluster that lives deletes what it does not keep any longer, and so does the one that was restored.
+        let kept = bounds.copied.start.max(bounds.now.start).min(copied.end);
+        let from = kept.max(restored.start).min(copied.end);
+        if from > kept && !self.has_expired(copied, &view, kept..from).await? {
+            let what = format!("it begins at {}, and what was copied at {kept}", restored.start);
             problems.push((Kind::Records, what));
         }
-        if view.end() < copied.end {
-            problems.push((Kind::Records, format!("the bucket ends at {} by now", view.end())));
-        }
-        // A cluster that lives deletes what it does not keep any longer, and so does the one that was restored.
-        let from = copied.start.max(view.start()).max(restored.start).min(copied.end);
-        if from > copied.start {
-            note = Some(format!("{} to {from} were deleted meanwhile, and are not compared", copied.start));
-        }
+        let deleted = from > copied.start;
+        let note = deleted
+            .then(|| format!("{} to {from} were deleted meanwhile, and are not compared", copied.start));
         let range = from..copied.end.min(view.end()).max(from);
         let theirs = self.read_back(copied, range.clone());
         let (ours, theirs) = tokio::join!(self.second.sum(&view, range.clone()), theirs);
@@ -83,12 +162,43 @@ impl Comparison {
             }
         };
         let (topic, partition) = (copied.topic.clone(), copied.partition.0);
-        let row = Row { topic, partition, range, sum, is_same: problems.is_empty() };
+        let row = Some(Row { topic, partition, range, sum, is_same: problems.is_empty() });
         Ok(Found { row, problems, note })
     }
 
+    /// Whether the topic's retention says by now that all of this goes, as a broker judges it: segment by segment, from the first.
+    async fn has_expired(
+        &self,
+        copied: &CopiedPartition,
+        view: &View,
+        gone: Range<Offset>,
+    ) -> Result<bool, Failure> {
+        let name = copied.topic.clone();
+        let configs = self.ask(move |client| client.topic_configs(&name)).await?;
+        let limit = |name: &str| {
+            let config = configs.iter().find(|config| config.name == name);
+            config.and_then(|config| config.value.as_deref()?.parse::<u64>().ok())
+        };
+        let mut retention = Expiry {
+            oldest_ms: limit("retention.ms").map(|ms| crate::commands::now_ms().saturating_sub_unsigned(ms)),
+            bytes: limit("retention.bytes"),
+            newest_gone_ms: -1,
+            held: 0,
+        };
+        let mut walk = view.walk(&self.second.history, gone.start);
+        while let Some(found) = walk.next().await {
+            if let Walked::Entry(entry) = found {
+                if entry.base < gone.end && entry.end() > gone.end {
+                    return Ok(false);
+                }
+                retention.take(&entry, entry.base < gone.end);
+            }
+        }
+        Ok(retention.explains())
+    }
+
     /// From where to where a partition is readable.
-    async fn bounds(&self, copied: &CopiedPartition) -> Result<std::ops::Range<Offset>, Failure> {
+    async fn bounds(&self, copied: &CopiedPartition) -> Result<Range<Offset>, Failure> {
         let (name, number) = (copied.topic.clone(), copied.partition.0);
         let told = self.ask(move |client| {
             let topic = client.topic(&name, Missing::Report)?;
@@ -101,11 +211,7 @@ impl Comparison {
     }
 
     /// What the broker's records of a range come to.
-    async fn read_back(
-        &self,
-        copied: &CopiedPartition,
-        range: std::ops::Range<Offset>,
-    ) -> Result<Sum, ClientError> {
+    async fn read_back(&self, copied: &CopiedPartition, range: Range<Offset>) -> Result<Sum, ClientError> {
         let (name, number) = (copied.topic.clone(), copied.partition.0);
         self.ask(move |client| {
             let topic = client.topic(&name, Missing::Report)?;
@@ -164,6 +270,10 @@ impl Comparison {
             });
             let (topic, configs) = match told.await {
                 Ok(told) => told,
+                Err(_) if !self.second.topics().contains_key(&name) => {
+                    self.report.notes.push(format!("{name}: it was deleted meanwhile"));
+                    continue;
+                }
                 Err(why) => {
                     self.report.problem(Kind::Configuration, &name, why);
                     continue;
@@ -210,7 +320,7 @@ pub fn read(
     client: &mut Client,
     topic: &Topic,
     partition: i32,
-    range: std::ops::Range<i64>,
+    range: Range<i64>,
 ) -> Result<Sum, ClientError> {
     let mut tally = Tally::default();
     let mut next = range.start;
@@ -250,6 +360,40 @@ mod tests {
         let mut client = server.client();
         let topic = client.topic("t", Missing::Report).unwrap();
         read(&mut client, &topic, 0, 0..values.len() as i64).unwrap()
+    }
+
+    #[test]
+    fn a_partition_that_ends_before_what_was_copied_or_looked_at_is_told() {
+        let at = |start: u64, end: u64| Offset(start)..Offset(end);
+        let wrong = |first: Option<u64>, copied: (u64, u64), restored: (u64, u64), now: (u64, u64)| {
+            let [copied, restored, now] = [copied, restored, now].map(|(start, end)| at(start, end));
+            Bounds { first: first.map(Offset), copied, restored, now }.wrong_ends()
+        };
+        assert_eq!(wrong(Some(90), (10, 100), (10, 100), (10, 120)), Vec::<String>::new());
+        assert_eq!(wrong(None, (100, 100), (100, 130), (100, 100)), Vec::<String>::new());
+        // All was deleted, and offsets begin again at 0.
+        assert_eq!(
+            wrong(None, (100, 100), (0, 0), (100, 100)),
+            ["it ends at 0, and what was copied ends at 100"]
+        );
+        assert_eq!(wrong(Some(90), (10, 100), (10, 101), (10, 100)).len(), 1);
+        // The copy was cut short, and the broker and the second look agree with it.
+        assert_eq!(
+            wrong(Some(100), (10, 50), (10, 50), (10, 50)),
+            ["what was copied ends at 50, and the bucket had ended at 100"]
+        );
+        assert_eq!(wrong(Some(100), (10, 100), (10, 100), (10, 50)).len(), 1);
+    }
+
+    #[test]
+    fn what_a_broker_has_deleted_is_right_only_where_retention_says_so() {
+        let gone = |oldest_ms, bytes| {
+            let (newest_gone_ms, held) = (500, 1_000);
+            Expiry { oldest_ms, bytes, newest_gone_ms, held }.explains()
+        };
+        assert!(!gone(None, None), "it is kept for ever");
+        assert!(gone(Some(501), None) && !gone(Some(500), None));
+        assert!(gone(None, Some(999)) && !gone(None, Some(1_000)));
     }
 
     #[test]

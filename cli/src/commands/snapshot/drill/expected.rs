@@ -5,16 +5,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use tokio::runtime::Handle;
 use varve_broker::restore::{Bucket, Survey};
 use varve_common::{Offset, PartitionIndex, TopicId};
-use varve_compactor::history::{History, ReadRecordsError, Reader, View, each_record};
+use varve_compactor::history::{History, HistoryError, ReadRecordsError, Reader, View, each_record};
 use varve_replica::rebirth::REPLICAS_WANTED;
 
 use super::tally::{Sum, Tally};
 use crate::{
-    args::Drill,
-    commands::archive::{self, Beside},
-    failure::Failure,
-    limits::ARCHIVE_READ_BYTES,
-    record::Record,
+    args::Drill, commands::archive::Beside, failure::Failure, limits::ARCHIVE_READ_BYTES, record::Record,
 };
 
 /// What groups have committed: by group, topic and partition.
@@ -28,26 +24,44 @@ pub struct Expected {
 }
 
 impl Expected {
-    pub async fn new(bucket: &Bucket, survey: Survey) -> Result<Self, Failure> {
+    pub async fn new(bucket: &Bucket, survey: Survey) -> Result<Self, HistoryError> {
         let store = Arc::clone(&bucket.store);
-        let history = History::open(store, &bucket.prefix).await.map_err(archive::failed)?;
+        let history = History::open(store, &bucket.prefix).await?;
         let reader = Reader::new(&history, Arc::new(Beside(Handle::current())));
         Ok(Self { survey, history, reader })
     }
 
-    /// Topics that were asked for are there.
+    /// What was asked for is there: each partition in each topic that was named, or in any where none was.
     pub fn check_asked(&self, flags: &Drill) -> Result<(), Failure> {
-        let is_there = |name: &&String| self.survey.partitions.iter().any(|at| *at.topic == **name);
-        match flags.topics.iter().find(|name| !is_there(name)) {
-            Some(name) => Err(Failure::failed(format!("there is no topic {name}"), "see `varve archive ls`")),
-            None => Ok(()),
+        let topics = self.topics();
+        let none = |what: String| Err(Failure::failed(what, "see `varve archive ls`"));
+        if let Some(name) = flags.topics.iter().find(|name| !topics.contains_key(*name)) {
+            return none(format!("there is no topic {name}"));
         }
+        let holds =
+            |number: i32, (_, count): &(TopicId, usize)| usize::try_from(number).is_ok_and(|at| at < *count);
+        for number in flags.partitions.named() {
+            if let Some(name) = flags.topics.iter().find(|name| !holds(*number, &topics[*name])) {
+                return none(format!("topic {name} has no partition {number}"));
+            }
+            if !topics.values().any(|topic| holds(*number, topic)) {
+                return none(format!("no topic has a partition {number}"));
+            }
+        }
+        Ok(())
     }
 
-    pub async fn view(&self, topic: &str, partition: PartitionIndex) -> Result<View, Failure> {
-        let gone = || Failure::failed(format!("topic {topic} is gone by now"), "run it again");
+    /// The end of what the look found in the bucket of a partition; `None` where it knows of none.
+    pub fn end(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
+        let at = self.survey.partitions.iter().find(|at| *at.topic == *topic && at.partition == partition)?;
+        Some(at.offsets.end)
+    }
+
+    /// A topic that is gone by now is [`HistoryError::NoTopic`].
+    pub async fn view(&self, topic: &str, partition: PartitionIndex) -> Result<View, HistoryError> {
+        let gone = || HistoryError::NoTopic(topic.to_owned());
         let topic = Arc::clone(self.survey.image().topic_by_name(topic).ok_or_else(gone)?);
-        Ok(self.history.partition(&topic, partition).await.map_err(archive::failed)?.view())
+        Ok(self.history.partition(&topic, partition).await?.view())
     }
 
     /// What the bucket's records of a range come to.

@@ -97,6 +97,7 @@ async fn drill(
     let chosen: Vec<_> =
         copied.partitions.into_iter().filter(|at| is_chosen(flags, &at.topic, at.partition)).collect();
     let Some(second) = look(&bucket, &mut report).await? else { return Ok(report) };
+    report.look_again(&first.survey, &second.survey);
     let mut comparison = Comparison { first, second, seeds, report };
     comparison.records(&chosen).await?;
     comparison.state(&chosen).await?;
@@ -115,8 +116,12 @@ async fn look(bucket: &Bucket, report: &mut Report) -> Result<Option<Expected>, 
         lost if lost.is_empty() => Ok(survey),
         lost => Err(RestoreError::Lost(lost)),
     });
-    match whole {
-        Ok(survey) => Ok(Some(Expected::new(bucket, survey).await?)),
+    let expected = match whole {
+        Ok(survey) => Expected::new(bucket, survey).await.map_err(RestoreError::from),
+        Err(why) => Err(why),
+    };
+    match expected {
+        Ok(expected) => Ok(Some(expected)),
         Err(why) => {
             let (kind, why) = trial::judge(why)?;
             report.problem(kind, "", why);

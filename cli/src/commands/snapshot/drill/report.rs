@@ -3,8 +3,9 @@
 use std::{fmt::Write as _, ops::Range, time::Duration};
 
 use serde_json::{Value, json};
-use varve_broker::restore::Survey;
+use varve_broker::restore::{PartitionSurvey, Survey};
 use varve_common::Offset;
+use varve_snapshot::choose::Damaged;
 
 use super::tally::Sum;
 use crate::{
@@ -43,10 +44,29 @@ impl Kind {
 }
 
 /// One thing that is wrong.
+#[derive(Debug, PartialEq, Eq)]
 struct Problem {
     kind: Kind,
     of: String,
     what: String,
+}
+
+/// What a survey says of the bucket, but for holes: an upload that is under way looks like one.
+fn wrong(survey: &Survey) -> Vec<Problem> {
+    let damaged = |of: &str, one: &Damaged| Problem {
+        kind: Kind::Damaged,
+        of: of.to_owned(),
+        what: format!("{}: {}", one.candidate.key, one.damage),
+    };
+    let mut wrong: Vec<Problem> =
+        survey.metadata_damaged.iter().map(|one| damaged("metadata", one)).collect();
+    for at in &survey.partitions {
+        let of = format!("{}-{}", at.topic, at.partition);
+        wrong.extend(at.damaged.iter().map(|one| damaged(&of, one)));
+        let left = |what: &String| Problem { kind: Kind::Left, of: of.clone(), what: what.clone() };
+        wrong.extend(at.troubles.iter().map(left));
+    }
+    wrong
 }
 
 /// What was compared of a partition.
@@ -56,12 +76,6 @@ pub struct Row {
     pub range: Range<Offset>,
     pub sum: Sum,
     pub is_same: bool,
-}
-
-impl Row {
-    pub fn name(&self) -> String {
-        format!("{}-{}", self.topic, self.partition)
-    }
 }
 
 /// How long it took.
@@ -107,16 +121,9 @@ impl Report {
         self.incarnation = survey.plan.source.0;
         self.rpo_ms = survey.newest_record_age_ms();
         self.metadata_age_ms = survey.checkpoint_age_ms();
-        for damaged in &survey.metadata_damaged {
-            let what = format!("{}: {}", damaged.candidate.key, damaged.damage);
-            self.problem(Kind::Damaged, "metadata", what);
-        }
+        self.problems.extend(wrong(survey));
         for at in &survey.partitions {
             let of = format!("{}-{}", at.topic, at.partition);
-            for damaged in &at.damaged {
-                self.problem(Kind::Damaged, &of, format!("{}: {}", damaged.candidate.key, damaged.damage));
-            }
-            at.troubles.iter().for_each(|trouble| self.problem(Kind::Left, &of, trouble));
             if let Some(gap) = &at.gap {
                 let (from, to) = (gap.start, gap.end);
                 self.notes
@@ -125,6 +132,23 @@ impl Report {
         }
         for topic in &survey.unknown {
             self.notes.push(format!("{}: newer than the metadata in the bucket", topic.name));
+        }
+    }
+
+    /// What only a later look has seen, and holes that the first one saw as well: what fills them would have come.
+    pub fn look_again(&mut self, first: &Survey, second: &Survey) {
+        let new = wrong(second).into_iter().filter(|problem| !self.problems.contains(problem));
+        let new: Vec<Problem> = new.collect();
+        self.problems.extend(new);
+        for at in &second.partitions {
+            let before = first.partitions.iter().find(|before| before.group == at.group);
+            let start = |at: &PartitionSurvey| at.hole.as_ref().map(|hole| hole.start);
+            if let Some(hole) = &at.hole
+                && before.and_then(start) == Some(hole.start)
+            {
+                let what = format!("what begins at {} does not follow on {}", hole.end, hole.start);
+                self.problem(Kind::Left, &format!("{}-{}", at.topic, at.partition), what);
+            }
         }
     }
 
