@@ -40,6 +40,11 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes a directory and those above it; it is durable on return. Fine where it exists.
     fn create_directory(&self, path: &Path) -> io::Result<()>;
 
+    /// Makes directories of these names in one, and that too; all are durable on return. Fine where some exist.
+    fn create_directories(&self, above: &Path, names: &[String]) -> io::Result<()> {
+        names.iter().try_for_each(|name| self.create_directory(&above.join(name)))
+    }
+
     /// Removes an empty directory.
     fn remove_directory(&self, path: &Path) -> io::Result<()>;
 

@@ -88,7 +88,13 @@ pub enum LoadError {
 /// The directory of a group's checkpoints.
 #[must_use]
 pub fn directory(data: &Path, group: GroupId) -> PathBuf {
-    data.join("groups").join(format!("{:016x}", group.0))
+    data.join("groups").join(directory_name(group))
+}
+
+/// Its name, below `groups`.
+#[must_use]
+pub fn directory_name(group: GroupId) -> String {
+    format!("{:016x}", group.0)
 }
 
 /// The name of a checkpoint's file.

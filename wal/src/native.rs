@@ -138,6 +138,20 @@ impl Disk for NativeDisk {
         make_durable(path, &mut durable, make_directory, sync_above)
     }
 
+    // One sync for all names.
+    fn create_directories(&self, above: &Path, names: &[String]) -> io::Result<()> {
+        self.create_directory(above)?;
+        let mut durable = DURABLE.lock().expect("no holder of this lock panics");
+        let paths: Vec<PathBuf> = names.iter().map(|name| above.join(name)).collect();
+        for path in &paths {
+            make_directory(path)?;
+        }
+        sync_directory(above)?;
+        let room = DURABLE_MAX.saturating_sub(durable.len());
+        durable.extend(paths.into_iter().take(room));
+        Ok(())
+    }
+
     fn remove_directory(&self, path: &Path) -> io::Result<()> {
         DURABLE.lock().expect("no holder of this lock panics").remove(path);
         Ok(fs::rmdir(path)?)
@@ -262,6 +276,19 @@ mod tests {
             (made, synced),
             (paths(&["/others/data/segments/8"]), paths(&["/others/data/segments/8"]))
         );
+    }
+
+    #[test]
+    fn w5_many_directories_are_made_and_known_to_be_durable_beside_some_that_were_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let above = folder.path().join("groups");
+        std::fs::create_dir_all(above.join("1")).unwrap();
+        let names = ["0", "1", "2"].map(str::to_owned);
+        NativeDisk.create_directories(&above, &names).unwrap();
+        assert_eq!(NativeDisk.list_directories(&above).unwrap(), names);
+        assert!(names.iter().all(|name| DURABLE.lock().unwrap().contains(&above.join(name))));
+        std::fs::write(above.join("3"), b"a file").unwrap();
+        assert!(NativeDisk.create_directories(&above, &["3".to_owned()]).is_err());
     }
 
     #[test]

@@ -8,7 +8,15 @@
 //! ```
 //! A crash leaves `restoring`: no broker starts on such a directory, and the next restore clears what is half there.
 
-use std::{io, path::Path, sync::Arc};
+use std::{
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
 use varve_common::{ClusterId, Disk, Entropy, GroupId, Incarnation, LogIndex, ReplicaId, Term};
 use varve_replica::checkpoint::EncodedCheckpoint;
@@ -32,6 +40,8 @@ const RESTORED: &str = "restored";
 const FORM: u8 = 2;
 /// Records that one batch of the log takes.
 const BATCH: usize = 3 * 512;
+/// Groups whose checkpoints are written to the disk at once, each by a thread.
+const WRITERS: usize = 32;
 
 /// What a restore that has begun says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,10 +137,7 @@ impl Directory {
         entropy: &dyn Entropy,
     ) -> Result<(), RestoreError> {
         let standing = birth::look(&*self.disk, &self.layout, entropy)?;
-        let mut records = Vec::with_capacity(groups.len() * 3);
-        for group in groups {
-            records.extend(group.write(&*self.disk, &self.layout.root)?);
-        }
+        let records = write_all(&*self.disk, &self.layout.root, groups)?;
         let bytes_max = config.wal_bytes_max(self.disk.space(&self.layout.root)?.total_bytes);
         let mut options = wal::Options::new(self.layout.wal.clone(), bytes_max, entropy.next_u64());
         options.file_bytes = pressure::file_bytes(config.wal_file_bytes, bytes_max);
@@ -169,6 +176,29 @@ fn clear(disk: &dyn Disk, folder: &Path) -> io::Result<()> {
         disk.remove(&folder.join(&name))?;
     }
     disk.sync_directory(folder)
+}
+
+/// Writes the groups' checkpoints, some at a time: each waits for two syncs, and syncs that are asked for together are one of the
+/// disk's. Gives the records of the log, in the groups' order, once all of them are durable.
+fn write_all(disk: &dyn Disk, root: &Path, groups: &[Seeded]) -> Result<Vec<GroupRecord>, RestoreError> {
+    let names: Vec<String> = groups.iter().map(|group| local::directory_name(group.group)).collect();
+    disk.create_directories(&Layout::below(root).groups, &names)?;
+    let next = AtomicUsize::new(0);
+    let write_some = || {
+        let mut written = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(group) = groups.get(place) else { return Ok(written) };
+            written.push((place, group.write(disk, root)?));
+        }
+    };
+    let written: Result<Vec<_>, RestoreError> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..WRITERS.min(groups.len())).map(|_| scope.spawn(write_some)).collect();
+        writers.into_iter().map(|writer| writer.join().expect("no writer panics")).collect()
+    });
+    let mut written: Vec<_> = written?.into_iter().flatten().collect();
+    written.sort_by_key(|(place, _)| *place);
+    Ok(written.into_iter().flat_map(|(_, records)| records).collect())
 }
 
 /// A group as it begins on this node.

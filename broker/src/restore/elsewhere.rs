@@ -166,7 +166,8 @@ impl Copying<'_> {
         let mut state = source.metadata().state.clone();
         let (store, life) = (&**source.store(), source.incarnation());
         let offsets_partitions = self.offsets_partitions;
-        let newer = unknown::find(store, source.keys(), state.image(), life, offsets_partitions).await?;
+        let newer =
+            unknown::find((store, None), source.keys(), state.image(), life, offsets_partitions).await?;
         state.adopt(&newer.topics, &newer.partitions, self.node);
         let all = state.image().topics.values().flat_map(|topic| {
             (0..)

@@ -18,6 +18,7 @@
 
 mod directory;
 mod elsewhere;
+mod foreseen;
 mod publication;
 mod survey;
 mod tail;
@@ -229,6 +230,8 @@ pub struct Ground<'a> {
     pub copied: Option<&'a Copied>,
     /// What is asked for.
     pub options: Options,
+    /// What was read for the plan, where there was one: of partitions whose objects are still the same it stands.
+    pub planned: Option<Survey>,
     /// Who is told.
     pub progress: &'a dyn Progress,
 }
@@ -301,8 +304,14 @@ impl Ground<'_> {
             return Err(RestoreError::Overtaken(plan.target));
         }
         let now_ms = self.clock.wall_ms();
-        let survey =
-            survey::survey_of(&self.bucket, (&lives, plan), &self.options, now_ms, self.progress).await?;
+        let survey = survey::survey_of(
+            &self.bucket,
+            (&lives, plan),
+            (&self.options, self.planned.as_ref()),
+            now_ms,
+            self.progress,
+        )
+        .await?;
         let unaccepted = survey.unaccepted();
         if unaccepted.is_empty() { Ok(survey) } else { Err(RestoreError::Lost(unaccepted)) }
     }

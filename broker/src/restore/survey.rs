@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use varve_common::{GroupId, Incarnation, LogIndex, ObjectKey, Offset, PartitionIndex, TopicId};
 use varve_compactor::history::{History, Stop};
 use varve_formats::{checkpoint::CheckpointHeader, keys::Prefix, manifest::Entry};
-use varve_objects::Store;
+use varve_objects::{Listed, Store};
 use varve_replica::{
     coordinator::{self, Clamped, Groups},
     metadata::{Image, MetadataState, Topic},
@@ -23,7 +23,9 @@ use varve_snapshot::{
 };
 
 use super::{
-    Progress, RestoreError, publication,
+    Progress, RestoreError,
+    foreseen::Foreseen,
+    publication,
     tail::Segments,
     unknown::{self, Newer},
 };
@@ -154,6 +156,8 @@ pub struct PartitionSurvey {
     pub troubles: Vec<String>,
     /// The largest timestamp among the records that will be there; -1 where there is none.
     pub newest_record_ms: i64,
+    /// All names of its objects, where one listing had them.
+    names: Option<Arc<[Listed]>>,
     pub(super) before: Before,
     pub(super) continuation: Continuation,
 }
@@ -172,6 +176,17 @@ impl PartitionSurvey {
             .as_ref()
             .map(|hole| format!("what begins at {} does not follow on {}", hole.end, hole.start));
         self.troubles.iter().cloned().chain(hole)
+    }
+
+    /// Whether a second look would read the same: an object's bytes are what they were, so that the same names of the same life say
+    /// the same. What groups have committed was changed by [`clamp`], and what is damaged may have been read badly.
+    fn stands(&self, wanted: &Wanted, names: Option<&Arc<[Listed]>>) -> bool {
+        let (topic, group, number) = wanted;
+        let is_it = (&*self.topic, self.topic_id, self.partition, self.group)
+            == (&*topic.name, topic.id, *number, *group);
+        let is_whole =
+            self.lost.is_none() && self.damaged.is_empty() && self.troubles.is_empty() && self.hole.is_none();
+        is_it && is_whole && self.groups().is_none() && names.is_some() && self.names.as_ref() == names
     }
 }
 
@@ -274,18 +289,22 @@ pub async fn survey(
     progress: &dyn Progress,
 ) -> Result<Survey, RestoreError> {
     let lives = claim::lives(&*bucket.store, &bucket.prefix).await?.ok_or(RestoreError::Unclaimed)?;
-    survey_of(bucket, (&lives, Plan::of(&lives)?), options, now_ms, progress).await
+    survey_of(bucket, (&lives, Plan::of(&lives)?), (options, None), now_ms, progress).await
 }
 
 pub(super) async fn survey_of(
     bucket: &Bucket,
     (lives, plan): (&Lives, Plan),
-    options: &Options,
+    (options, earlier): (&Options, Option<&Survey>),
     now_ms: i64,
     progress: &dyn Progress,
 ) -> Result<Survey, RestoreError> {
-    let store = Arc::clone(&bucket.store);
+    let names = Arc::new(Foreseen::new(Arc::clone(&bucket.store)));
+    let store: Arc<dyn Store> = Arc::<Foreseen>::clone(&names);
     let history = History::open_life(store, &bucket.prefix, lives.clone(), plan.source).await?;
+    let earlier = earlier
+        .filter(|earlier| (earlier.cluster, earlier.plan.source) == (history.keys().cluster(), plan.source));
+    let reading = Reading { history: &history, names: &names, options, earlier, progress };
     let metadata = history.metadata();
     let (origin, metadata_damaged) =
         (origin_of(&metadata.candidate, &metadata.header), metadata.damaged.clone());
@@ -300,17 +319,18 @@ pub(super) async fn survey_of(
         Newer::default()
     } else {
         let (keys, offsets_partitions) = (history.keys(), options.offsets_partitions);
-        unknown::find(&*bucket.store, keys, state.image(), plan.source, offsets_partitions).await?
+        let from = (&*bucket.store, Some(&*names));
+        unknown::find(from, keys, state.image(), plan.source, offsets_partitions).await?
     };
     state.adopt(&newer.topics, &newer.partitions, lives.newest.node);
     if let Some(begun) = &begun {
         state.clone_from(begun);
     }
-    let mut partitions = partitions(&history, state.image(), options, progress).await?;
+    let mut partitions = reading.partitions(state.image()).await?;
     if fit(&mut newer.topics, &partitions) {
         *state = metadata.state.clone();
         state.adopt(&newer.topics, &newer.partitions, lives.newest.node);
-        partitions = self::partitions(&history, state.image(), options, progress).await?;
+        partitions = reading.partitions(state.image()).await?;
     }
     let Newer { topics: unknown, partitions: added } = newer;
     let (clamped, strayed) = (clamp(&mut partitions), strayed(&partitions));
@@ -336,30 +356,44 @@ async fn is_copy(bucket: &Bucket, life: Incarnation) -> Result<bool, RestoreErro
     Ok(life == first && claim::read(&*bucket.store, &bucket.prefix, first).await?.origin.is_some())
 }
 
-/// Reads all of them, in the order in which they are told.
-async fn partitions(
-    history: &History,
-    image: &Image,
-    options: &Options,
-    progress: &dyn Progress,
-) -> Result<Vec<PartitionSurvey>, RestoreError> {
-    let wanted: Vec<Wanted> = image
-        .groups
-        .keys()
-        .filter_map(|group| image.partition_of(*group))
-        .map(|(topic, number, partition)| (Arc::clone(topic), partition.group, number))
-        .collect();
-    let accepted = &options.accepted_of(&wanted)?;
-    progress.begin("reading", wanted.len() as u64);
-    let reads = wanted.into_iter().map(|(topic, group, number)| async move {
-        let read = partition(history, (topic, group, number), accepted).await;
-        progress.step(1);
-        read
-    });
-    let mut partitions: Vec<PartitionSurvey> =
-        stream::iter(reads).buffer_unordered(READS).try_collect().await?;
-    partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    Ok(partitions)
+/// What partitions are read with.
+struct Reading<'a> {
+    history: &'a History,
+    names: &'a Foreseen,
+    options: &'a Options,
+    earlier: Option<&'a Survey>,
+    progress: &'a dyn Progress,
+}
+
+impl Reading<'_> {
+    /// Reads all of them, in the order in which they are told.
+    async fn partitions(&self, image: &Image) -> Result<Vec<PartitionSurvey>, RestoreError> {
+        let wanted: Vec<Wanted> = image
+            .groups
+            .keys()
+            .filter_map(|group| image.partition_of(*group))
+            .map(|(topic, number, partition)| (Arc::clone(topic), partition.group, number))
+            .collect();
+        let accepted = &self.options.accepted_of(&wanted)?;
+        let earlier = self.earlier.map_or(&[][..], |earlier| &earlier.partitions);
+        let earlier: &BTreeMap<GroupId, &PartitionSurvey> =
+            &earlier.iter().map(|at| (at.group, at)).collect();
+        self.progress.begin("reading", wanted.len() as u64);
+        let reads = wanted.into_iter().map(|wanted| async move {
+            let names = self.names.names(&self.history.keys().partition(wanted.0.id, wanted.2));
+            let known = earlier.get(&wanted.1).filter(|known| known.stands(&wanted, names.as_ref()));
+            let read = match known {
+                Some(known) => Ok((*known).clone()),
+                None => partition(self.history, wanted, names, accepted).await,
+            };
+            self.progress.step(1);
+            read
+        });
+        let mut partitions: Vec<PartitionSurvey> =
+            stream::iter(reads).buffer_unordered(READS).try_collect().await?;
+        partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
+        Ok(partitions)
+    }
 }
 
 fn origin_of(candidate: &Candidate, header: &CheckpointHeader) -> Origin {
@@ -373,6 +407,7 @@ fn origin_of(candidate: &Candidate, header: &CheckpointHeader) -> Origin {
 async fn partition(
     history: &History,
     (topic, group, number): Wanted,
+    names: Option<Arc<[Listed]>>,
     accepted: &BTreeSet<GroupId>,
 ) -> Result<PartitionSurvey, RestoreError> {
     let (read, mut lost) = match history.partition(&topic, number).await {
@@ -424,6 +459,7 @@ async fn partition(
         },
         troubles,
         newest_record_ms,
+        names,
         before,
         continuation: Continuation { entries, state },
     })

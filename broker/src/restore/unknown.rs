@@ -18,12 +18,14 @@ use varve_formats::{
     keys::{Key, Keys, PartitionKeys},
     segment::{Suffix, footer_from_suffix},
 };
-use varve_objects::{Failure, GetError, Store};
+use varve_objects::{Failure, GetError, Listed, Store};
 use varve_replica::{
     coordinator,
     metadata::Image,
     rebirth::{Added, Unknown},
 };
+
+use super::foreseen::Foreseen;
 
 /// Folders that are listed at once.
 const LISTS: usize = 32;
@@ -37,9 +39,9 @@ pub(super) struct Newer {
     pub(super) partitions: Vec<Added>,
 }
 
-/// Finds it. `offsets_partitions` is how many the groups' topic is made with.
+/// Finds it. `offsets_partitions` is how many the groups' topic is made with. What is listed meanwhile is kept, where somebody does.
 pub(super) async fn find(
-    store: &dyn Store,
+    (store, kept): (&dyn Store, Option<&Foreseen>),
     keys: &Keys,
     image: &Image,
     incarnation: Incarnation,
@@ -47,7 +49,7 @@ pub(super) async fn find(
 ) -> Result<Newer, Failure> {
     let folders = (0..=u8::MAX).map(|hash| format!("{}/{hash:02x}", keys.partitions()));
     let found: Vec<BTreeSet<(TopicId, PartitionIndex)>> = stream::iter(folders)
-        .map(|folder| async move { partitions(store, keys, &folder).await })
+        .map(|folder| async move { partitions((store, kept), keys, &folder).await })
         .buffer_unordered(LISTS)
         .try_collect()
         .await?;
@@ -74,7 +76,7 @@ pub(super) async fn find(
 }
 
 async fn partitions(
-    store: &dyn Store,
+    (store, kept): (&dyn Store, Option<&Foreseen>),
     keys: &Keys,
     folder: &str,
 ) -> Result<BTreeSet<(TopicId, PartitionIndex)>, Failure> {
@@ -82,23 +84,45 @@ async fn partitions(
     loop {
         let page = store.list(folder, last.as_ref()).await?;
         let Some(mut behind) = page.objects.last().map(|newest| newest.key.clone()) else { return Ok(found) };
-        for listed in &page.objects {
+        let mut names = BTreeMap::<(TopicId, PartitionIndex), Vec<Listed>>::new();
+        for listed in page.objects {
             let Ok(
                 Key::Segment(at, _) | Key::MergedSegment(at, _) | Key::Node(at, _) | Key::Checkpoint(at, _),
             ) = keys.parse(&listed.key)
             else {
                 continue;
             };
-            if found.insert((at.topic_id, at.partition)) {
-                // No object of it sorts behind this.
-                let all = ObjectKey::new(format!("{}/zzzz", keys.partition(at.topic_id, at.partition)));
-                behind = behind.max(all);
-            }
+            names.entry((at.topic_id, at.partition)).or_default().push(listed);
+        }
+        for (id, partition) in names.keys() {
+            // No object of it sorts behind this.
+            let all = ObjectKey::new(format!("{}/zzzz", keys.partition(*id, *partition)));
+            behind = behind.max(all);
+        }
+        found.extend(names.keys().copied());
+        if let Some(kept) = kept {
+            keep(kept, keys, names, page.more);
         }
         if !page.more {
             return Ok(found);
         }
         last = Some(behind);
+    }
+}
+
+/// Keeps the names of partitions that a page has whole: each begins with its first one, and the last may go on behind it.
+fn keep(
+    kept: &Foreseen,
+    keys: &Keys,
+    names: BTreeMap<(TopicId, PartitionIndex), Vec<Listed>>,
+    goes_on: bool,
+) {
+    let newest = names.values().filter_map(|names| names.last()).map(|listed| &listed.key).max().cloned();
+    for ((id, partition), names) in names {
+        let is_last = names.last().map(|listed| &listed.key) == newest.as_ref();
+        if !(goes_on && is_last) {
+            kept.learn(keys.partition(id, partition), names);
+        }
     }
 }
 

@@ -62,7 +62,8 @@ pub fn run(flags: &Restore, sources: Sources) -> Result<(), Failure> {
                 "Begin incarnation {life} of this cluster? A cluster that still runs on this prefix ends."
             ))?;
         }
-        let (survey, outcome) = write(&config, options, Duration::from_secs(flags.wait), &progress).await?;
+        let wait = Duration::from_secs(flags.wait);
+        let (survey, outcome) = write(&config, (options, survey), wait, &progress).await?;
         output::print(
             flags.output.format(),
             || done(&config, &outcome),
@@ -105,12 +106,24 @@ impl Place {
 
 async fn write(
     config: &Config,
-    options: Options,
+    (options, planned): (Options, Survey),
     wait: Duration,
     progress: &Bar,
 ) -> Result<(Survey, Outcome), Failure> {
     let Place { bucket, disk, clock, entropy } = Place::open(config).await?;
-    let ground = Ground { config, bucket, disk, clock, entropy, wait, copied: None, options, progress };
+    let planned = Some(planned);
+    let ground = Ground {
+        config,
+        bucket,
+        disk,
+        clock,
+        entropy,
+        wait,
+        copied: None,
+        options,
+        planned,
+        progress,
+    };
     let done = restore::run(ground).await;
     progress.end();
     done.map_err(failed)

@@ -46,6 +46,7 @@ mod power;
 mod proof;
 mod restore;
 mod restore_rivals;
+mod restore_steps;
 mod restore_unknown;
 mod rig;
 mod rot;

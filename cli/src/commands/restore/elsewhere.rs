@@ -94,10 +94,19 @@ impl Place {
         };
         let copied = restore::copy(&copying).await?;
         // Nobody has lived there, else it is refused: there is nobody to wait for.
-        let (wait, options) = (Duration::ZERO, Options::of(config));
-        let copied_here = Some(&copied);
-        let ground =
-            Ground { config, bucket, disk, clock, entropy, wait, copied: copied_here, options, progress };
+        let (wait, options, planned) = (Duration::ZERO, Options::of(config), None);
+        let ground = Ground {
+            config,
+            bucket,
+            disk,
+            clock,
+            entropy,
+            wait,
+            copied: Some(&copied),
+            options,
+            planned,
+            progress,
+        };
         let (survey, outcome) = restore::run(ground).await?;
         Ok((copied, survey, outcome))
     }
