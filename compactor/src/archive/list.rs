@@ -23,13 +23,13 @@ pub struct Listed {
 }
 
 /// The archive of one partition in one format.
-pub(super) struct Place<'a> {
-    pub(super) store: &'a dyn Store,
-    pub(super) keys: &'a Keys,
-    pub(super) format: &'a dyn Format,
-    pub(super) topic: &'a str,
-    pub(super) topic_id: TopicId,
-    pub(super) partition: PartitionIndex,
+pub(crate) struct Place<'a> {
+    pub(crate) store: &'a dyn Store,
+    pub(crate) keys: &'a Keys,
+    pub(crate) format: &'a dyn Format,
+    pub(crate) topic: &'a str,
+    pub(crate) topic_id: TopicId,
+    pub(crate) partition: PartitionIndex,
 }
 
 /// What is there.
@@ -61,13 +61,14 @@ impl Place<'_> {
     }
 
     /// The folder of the partition's files, whatever their dates.
-    pub(super) fn files(&self) -> String {
+    pub(crate) fn files(&self) -> String {
         let some = self.file(String::new(), &(Offset(0)..Offset(1)));
         let (folder, _) = some.as_str().split_once("/date=").expect("archive keys are of this form");
         folder.to_owned()
     }
 
-    fn entries(&self) -> String {
+    /// The folder of the partition's entries.
+    pub(crate) fn entries(&self) -> String {
         let hex: String = self.topic_id.0.iter().map(|byte| format!("{byte:02x}")).collect();
         let (suffix, partition) = (self.format.suffix(), self.partition.0);
         format!("{}/archive-meta/v1/{suffix}/{hex}/{partition:05}", self.keys.root())
@@ -107,13 +108,18 @@ impl Place<'_> {
     }
 
     /// `{first}-{last}[-{topic id}]{suffix}`; files of a topic of the same name that is gone are another's.
-    fn offsets_of(&self, key: &ObjectKey, suffix: &str) -> Option<(Offset, Offset)> {
+    pub(crate) fn offsets_of(&self, key: &ObjectKey, suffix: &str) -> Option<(Offset, Offset)> {
         let name = key.as_str().rsplit('/').next()?.strip_suffix(suffix)?;
         let mut parts = name.splitn(3, '-');
         let first: u64 = parts.next()?.parse().ok()?;
         let last: u64 = parts.next()?.parse().ok()?;
         let ours = parts.next().is_none_or(|id| id == self.topic_id.to_string());
         (ours && last >= first).then(|| (Offset(first), Offset(last.saturating_add(1))))
+    }
+
+    /// Whether it is a file of a topic that had the same name.
+    pub(crate) fn is_of_another(&self, key: &ObjectKey) -> bool {
+        matches!(self.keys.parse(key), Ok(Key::Archive(name)) if name.topic_id != self.topic_id)
     }
 
     /// The entry of a file: where it is, what is in it, and the digest of the entry of what comes right before it.

@@ -21,7 +21,7 @@ mod export;
 mod file;
 pub mod follow;
 mod ipc;
-mod list;
+pub(crate) mod list;
 mod parquet;
 mod rows;
 #[cfg(test)]
@@ -37,6 +37,7 @@ pub use export::{ExportError, Exported, Exporter, Outcome};
 pub use ipc::Arrow;
 pub use list::Listed;
 pub use parquet::Parquet;
+pub(crate) use parquet::{about_of, digest};
 
 /// The version of columns and footers.
 pub const FORMAT_VERSION: u32 = 1;

@@ -69,7 +69,7 @@ fn properties() -> Result<WriterProperties, EncodeError> {
 }
 
 /// What a file says of itself; `None` where it is no whole file of this partition.
-pub(super) fn about_of(file: &Bytes, identity: &PartitionIdentity) -> Option<About> {
+pub(crate) fn about_of(file: &Bytes, identity: &PartitionIdentity) -> Option<About> {
     let metadata = ParquetMetaDataReader::new().parse_and_finish(file).ok()?;
     let pairs = metadata.file_metadata().key_value_metadata()?.iter();
     let says: BTreeMap<&str, &str> =
@@ -91,7 +91,8 @@ pub(super) fn about_of(file: &Bytes, identity: &PartitionIdentity) -> Option<Abo
     })
 }
 
-fn digest(hex: &str) -> Option<Digest> {
+/// A digest as it is written in footers and lists.
+pub(crate) fn digest(hex: &str) -> Option<Digest> {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let bytes: Option<Vec<u8>> = hex.as_bytes().chunks(2).map(byte).collect();
     Some(Digest(bytes?.try_into().ok()?))

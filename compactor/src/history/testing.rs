@@ -24,7 +24,7 @@ use varve_formats::{
     keys::{CheckpointName, Key, Keys, PartitionKeys, Prefix, SegmentName},
     manifest::{Entry, EntryKind, FanOut, Root},
     segment::{BlockCompression, SegmentSpec, SegmentState, SegmentWriter},
-    state::{BucketState, ConfState, EpochStart, Tombstone},
+    state::{ArchiveState, BucketState, ConfState, EpochStart, Tombstone},
 };
 use varve_objects::{Store as _, testing::MemoryStore};
 use varve_protocol::batch::{self, BatchBuilder, patch};
@@ -196,6 +196,13 @@ impl Bucket {
     pub(crate) fn checkpoint_with(&self, applied: LogIndex, tombstone: Tombstone) -> ObjectKey {
         let mut state = self.partition().unwrap().state;
         state.tombstones.push(tombstone);
+        self.put_state(applied.0, state)
+    }
+
+    /// The same with files that were made of it.
+    pub(crate) fn checkpoint_archived(&self, applied: LogIndex, archive: ArchiveState) -> ObjectKey {
+        let mut state = self.partition().unwrap().state;
+        state.archive = Some(archive);
         self.put_state(applied.0, state)
     }
 

@@ -4,6 +4,7 @@
 //! L0  algebra     the manifest alone: no gap, no overlap, sums that add up                                 algebra
 //! L1  existence   every object that is named is there with its length; every object is named, or told      existence, extra
 //! L2  content     SHA-256 of objects, CRC of blocks and batches, offsets that follow each other (deep)     content
+//!     archives    files of `varve.archive.parquet`: their list, its chain, the cursor; deep, what is in them
 //!     around      claims, other clusters on the prefix, topics that nobody knows                           around
 //! ```
 //! A broker may run meanwhile, and what it does is no damage: where something is missing the partition is looked at again
@@ -13,6 +14,7 @@
 //! segments what [`CONTENT_BYTES_MAX`] allows, for all partitions together.
 
 mod algebra;
+mod archives;
 mod around;
 mod content;
 mod existence;

@@ -105,6 +105,7 @@ impl<'a> Look<'a> {
         self.manifest().await;
         self.listing().await;
         self.missing().await;
+        self.archive().await;
     }
 
     /// The snapshot that is used was read; those that were passed over are damaged; of the others, those that the newest says
@@ -295,6 +296,6 @@ impl<'a> Look<'a> {
     }
 }
 
-fn lengths(is: u64, says: u64) -> String {
+pub(super) fn lengths(is: u64, says: u64) -> String {
     format!("it has {is} bytes, and should have {says}")
 }

@@ -255,3 +255,103 @@ fn another_cluster(bucket: &Bucket) {
     let (code, report) = bucket.verify(&[]);
     assert!(code == 1 && report["findings"][0]["kind"] == "two_writers", "{report:#}");
 }
+
+/// Hides a file until it is dropped.
+struct Hidden {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Hidden {
+    fn of(path: &Path) -> Self {
+        let bytes = fs::read(path).unwrap();
+        fs::remove_file(path).unwrap();
+        Self { path: path.to_owned(), bytes }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        fs::write(&self.path, &self.bytes).unwrap();
+    }
+}
+
+/// A topic that is exported while it is written: three files or more, and a snapshot that knows the third.
+fn exported() -> (Bucket, Vec<PathBuf>, Vec<PathBuf>) {
+    let options =
+        Options::small().env("VARVE_TIER_MAX_AGE_MS", "500").env("VARVE_SNAPSHOT_MAX_AGE_MS", "1000");
+    let node = Node::start(options);
+    let configs = ["retention.ms=-1", "varve.archive.parquet=true", "varve.archive.max.age.ms=1000"];
+    create_topic(&node, TOPIC, 1, &configs);
+    let bucket = Bucket { node };
+    let list = |part: &str| {
+        let is_it = |path: &PathBuf| path.to_string_lossy().contains(part);
+        let mut found: Vec<_> = files_below(&bucket.objects()).into_iter().filter(is_it).collect();
+        found.sort_unstable();
+        found
+    };
+    let mut written = 0;
+    for round in 1..=3 {
+        fill(&bucket.node, TOPIC, written..written + 100, VALUE_BYTES);
+        written += 100;
+        wait_for("a file and its entry", 90, || list("/archive-meta/").len() >= round);
+    }
+    let (files, entries) = (list("/archive/v1/"), list("/archive-meta/"));
+    wait_for("a snapshot that knows the third file", 90, || {
+        let _hidden = Hidden::of(&entries[2]);
+        let (code, report) = bucket.verify(&[]);
+        let findings = report["findings"].as_array().unwrap();
+        let is_it = |finding: &Value| finding["kind"] == "missing";
+        let knows = code == 1 && findings.iter().any(is_it);
+        if !knows {
+            // Snapshots follow records.
+            fill(&bucket.node, TOPIC, written..written + 10, VALUE_BYTES);
+            written += 10;
+        }
+        knows
+    });
+    (bucket, files, entries)
+}
+
+/// The broker runs on beside all of it.
+#[test]
+fn bucket_verify_finds_what_is_made_wrong_with_files_that_brokers_exported() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let (bucket, files, entries) = exported();
+    let whole = |what: &str| {
+        let (code, report) = bucket.verify(&["--deep"]);
+        assert_eq!((code, &report["damaged"]), (0, &0.into()), "{what}: {report:#}");
+    };
+    whole("nothing was done to it");
+    let (file, entry) = (&files[1], &entries[1]);
+    {
+        let _gone = Hidden::of(file);
+        bucket.expect(&["--topic", TOPIC], 1, "missing", file);
+    }
+    {
+        let _gone = Hidden::of(entry);
+        bucket.expect(&[], 1, "missing", file);
+    }
+    {
+        let _cut = Wrong::make(file, |bytes| bytes.truncate(bytes.len() / 2));
+        bucket.expect(&[], 1, "length", file);
+    }
+    {
+        let _flipped = Wrong::make(file, |bytes| bytes[40] ^= 1);
+        assert_eq!(bucket.verify(&[]).0, 0, "a flipped bit is for --deep to find");
+        bucket.expect(&["--deep"], 1, "content", file);
+    }
+    {
+        let _written_anew = Wrong::make(entry, |bytes| bytes.push(b' '));
+        bucket.expect(&[], 1, "content", entry);
+    }
+    let name = file.file_name().unwrap().to_str().unwrap();
+    let first: u64 = name[..20].parse().unwrap();
+    let extra = file.with_file_name(format!("{:020}{}", first + 1, &name[20..]));
+    fs::copy(file, &extra).unwrap();
+    bucket.expect(&[], 1, "fork", &extra);
+    fs::remove_file(&extra).unwrap();
+    whole("all of it was taken back");
+}
