@@ -33,7 +33,13 @@ pub struct Store {
 impl Store {
     /// Starts it, and with a `latency` something in front that answers every GET so much later.
     pub fn start(latency: Option<Duration>) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+        Self::start_with(latency, 1)
+    }
+
+    /// The same with a client of so many threads beside the one that waits.
+    pub fn start_with(latency: Option<Duration>, threads: usize) -> anyhow::Result<Self> {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(threads).enable_all().build()?;
         let (server, proxy) = runtime.block_on(async {
             let server = Server::start(Kind::Minio).await?;
             server.create_bucket(BUCKET).await?;

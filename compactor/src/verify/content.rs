@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::Shared};
-use varve_common::{Digest, ObjectKey, Offset, clock::BoxFuture, codec::DecodeError};
+use varve_common::{ObjectKey, Offset, clock::BoxFuture, codec::DecodeError};
 use varve_formats::{
     PartitionIdentity,
     batch::BatchHeader,
@@ -91,7 +91,8 @@ impl Trouble {
     }
 }
 
-/// Every checksum in a segment, and the segment against the entry that names it.
+/// Every checksum in a segment but the digest of the whole, which was held against it when it was read, and the segment against
+/// the entry that names it.
 fn check(segment: &Bytes, entry: &Entry, identity: &PartitionIdentity) -> Result<(), DecodeError> {
     let error = |what| DecodeError { what, position: 0 };
     let mut next = entry.base;
@@ -113,7 +114,7 @@ fn check(segment: &Bytes, entry: &Entry, identity: &PartitionIdentity) -> Result
         return Err(error("a segment of another cluster or partition"));
     }
     let name = SegmentName { base: entry.base, last: entry.last, term: entry.term, uid: entry.uid };
-    let says = footer.entry(name, entry.store_id, segment.len() as u64, Digest::of(segment));
+    let says = footer.entry(name, entry.store_id, segment.len() as u64, entry.sha256);
     if says != *entry {
         return Err(error("its footer does not say what names the segment says"));
     }
