@@ -282,12 +282,12 @@ mod tests {
     fn w5_many_directories_are_made_and_known_to_be_durable_beside_some_that_were_there() {
         let folder = tempfile::tempdir().unwrap();
         let above = folder.path().join("groups");
-        std::fs::create_dir_all(above.join("1")).unwrap();
+        NativeDisk.create_directory(&above.join("1")).unwrap();
         let names = ["0", "1", "2"].map(str::to_owned);
         NativeDisk.create_directories(&above, &names).unwrap();
         assert_eq!(NativeDisk.list_directories(&above).unwrap(), names);
         assert!(names.iter().all(|name| DURABLE.lock().unwrap().contains(&above.join(name))));
-        std::fs::write(above.join("3"), b"a file").unwrap();
+        drop(NativeDisk.create(&above.join("3"), Access::Buffered).unwrap());
         assert!(NativeDisk.create_directories(&above, &["3".to_owned()]).is_err());
     }
 

@@ -19,6 +19,7 @@
 mod directory;
 mod elsewhere;
 mod foreseen;
+mod groups;
 mod publication;
 mod survey;
 mod tail;
@@ -41,7 +42,8 @@ use self::directory::{Directory, Marker};
 pub use self::{
     directory::{is_unfinished, restored},
     elsewhere::{Copied, Copying, copy},
-    survey::{Bucket, Lost, Options, Origin, PartitionSurvey, Plan, Strayed, Survey, survey},
+    groups::Strayed,
+    survey::{Bucket, Lost, Options, Origin, PartitionSurvey, Plan, Survey, survey},
 };
 use crate::{
     config::Config,

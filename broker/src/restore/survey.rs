@@ -25,6 +25,7 @@ use varve_snapshot::{
 use super::{
     Progress, RestoreError,
     foreseen::Foreseen,
+    groups::{Strayed, clamp, fit, strayed},
     publication,
     tail::Segments,
     unknown::{self, Newer},
@@ -33,8 +34,6 @@ use crate::config::Config;
 
 /// Groups that are read at once. What follows their checkpoints is bounded by its bytes ([`History::memory`]).
 const READS: usize = 16;
-/// The most partitions that the groups' topic is thought to have had, where only its groups tell.
-const OFFSETS_PARTITIONS_MAX: i32 = 10_000;
 
 /// Which lives a restore is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -188,19 +187,6 @@ impl PartitionSurvey {
             self.lost.is_none() && self.damaged.is_empty() && self.troubles.is_empty() && self.hole.is_none();
         is_it && is_whole && self.groups().is_none() && names.is_some() && self.names.as_ref() == names
     }
-}
-
-/// A group whose coordinator would be looked for elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Strayed {
-    /// Its name.
-    pub group: Arc<str>,
-    /// The partition of the groups' topic that has it.
-    pub found: PartitionIndex,
-    /// The one that is asked for it.
-    pub asked: PartitionIndex,
-    /// Of so many.
-    pub partitions: i32,
 }
 
 /// All of it.
@@ -488,57 +474,4 @@ fn stopped(stop: &Stop) -> Option<String> {
         Stop::Broken { key, trouble } => Some(format!("{key}: {trouble}; nothing behind it follows")),
         Stop::Stray(key) => Some(format!("{key} is of another lineage")),
     }
-}
-
-/// No group is beyond the end of a partition (G4).
-fn clamp(partitions: &mut [PartitionSurvey]) -> Vec<Clamped> {
-    let ends: BTreeMap<(Arc<str>, i32), (TopicId, Offset)> = partitions
-        .iter()
-        .map(|at| ((Arc::clone(&at.topic), at.partition.0), (at.topic_id, at.offsets.end)))
-        .collect();
-    let end_of = |topic: &str, partition: i32, committed: &coordinator::Committed| {
-        let (id, end) = ends.get(&(Arc::from(topic), partition))?;
-        // Of a topic of that name that is gone.
-        let is_other = committed.topic != TopicId::ZERO && committed.topic != *id;
-        (!is_other).then_some(*end)
-    };
-    partitions.iter_mut().filter_map(|at| Some(at.before.groups.as_mut()?.clamp(end_of))).flatten().collect()
-}
-
-/// The groups in a topic of groups, each with the partition that has it.
-fn groups_of(partitions: &[PartitionSurvey]) -> impl Iterator<Item = (PartitionIndex, &Arc<str>)> {
-    let of_groups = partitions.iter().filter(|at| &*at.topic == coordinator::TOPIC);
-    of_groups.flat_map(|at| {
-        let groups = at.before.groups.iter().flat_map(|groups| groups.iter());
-        groups.map(|(group, _)| (at.partition, group))
-    })
-}
-
-fn strayed(partitions: &[PartitionSurvey]) -> Vec<Strayed> {
-    let count = partitions.iter().filter(|at| &*at.topic == coordinator::TOPIC).count() as i32;
-    let each = groups_of(partitions).map(|(found, group)| Strayed {
-        group: Arc::clone(group),
-        found,
-        asked: PartitionIndex(coordinator::partition_of(group, count)),
-        partitions: count,
-    });
-    each.filter(|one| one.found != one.asked).collect()
-}
-
-/// Where the groups' topic is one that nobody knows, and has another number of partitions than the groups in it say: gives it
-/// the least number by which all of them are found. Whether that changed anything.
-fn fit(unknown: &mut [Unknown], partitions: &[PartitionSurvey]) -> bool {
-    let Some(topic) = unknown.iter_mut().find(|topic| topic.name == coordinator::TOPIC) else { return false };
-    let of_topic = partitions.iter().filter(|at| at.topic_id == topic.id);
-    let objects = of_topic.filter(|at| at.origin != Origin::Nothing);
-    let least = objects.map(|at| at.partition.0 + 1).max().unwrap_or(1);
-    let fits = |count: &i32| {
-        groups_of(partitions).all(|(found, group)| coordinator::partition_of(group, *count) == found.0)
-    };
-    if fits(&topic.partitions) {
-        return false;
-    }
-    let count = (least..=OFFSETS_PARTITIONS_MAX).find(fits);
-    topic.partitions = count.unwrap_or(topic.partitions);
-    count.is_some()
 }
