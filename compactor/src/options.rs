@@ -28,8 +28,6 @@ pub struct PlanOptions {
     pub stranded_failures: u32,
     /// Objects live this long after nothing needs them any more: longer than any upload, clock skew or read takes.
     pub delete_grace: Duration,
-    /// Producers that were quiet for so long are forgotten (`producer.id.expiration.ms`).
-    pub producer_expiration: Duration,
     /// How often retention is looked at.
     pub retention_interval: Duration,
     /// The state of the log.
@@ -61,7 +59,6 @@ impl Default for PlanOptions {
             uploads_max: 2,
             stranded_failures: 3,
             delete_grace: Duration::from_secs(600),
-            producer_expiration: Duration::from_secs(86_400),
             retention_interval: Duration::from_secs(300),
             pressure: Pressure::default(),
             hot: Hot::default(),

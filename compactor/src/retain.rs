@@ -145,11 +145,13 @@ impl Planner<'_> {
 
     fn expire_producers(&mut self) {
         let Some(oldest) = self.status.oldest_producer_ms else { return };
+        let expiration = Duration::from_millis(self.status.options.producer_expiration_ms);
         // A day's worth of ids is forgotten once an hour, not one by one.
-        let slack = Duration::from_secs(3_600).min(self.options.producer_expiration / 2);
-        if self.has_aged(oldest, self.options.producer_expiration + slack) {
-            let expiration_ms = self.options.producer_expiration.as_millis() as i64;
-            self.act(Action::ExpireProducers { unused_since_ms: self.now.wall_ms - expiration_ms });
+        let slack = Duration::from_secs(3_600).min(expiration / 2);
+        if self.has_aged(oldest, expiration + slack) {
+            let expiration_ms = i64::try_from(expiration.as_millis()).unwrap_or(i64::MAX);
+            let unused_since_ms = self.now.wall_ms.saturating_sub(expiration_ms);
+            self.act(Action::ExpireProducers { unused_since_ms });
         }
     }
 }

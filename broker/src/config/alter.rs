@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use varve_replica::rebirth::REPLICAS_WANTED;
 
 use super::{
-    keys,
-    topic::{self, Defaults, Effective, TOPIC_KEYS, TopicConfigError, TopicKey, Type, find},
+    dynamic, keys,
+    topic::{self, Defaults, Effective, TopicConfigError, TopicKey, Type, find},
 };
 
 /// What happens to one value.
@@ -33,7 +33,7 @@ pub type Own = BTreeMap<String, String>;
 pub enum Whose {
     /// A topic's own.
     Topic,
-    /// What topics inherit from brokers, under the brokers' names: nothing else of a broker changes while it runs.
+    /// What of a broker changes while it runs ([`dynamic`]), under the brokers' names.
     Broker,
 }
 
@@ -41,7 +41,7 @@ impl Whose {
     fn key(self, name: &str) -> Result<&'static TopicKey, TopicConfigError> {
         match self {
             Self::Topic => find(name).ok_or_else(|| TopicConfigError::Unknown(name.to_owned())),
-            Self::Broker => inherited_from(name).ok_or_else(|| match keys::find(name) {
+            Self::Broker => dynamic::find(name).ok_or_else(|| match keys::find(name) {
                 Some(_) => TopicConfigError::Static(name.to_owned()),
                 None => TopicConfigError::UnknownOfBroker(name.to_owned()),
             }),
@@ -52,17 +52,11 @@ impl Whose {
     fn check(self, defaults: &Defaults, wanted: &Own) -> Result<(), TopicConfigError> {
         let as_topics = wanted.iter().map(|(name, text)| {
             let name =
-                if self == Self::Topic { name } else { inherited_from(name).map_or("", |key| key.name) };
+                if self == Self::Topic { name } else { dynamic::find(name).map_or("", |key| key.name) };
             (name, text.as_str())
         });
         topic::contradictions(&Effective::new(defaults, as_topics))
     }
-}
-
-/// What topics inherit from this key of a broker.
-#[must_use]
-pub fn inherited_from(broker: &str) -> Option<&'static TopicKey> {
-    TOPIC_KEYS.iter().find(|key| key.broker == Some(broker))
 }
 
 /// Checks changes and gives those that change something.
@@ -209,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_broker_what_topics_inherit_is_changed_and_nothing_else() {
+    fn of_a_broker_what_topics_inherit_and_a_little_of_its_own_is_changed() {
         let of_broker = |changes: &[(&'static str, Change<'static>)]| {
             alter(Whose::Broker, &Defaults::default(), &Own::new(), changes.iter().copied())
         };
@@ -220,7 +214,12 @@ mod tests {
         );
         let lists = of_broker(&[("log.cleanup.policy", Change::Append("compact"))]);
         assert_eq!(lists, Ok(one("log.cleanup.policy", Some("delete,compact"))));
+        assert_eq!(
+            of_broker(&[("producer.id.expiration.ms", set("2s"))]),
+            Ok(one("producer.id.expiration.ms", Some("2000")))
+        );
         let refused = |name, value| of_broker(&[(name, set(value))]).unwrap_err();
+        assert!(matches!(refused("producer.id.expiration.ms", "0"), TopicConfigError::Value { .. }));
         assert_eq!(refused("node.id", "2"), TopicConfigError::Static("node.id".to_owned()));
         assert_eq!(
             refused("retention.ms", "2"),

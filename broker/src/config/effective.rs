@@ -15,7 +15,7 @@ use varve_protocol::batch::{Codec, Target};
 use varve_replica::metadata::BrokerConfigs;
 
 use super::{
-    Layers, Origin, keys,
+    Layers, Origin, dynamic, keys,
     topic::{MIN_INSYNC_REPLICAS, TOPIC_KEYS, TopicConfigError, TopicKey, find},
 };
 
@@ -46,12 +46,12 @@ pub struct Given {
     pub source: Source,
 }
 
-/// What topics inherit from this broker: per configuration the places that give a value, the one that wins first.
+/// What topics inherit from this broker, and what it has of its own that changes while it runs: per configuration the places that give a value, the one that wins first.
 #[derive(Clone, Debug)]
 pub struct Defaults(BTreeMap<&'static str, Vec<Given>>);
 
 impl Defaults {
-    /// Takes the broker's keys that topics inherit from.
+    /// Takes the broker's keys that change while it runs.
     #[must_use]
     pub fn from_layers(layers: &Layers) -> Self {
         let inherited = |key: &TopicKey| {
@@ -69,7 +69,7 @@ impl Defaults {
             let default = Given { name, value: key.default.to_owned(), source: Source::Default };
             inherited(key).into_iter().chain([default]).collect()
         };
-        Self(TOPIC_KEYS.iter().map(|key| (key.name, given(key))).collect())
+        Self(dynamic::all().map(|key| (key.name, given(key))).collect())
     }
 
     /// The same with what was set at run time, for all brokers and for this one.
@@ -81,7 +81,7 @@ impl Defaults {
         let mut all = self.clone();
         for (whose, source) in [(None, Source::AllBrokers), (Some(node), Source::Broker)] {
             let Some(configs) = configs.get(&whose) else { continue };
-            for key in TOPIC_KEYS {
+            for key in dynamic::all() {
                 let Some((name, value)) = key.broker.and_then(|name| Some((name, configs.get(name)?))) else {
                     continue;
                 };
@@ -100,6 +100,12 @@ impl Defaults {
         &self.given(name)[0]
     }
 
+    /// A value that is a number above 0.
+    #[must_use]
+    pub fn number(&self, name: &str) -> u64 {
+        self.get(name).value.parse().expect("the table checked that this is such a number")
+    }
+
     /// Every place that gives a value, the winner first.
     #[must_use]
     pub fn given(&self, name: &str) -> &[Given] {
@@ -115,9 +121,9 @@ impl Default for Defaults {
     }
 }
 
-/// The first key of this broker that topics inherit from and that says what no topic can have.
+/// The first key of this broker that changes while it runs and that says what could not be set then.
 pub(super) fn unfit(layers: &Layers) -> Option<(&'static str, TopicConfigError)> {
-    TOPIC_KEYS.iter().find_map(|key| {
+    dynamic::all().find_map(|key| {
         let broker = key.broker?;
         let layered = layers.get(broker);
         // Nothing is said by what stands for the default.

@@ -15,7 +15,7 @@ use self::{
     names::{Meaning, meaning},
     properties::{Property, parse},
 };
-use super::{alter, keys, layers, value::Kind};
+use super::{dynamic, keys, layers, value::Kind};
 
 /// What becomes of a property.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +123,7 @@ fn checked(name: &'static str, value: String, note: Option<&'static str>) -> Fat
     if let Err(expected) = key.kind.check(&value) {
         return Fate::Refused(format!("{name} here: expected {expected}"));
     }
-    if let Some(unfit) = alter::inherited_from(name).and_then(|key| key.normalise(&value).err()) {
+    if let Some(unfit) = dynamic::find(name).and_then(|key| key.normalise(&value).err()) {
         return Fate::Refused(unfit.to_string());
     }
     debug_assert!(key.kind != Kind::Secret, "Kafka has none of our secrets");

@@ -14,6 +14,7 @@
 pub mod alter;
 mod bucket;
 mod cluster;
+pub mod dynamic;
 mod effective;
 mod fetch;
 mod groups;
@@ -200,8 +201,6 @@ pub struct Config {
     pub groups: Groups,
     /// What topics inherit from this broker.
     pub topic_defaults: topic::Defaults,
-    /// When unused producer ids are forgotten.
-    pub producer_expiration: Duration,
     /// Bounds on connections.
     pub connections: Connections,
     /// Bounds on fetches.
@@ -273,7 +272,6 @@ impl Config {
             leader_return: read.leader_return(),
             groups: read.groups(),
             topic_defaults: topic::Defaults::from_layers(&layers),
-            producer_expiration: read.span("producer.id.expiration.ms"),
             connections: read.connections(),
             fetch: read.fetch(),
             log_format: read.text("log.format").to_owned(),

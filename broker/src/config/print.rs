@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{
-    Config, REDACTED,
+    Config, REDACTED, dynamic,
     keys::{KEYS, Key},
     memory,
     topic::{Effect, TOPIC_KEYS},
@@ -92,8 +92,8 @@ pub fn reference() -> String {
         );
     }
     page.push_str(RUN_TIME_HEAD);
-    let inherited = TOPIC_KEYS.iter().filter_map(|key| Some(format!("`{}`", key.broker?)));
-    let _ = writeln!(page, "{}.", inherited.collect::<Vec<_>>().join(", "));
+    let changeable = dynamic::all().filter_map(|key| Some(format!("`{}`", key.broker?)));
+    let _ = writeln!(page, "{}.", changeable.collect::<Vec<_>>().join(", "));
     page.push_str(TOPIC_HEAD);
     for key in TOPIC_KEYS {
         let broker = key.broker.map_or_else(String::new, |name| format!("`{name}`"));
@@ -122,7 +122,7 @@ A variable's name with `_FILE` behind it names a file that holds the value. Size
 const RUN_TIME_HEAD: &str = "
 ## At run time
 
-What topics inherit can be set while brokers run, for one of them or for all (`kafka-configs --entity-type brokers` with
+What topics inherit, and when producers are forgotten, can be set while brokers run, for one of them or for all (`kafka-configs --entity-type brokers` with
 `--entity-name` or `--entity-default`). It is kept in the cluster's metadata, acts on all partitions at once, and goes
 before file, environment and flags; what is set for one broker goes before what is set for all. Any other key of a
 broker is read at its start, and refused here with INVALID_REQUEST. The keys are:

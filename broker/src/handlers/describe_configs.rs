@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{
-        Origin, alter, keys,
+        Origin, dynamic, keys,
         topic::{Given, Source, TOPIC_KEYS, TopicKey, Type},
         value::{self, Kind},
     },
@@ -135,7 +135,7 @@ fn rows_of_all(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult
     let image = node.backend.image();
     let set = image.configs_of_broker(None).iter();
     let rows = set.filter_map(|(name, value)| {
-        let key = alter::inherited_from(name)?;
+        let key = dynamic::find(name)?;
         let given = Given { name: key.broker?, value: value.clone(), source: Source::AllBrokers };
         Some(row(vec![given], key.kind, key.doc, detail))
     });
@@ -143,12 +143,12 @@ fn rows_of_all(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult
 }
 
 /// The broker's keys, and beside them the topic defaults that have no broker key of their own: tools ask a broker for those, too.
-/// What topics inherit is changed at run time, the rest by a restart.
+/// What is in [`dynamic`] is changed at run time, the rest by a restart.
 fn broker_rows(node: &Node, detail: Detail) -> Vec<DescribeConfigsResourceResult> {
     let replicas = usize::try_from(node.replication_factor()).unwrap_or(1);
     let own = node.layers.iter().map(|(key, layered)| {
-        if let Some(inherited) = alter::inherited_from(key.name) {
-            return row(node.inherited(inherited.name, replicas), inherited.kind, key.doc, detail);
+        if let Some(changeable) = dynamic::find(key.name) {
+            return row(node.inherited(changeable.name, replicas), changeable.kind, key.doc, detail);
         }
         let source = if layered.origin == Origin::Default { Source::Default } else { Source::StaticBroker };
         let value = match key.name {

@@ -8,7 +8,7 @@ use varve_replica::{
 };
 
 use crate::{
-    config::{Config, topic::Effective},
+    config::{Config, dynamic::PRODUCER_EXPIRATION, topic::Effective},
     driver::OptionsOf,
 };
 
@@ -34,6 +34,7 @@ pub fn options_of(config: &Config) -> OptionsOf {
             // What a restore from the bucket alone may lose of commits, whatever records wait for.
             options.upload_age_ms = options.upload_age_ms.min(COMMITS_AGE_MS);
         }
+        options.producer_expiration_ms = defaults.number(PRODUCER_EXPIRATION);
         GroupOptions { tiered: options.tiered && has_store, coordinator, ..options }
     })
 }
@@ -65,7 +66,7 @@ fn group_options(effective: &Effective, upload_age_ms: u64, fan_out: FanOut) -> 
         archive_age_ms: limit("varve.archive.max.age.ms")
             .filter(|_| effective.switch("varve.archive.parquet")),
         fan_out,
-        coordinator: None,
+        ..GroupOptions::default()
     }
 }
 
@@ -82,7 +83,6 @@ pub fn plan_options(config: &Config) -> PlanOptions {
         publish_metadata_age: defaults.publish_metadata_age.min(config.snapshot.age_max),
         delete_grace: config.delete_grace,
         retention_interval: config.retention_interval,
-        producer_expiration: config.producer_expiration,
         ..defaults
     }
 }

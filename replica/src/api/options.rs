@@ -43,6 +43,8 @@ pub struct GroupOptions {
     /// `varve.archive.parquet`: how long a tiered record waits for its file at the most (`varve.archive.max.age.ms`); `None` where
     /// there are to be none.
     pub archive_age_ms: Option<u64>,
+    /// `producer.id.expiration.ms`: producers that were quiet for so long are forgotten.
+    pub producer_expiration_ms: u64,
     /// The manifest root's fan-out; tests run with 4.
     pub fan_out: FanOut,
     /// How groups of consumers are run; `None` where it is no partition of `__consumer_offsets`.
@@ -62,6 +64,7 @@ impl Default for GroupOptions {
             retention_bytes: None,
             local_retention: LocalRetention::Window,
             archive_age_ms: None,
+            producer_expiration_ms: 24 * 3_600_000,
             fan_out: FanOut::DEFAULT,
             coordinator: None,
         }

@@ -136,6 +136,66 @@ fn race(nodes: &[Node]) {
     assert_eq!(refused, 8, "each time one comes second");
 }
 
+/// The ids of the producers that a partition 0 knows, by Kafka's own tool.
+fn producers(node: &Node, topic: &str) -> Vec<String> {
+    let arguments = ["describe-producers", "--topic", topic, "--partition", "0"];
+    let said = java(node, "TransactionsCommand", &arguments, b"");
+    let ids = said.lines().skip(1).filter_map(|line| line.split_whitespace().next());
+    ids.map(str::to_owned).collect()
+}
+
+/// Lets an idempotent producer write, and gives its id.
+fn produced(node: &Node, topic: &str) -> String {
+    let known = producers(node, topic);
+    drop(kcat(node, &["-P", "-t", topic, "-p", "0", "-X", "enable.idempotence=true"], b"a line\n"));
+    let mut new = producers(node, topic).into_iter().filter(|id| !known.contains(id));
+    new.next().expect("an idempotent producer is known where it wrote")
+}
+
+#[test]
+fn when_producers_are_forgotten_changes_while_brokers_run_and_stays_changed() {
+    if !Tool::need(&[Tool::Kcat, Tool::Java]) {
+        return;
+    }
+    let mut cluster = Cluster::start(3, &Options::small());
+    ["here", "there"].iter().for_each(|topic| cluster.create_topic(topic, 1, 3, &[]));
+    let set = |node: &Node, whose: &[&str], change: &[&str]| {
+        let alter = ["--entity-type", "brokers", "--alter"];
+        drop(kafka_configs(node, &[&alter, whose, change].concat()));
+    };
+    const SHORT: [&str; 2] = ["--add-config", "producer.id.expiration.ms=1000"];
+    // Long enough to be seen before.
+    const LONGER: [&str; 2] = ["--add-config", "producer.id.expiration.ms=6000"];
+    let forgotten = |node: &Node, topic: &str, id: &String| {
+        wait_for("a producer to be forgotten", 60, || !producers(node, topic).contains(id));
+    };
+
+    // For all: of one that wrote before, too.
+    let old = produced(&cluster.nodes[0], "here");
+    set(&cluster.nodes[1], &["--entity-default"], &SHORT);
+    forgotten(&cluster.nodes[0], "here", &old);
+    let all = ["--entity-type", "brokers", "--entity-name", "3", "--describe", "--all"];
+    let shown = kafka_configs(&cluster.nodes[2], &all);
+    assert!(shown.contains("DYNAMIC_DEFAULT_BROKER_CONFIG:producer.id.expiration.ms=1000"), "{shown}");
+
+    set(&cluster.nodes[0], &["--entity-default"], &LONGER);
+    // It is in the metadata: lives that begin go by it.
+    cluster.nodes.iter_mut().for_each(Node::kill);
+    cluster.launch_all();
+    let nodes = &cluster.nodes;
+    let next = produced(&nodes[0], "here");
+    forgotten(&nodes[0], "here", &next);
+
+    // For one: what another leads is kept for the day that nobody changes any more.
+    set(&nodes[1], &["--entity-default"], &["--delete-config", "producer.id.expiration.ms"]);
+    set(&nodes[1], &["--entity-name", "1"], &LONGER);
+    cluster.lead(0, "here", 0);
+    cluster.lead(1, "there", 0);
+    let (kept, gone) = (produced(&nodes[0], "there"), produced(&nodes[0], "here"));
+    forgotten(&nodes[0], "here", &gone);
+    assert!(producers(&nodes[0], "there").contains(&kept), "it wrote before that one");
+}
+
 /// The attributes of each batch on the wire.
 fn attributes(address: SocketAddr, topic: &str) -> Vec<(u8, bool)> {
     let mut client = Client::connect(address, Duration::from_secs(30)).unwrap();
