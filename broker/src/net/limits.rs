@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use varve_replica::limits::INFLIGHT_BYTES_MAX;
+use varve_replica::limits::{INFLIGHT_BYTES_MAX, QUEUED_BYTES_MAX};
 
 use crate::config::{Budgets, Connections};
 
@@ -17,7 +17,7 @@ pub const READ_BYTES: usize = 64 << 10;
 pub const PIPELINE_MAX: usize = 128;
 
 /// Bytes of the requests of one connection that run at once; then its socket is not read. A quarter of what one partition has
-/// under way, so that it takes several producers together until one of them is refused.
+/// under way, and what goes beyond that waits there: it takes dozens of producers together until one of them is refused.
 pub const PIPELINE_BYTES_MAX: usize = 4 << 20;
 
 /// How many buffers one write passes to the kernel.
@@ -42,6 +42,7 @@ pub const COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 const _: () = assert!(READ_BYTES_MIN <= READ_BYTES);
 const _: () = assert!(WRITE_SLICES_MAX <= 1024, "IOV_MAX");
 const _: () = assert!(4 * PIPELINE_BYTES_MAX as u64 <= INFLIGHT_BYTES_MAX);
+const _: () = assert!(32 * PIPELINE_BYTES_MAX as u64 <= QUEUED_BYTES_MAX);
 const _: () = assert!(PIPELINE_MAX > 5, "an idempotent producer has five requests in flight");
 
 /// What may vary: by configuration, and in tests.

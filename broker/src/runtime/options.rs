@@ -4,6 +4,7 @@ use varve_compactor::PlanOptions;
 use varve_formats::manifest::FanOut;
 use varve_replica::{
     GroupOptions, LocalRetention, coordinator,
+    limits::QUEUED_BYTES_MAX,
     metadata::{Image, Topic},
 };
 
@@ -15,9 +16,14 @@ use crate::{
 /// How long commits of groups of consumers wait for their upload, at the most.
 const COMMITS_AGE_MS: u64 = 60_000;
 
-/// How a topic's partitions are run.
+/// One part of so many of the log, at most, waits for its turn at one partition: it was let in before the log was short of room, and is
+/// written after that. Producers are kept out from 70 % on.
+const QUEUED_PART: u64 = 16;
+
+/// How a topic's partitions are run, over a log of at most so many bytes.
 #[must_use]
-pub fn options_of(config: &Config) -> OptionsOf {
+pub fn options_of(config: &Config, wal_bytes_max: u64) -> OptionsOf {
+    let queued_bytes_max = QUEUED_BYTES_MAX.min(wal_bytes_max / QUEUED_PART);
     let defaults = config.topic_defaults.clone();
     let upload_age_ms = config.tier_age_max.as_millis() as u64;
     let fan_out = FanOut(config.manifest_fan_out);
@@ -34,6 +40,7 @@ pub fn options_of(config: &Config) -> OptionsOf {
             // What a restore from the bucket alone may lose of commits, whatever records wait for.
             options.upload_age_ms = options.upload_age_ms.min(COMMITS_AGE_MS);
         }
+        options.queued_bytes_max = queued_bytes_max;
         options.producer_expiration_ms = defaults.number(PRODUCER_EXPIRATION);
         GroupOptions { tiered: options.tiered && has_store, coordinator, ..options }
     })

@@ -322,7 +322,8 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     let local = LocalSegments::new(Arc::clone(&base.disk), base.layout.segments.clone());
     leftovers::remove(&*base.disk, &base.layout.root, &local, &recovery)
         .map_err(system("remove leftovers of sealing"))?;
-    let mut groups = Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement(base));
+    let mut groups =
+        Groups::new(Arc::clone(&base.disk), reader.clone(), recovery, placement(base, bytes_max));
     // The metadata group of a new cluster is founded by each founder's first replica; who joins later learns it.
     let alone = ReplicaId::new(base.identity.node, 1).expect("1 is a counter");
     let replica = base.place.as_ref().map_or(alone, |place| place.replica);
@@ -378,13 +379,13 @@ fn start_core(base: &Base) -> Result<Core, RunError> {
     Ok(Core { backend, wal, reader, cold: cold_reader, local, thread, failed, recovery: found, transfers })
 }
 
-fn placement(base: &Base) -> Placement {
+fn placement(base: &Base, wal_bytes_max: u64) -> Placement {
     Placement {
         node: base.identity.node,
         cluster: base.identity.cluster,
         incarnation: base.identity.incarnation,
         data: base.layout.root.clone(),
-        options_of: options::options_of(&base.config),
+        options_of: options::options_of(&base.config, wal_bytes_max),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use varve_formats::manifest::FanOut;
 
-use crate::coordinator;
+use crate::{coordinator, limits::QUEUED_BYTES_MAX};
 
 /// What stays on the node beyond the WAL's window (`local.retention.*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct GroupOptions {
     pub archive_age_ms: Option<u64>,
     /// `producer.id.expiration.ms`: producers that were quiet for so long are forgotten.
     pub producer_expiration_ms: u64,
+    /// Bytes of requests that wait for their turn, at most [`QUEUED_BYTES_MAX`]: fewer where the log is small.
+    pub queued_bytes_max: u64,
     /// The manifest root's fan-out; tests run with 4.
     pub fan_out: FanOut,
     /// How groups of consumers are run; `None` where it is no partition of `__consumer_offsets`.
@@ -65,6 +67,7 @@ impl Default for GroupOptions {
             local_retention: LocalRetention::Window,
             archive_age_ms: None,
             producer_expiration_ms: 24 * 3_600_000,
+            queued_bytes_max: QUEUED_BYTES_MAX,
             fan_out: FanOut::DEFAULT,
             coordinator: None,
         }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::{BatchMeta, Effect, Now, Refusal, Reply, Ticket, Timestamps},
-    limits::{INFLIGHT_BYTES_MAX, PENDING_ENTRIES_MAX, QUEUED_BYTES_MAX, QUEUED_REQUESTS_MAX},
+    limits::{INFLIGHT_BYTES_MAX, PENDING_ENTRIES_MAX, QUEUED_REQUESTS_MAX},
     partition::{BATCH_HEADER_BYTES, BatchHeader, Verdict, place, stamp},
 };
 
@@ -36,21 +36,32 @@ enum Outcome {
 }
 
 impl Hosted {
-    /// Proposes a batch, answers it, or lets it wait for the leader's own no-op.
+    /// Proposes a batch, answers it, or lets it wait: for the leader's own no-op, or behind what is under way. Whoever waits is not
+    /// overtaken.
     pub(super) fn produce(&mut self, now: Now, request: Request, effects: &mut Vec<Effect>) {
         let (ticket, meta) = (request.ticket, request.meta);
         let outcome = if let Some(refusal) = invalid(&request) {
             Outcome::Replies(Reply::Refused(refusal))
-        } else if self.is_ready() {
-            self.append(now, request)
         } else if !self.is_leader() {
             Outcome::Replies(Reply::Refused(Refusal::NotLeader { leader: self.raft.leader() }))
+        } else if self.is_ready() && self.queue.is_empty() && self.has_room_for(&request) {
+            self.append(now, request)
         } else {
             self.enqueue(request)
         };
+        self.tell_outcome(ticket, &meta, outcome, effects);
+    }
+
+    fn tell_outcome(
+        &mut self,
+        ticket: Ticket,
+        meta: &BatchMeta,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
         let Outcome::Replies(reply) = outcome else { return };
         if matches!(reply, Reply::Refused(_)) {
-            self.miss(&meta);
+            self.miss(meta);
         }
         effects.push(Effect::Reply { ticket, reply });
     }
@@ -67,7 +78,8 @@ impl Hosted {
 
     fn enqueue(&mut self, request: Request) -> Outcome {
         let bytes = request.batch.len() as u64;
-        if self.queue.len() >= QUEUED_REQUESTS_MAX || self.queued_bytes + bytes > QUEUED_BYTES_MAX {
+        let full = self.queued_bytes + bytes > self.options.queued_bytes_max && !self.queue.is_empty();
+        if full || self.queue.len() >= QUEUED_REQUESTS_MAX {
             return Outcome::Replies(Reply::Refused(Refusal::Throttled));
         }
         self.queued_bytes += bytes;
@@ -75,12 +87,20 @@ impl Hosted {
         Outcome::Waits
     }
 
-    /// The no-op is applied: what waited for it goes first, in order.
+    /// Something is applied, the no-op first: what waited goes on in order, as far as there is room.
     pub(super) fn drain_queue(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        self.queued_bytes = 0;
-        for request in std::mem::take(&mut self.queue) {
-            self.produce(now, request, effects);
+        while self.queue.front().is_some_and(|next| self.has_room_for(next)) {
+            let Some(request) = self.queue.pop_front() else { return };
+            self.queued_bytes -= request.batch.len() as u64;
+            let (ticket, meta) = (request.ticket, request.meta);
+            let outcome = self.append(now, request);
+            self.tell_outcome(ticket, &meta, outcome, effects);
         }
+    }
+
+    /// Whether it goes among what is under way. Alone every batch does.
+    fn has_room_for(&self, request: &Request) -> bool {
+        self.pending.is_empty() || self.pending.bytes() + request.batch.len() as u64 <= INFLIGHT_BYTES_MAX
     }
 
     fn append(&mut self, now: Now, request: Request) -> Outcome {
@@ -134,9 +154,7 @@ impl Hosted {
     }
 
     fn propose_batch(&mut self, now: Now, request: Request) -> Outcome {
-        let bytes = request.batch.len() as u64;
-        let full = self.pending.bytes() + bytes > INFLIGHT_BYTES_MAX && !self.pending.is_empty();
-        if full || self.has_all_it_may() {
+        if self.has_all_it_may() {
             return Outcome::Replies(Reply::Refused(Refusal::Throttled));
         }
         let (term, base_offset) = (self.raft.term(), self.speculation.log_end);

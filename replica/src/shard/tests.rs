@@ -215,8 +215,15 @@ impl Node {
     }
 
     fn send_stamped(&mut self, producer: (i64, i16, i32), count: u32, timestamps: Timestamps) -> Ticket {
+        self.hand(sample(producer, count, b"some records"), timestamps)
+    }
+
+    fn send_batch(&mut self, batch: Bytes) -> Ticket {
+        self.hand(batch, Timestamps::Create)
+    }
+
+    fn hand(&mut self, batch: Bytes, timestamps: Timestamps) -> Ticket {
         self.ticket += 1;
-        let batch = sample(producer, count, b"some records");
         let meta = BatchHeader::parse(&batch).unwrap().meta;
         self.step(Input::Produce {
             ticket: Ticket(self.ticket),

@@ -9,6 +9,7 @@ mod administration;
 mod anomalies;
 mod archive;
 mod archive_follow;
+mod back_pressure;
 mod bad_input;
 mod bucket_verify;
 mod cluster;

@@ -1,7 +1,7 @@
 //! Offsets, retries and answers (RAFT.md 4).
 
 use super::*;
-use crate::limits::PENDING_ENTRIES_MAX;
+use crate::limits::{INFLIGHT_BYTES_MAX, PENDING_ENTRIES_MAX, QUEUED_BYTES_MAX};
 
 #[test]
 fn golden_trace_of_a_produce() {
@@ -54,6 +54,36 @@ fn h7_five_batches_in_flight_keep_their_order() {
     }
     let bases: Vec<_> = node.disk.log.iter().map(|entry| entry.offset.0).collect();
     assert_eq!(bases, [0, 0, 2, 4, 6, 8]);
+}
+
+#[test]
+fn what_goes_beyond_the_bytes_under_way_waits_its_turn_in_order() {
+    let mut node = Node::ready();
+    let value = vec![7; 4 << 20];
+    let large = sample((-1, -1, -1), 1, &value);
+    let fits = |bytes: u64| usize::try_from(bytes / large.len() as u64).unwrap();
+    let (under_way, waiting) = (fits(INFLIGHT_BYTES_MAX), fits(QUEUED_BYTES_MAX));
+    let tickets: Vec<_> = (0..under_way + waiting).map(|_| node.send_batch(large.clone())).collect();
+    // Room for it alone is no room: it does not overtake.
+    let small = node.send((-1, -1, -1), 1);
+    assert!(tickets.iter().chain([&small]).all(|ticket| node.reply(*ticket).is_none()));
+    let one_more = node.send_batch(large);
+    assert_eq!(node.reply(one_more), Some(Reply::Refused(Refusal::Throttled)));
+    let under_way_bytes =
+        |node: &Node| node.disk.log.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+    assert!(under_way_bytes(&node) < INFLIGHT_BYTES_MAX + (1 << 20), "no more than that is proposed");
+    node.settle();
+    for (at, ticket) in tickets.into_iter().chain([small]).enumerate() {
+        let expected = Offset(at as u64);
+        let reply = node.reply(ticket);
+        assert!(
+            matches!(reply, Some(Reply::Produced { base_offset, .. }) if base_offset == expected),
+            "{reply:?}"
+        );
+    }
+    let again = node.send((-1, -1, -1), 1);
+    node.settle();
+    assert!(matches!(node.reply(again), Some(Reply::Produced { .. })), "nothing waits any more");
 }
 
 #[test]
