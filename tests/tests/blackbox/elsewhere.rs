@@ -224,8 +224,9 @@ fn a_copy_that_comes_late_does_not_end_the_life_that_another_has_begun() {
     for name in ["late", "of another"] {
         if name == "of another" {
             offline.store.set_rules(&["hang method=PUT on=/i0000000002/ times=1"]);
-            let mut other = offline.command(&["restore", "--to", "s3://varve/other", "--yes", "--data-dir"]);
-            other.arg(data(name)).stdout(Stdio::null()).stderr(Stdio::null());
+            let (to, here) = ("s3://varve/other", data(name));
+            let mut other = offline.command(&["restore", "--to", to, "--data-dir", &here, "--yes"]);
+            other.stdout(Stdio::null()).stderr(Stdio::null());
             offline.store.forget_seen();
             let mut other = Started(other.spawn().unwrap());
             wait_for("a restore has begun", 60, || {
