@@ -27,7 +27,7 @@ use super::{
     foreseen::Foreseen,
     groups::{Strayed, clamp, fit, strayed},
     publication,
-    tail::Segments,
+    tail::{self, Segments},
     unknown::{self, Newer},
 };
 use crate::config::Config;
@@ -426,7 +426,7 @@ async fn partition(
     let newest_record_ms = entries.iter().map(|entry| entry.max_timestamp).fold(root_newest, i64::max);
     let mut troubles: Vec<String> =
         read.tail.passed.iter().map(|(key, trouble)| format!("{key}: {trouble}")).collect();
-    troubles.extend(stopped(&read.tail.stop));
+    troubles.extend(tail::stopped(&read.tail.stop));
     Ok(PartitionSurvey {
         group,
         topic: read.identity.topic.as_str().into(),
@@ -460,18 +460,5 @@ fn tolerated<T>(read: Result<T, RestoreError>, lost: &mut Vec<String>) -> Result
             Ok(None)
         }
         Err(why) => Err(why),
-    }
-}
-
-/// What is wrong with what lies behind the end.
-fn stopped(stop: &Stop) -> Option<String> {
-    match stop {
-        Stop::End | Stop::Gap { .. } => None,
-        Stop::Fork { base, keys } => {
-            let keys: Vec<&str> = keys.iter().map(ObjectKey::as_str).collect();
-            Some(format!("objects at {base} overlap and do not agree: {}", keys.join(", ")))
-        }
-        Stop::Broken { key, trouble } => Some(format!("{key}: {trouble}; nothing behind it follows")),
-        Stop::Stray(key) => Some(format!("{key} is of another lineage")),
     }
 }

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use varve_common::{LogIndex, ObjectKey};
-use varve_compactor::history::{History, PartitionHistory};
+use varve_compactor::history::{History, PartitionHistory, Stop};
 use varve_formats::{
     batch::BatchHeader,
     manifest::{Entry, FoldPlan, NodeReference},
@@ -94,5 +94,18 @@ impl Segments<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// What is wrong with what lies behind the end.
+pub(super) fn stopped(stop: &Stop) -> Option<String> {
+    match stop {
+        Stop::End | Stop::Gap { .. } => None,
+        Stop::Fork { base, keys } => {
+            let keys: Vec<&str> = keys.iter().map(ObjectKey::as_str).collect();
+            Some(format!("objects at {base} overlap and do not agree: {}", keys.join(", ")))
+        }
+        Stop::Broken { key, trouble } => Some(format!("{key}: {trouble}; nothing behind it follows")),
+        Stop::Stray(key) => Some(format!("{key} is of another lineage")),
     }
 }

@@ -112,18 +112,8 @@ async fn write(
 ) -> Result<(Survey, Outcome), Failure> {
     let Place { bucket, disk, clock, entropy } = Place::open(config).await?;
     let planned = Some(planned);
-    let ground = Ground {
-        config,
-        bucket,
-        disk,
-        clock,
-        entropy,
-        wait,
-        copied: None,
-        options,
-        planned,
-        progress,
-    };
+    let ground =
+        Ground { config, bucket, disk, clock, entropy, wait, copied: None, options, planned, progress };
     let done = restore::run(ground).await;
     progress.end();
     done.map_err(failed)
