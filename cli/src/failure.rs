@@ -10,6 +10,8 @@ use crate::client::ClientError;
 const USAGE: u8 = 2;
 /// Something could not be read, so nobody knows.
 const UNREAD: u8 = 3;
+/// With the number of the signal, as shells say it.
+const SIGNALLED: u8 = 128;
 /// It went wrong.
 const FAILED: u8 = 1;
 
@@ -22,6 +24,8 @@ pub enum Failure {
     Usage { what: String },
     /// Whoever read the output has read enough: not an error.
     OutputClosed,
+    /// Somebody asked it to end, by this signal.
+    Ended(i32),
     /// The output says it already.
     Reported,
     /// The output says what could not be read: whether it is damaged is not known.
@@ -51,6 +55,7 @@ impl Failure {
             Self::Failed { .. } | Self::Reported => FAILED,
             Self::Usage { .. } => USAGE,
             Self::Unread => UNREAD,
+            Self::Ended(signal) => SIGNALLED + *signal as u8,
         }
     }
 
@@ -62,6 +67,7 @@ impl Failure {
             }
             Self::Failed { what, advice: None } => Some(format!("error: {}", one_line(what))),
             Self::Usage { what } => Some(format!("error: {}; see --help", one_line(what))),
+            Self::Ended(signal) => Some(format!("error: ended by signal {signal}")),
             Self::OutputClosed | Self::Reported | Self::Unread => None,
         }
     }

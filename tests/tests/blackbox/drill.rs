@@ -149,6 +149,25 @@ fn a_drill_fails_where_an_object_is_damaged_or_missing() {
     assert_eq!(drill(&bucket, folder, &[]).0, 0, "mended, it passes");
 }
 
+/// Whoever ends it finds nothing of it, in whatever it was.
+#[test]
+fn a_drill_that_is_ended_by_a_signal_leaves_nothing() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let (node, bucket, _) = bucket();
+    let scratch = node.folder().join("scratch");
+    // While it copies, and when the broker has begun.
+    for (signal, number, mark) in [("-TERM", 15, "/seg/"), ("-INT", 2, "broker.log")] {
+        let mut child = Started(command(&bucket, node.folder(), &[]).stdout(Stdio::null()).spawn().unwrap());
+        wait_for(mark, 60, || !objects(&scratch, &[mark]).is_empty());
+        let sent = Command::new("kill").args([signal, &child.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(child.0.wait().unwrap().code(), Some(128 + number), "{signal}");
+        assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "{signal}: the scratch is gone");
+    }
+}
+
 /// What is restored is not what the bucket holds: a segment of the copy is changed before the broker reads it.
 #[test]
 fn a_drill_fails_where_what_was_restored_cannot_be_read() {

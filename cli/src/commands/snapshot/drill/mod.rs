@@ -8,7 +8,7 @@
 //!  compare    every partition by count and SHA-256, what groups have committed, topics and their configurations
 //!  survey     once more: a cluster that lives goes on meanwhile, and what differs is right as of either look
 //! ```
-//! Of the bucket only reads and listings are asked. The scratch goes, however the drill ends.
+//! Of the bucket only reads and listings are asked. The scratch goes, however the drill ends, but for what no process survives (SIGKILL, a crash).
 
 mod broker;
 mod compare;
@@ -17,9 +17,13 @@ mod report;
 mod tally;
 mod trial;
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use tempfile::TempDir;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use varve_broker::{
     config::{Config, Sources},
     restore::{self, Bucket, Options, RestoreError},
@@ -35,16 +39,49 @@ use crate::{
     output,
 };
 
+/// How long writes that were begun have to end before the scratch is removed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub fn run(flags: &Drill, sources: Sources) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let config = flags.store.load(sources.clone())?;
+    // Before there is anything that would stay.
+    let signals = runtime.block_on(async { Signals::new() })?;
     let scratch = scratch(flags)?;
-    let done = runtime.block_on(drill(flags, &config, &sources, &scratch));
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = drill(flags, &config, &sources, &scratch) => done,
+            signal = signals.come() => Err(Failure::Ended(signal)),
+        }
+    });
+    // What was on its way to the disk is not written behind the removal.
+    runtime.shutdown_timeout(PATIENCE);
     let root = scratch.path().display().to_string();
     scratch.close().map_err(|why| Failure::failed(format!("{root}: {why}"), "remove it by hand"))?;
     let report = done?;
     output::print(flags.output.format(), || report.text(), || report.json())?;
     report.verdict()
+}
+
+/// What ends a process that is asked to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    /// The number of the first that comes.
+    async fn come(mut self) -> i32 {
+        tokio::select! {
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+        }
+    }
 }
 
 /// A directory of its own, also where somebody said which.
