@@ -6,7 +6,7 @@
 
 use std::{
     fs, thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use varve_tests::{
