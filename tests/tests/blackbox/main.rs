@@ -3,7 +3,7 @@
 //! `cargo build --release && cargo test -p varve-tests` runs them; `VARVE_BIN` names another binary. What CI runs is bounded; a person can
 //! ask for more: `VARVE_PROOF_RECORDS`, `VARVE_PROOF_KILLS`, `VARVE_WAL_BOUND_MIB`, `VARVE_POWER_CUTS` (at random moments),
 //! `VARVE_POWER_ROUNDS` (over the named points; `VARVE_POWER_POINTS` picks those that begin so), `VARVE_POWER_CONTROLS`,
-//! `VARVE_OUTAGE_SECONDS`, `VARVE_STOP_SECONDS`, `VARVE_SEED`.
+//! `VARVE_OUTAGE_SECONDS`, `VARVE_OUTAGE_KILLS` (between two outages), `VARVE_STOP_SECONDS`, `VARVE_SEED`.
 
 mod administration;
 mod anomalies;
@@ -12,6 +12,7 @@ mod archive_follow;
 mod back_pressure;
 mod bad_input;
 mod bucket_verify;
+mod byte_for_byte;
 mod cluster;
 mod cluster_admin;
 mod cluster_clocks;
