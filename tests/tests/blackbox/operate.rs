@@ -1,11 +1,13 @@
 //! What a person who operates it meets: starting, stopping, health, metrics, the command line.
 
-use std::process::Command;
+use std::process::{Child, Command};
 
 use varve_tests::{
-    clients::{create_topic, kcat, varve},
-    node::{Node, Options},
+    clients::{create_topic, kcat, varve, varve_json},
+    marked::fill,
+    node::{Node, Options, free_address},
     tool::{self, Tool},
+    wait_for,
 };
 
 #[test]
@@ -35,9 +37,128 @@ fn health_and_metrics_answer_and_the_banner_says_what_is_in_force() {
         "{metrics}"
     );
     let log = node.log();
-    for said in [node.bootstrap(), node.data().display().to_string(), "fsync".to_owned(), "kcat".to_owned()] {
+    let (address, data) = (node.bootstrap(), node.data().display().to_string());
+    for said in [
+        format!("listener      {address} (kafka)"),
+        format!("data          {data}"),
+        format!("object store  embedded ({data}/objects)"),
+        "acknowledged = fsynced".to_owned(),
+        format!("kcat -P -b {address} -t greetings"),
+        format!("kcat -C -b {address} -t greetings -e"),
+    ] {
         assert!(log.contains(&said), "the banner does not say {said:?}:\n{log}");
     }
+}
+
+/// What `varve` without a node to ask prints; it ends well.
+fn alone(arguments: &[&str]) -> String {
+    let mut command = Command::new(tool::varve());
+    let output = tool::without_our_variables(command.args(arguments)).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_version_and_completions_are_printed() {
+    if !Tool::need(&[]) {
+        return;
+    }
+    let version: serde_json::Value = serde_json::from_str(&alone(&["version", "-o", "json"])).unwrap();
+    let said = format!("varve {}", version["version"].as_str().unwrap());
+    assert!(alone(&["version"]).starts_with(&said) && alone(&["--version"]).starts_with(&said), "{said}");
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        let script = alone(&["completion", shell]);
+        assert!(script.contains("describe-storage"), "{shell} is not told of all commands");
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let script = folder.path().join("script");
+    std::fs::write(&script, alone(&["completion", "bash"]) + "\ncomplete -p varve\n").unwrap();
+    let taken = Command::new("bash").arg(&script).output().unwrap();
+    assert!(taken.status.success(), "bash does not take its script: {taken:?}");
+}
+
+/// A process that ends with its test.
+struct Ends(Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// `varve dev`: a node in a directory that goes with it.
+#[test]
+fn a_node_for_development_serves_and_leaves_nothing_behind() {
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let (temporary, beside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (kafka, admin) = (free_address().to_string(), free_address().to_string());
+    let (log, lines) = (beside.path().join("log"), beside.path().join("lines"));
+    std::fs::write(&lines, "one\ntwo\n").unwrap();
+    let mut dev = Command::new(tool::varve());
+    dev.args(["dev", "--listen", &kafka, "--admin-listen", &admin]).env("TMPDIR", temporary.path());
+    let out = std::fs::File::create(&log).unwrap();
+    dev.stdout(out.try_clone().unwrap()).stderr(out).current_dir(temporary.path());
+    let mut dev = Ends(tool::without_our_variables(&mut dev).spawn().unwrap());
+    let kcat = |arguments: &[&str]| {
+        let output = Command::new("kcat").args(["-b", &kafka]).args(arguments).output().unwrap();
+        output.status.success().then(|| String::from_utf8(output.stdout).unwrap())
+    };
+    wait_for("the node to answer", 60, || kcat(&["-L", "-m", "2"]).is_some());
+    assert!(kcat(&["-P", "-t", "tried", "-l", lines.to_str().unwrap()]).is_some());
+    let read = kcat(&["-C", "-q", "-e", "-t", "tried", "-o", "beginning"]);
+    assert_eq!(read.as_deref(), Some("one\ntwo\n"));
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let directory = std::fs::read_dir(temporary.path()).unwrap().next().unwrap().unwrap().path();
+    for part in [&kafka, directory.to_str().unwrap(), "varve topic create"] {
+        assert!(said().contains(part), "the banner does not say {part:?}:\n{}", said());
+    }
+    assert!(Command::new("kill").args(["-TERM", &dev.0.id().to_string()]).status().unwrap().success());
+    assert!(dev.0.wait().unwrap().success(), "{}", said());
+    assert_eq!(std::fs::read_dir(temporary.path()).unwrap().count(), 0, "it left its directory behind");
+}
+
+/// Hot and pending, in both, tiered: as they are asked for while records go from one to the other; and the snapshots that follow.
+#[test]
+fn where_records_are_and_which_snapshots_there_are_is_told() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let node = Node::start(Options::small().env("VARVE_TIER_MAX_AGE_MS", "10000"));
+    create_topic(&node, "where", 1, &["segment.bytes=262144", "retention.ms=-1"]);
+    let storage = || {
+        let (_, told) = varve_json(&node, &["topic", "describe-storage", "where"]);
+        let count = |name: &str| told["partitions"][0][name].as_i64().unwrap_or_else(|| panic!("{told}"));
+        ["cloud_only", "both", "pending", "high_watermark"].map(count)
+    };
+    fill(&node, "where", 0..5, 1_000);
+    assert_eq!(storage(), [0, 0, 5, 5], "what is hot alone");
+    wait_for("the records to be in both", 60, || storage() == [0, 5, 0, 5]);
+    let _ = varve(&node, &["topic", "alter-config", "where", "-s", "local.retention.bytes=1"]);
+    let mut filled = 5;
+    wait_for("records to be in the object store alone", 120, || {
+        fill(&node, "where", filled..filled + 50, 20_000);
+        filled += 50;
+        let [cloud_only, both, pending, end] = storage();
+        assert_eq!(cloud_only + both + pending, end, "a record is nowhere, or counted twice");
+        cloud_only >= 5
+    });
+    let list = ["snapshot", "list", "--data-dir", node.data().to_str().unwrap()].map(str::to_owned);
+    let list: Vec<_> = list.iter().map(String::as_str).collect();
+    let of_topic = alone(&[&list[..], &["-t", "where", "-o", "json"]].concat());
+    let of_topic: Vec<serde_json::Value> = serde_json::from_str(&of_topic).unwrap();
+    assert!(!of_topic.is_empty(), "a log that was cut stands on snapshots");
+    for snapshot in &of_topic {
+        assert_eq!((&snapshot["topic"], &snapshot["partition"]), (&"where".into(), &0.into()), "{snapshot}");
+    }
+    let ages = |snapshots: &[serde_json::Value]| -> Vec<i64> {
+        snapshots.iter().map(|snapshot| snapshot["age_ms"].as_i64().unwrap()).collect()
+    };
+    assert!(ages(&of_topic).is_sorted(), "not newest first");
+    let table = alone(&list);
+    assert!(table.contains("metadata") && table.contains("where"), "{table}");
 }
 
 #[test]
