@@ -4,10 +4,7 @@
 //! What is within a compressed batch is looked at only where the topic needs it, so a topic that needs nothing of it stores what its header
 //! vouches for, and readers find what is wrong with the rest. Tests say of either which it is.
 
-use std::{
-    fs, thread,
-    time::Instant,
-};
+use std::{fs, thread, time::Instant};
 
 use varve_tests::{
     batch::{Batch, CODECS, compressed_zeros, produce, produce_code, record},
