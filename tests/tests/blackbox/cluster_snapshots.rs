@@ -97,6 +97,7 @@ fn t4_who_jumps_to_a_checkpoint_forgets_a_change_of_members_that_was_never_commi
     let others: Vec<usize> = held.iter().copied().filter(|place| *place != leads).collect();
     let follows: [usize; 2] = others.try_into().unwrap();
     let comes = (0..4).find(|place| !held.contains(place)).unwrap();
+    cluster.lead(leads, TOPIC, 0);
     marked::fill(&cluster.nodes[leads], TOPIC, 0..20, LARGE_BYTES);
     let is_left = (0..TRIES).any(|attempt| {
         let is_left = leave_a_change_behind(&cluster, leads, follows, comes);
