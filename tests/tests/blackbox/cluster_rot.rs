@@ -122,6 +122,7 @@ fn start_sealed() -> (Cluster, Vec<Vec<PathBuf>>) {
     let configs = ["remote.storage.enable=false", "retention.ms=-1", "segment.bytes=262144"];
     cluster.create_topic(TOPIC, 1, 3, &configs);
     let first = cluster.wait_leader(0, TOPIC, 0, None);
+    cluster.lead(first, TOPIC, 0);
     marked::fill(&cluster.nodes[first], TOPIC, 0..LARGE, LARGE_BYTES);
     let sealed = |node: &Node| {
         let mut files = files_below(&node.data().join("segments"));

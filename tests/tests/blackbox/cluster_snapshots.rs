@@ -140,6 +140,7 @@ fn t11_one_checkpoint_after_the_other_takes_the_place_of_a_log_and_nothing_break
     wait_for("all to be in sync", 60, || cluster.in_sync(0, TOPIC, 0) == [0, 1, 2]);
     let leads = cluster.wait_leader(0, TOPIC, 0, None);
     let lags = (leads + 1) % 3;
+    cluster.lead(leads, TOPIC, 0);
     marked::fill(&cluster.nodes[leads], TOPIC, 0..20, LARGE_BYTES);
     let process = cluster.nodes[lags].pid();
     let seeds = || cluster.nodes[lags].metric("varve_raft_seeds_total");

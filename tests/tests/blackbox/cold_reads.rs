@@ -212,7 +212,7 @@ fn row_28_a_flipped_bit_in_the_disk_cache_is_found_counted_and_read_from_the_buc
     let Some(rig) = Rig::start(options) else { return };
     let metric = |name: &str| rig.node.metric(&format!("varve_tier_cache_disk_{name}_total"));
     // The first time nothing is written, the second time what comes again is, when there is time for it; then it is there.
-    wait_for("chunks to be found in the disk cache", 120, || {
+    wait_for("chunks to be found in the disk cache", 300, || {
         (0..PARTITIONS).for_each(|partition| rig.read(partition, RECORDS));
         metric("hits") > 0.0
     });
