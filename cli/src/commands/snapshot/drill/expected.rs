@@ -51,10 +51,11 @@ impl Expected {
         Ok(())
     }
 
-    /// The end of what the look found in the bucket of a partition; `None` where it knows of none.
+    /// The end of what the look found in the bucket of a partition; `None` where it knows of none. What its checkpoint knew of and was on
+    /// nodes alone is behind that.
     pub fn end(&self, topic: &str, partition: PartitionIndex) -> Option<Offset> {
         let at = self.survey.partitions.iter().find(|at| *at.topic == *topic && at.partition == partition)?;
-        Some(at.offsets.end)
+        Some(at.gap.as_ref().map_or(at.offsets.end, |gap| gap.start.min(at.offsets.end)))
     }
 
     /// A topic that is gone by now is [`HistoryError::NoTopic`].
