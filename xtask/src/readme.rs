@@ -3,7 +3,7 @@
 //! A fenced block takes part when its info string begins `sh ci`. What follows says how:
 //!
 //! - `sh ci`: runs to the end and must exit with zero.
-//! - `sh ci server=PORT`: one command, started in the background; what follows waits until PORT of 127.0.0.1 answers. Servers end with
+//! - `sh ci server=PORT,…`: one command, started in the background; what follows waits until each PORT of 127.0.0.1 answers. Servers end with
 //!   SIGTERM, the last one first, at the next `## ` heading or at the end of the page, and must then exit with zero.
 //! - `sh ci gate`: the test command itself; `.ci/run` calls it, this runner does not (it would call itself).
 
@@ -33,7 +33,7 @@ struct Block {
 enum Kind {
     Run,
     Server {
-        port: u16,
+        ports: Vec<u16>,
     },
     Gate,
     /// A heading: the servers of the section before it end.
@@ -66,10 +66,10 @@ fn run_block(block: &Block, servers: &mut Vec<Child>) -> Outcome {
     if matches!(block.kind, Kind::Run | Kind::Server { .. }) {
         println!("--- README.md line {}\n{}", block.line, block.text.trim_end());
     }
-    match block.kind {
+    match &block.kind {
         Kind::Gate => Ok(()),
         Kind::Section => stop_all(servers),
-        Kind::Server { port } => start(block, port).map(|server| servers.push(server)),
+        Kind::Server { ports } => start(block, ports).map(|server| servers.push(server)),
         Kind::Run => run_command(&mut with_tools(bash(&block.text)))
             .map_err(|failure| Failure(format!("README.md line {}: {failure}", block.line))),
     }
@@ -80,25 +80,25 @@ fn stop_all(servers: &mut Vec<Child>) -> Outcome {
     servers.drain(..).rev().map(stop).fold(Ok(()), Outcome::and)
 }
 
-fn start(block: &Block, port: u16) -> Outcome<Child> {
+fn start(block: &Block, ports: &[u16]) -> Outcome<Child> {
     // `exec` makes the server the child itself, so that its pid is ours to stop; `cargo run` becomes the program that it ran.
     let line = format!("exec env {}", block.text.trim());
     let mut child = with_tools(bash(&line))
         .spawn()
         .map_err(|error| Failure(format!("cannot start a server: {error}")))?;
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let is_silent = |port: &u16| TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], *port))).is_err();
     let begin = Instant::now();
     while begin.elapsed() < Duration::from_secs(READY_SECONDS_MAX) {
         if let Ok(Some(status)) = child.try_wait() {
             return Err(Failure(format!("README.md line {}: the server ended with {status}", block.line)));
         }
-        if TcpStream::connect(address).is_ok() {
+        if !ports.iter().any(is_silent) {
             return Ok(child);
         }
         std::thread::sleep(Duration::from_millis(100));
     }
     stop(child)?;
-    Err(Failure(format!("README.md line {}: nothing answered on {address}", block.line)))
+    Err(Failure(format!("README.md line {}: nothing answered on one of {ports:?}", block.line)))
 }
 
 fn stop(mut child: Child) -> Outcome {
@@ -153,8 +153,9 @@ fn kind_of(info: &str, line: usize) -> Outcome<Option<Kind>> {
         ["sh", "ci"] => Ok(Some(Kind::Run)),
         ["sh", "ci", "gate"] => Ok(Some(Kind::Gate)),
         ["sh", "ci", flag] => {
-            let port = flag.strip_prefix("server=").and_then(|port| port.parse().ok()).ok_or_else(unknown)?;
-            Ok(Some(Kind::Server { port }))
+            let ports = flag.strip_prefix("server=").ok_or_else(unknown)?;
+            let ports: Result<Vec<u16>, _> = ports.split(',').map(str::parse).collect();
+            Ok(Some(Kind::Server { ports: ports.map_err(|_| unknown())? }))
         }
         ["sh", ..] => {
             Err(Failure(format!("README.md line {line}: every sh block runs in CI: mark it `sh ci`")))
@@ -169,13 +170,13 @@ mod tests {
 
     #[test]
     fn blocks_are_taken_word_for_word_in_order() {
-        let page = "## a\n```sh ci server=9092\nserve\n```\n```json\n{}\n```\n```sh ci\none\ntwo\n```\n";
+        let page = "## a\n```sh ci server=9092,9192\nserve\n```\n```json\n{}\n```\n```sh ci\none\ntwo\n```\n";
         let blocks = parse(page).unwrap();
         assert_eq!(
             blocks,
             [
                 Block { line: 1, kind: Kind::Section, text: String::new() },
-                Block { line: 2, kind: Kind::Server { port: 9092 }, text: "serve".into() },
+                Block { line: 2, kind: Kind::Server { ports: vec![9092, 9192] }, text: "serve".into() },
                 Block { line: 8, kind: Kind::Run, text: "one\ntwo".into() },
             ]
         );

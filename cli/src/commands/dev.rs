@@ -77,10 +77,14 @@ fn several(flags: &DevFlags, sources: Sources, root: &Path) -> Result<(), Failur
     let plans = plans.collect::<Option<Vec<_>>>().ok_or_else(|| {
         Failure::usage("the nodes of a cluster listen on ports 100 apart: --listen needs lower ones")
     })?;
+    let mut signals = Signals::new()?;
     let mut nodes = plans.iter().map(|plan| plan.start(root)).collect::<Result<Vec<_>, _>>()?;
-    let outcome = formed(&mut nodes, root).and_then(|()| {
+    let outcome = formed(&mut nodes, root, &mut signals).and_then(|is_formed| {
+        if !is_formed {
+            return Ok(());
+        }
         output::text(&cluster_banner(&nodes, root))?;
-        attend(&mut nodes)
+        attend(&mut nodes, &mut signals)
     });
     end(&mut nodes);
     outcome
@@ -146,8 +150,42 @@ fn log_of(root: &Path, number: u16) -> std::path::PathBuf {
     root.join(format!("node-{number}.log"))
 }
 
-/// Waits until a node names all of them.
-fn formed(nodes: &mut [Node], root: &Path) -> Result<(), Failure> {
+/// What asks this process to end. Heard from before the first node is started: nothing is left behind, whenever it comes.
+struct Signals {
+    runtime: tokio::runtime::Runtime,
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failure> {
+        let failed = |cause: std::io::Error| Failure::failed(cause, "try again");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let entered = runtime.enter();
+        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
+        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+        drop(entered);
+        Ok(Self { runtime, terminate, interrupt })
+    }
+
+    /// Whether one comes within a look's time.
+    fn come(&mut self) -> bool {
+        let Self { runtime, terminate, interrupt } = self;
+        runtime.block_on(async {
+            // A clock that is made now ticks at once, and then after its time.
+            let mut look = tokio::time::interval(LOOK);
+            look.tick().await;
+            tokio::select! {
+                _ = terminate.recv() => true,
+                _ = interrupt.recv() => true,
+                _ = look.tick() => false,
+            }
+        })
+    }
+}
+
+/// Waits until a node names all of them; not when it was asked to end before.
+fn formed(nodes: &mut [Node], root: &Path, signals: &mut Signals) -> Result<bool, Failure> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(node) = nodes.iter_mut().find_map(|node| node.has_ended().then_some(node.number)) {
@@ -160,12 +198,14 @@ fn formed(nodes: &mut [Node], root: &Path) -> Result<(), Failure> {
             .metadata(Some(&[]), Missing::Report)
             .is_ok_and(|cluster| cluster.brokers.len() == nodes.len())
         {
-            return Ok(());
+            return Ok(true);
         }
         if Instant::now() > until {
             return Err(Failure::failed("the nodes did not form a cluster", "see their logs"));
         }
-        thread::sleep(LOOK);
+        if signals.come() {
+            return Ok(false);
+        }
     }
 }
 
@@ -178,30 +218,19 @@ impl Node {
 }
 
 /// Until a signal comes, or no node is left.
-fn attend(nodes: &mut [Node]) -> Result<(), Failure> {
-    let failed = |cause: std::io::Error| Failure::failed(cause, "try again");
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-    runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        let mut looks = tokio::time::interval(LOOK);
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return Ok(()),
-                _ = interrupt.recv() => return Ok(()),
-                _ = looks.tick() => {}
-            }
-            for node in nodes.iter_mut().filter(|node| node.ended.is_none()) {
-                if node.has_ended() {
-                    let how = node.ended.map_or_else(String::new, |status| status.to_string());
-                    output::text(&format!("node {} ended: {how}\n", node.number))?;
-                }
-            }
-            if nodes.iter().all(|node| node.ended.is_some()) {
-                return Err(Failure::failed("no node is left", "see above"));
+fn attend(nodes: &mut [Node], signals: &mut Signals) -> Result<(), Failure> {
+    while !signals.come() {
+        for node in nodes.iter_mut().filter(|node| node.ended.is_none()) {
+            if node.has_ended() {
+                let how = node.ended.map_or_else(String::new, |status| status.to_string());
+                output::text(&format!("node {} ended: {how}\n", node.number))?;
             }
         }
-    })
+        if nodes.iter().all(|node| node.ended.is_some()) {
+            return Err(Failure::failed("no node is left", "see above"));
+        }
+    }
+    Ok(())
 }
 
 /// Asks every node to end, and sees to it.
