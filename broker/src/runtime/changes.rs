@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
-use varve_common::{Clock, GroupId, LogIndex, NodeId, ReplicaId};
+use varve_common::{Clock, GroupId, LogIndex, Monotonic, NodeId, ReplicaId};
 use varve_formats::command::MetadataCommand;
 use varve_replica::{Input, PeerInput, Refusal, Reply, metadata::MetadataRejected};
 
@@ -57,11 +57,10 @@ pub struct Changes<'a> {
 impl Changes<'_> {
     /// Makes a change, on this node or another. Once it is done this node's own metadata shows it, too.
     pub async fn change(&self, command: MetadataCommand) -> Result<Done, MetadataRefusal> {
-        if self.link.get().is_none() {
-            // Nobody else could lead, and a log that has no room now makes room: no limit.
-            return self.settle(self.propose(command.clone()).await, false, &command).await;
-        }
         let deadline = self.clock.monotonic().plus(CHANGE_LIMIT);
+        if self.link.get().is_none() {
+            return self.change_alone(command, deadline).await;
+        }
         let request = controller::encode_request(&command);
         let (mut leader, mut is_uncertain) = (None, false);
         loop {
@@ -81,6 +80,24 @@ impl Changes<'_> {
                     }
                 }
                 _ => leader = None,
+            }
+            self.clock.sleep(PAUSE).await;
+        }
+    }
+
+    /// Nobody else could lead, and a log that has no room now makes room: no limit for one try. Where nothing was done, because this node
+    /// does not lead yet or a change before this one is on its way, it is tried again.
+    async fn change_alone(
+        &self,
+        command: MetadataCommand,
+        deadline: Monotonic,
+    ) -> Result<Done, MetadataRefusal> {
+        loop {
+            let outcome = self.propose(command.clone()).await;
+            let is_undone = matches!(outcome, Outcome::Busy | Outcome::NotLeader { .. });
+            if !is_undone || self.clock.monotonic() >= deadline {
+                let is_uncertain = matches!(outcome, Outcome::Unknown);
+                return self.settle(outcome, is_uncertain, &command).await;
             }
             self.clock.sleep(PAUSE).await;
         }

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use varve_common::{ClusterId, Incarnation, Monotonic, ReplicaId, Term, TopicId, clock::BoxFuture};
+use varve_common::{ClusterId, Incarnation, ReplicaId, Term, TopicId, clock::BoxFuture};
 use varve_consensus::LeaderReport;
 use varve_formats::command::CreateTopic;
 use varve_replica::metadata::{Image, MetadataDone};
@@ -169,11 +169,17 @@ fn topic(id: u128) -> MetadataCommand {
 }
 
 #[tokio::test]
-async fn a_node_alone_asks_itself_once() {
-    let alone = Peer::new(1, [ids(), not_leader(None), Reply::Refused(Refusal::StorageError)]);
+async fn a_node_alone_asks_itself_until_it_leads_and_has_time_for_it() {
+    let busy = Reply::Refused(Refusal::Throttled);
+    let storage = Reply::Refused(Refusal::StorageError);
+    let alone = Peer::new(1, [ids(), not_leader(None), busy.clone(), busy.clone(), ids(), storage]);
     assert_eq!(alone.change(IDS).await, Ok(Done::ProducerIds { first: 40, count: 5 }));
-    assert_eq!(alone.change(IDS).await, Err(MetadataRefusal::NotController));
+    assert_eq!(alone.change(IDS).await, Ok(Done::ProducerIds { first: 40, count: 5 }));
     assert_eq!(alone.change(IDS).await, Err(MetadataRefusal::Storage));
+    let never = Peer::new(1, [busy]);
+    assert_eq!(never.change(IDS).await, Err(MetadataRefusal::NotController));
+    let unknown = Peer::new(1, [Reply::Refused(Refusal::Unknown)]);
+    assert_eq!(unknown.change(IDS).await, Err(MetadataRefusal::TimedOut), "it may be done");
 }
 
 #[tokio::test]
