@@ -3,23 +3,13 @@
 use std::{path::PathBuf, time::Instant};
 
 use crate::{
-    chaos, readme, setup,
+    blackbox, chaos, readme, setup,
     shell::{self, Failure, Outcome, bash, command, run as run_command},
     tidy,
 };
 
 /// Samples of each message and version.
 const FRAME_SAMPLES: &str = "20";
-
-/// Sizes of the black-box tests that keep the gate within minutes, where the caller names no others; `cargo test -p varve-tests` runs
-/// them in full: 2 GiB past the log's bound of 256 MiB, thirty power cuts at random, three at each point.
-const BLACKBOX_SIZES: &[(&str, &str)] = &[
-    ("VARVE_WAL_BOUND_MIB", "600"),
-    ("VARVE_POWER_CUTS", "6"),
-    ("VARVE_POWER_ROUNDS", "1"),
-    ("VARVE_PROOF_RECORDS", "90000"),
-    ("VARVE_PROOF_KILLS", "5"),
-];
 
 /// One step: its name, what it does, and the code.
 struct Step {
@@ -161,13 +151,8 @@ fn release() -> Outcome {
     cargo(&["build", "--release", "--locked", "--package", "varve-cli"])
 }
 
-/// Tool folders go in front of the path, so that the tests find pinned tools before the machine's.
 fn blackbox() -> Outcome {
-    let mut test = command("cargo");
-    test.args(["test", "--locked", "--package", "varve-tests", "--", "--test-threads", "3"]);
-    let unnamed = BLACKBOX_SIZES.iter().filter(|(name, _)| std::env::var_os(name).is_none());
-    test.envs(unnamed.copied());
-    run_command(test.env("VARVE_BIN", shell::varve()).env("VARVE_TOOLS", shell::cache()))?;
+    blackbox::run()?;
     run_command(&mut bash(
         "! git status --porcelain | grep . || { echo 'the tests left files in the checkout'; exit 1; }",
     ))

@@ -11,6 +11,7 @@
 //! It depends on nothing but the standard library, so that it builds in seconds on a machine that has nothing else.
 //! It owns no rule twice: what clippy, rustfmt or cargo-deny can check is theirs.
 
+mod blackbox;
 mod chaos;
 mod gate;
 mod librdkafka;
