@@ -28,10 +28,11 @@ impl Planner<'_> {
     /// has just been elected may need the one that lags to commit anything, and so to publish anything.
     fn offer(&mut self) {
         let status = self.status;
-        let leads = status.role == Role::Leader;
-        let due = leads && status.checkpoint_wanted && !(status.ready && self.sends_from_bucket());
-        let reaches = status.offer_end.is_some_and(|end| end.0 >= status.truncated.0);
-        if due && reaches && !status.jobs.runs(JobKind::Offer) && self.may_try(JobKind::Offer) {
+        if self.gives_checkpoints()
+            && self.offer_reaches()
+            && !status.jobs.runs(JobKind::Offer)
+            && self.may_try(JobKind::Offer)
+        {
             self.act(Action::OfferCheckpoint);
         }
     }
@@ -48,11 +49,21 @@ impl Planner<'_> {
             && !stranded(JobKind::Upload)
     }
 
+    /// Whether members that lag are to have one from this node.
+    fn gives_checkpoints(&self) -> bool {
+        let status = self.status;
+        let leads = status.role == Role::Leader;
+        leads && status.checkpoint_wanted && !(status.ready && self.sends_from_bucket())
+    }
+
+    /// Whether the log goes on where the one that could be made now ends.
+    fn offer_reaches(&self) -> bool {
+        self.status.offer_end.is_some_and(|end| end.0 >= self.status.truncated.0)
+    }
+
     /// Whether a member waits for a checkpoint that can be made once more of the log is in files of this node.
     pub(crate) fn waits_for_seal(&self) -> bool {
-        let status = self.status;
-        let reaches = status.offer_end.is_some_and(|end| end.0 >= status.truncated.0);
-        status.ready && status.checkpoint_wanted && !reaches && !self.sends_from_bucket()
+        self.gives_checkpoints() && !self.offer_reaches()
     }
 
     /// A sealed file that is damaged comes from another node: each in its turn, for there may be one that nobody has.

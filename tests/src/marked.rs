@@ -3,9 +3,14 @@
 use std::ops::Range;
 
 use crate::{
-    batch::{Batch, noise, produce_patiently},
+    batch::{Batch, noise, produce_code, produce_patiently},
+    cluster::Cluster,
     node::Node,
+    wait_for,
 };
+
+/// The producer that writes to clusters.
+const PRODUCER: i64 = 6_000;
 
 /// A value of `bytes` bytes that stands once in all files; `<topic number>` is what it begins with.
 #[must_use]
@@ -22,6 +27,32 @@ pub fn fill(node: &Node, topic: &str, numbers: Range<i64>, bytes: usize) {
     for number in numbers {
         let batch = Batch::of(&[&value(topic, number, bytes)]).encode();
         assert_eq!(produce_patiently(node.kafka(), topic, &batch), Some(0), "{topic} {number}");
+    }
+}
+
+/// The same to partition 0 of a topic that nobody else writes to, from its first record on, wherever it is led, as a node tells: a leader
+/// whose disk is slow hands over in the middle. Each is stored once, as an idempotent producer's.
+///
+/// # Panics
+/// Where one is not acknowledged within a minute.
+pub fn fill_led(cluster: &Cluster, asked: usize, topic: &str, numbers: Range<i64>, bytes: usize) {
+    let mut leader = cluster.leader(asked, topic, 0);
+    for number in numbers {
+        let batch = Batch {
+            producer_id: PRODUCER,
+            producer_epoch: 0,
+            base_sequence: i32::try_from(number).expect("tests write few"),
+            ..Batch::of(&[&value(topic, number, bytes)])
+        }
+        .encode();
+        wait_for(&format!("{topic} {number} to be acknowledged"), 60, || {
+            let code =
+                leader.and_then(|leader| produce_code(cluster.nodes[leader].kafka(), topic, -1, &batch));
+            if code != Some(0) {
+                leader = cluster.leader(asked, topic, 0);
+            }
+            code == Some(0)
+        });
     }
 }
 

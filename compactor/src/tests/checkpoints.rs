@@ -150,3 +150,23 @@ fn who_was_just_elected_gives_a_checkpoint_to_whoever_it_needs_to_commit_anythin
     assert!(!offers(&GroupStatus { role: Role::Follower, ..elected.clone() }));
     assert!(!offers(&GroupStatus { checkpoint_wanted: false, ..elected }));
 }
+
+/// Its log was cut, in need of room, above the last range that has a file here: the ranges behind that get theirs for who lags.
+#[test]
+fn who_was_just_elected_seals_what_its_checkpoint_is_to_reach() {
+    let elected = GroupStatus {
+        ready: false,
+        checkpoint_wanted: true,
+        offer_end: Some((LogIndex(10), Term(2))),
+        truncated: (LogIndex(12), Term(2)),
+        rolls: Arc::new(vec![roll(12, 20)]),
+        ..idle()
+    };
+    let seal = Action::Seal { base: Offset(12) };
+    let acts = |status: &GroupStatus| planned(status).actions;
+    assert!(acts(&elected).contains(&seal));
+    assert!(acts(&GroupStatus { offer_end: None, ..elected.clone() }).contains(&seal));
+    let reaches = GroupStatus { offer_end: Some((LogIndex(20), Term(2))), ..elected.clone() };
+    assert!(!acts(&reaches).contains(&seal) && acts(&reaches).contains(&Action::OfferCheckpoint));
+    assert!(!acts(&GroupStatus { role: Role::Follower, ..elected }).contains(&seal));
+}

@@ -59,11 +59,12 @@ fn comes_back_behind_the_log(is_wiped: bool) {
     );
     wait_in_sync(&cluster, 0);
     let leader = cluster.wait_leader(0, TOPIC, 0, None);
-    marked::fill(&cluster.nodes[leader], TOPIC, 0..20, LARGE_BYTES);
+    marked::fill_led(&cluster, leader, TOPIC, 0..20, LARGE_BYTES);
     let dead = (leader + 1) % 3;
     cluster.nodes[dead].kill();
     let count = 900;
-    marked::fill(&cluster.nodes[leader], TOPIC, 20..count, LARGE_BYTES);
+    marked::fill_led(&cluster, leader, TOPIC, 20..count, LARGE_BYTES);
+    let leader = cluster.wait_leader(leader, TOPIC, 0, None);
     let checkpoints = || cluster.nodes[leader].metric("varve_raft_snapshots_total");
     wait_for("checkpoints", 60, || checkpoints() >= 2.0);
     if is_wiped {
@@ -102,21 +103,23 @@ fn goes_on_with_one_that_lags(configs: &[&str]) {
     cluster.create_topic(TOPIC, 1, 3, &configs);
     wait_in_sync(&cluster, 0);
     let leader = cluster.wait_leader(0, TOPIC, 0, None);
-    marked::fill(&cluster.nodes[leader], TOPIC, 0..20, LARGE_BYTES);
-    let (lags, stays) = ((leader + 1) % 3, (leader + 2) % 3);
+    marked::fill_led(&cluster, leader, TOPIC, 0..20, LARGE_BYTES);
+    let lags = (leader + 1) % 3;
     cluster.nodes[lags].kill();
     let count = 900;
-    marked::fill(&cluster.nodes[leader], TOPIC, 20..count, LARGE_BYTES);
+    marked::fill_led(&cluster, leader, TOPIC, 20..count, LARGE_BYTES);
+    let leader = cluster.wait_leader(leader, TOPIC, 0, Some(lags));
+    let stays = 3 - leader - lags;
     wait_for("both to have cut what it lacks", 60, || {
         [leader, stays].iter().all(|&node| cluster.nodes[node].metric("varve_raft_snapshots_total") >= 2.0)
     });
     cluster.nodes[leader].kill();
     cluster.nodes[lags].launch();
-    wait_for("two of three to go on", 60, || {
+    wait_for("two of three to go on", 180, || {
         let leads = cluster.leader(stays, TOPIC, 0) == Some(stays);
         leads && list_offset(cluster.nodes[stays].kafka(), TOPIC, 0, -1) == Ok(count)
     });
-    marked::fill(&cluster.nodes[stays], TOPIC, count..count + 20, LARGE_BYTES);
+    marked::fill_led(&cluster, stays, TOPIC, count..count + 20, LARGE_BYTES);
     cluster.nodes[leader].restart();
     cluster.nodes[lags].wait_ready();
     wait_in_sync(&cluster, stays);

@@ -123,7 +123,7 @@ fn start_sealed() -> (Cluster, Vec<Vec<PathBuf>>) {
     cluster.create_topic(TOPIC, 1, 3, &configs);
     let first = cluster.wait_leader(0, TOPIC, 0, None);
     cluster.lead(first, TOPIC, 0);
-    marked::fill(&cluster.nodes[first], TOPIC, 0..LARGE, LARGE_BYTES);
+    marked::fill_led(&cluster, first, TOPIC, 0..LARGE, LARGE_BYTES);
     let sealed = |node: &Node| {
         let mut files = files_below(&node.data().join("segments"));
         files.retain(|file| file.extension().is_some_and(|suffix| suffix == "seg"));

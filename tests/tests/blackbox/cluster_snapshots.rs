@@ -97,8 +97,8 @@ fn t4_who_jumps_to_a_checkpoint_forgets_a_change_of_members_that_was_never_commi
     let others: Vec<usize> = held.iter().copied().filter(|place| *place != leads).collect();
     let follows: [usize; 2] = others.try_into().unwrap();
     let comes = (0..4).find(|place| !held.contains(place)).unwrap();
+    marked::fill_led(&cluster, leads, TOPIC, 0..20, LARGE_BYTES);
     cluster.lead(leads, TOPIC, 0);
-    marked::fill(&cluster.nodes[leads], TOPIC, 0..20, LARGE_BYTES);
     let is_left = (0..TRIES).any(|attempt| {
         let is_left = leave_a_change_behind(&cluster, leads, follows, comes);
         println!("attempt {attempt}: {is_left}, {} not committed", uncommitted(&cluster.nodes[leads]));
@@ -110,8 +110,9 @@ fn t4_who_jumps_to_a_checkpoint_forgets_a_change_of_members_that_was_never_commi
     });
     assert!(is_left, "no change was left behind");
     let before = cluster.nodes[leads].metric("varve_raft_seeds_total");
+    let _ = cluster.wait_leader(follows[0], TOPIC, 0, Some(leads));
+    marked::fill_led(&cluster, follows[0], TOPIC, 20..900, LARGE_BYTES);
     let second = cluster.wait_leader(follows[0], TOPIC, 0, Some(leads));
-    marked::fill(&cluster.nodes[second], TOPIC, 20..900, LARGE_BYTES);
     wait_for("checkpoints", 60, || cluster.nodes[second].metric("varve_raft_snapshots_total") >= 2.0);
     cluster.links().heal();
     wait_for("it to jump to a checkpoint", 60, || {
@@ -141,7 +142,7 @@ fn t11_one_checkpoint_after_the_other_takes_the_place_of_a_log_and_nothing_break
     let leads = cluster.wait_leader(0, TOPIC, 0, None);
     let lags = (leads + 1) % 3;
     cluster.lead(leads, TOPIC, 0);
-    marked::fill(&cluster.nodes[leads], TOPIC, 0..20, LARGE_BYTES);
+    marked::fill_led(&cluster, leads, TOPIC, 0..20, LARGE_BYTES);
     let process = cluster.nodes[lags].pid();
     let seeds = || cluster.nodes[lags].metric("varve_raft_seeds_total");
     let mut written = 20;
@@ -149,9 +150,9 @@ fn t11_one_checkpoint_after_the_other_takes_the_place_of_a_log_and_nothing_break
         // It is cut off again as soon as it has jumped: what was on its way meets what comes next time.
         cluster.links().isolate(lags);
         let before = seeds();
-        let leads = cluster.wait_leader(leads, TOPIC, 0, Some(lags));
+        let _ = cluster.wait_leader(leads, TOPIC, 0, Some(lags));
         // More than a log holds.
-        marked::fill(&cluster.nodes[leads], TOPIC, written..written + 500, LARGE_BYTES);
+        marked::fill_led(&cluster, leads, TOPIC, written..written + 500, LARGE_BYTES);
         written += 500;
         cluster.links().heal();
         wait_for("it to jump to a checkpoint", 90, || seeds() > before);
