@@ -18,14 +18,15 @@ use varve_common::NodeId;
 use super::survey::Survey;
 use crate::{
     args::{OneNode, ReplaceNode, Wait},
-    client::{Client, ClientError, cluster::Place},
+    client::{Client, ClientError, cluster::Place, retrying},
     failure::Failure,
+    limits::METADATA_WAIT_MAX,
     output::{self, OutputFlags},
 };
 
 /// How often it is looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// How long the cluster is given to fill a node by itself.
+/// How long the cluster is given to fill a node by itself, and to tell of one that was just started.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The client, how long all may take, and how the end is told.
@@ -53,6 +54,22 @@ impl Task {
             if Instant::now() >= self.deadline {
                 let advice = "what is under way goes on; give the command again to wait for it";
                 return Err(Failure::failed(format!("timed out waiting for {what}"), advice));
+            }
+            thread::sleep(LOOK);
+        }
+    }
+
+    /// A node that was started a moment ago is not known to every other one yet.
+    fn wait_up(&mut self, node: i32) -> Result<(), Failure> {
+        let begin = Instant::now();
+        loop {
+            let seen = survey(&mut self.client)?;
+            if seen.as_ref().is_some_and(|survey| survey.is_up(node)) {
+                return Ok(());
+            }
+            if begin.elapsed() > PATIENCE {
+                let what = format!("node {node} is not part of the cluster, or not up");
+                return Err(Failure::failed(what, "start it with the cluster's --seeds"));
             }
             thread::sleep(LOOK);
         }
@@ -149,24 +166,21 @@ pub fn remove(flags: &OneNode, sources: &Sources) -> Result<(), Failure> {
     let moved = empty(&mut task, flags.node, |replicas, survey, holds| {
         balance::without(replicas, node, &survey.up(), &survey.racks(), holds)
     })?;
-    task.client.unregister(flags.node)?;
+    retrying(METADATA_WAIT_MAX, || task.client.unregister(flags.node))?;
     task.report(flags.node, "removed", moved)
 }
 
 pub fn replace(flags: &ReplaceNode, sources: &Sources) -> Result<(), Failure> {
     let mut task = Task::new(super::super::client(&flags.brokers, sources), flags.wait, flags.output);
     let (node, heir) = (node_id(flags.node)?, node_id(flags.with)?);
-    if !Survey::take(&mut task.client, None)?.is_up(flags.with) {
-        let what = format!("node {heir} is not part of the cluster, or not up");
-        return Err(Failure::failed(what, "start it with the cluster's --seeds"));
-    }
+    task.wait_up(flags.with)?;
     let moved = empty(&mut task, flags.node, |replicas, survey, holds| {
         if replicas.contains(&heir) {
             return balance::without(replicas, node, &survey.up(), &survey.racks(), holds);
         }
         Some(replicas.iter().map(|id| if *id == node { heir } else { *id }).collect())
     })?;
-    task.client.unregister(flags.node)?;
+    retrying(METADATA_WAIT_MAX, || task.client.unregister(flags.node))?;
     task.report(flags.node, "replaced", moved)
 }
 
@@ -177,7 +191,7 @@ fn empty(
     heirs: impl Fn(&Replicas, &Survey, &BTreeMap<NodeId, usize>) -> Option<Replicas>,
 ) -> Result<usize, Failure> {
     let id = node_id(node)?;
-    let known = Survey::take(&mut task.client, None)?;
+    let known = retrying(METADATA_WAIT_MAX, || Survey::take(&mut task.client, None))?;
     if known.nodes.iter().all(|known| known.id != node) {
         return Err(Failure::failed(
             format!("node {node} is not part of the cluster"),
