@@ -71,6 +71,9 @@ impl Drop for SmallDisk {
     }
 }
 
+/// How often strace is attached until it has every thread.
+const ATTACHES_MAX: usize = 20;
+
 /// strace on a process, which fails some of its system calls until this is dropped.
 #[derive(Debug)]
 pub struct Failing(Child);
@@ -95,17 +98,37 @@ impl Failing {
         for file in files {
             command.arg("-P").arg(file);
         }
-        let started = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn();
-        let Ok(mut child) = started else {
-            eprintln!("NOT RUN: there is no strace: no system call failed");
-            return None;
-        };
-        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        for _ in 0..ATTACHES_MAX {
+            let Ok(child) = command.spawn() else {
+                eprintln!("NOT RUN: there is no strace: no system call failed");
+                return None;
+            };
+            let mut strace = Self(child);
+            strace.wait_attached();
+            if strace.has_all(process) {
+                return Some(strace);
+            }
+        }
+        panic!("strace misses threads of the process, {ATTACHES_MAX} times");
+    }
+
+    /// Waits until it says so, which it does once it has every thread that it found.
+    fn wait_attached(&mut self) {
+        let mut lines = BufReader::new(self.0.stderr.take().expect("it is piped")).lines();
         let attached = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("attached")));
         assert!(attached.is_some(), "strace does not attach");
         // Read to its end, or it would wait for us.
         std::thread::spawn(move || lines.for_each(drop));
-        Some(Self(child))
+    }
+
+    /// Whether no thread is without it: it lists them once, and misses one that another has begun meanwhile before its own turn came.
+    /// Those that a thread of its own begins are its own.
+    fn has_all(&self, process: u32) -> bool {
+        let traced = format!("TracerPid:\t{}\n", self.0.id());
+        let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+        let mut states = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+        states.all(|status| status.contains(&traced))
     }
 }
 

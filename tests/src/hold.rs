@@ -1,19 +1,31 @@
-//! Holds a process right behind a named system call, from outside: strace stops the whole of it (SIGSTOP, every thread) when the call has
-//! returned and before the caller sees that, so that the power can be cut exactly there. The product has no failpoints of its own.
+//! Holds a process right behind a named system call: the whole of it stands still (SIGSTOP, every thread) when the call has succeeded and
+//! before the caller sees that, so that the power can be cut exactly there. The product has no failpoints of its own; a [`Shim`] is in
+//! the process from its first moment (`hold/shim.c`) and sees every call of every thread, so no place is missed on a busy machine.
 
 use std::{
-    collections::BTreeMap,
-    io::{BufRead, BufReader},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    fs::{self, File},
+    os::unix::fs::FileExt as _,
+    path::PathBuf,
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-/// How long a process that is held must stay so before it counts.
-const SETTLE: Duration = Duration::from_millis(20);
+use crate::{node::Options, shim::Shim};
 
-/// A system call that succeeded: the beginning of its name, and what its arguments hold, in order, with descriptors as paths.
+const SOURCE: &str = include_str!("hold/shim.c");
+/// How often it is asked whether a process is held.
+const LOOK: Duration = Duration::from_millis(5);
+/// The page that is shared with the shim: four numbers, each where the shim has it, then the plan.
+const PAGE_BYTES: usize = 4096;
+const ARMED_AT: u64 = 0;
+const HELD_AT: u64 = 4;
+const LOADED_AT: u64 = 8;
+const TIMES_AT: u64 = 12;
+const PLAN_AT: u64 = 16;
+
+/// A system call that succeeded: its name without what it may end with (`at`, `at2`), and what its arguments hold, in order: a path is
+/// `"/the/path"`, as it was given, and a descriptor `</its/path>`.
 #[derive(Clone, Copy, Debug)]
 pub struct Call(pub &'static str, pub &'static [&'static str]);
 
@@ -28,171 +40,154 @@ pub struct Point {
     pub among: u64,
 }
 
-impl Call {
-    fn is(&self, line: &str) -> bool {
-        let Some(rest) = line.strip_prefix(self.0) else { return false };
-        let Some((name, mut rest)) = rest.split_once('(') else { return false };
-        // `rename` is also renameat2; `fsync` is not fsync_range.
-        let named = name.is_empty() || name.starts_with("at");
-        let fits = self.1.iter().all(|part| match rest.split_once(part) {
-            Some((_, behind)) => {
-                rest = behind;
-                true
-            }
-            None => false,
-        });
-        let succeeded = line
-            .rsplit_once(" = ")
-            .is_some_and(|(call, result)| call.trim_end().ends_with(')') && !result.starts_with('-'));
-        named && fits && succeeded
+impl Point {
+    /// As the shim reads it.
+    fn plan(&self) -> String {
+        let line = |call: &Call| [&[call.0], call.1].concat().join("\t") + "\n";
+        self.calls.iter().map(line).collect()
     }
 }
 
-/// The tracer of one process.
+/// Where processes that are started with it are to be held, one at a time.
 #[derive(Debug)]
-pub struct Tracer {
-    strace: Child,
-    lines: Receiver<String>,
-    process: u32,
-    /// Whether it may stand still.
-    stopped: bool,
-    /// Calls that another thread's line has cut in two.
-    unfinished: BTreeMap<String, String>,
+pub struct Hold {
+    shim: Shim,
+    page: File,
+    /// A number of its own for each place.
+    armed: u32,
 }
 
-impl Tracer {
-    /// Attaches to a process and stops it behind every call that has the name of the point's last.
+impl Hold {
+    /// Holds nothing yet; `None`, said aloud, where the shim cannot be built, or the machine does not let a process filter its calls.
     #[must_use]
-    pub fn attach(process: u32, point: &Point) -> Self {
-        let family = |call: &Call| format!("/^{}(at2?)?$", call.0);
-        let traced: Vec<_> = point.calls.iter().map(family).collect();
-        let last = family(point.calls.last().expect("a point has calls"));
-        let mut command = Command::new("strace");
-        command.args(["-f", "-y", "-s", "0", "-p", &process.to_string()]);
-        command.args(["-e", &format!("trace={}", traced.join(","))]);
-        command.args(["-e", &format!("inject={last}:signal=SIGSTOP")]);
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut strace = command.spawn().unwrap();
-        let output = BufReader::new(strace.stderr.take().expect("it is piped"));
-        let (sender, lines) = channel();
-        thread::spawn(move || {
-            output.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)).ok();
-        });
-        Self { strace, lines, process, stopped: false, unfinished: BTreeMap::new() }
+    pub fn new() -> Option<Self> {
+        let shim = Shim::build(SOURCE, "no process can be held: the shim cannot be built")?;
+        let file = shim.file("page");
+        let page = File::options().read(true).write(true).create_new(true).open(file).unwrap();
+        page.set_len(PAGE_BYTES as u64).unwrap();
+        let hold = Self { shim, page, armed: 0 };
+        let probe = Command::new("true").envs(hold.variables()).output();
+        if hold.number(LOADED_AT) == 0 {
+            eprintln!("NOT RUN: no process can be held: the shim does not run: {probe:?}");
+            return None;
+        }
+        Some(hold)
     }
 
-    /// Lets the process run until it stands behind the point for the `times`th time; then it is held. Whether it came there in time.
-    pub fn hold(&mut self, point: &Point, times: u64, patience: Duration) -> bool {
+    /// What a process that is to be held has in its environment.
+    #[must_use]
+    pub fn variables(&self) -> [(&'static str, PathBuf); 2] {
+        [("LD_PRELOAD", self.shim.library()), ("HOLD_FILE", self.shim.file("page"))]
+    }
+
+    /// A node that can be held.
+    #[must_use]
+    pub fn told_to(&self, options: Options) -> Options {
+        let set =
+            |options: Options, (name, file): (&str, PathBuf)| options.env(name, file.display().to_string());
+        self.variables().into_iter().fold(options, set)
+    }
+
+    /// From now on the process is to be held where it stands behind the point for the `times`th time.
+    pub fn arm(&mut self, point: &Point, times: u64) {
+        self.disarm();
+        let mut plan = point.plan().into_bytes();
+        assert!(plan.len() < PAGE_BYTES - PLAN_AT as usize, "{} has too many calls", point.name);
+        plan.push(0);
+        self.page.write_all_at(&plan, PLAN_AT).unwrap();
+        self.write(TIMES_AT, times.max(1) as u32);
+        self.armed += 1;
+        self.write(ARMED_AT, self.armed);
+    }
+
+    /// From now on it is to be held nowhere.
+    pub fn disarm(&self) {
+        self.write(ARMED_AT, 0);
+    }
+
+    /// Waits until the process is held, or has ended, or patience has: whether it is held, with every thread.
+    #[must_use]
+    pub fn is_held(&self, process: u32, patience: Duration) -> bool {
         let begin = Instant::now();
-        let (mut step, mut left) = (0, times.max(1));
         while begin.elapsed() < patience {
-            let Some(call) = self.next_call() else { continue };
-            if !point.calls[step].is(&call) {
-                continue;
+            let states = states(process);
+            if self.number(HELD_AT) == self.armed && states.iter().all(|state| *state == 'T') {
+                return !states.is_empty();
             }
-            step = (step + 1) % point.calls.len();
-            left -= u64::from(step == 0);
-            if left == 0 {
-                if self.stays() {
-                    return true;
-                }
-                // It had been sent on already: the next time, then.
-                left = 1;
+            if states.iter().all(|state| "ZX".contains(*state)) {
+                break;
             }
+            thread::sleep(LOOK);
         }
+        let loaded = self.number(LOADED_AT) == process;
+        println!("not held: {:?}, shim loaded: {loaded}, after {:?}", states(process), begin.elapsed());
         false
     }
 
-    /// The next call that is complete. Sends the process on where it stands and nothing more is printed: what it did is known by then.
-    fn next_call(&mut self) -> Option<String> {
-        let line = self.lines.try_recv().ok().or_else(|| {
-            if std::mem::take(&mut self.stopped) {
-                self.go_on();
-            }
-            self.lines.recv_timeout(SETTLE).ok()
-        });
-        let Some(line) = line else {
-            self.stopped = true;
-            return None;
-        };
-        self.stopped |= line.ends_with("--- stopped by SIGSTOP ---");
-        self.join(&line)
+    fn number(&self, at: u64) -> u32 {
+        let mut bytes = [0; 4];
+        self.page.read_exact_at(&mut bytes, at).unwrap();
+        u32::from_ne_bytes(bytes)
     }
 
-    /// Whether the process is held still after a while: a signal to go on may have been on its way.
-    fn stays(&self) -> bool {
-        let end = Instant::now() + SETTLE;
-        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            if line.contains("--- SIGCONT") {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn go_on(&self) {
-        let mut kill = Command::new("kill");
-        let _ = kill.args(["-CONT", &self.process.to_string()]).stderr(Stdio::null()).status();
-    }
-
-    /// A whole call from a line: without the thread, and with the half that another thread's line has cut off.
-    fn join(&mut self, line: &str) -> Option<String> {
-        let (thread, call) = match line.strip_prefix("[pid") {
-            Some(rest) => rest.split_once("] ")?,
-            None => ("", line),
-        };
-        if let Some(begun) = call.strip_suffix(" <unfinished ...>") {
-            self.unfinished.insert(thread.to_owned(), begun.to_owned());
-            return None;
-        }
-        match call.strip_prefix("<... ").and_then(|rest| rest.split_once(" resumed>")) {
-            Some((_, rest)) => Some(self.unfinished.remove(thread)? + rest),
-            None => Some(call.to_owned()),
-        }
+    fn write(&self, at: u64, number: u32) {
+        self.page.write_all_at(&number.to_ne_bytes(), at).unwrap();
     }
 }
 
-impl Drop for Tracer {
-    fn drop(&mut self) {
-        // It ends with the process; where that lives on, it must not stay stopped.
-        let _ = self.strace.kill();
-        let _ = self.strace.wait();
-        self.go_on();
-    }
+/// Sends a process on that is held.
+pub fn go_on(process: u32) {
+    let mut kill = Command::new("kill");
+    assert!(kill.args(["-CONT", &process.to_string()]).stdin(Stdio::null()).status().unwrap().success());
+}
+
+/// What each thread of a process does, as the kernel says it by a letter.
+fn states(process: u32) -> Vec<char> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    // The name before it is in parentheses, and may hold some.
+    stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{path::Path, process::Child};
+
     use super::*;
 
-    const RENAMED: Call = Call("rename", &["/staging/", "/data/"]);
+    const PATIENCE: Duration = Duration::from_secs(10);
 
-    #[test]
-    fn a_call_is_known_by_its_name_and_its_paths_in_order() {
-        assert!(
-            RENAMED.is(
-                r#"renameat2(AT_FDCWD</>, "/s/staging/1", AT_FDCWD</>, "/s/data/k", RENAME_NOREPLACE) = 0"#
-            )
-        );
-        assert!(!RENAMED.is(r#"rename("/s/data/k", "/s/staging/1") = 0"#));
-        assert!(!RENAMED.is(r#"rename("/s/staging/1", "/s/data/k") = -1 EEXIST (File exists)"#));
-        assert!(Call("fsync", &["/data>"]).is("fsync(5</s/data>)      = 0"));
-        assert!(!Call("fsync", &[]).is("fdatasync(5</s/data>) = 0"));
+    /// Begins to make folders.
+    fn begin(hold: &Hold, folder: &Path, names: &[&str]) -> Child {
+        let mut command = Command::new("mkdir");
+        command.args(names).current_dir(folder).envs(hold.variables()).stderr(Stdio::null());
+        command.spawn().unwrap()
     }
 
     #[test]
-    fn a_call_that_was_cut_in_two_is_joined() {
-        let strace = Command::new("true").spawn().unwrap();
-        let (_sender, lines) = channel();
-        let mut tracer = Tracer {
-            strace,
-            lines,
-            process: std::process::id(),
-            stopped: false,
-            unfinished: BTreeMap::new(),
-        };
-        assert_eq!(tracer.join("[pid    7] fsync(5</d> <unfinished ...>"), None);
-        assert_eq!(tracer.join("[pid    8] fsync(6</e>) = 0").as_deref(), Some("fsync(6</e>) = 0"));
-        assert_eq!(tracer.join("[pid    7] <... fsync resumed>) = 0").as_deref(), Some("fsync(5</d>) = 0"));
+    fn a_process_stands_behind_the_call_and_goes_on_when_it_is_sent() {
+        let Some(mut hold) = Hold::new() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        let there = |name: &str| folder.path().join(name).exists();
+        let calls = &[Call("mkdir", &["\"a"]), Call("mkdir", &["\"x", "y\""])];
+        hold.arm(&Point { name: "the second of each", calls, among: 1 }, 2);
+        let names = ["xy", "a1", "xay", "xby", "a1", "yx", "a2", "xcy", "xdy"];
+        let mut making = begin(&hold, folder.path(), &names);
+        assert!(hold.is_held(making.id(), PATIENCE));
+        assert!(there("xcy") && !there("xdy"));
+        go_on(making.id());
+        // One was there already.
+        assert_eq!(making.wait().unwrap().code(), Some(1));
+        assert!(there("xdy"));
+    }
+
+    #[test]
+    fn calls_that_fail_do_not_count() {
+        let Some(mut hold) = Hold::new() else { return };
+        let folder = tempfile::tempdir().unwrap();
+        hold.arm(&Point { name: "two made", calls: &[Call("mkdir", &[])], among: 1 }, 2);
+        let mut making = begin(&hold, folder.path(), &["a", "a", "a"]);
+        assert!(!hold.is_held(making.id(), PATIENCE));
+        assert_eq!(making.wait().unwrap().code(), Some(1));
     }
 }

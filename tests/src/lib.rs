@@ -15,6 +15,7 @@
 //! - [`faults`]: what a machine does to a process: disks that fill, calls that fail, too few descriptors, too little memory.
 //! - [`clocks`]: a clock of its own for a process, which jumps or runs at another pace.
 //! - [`power`]: a file system whose power can be cut; [`hold`]: a process held right behind a named system call, for cuts exactly there.
+//! - [`shim`]: what clocks and holds have in common: a library that a process loads before all others.
 //!
 //! It knows Varve only by its command line, its ports and its files' sizes: of the rooms it imports
 //! `localstack` alone, whose servers are other people's and whose bucket is Amazon's SDK, so that a mistake in one cannot hide itself.
@@ -37,6 +38,7 @@ pub mod node;
 pub mod power;
 pub mod raw;
 pub mod s3;
+pub mod shim;
 pub mod tool;
 pub mod wire;
 

@@ -68,7 +68,7 @@ impl PowerDisk {
         fuse && File::options().read(true).write(true).open("/dev/loop-control").is_ok()
     }
 
-    /// Whether it also has the tools: those of the file system, and strace for the points.
+    /// Whether it also has the tools: those of the file system.
     #[must_use]
     pub fn is_possible() -> bool {
         let runs = |command: &mut Command| {
@@ -82,7 +82,6 @@ impl PowerDisk {
         Self::is_allowed()
             && runs(Command::new("losetup").arg("-f"))
             && runs(Command::new("mkfs.ext4").arg("-V"))
-            && runs(Command::new("strace").arg("-V"))
     }
 
     /// Makes and mounts one of so many bytes.

@@ -26,7 +26,7 @@ pub enum Tool {
     FranzGo,
     /// The runner of librdkafka's own tests, built.
     Librdkafka,
-    /// A file system whose power can be cut: root, `/dev/fuse`, loop devices, strace.
+    /// A file system whose power can be cut: root, `/dev/fuse`, loop devices.
     PowerLoss,
     /// The `MinIO` server.
     Minio,

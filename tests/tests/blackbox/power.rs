@@ -11,7 +11,7 @@ use std::{
 use varve_tests::{
     chance::Chance,
     clients::{create_topic, kcat},
-    hold::{Call, Point, Tracer},
+    hold::{Call, Hold, Point, go_on},
     node::{Node, Options},
     power::{Loss, PowerDisk},
     scale,
@@ -206,8 +206,9 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
     let wanted = std::env::var("VARVE_POWER_POINTS").unwrap_or_default();
     let rounds = scale("VARVE_POWER_ROUNDS", 3);
     let mut chance = Chance::from_environment();
+    let Some(mut hold) = Hold::new() else { return };
     let disk = PowerDisk::new(DISK_BYTES);
-    let options = Options { data: Some(disk.mount().join("data")), ..Options::small() };
+    let options = Options { data: Some(disk.mount().join("data")), ..hold.told_to(Options::small()) };
     let mut node = Node::start(options);
     create_topics(&node);
     let seconds = 3600;
@@ -220,14 +221,17 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
                 write_new_topic(&node, &new_topics[round as usize]);
             }
             let begin = Instant::now();
-            let mut tracer = Tracer::attach(node.pid(), point);
-            if !tracer.hold(point, 1 + chance.below(point.among), PATIENCE) {
+            hold.arm(point, 1 + chance.below(point.among));
+            if !hold.is_held(node.pid(), PATIENCE) {
+                hold.disarm();
+                // It may have come there just now.
+                go_on(node.pid());
                 unreached.push(point.name);
                 continue;
             }
             let reached = begin.elapsed();
             let lost = disk.cut(&mut node, loss(&mut chance, round));
-            drop(tracer);
+            hold.disarm();
             node.restart();
             println!(
                 "{}: held after {reached:.1?}, {lost:?}, back after {:.1?}",

@@ -13,7 +13,7 @@ use serde_json::Value;
 use varve_tests::{
     clients::varve,
     cluster::check_all,
-    hold::{Call, Point, Tracer},
+    hold::{Call, Hold, Point, go_on},
     node::Node,
     tool::{self, Tool},
     wait_for,
@@ -22,56 +22,57 @@ use varve_tests::{
 use crate::restore::{Started, at_once, command, objects, produce, restore, restored, told, written};
 
 /// How long a point may take to be reached.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How many of the places are held at least: strace misses a call now and then where many threads write.
-const HELD_MIN: usize = 3;
-/// While it waits for an earlier life it is attached to.
-const WAIT: &str = "5";
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const CHECKPOINT_NAMED: Call = Call("rename", &["/groups/", ".tmp\"", "/groups/", ".ckpt\""]);
+/// Behind this the life is complete.
+const COMPLETED: Call = Call("rename", &["/staging/", "/claim/", ".complete\""]);
 
-/// Where the directory is half written, and the place of the hold among all of that name.
-const SEEDING: [(Point, u64); 6] = [
+/// Where the directory is half written, or whole while the restore does not know that yet; each with how many times the last call is made
+/// until then.
+const SEEDING: [(Point, u64); 8] = [
     (Point { name: "folders made, not synced", calls: &[Call("mkdir", &["/groups/"])], among: 1 }, 3),
     (Point { name: "a checkpoint written", calls: &[Call("pwrite64", &["/groups/", ".tmp>"])], among: 1 }, 1),
     (Point { name: "two synced", calls: &[Call("fdatasync", &["/groups/", ".tmp>"])], among: 1 }, 2),
     (Point { name: "three named", calls: &[CHECKPOINT_NAMED], among: 1 }, 3),
-    (Point { name: "three directories synced", calls: &[Call("fsync", &["/groups/"])], among: 1 }, 4),
+    (Point { name: "four directories synced", calls: &[Call("fsync", &["/groups/"])], among: 1 }, 4),
     (
         Point {
             name: "the log written",
-            calls: &[CHECKPOINT_NAMED, Call("fdatasync", &["/wal/"])],
+            calls: &[CHECKPOINT_NAMED, Call("fdatasync", &["/wal/", ".wal>"])],
+            among: 1,
+        },
+        1,
+    ),
+    (Point { name: "the completion named", calls: &[COMPLETED], among: 1 }, 1),
+    (
+        Point {
+            name: "the identity named",
+            calls: &[COMPLETED, Call("rename", &["/identity.tmp\"", "/identity\""])],
             among: 1,
         },
         1,
     ),
 ];
 
-fn has_strace() -> bool {
-    let there = Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_ok();
-    if !there {
-        eprintln!("NOT RUN: there is no strace: no restore was held");
-    }
-    there
-}
-
-/// Begins a restore of this life, and holds it behind a point.
-fn held(bucket: &Path, data: &Path, life: u32, (point, times): (&Point, u64)) -> (Started, Option<Tracer>) {
-    let mut restore = command(bucket, data, &["--yes", "--wait", WAIT]);
-    let child = Started(restore.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
-    wait_for("it has claimed", 30, || !objects(bucket, &[&format!("claim/{life:010}")]).is_empty());
-    let mut tracer = Tracer::attach(child.0.id(), point);
-    let is_held = tracer.hold(point, times, PATIENCE);
-    (child, is_held.then_some(tracer))
+/// Begins a restore, and holds it where it stands behind a point for the `times`th time.
+fn held(hold: &mut Hold, bucket: &Path, data: &Path, (point, times): (&Point, u64)) -> Started {
+    hold.arm(point, times);
+    let mut restore = command(bucket, data, &["--yes", "--wait", "0"]);
+    restore.envs(hold.variables()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let child = Started(restore.spawn().unwrap());
+    assert!(hold.is_held(child.0.id(), PATIENCE), "it never came behind: {}", point.name);
+    child
 }
 
 /// Killed in the middle of the directory: nobody runs on that, the life is not complete, and the same command comes to its end in the
-/// same life, with every record.
+/// same life, with every record. Behind the completion the life is complete, and this directory's.
 #[test]
 fn a_restore_that_is_killed_while_it_writes_the_directory_is_resumed() {
-    if !Tool::need(&[Tool::Kcat]) || !has_strace() {
+    if !Tool::need(&[Tool::Kcat]) {
         return;
     }
+    let Some(mut hold) = Hold::new() else { return };
     let (mut node, bucket, _) = written(500);
     drop(varve(&node, &["topic", "create", "quiet", "-p", "8", "-c", "retention.ms=-1"]));
     wait_for("the bucket knows the topic", 60, || {
@@ -79,21 +80,14 @@ fn a_restore_that_is_killed_while_it_writes_the_directory_is_resumed() {
         plan["partitions"].as_array().unwrap().iter().filter(|at| at["topic"] == "quiet").count() == 8
     });
     node.kill();
-    let (mut data, mut places) = (PathBuf::new(), 0);
-    for (life, (point, times)) in (2..).zip(&SEEDING) {
+    let mut data = PathBuf::new();
+    for (life, (point, times)) in (2_u32..).zip(&SEEDING) {
         data = node.folder().join(format!("life-{life}"));
-        let (mut child, tracer) = held(&bucket, &data, life, (point, *times));
-        if tracer.is_none() {
-            println!("not held behind {}", point.name);
-            assert!(child.0.wait().unwrap().success());
-            continue;
-        }
-        places += 1;
+        let mut child = held(&mut hold, &bucket, &data, (point, *times));
         child.0.kill().unwrap();
-        drop(tracer);
         child.0.wait().unwrap();
         let is_complete = !objects(&bucket, &[&format!("claim/{life:010}.complete")]).is_empty();
-        assert!(!is_complete, "{}", point.name);
+        assert_eq!(is_complete, point.calls[0].1 == COMPLETED.1, "{}", point.name);
         let mut serve = Command::new(tool::varve());
         tool::without_our_variables(serve.args(["serve", "--data-dir"]).arg(&data));
         let refused = serve.output().unwrap();
@@ -108,7 +102,6 @@ fn a_restore_that_is_killed_while_it_writes_the_directory_is_resumed() {
         );
         assert_eq!(told(&done, "orders", 0)["end"].as_u64(), Some(500), "{}", point.name);
     }
-    assert!(places >= HELD_MIN, "{places} places were held");
     let again = restored(&bucket, &data);
     check_all(&again, "orders", 500);
     produce(&again, "orders", 500..510);
@@ -133,9 +126,10 @@ fn is_known(bucket: &Path, node: &Node, topic: &str) -> bool {
 /// to the metadata says so and changes nothing; tried again, it goes on with the life as it was begun.
 #[test]
 fn a_restore_that_another_has_begun_with_more_partitions_says_so_and_then_goes_on_with_those() {
-    if !Tool::need(&[Tool::Kcat]) || !has_strace() {
+    if !Tool::need(&[Tool::Kcat]) {
         return;
     }
+    let (Some(mut hold), Some(mut its)) = (Hold::new(), Hold::new()) else { return };
     let (mut node, late, _) = written(500);
     node.kill();
     let bucket = node.folder().join("mirror");
@@ -148,9 +142,12 @@ fn a_restore_that_another_has_begun_with_more_partitions_says_so_and_then_goes_o
     node.kill();
 
     let first = node.folder().join("first");
-    let staged = Point { name: "metadata staged", calls: &[Call("fdatasync", &["/staging/"])], among: 1 };
-    let (mut child, tracer) = held(&bucket, &first, 2, (&staged, 1));
-    assert!(tracer.is_some(), "it was not held");
+    let staged = Point {
+        name: "metadata staged",
+        calls: &[Call("rename", &["/staging/", "/claim/"]), Call("fdatasync", &["/staging/"])],
+        among: 1,
+    };
+    let mut child = held(&mut hold, &bucket, &first, (&staged, 1));
     assert!(objects(&bucket, &["/meta/i0000000002/"]).is_empty(), "it was held too late");
     copy(&late, &bucket, &["-n"]);
     let complete = Point {
@@ -163,15 +160,13 @@ fn a_restore_that_another_has_begun_with_more_partitions_says_so_and_then_goes_o
         among: 1,
     };
     let second = node.folder().join("second");
-    let (mut other, its) = held(&bucket, &second, 2, (&complete, 1));
-    assert!(its.is_some(), "it was not held");
+    let mut other = held(&mut its, &bucket, &second, (&complete, 1));
     other.0.kill().unwrap();
-    drop(its);
     other.0.wait().unwrap();
     let begun = objects(&bucket, &["/i0000000002/"]);
     assert!(begun.len() > 2 && objects(&bucket, &["claim/0000000002.complete"]).is_empty(), "{begun:#?}");
 
-    drop(tracer);
+    go_on(child.0.id());
     let status = child.0.wait().unwrap();
     let mut why = String::new();
     child.0.stderr.take().unwrap().read_to_string(&mut why).unwrap();
