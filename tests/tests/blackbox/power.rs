@@ -126,6 +126,29 @@ const POINTS: &[Point] = &[
     },
 ];
 
+/// Steps of a start on a log that ended in the middle, before the node is ready: each once, at its first time.
+const STARTING: &[Point] = &[
+    Point {
+        name: "start: probe of the log's folder written",
+        calls: &[Call("pwrite64", &["/wal/", ".probe>"])],
+        among: 1,
+    },
+    Point { name: "start: names of the log synced", calls: &[LOG_NAMES_SYNCED], among: 1 },
+    Point { name: "start: end of the log written, not synced", calls: &[LOG_WRITTEN], among: 1 },
+    Point { name: "start: end of the log synced", calls: &[LOG_SYNCED], among: 1 },
+    Point {
+        name: "start: first record of this life written, not synced",
+        calls: &[LOG_SYNCED, LOG_WRITTEN],
+        among: 1,
+    },
+    Point { name: "start: first record of this life synced", calls: &[LOG_SYNCED, LOG_SYNCED], among: 1 },
+    Point {
+        name: "start: zeros of the next log file written, not synced",
+        calls: &[LOG_SYNCED, Call("pwrite64", &["/wal/", ".spare>"])],
+        among: 1,
+    },
+];
+
 /// Every other cut takes all that was not flushed; the others some of it.
 fn loss(chance: &mut Chance, cut: u64) -> Loss {
     if cut.is_multiple_of(2) { Loss::Everything } else { Loss::Some(chance.below(u64::MAX)) }
@@ -246,6 +269,41 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
     new_topics.iter().for_each(|topic| check_new_topic(&node, topic));
     node.kill();
     assert!(unreached.is_empty(), "never reached: {unreached:#?}");
+}
+
+/// W1 and B4 where the power goes again while the node starts, at each point of [`STARTING`]: what the life before acknowledged just
+/// before its own cut is there with the life after.
+#[test]
+fn w1_every_acknowledged_record_survives_a_cut_of_the_start_after_a_cut() {
+    if !Tool::need(&[Tool::Python, Tool::Kcat, Tool::PowerLoss]) {
+        return;
+    }
+    let Some(mut hold) = Hold::new() else { return };
+    let mut chance = Chance::from_environment();
+    let disk = PowerDisk::new(DISK_BYTES);
+    let options = Options { data: Some(disk.mount().join("data")), ..hold.told_to(Options::small()) };
+    let mut node = Node::start(options);
+    create_topics(&node);
+    let seconds = 3600;
+    let writers = start_writers(&node, 1500 * seconds, seconds);
+    let under_load = Point { name: "batches synced, not answered", calls: &[LOG_SYNCED], among: 40 };
+    for round in 0..scale("VARVE_POWER_ROUNDS", 3) {
+        for point in STARTING {
+            hold.arm(&under_load, 1 + chance.below(under_load.among));
+            assert!(hold.is_held(node.pid(), PATIENCE), "{}", under_load.name);
+            let under_load = disk.cut(&mut node, loss(&mut chance, round));
+            hold.arm(point, 1);
+            node.launch();
+            assert!(hold.is_held(node.pid(), PATIENCE), "{}", point.name);
+            let starting = disk.cut(&mut node, loss(&mut chance, round));
+            println!("{}: {under_load:?}, then {starting:?}", point.name);
+            hold.disarm();
+            node.restart();
+        }
+    }
+    stop_writers(&node);
+    check_all(&node, &finish_writers(&node, writers));
+    node.kill();
 }
 
 /// A topic whose first object needs a folder.
