@@ -9,7 +9,7 @@ use std::{
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use varve_common::{GroupId, Incarnation, LogIndex, ObjectKey, Offset, PartitionIndex, TopicId};
-use varve_compactor::history::{History, Stop};
+use varve_compactor::history::{History, Hole};
 use varve_formats::{checkpoint::CheckpointHeader, keys::Prefix, manifest::Entry};
 use varve_objects::{Listed, Store};
 use varve_replica::{
@@ -150,7 +150,7 @@ pub struct PartitionSurvey {
     /// What must be accepted before it is restored.
     pub lost: Option<Lost>,
     /// What is missing before an object that is there: it is still on its way, or lost.
-    pub hole: Option<Range<Offset>>,
+    pub hole: Option<Hole>,
     /// What else is wrong behind it.
     pub troubles: Vec<String>,
     /// The largest timestamp among the records that will be there; -1 where there is none.
@@ -170,11 +170,7 @@ impl PartitionSurvey {
 
     /// Why what lies behind its end is not restored.
     pub fn left(&self) -> impl Iterator<Item = String> {
-        let hole = self
-            .hole
-            .as_ref()
-            .map(|hole| format!("what begins at {} does not follow on {}", hole.end, hole.start));
-        self.troubles.iter().cloned().chain(hole)
+        self.troubles.iter().cloned().chain(self.hole.as_ref().map(Hole::to_string))
     }
 
     /// Whether a second look would read the same: an object's bytes are what they were, so that the same names of the same life say
@@ -435,14 +431,11 @@ async fn partition(
         origin,
         gap: (missing.start < missing.end).then_some(missing),
         records_local: read.records_were_local(),
+        hole: read.hole(),
         discovered: entries.len(),
         damaged: read.damaged,
         lost: (!lost.is_empty()).then(|| Lost { why: lost.join("; "), accepted: accepted.contains(&group) }),
         offsets,
-        hole: match read.tail.stop {
-            Stop::Gap { end, next } => Some(end..next),
-            _ => None,
-        },
         troubles,
         newest_record_ms,
         names,

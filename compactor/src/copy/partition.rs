@@ -19,7 +19,7 @@ use varve_replica::metadata::Topic;
 use varve_snapshot::{ChooseError, choose};
 
 use super::*;
-use crate::history::{PartitionHistory, Stop};
+use crate::history::{Hole, PartitionHistory, Stop};
 
 /// How often a partition is looked at anew because something of it was gone: brokers that run merge and retain.
 const LOOKS_MAX: usize = 8;
@@ -80,21 +80,19 @@ impl Copier {
     /// then that is where the copy ends.
     async fn look(&self, topic: &Topic, number: PartitionIndex) -> Result<PartitionHistory, CopyError> {
         let mut found = self.source.partition(topic, number).await?;
-        let mut hole = hole(&found);
+        let mut seen = None;
         for wait in HOLE_WAITS {
-            let Some(seen) = hole else { return Ok(found) };
+            let Some(hole) = found.hole() else { return Ok(found) };
+            seen = Some(hole);
             self.clock.sleep(wait).await;
             found = self.source.partition(topic, number).await?;
-            hole = self::hole(&found);
-            if wait == HOLE_WAITS[HOLE_WAITS.len() - 1]
-                && let Some(missing) = &hole
-                && missing.start == seen.start
-            {
-                let of = format!("{}-{number}", topic.name);
-                return Err(CopyError::Hole { of, missing: missing.clone() });
-            }
         }
-        Ok(found)
+        match found.hole() {
+            Some(Hole(missing)) if seen.is_some_and(|seen| seen.0.start == missing.start) => {
+                Err(CopyError::Hole { of: format!("{}-{number}", topic.name), missing })
+            }
+            _ => Ok(found),
+        }
     }
 
     async fn copy(&self, found: &PartitionHistory) -> Result<(), CopyError> {
@@ -250,14 +248,6 @@ impl Copier {
             Ok(digest) if digest == entry.sha256 => Ok(Some(Digest::of(&bytes))),
             _ => Err(CopyError::Taken(to.clone())),
         }
-    }
-}
-
-/// What is missing before an object that is there.
-fn hole(found: &PartitionHistory) -> Option<Range<Offset>> {
-    match found.tail.stop {
-        Stop::Gap { end, next } => Some(end..next),
-        _ => None,
     }
 }
 

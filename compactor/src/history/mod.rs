@@ -40,7 +40,7 @@ use varve_snapshot::{
 };
 use varve_tiering::UploadBudget;
 
-pub use partition::{PartitionHistory, View};
+pub use partition::{Hole, PartitionHistory, View};
 pub use reader::{ReadRecordsError, Reader, each_batch, each_record};
 pub use tail::{Stop, Tail, TailSegment};
 pub use walk::{Found, Walk};

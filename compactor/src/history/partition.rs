@@ -1,6 +1,6 @@
 //! What the bucket holds of one partition.
 
-use std::sync::Arc;
+use std::{fmt, ops::Range, sync::Arc};
 
 use varve_common::{GroupId, LogIndex, Offset, PartitionIndex, Term};
 use varve_formats::{
@@ -17,7 +17,17 @@ use varve_snapshot::{
 };
 use varve_tiering::PartitionExtent;
 
-use super::{History, HistoryError, Tail, Walk, chosen, remains::Remains, tail};
+use super::{History, HistoryError, Stop, Tail, Walk, chosen, remains::Remains, tail};
+
+/// Offsets that no object has, before one that is there: it is still on its way, or lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hole(pub Range<Offset>);
+
+impl fmt::Display for Hole {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what begins at {} does not follow on {}", self.0.end, self.0.start)
+    }
+}
 
 /// One partition.
 #[derive(Clone, Debug)]
@@ -53,6 +63,15 @@ impl PartitionHistory {
     #[must_use]
     pub fn end(&self) -> Offset {
         self.tail.segments.last().map_or_else(|| self.state.root.end(), |last| last.entry.end())
+    }
+
+    /// What is missing before an object that is there.
+    #[must_use]
+    pub const fn hole(&self) -> Option<Hole> {
+        match self.tail.stop {
+            Stop::Gap { end, next } => Some(Hole(end..next)),
+            _ => None,
+        }
     }
 
     /// Whether records of it were only on nodes when the checkpoint was made: what is missing here is a gap.

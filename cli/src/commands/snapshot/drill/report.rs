@@ -142,12 +142,11 @@ impl Report {
         self.problems.extend(new);
         for at in &second.partitions {
             let before = first.partitions.iter().find(|before| before.group == at.group);
-            let start = |at: &PartitionSurvey| at.hole.as_ref().map(|hole| hole.start);
+            let start = |at: &PartitionSurvey| at.hole.as_ref().map(|hole| hole.0.start);
             if let Some(hole) = &at.hole
-                && before.and_then(start) == Some(hole.start)
+                && before.and_then(start) == Some(hole.0.start)
             {
-                let what = format!("what begins at {} does not follow on {}", hole.end, hole.start);
-                self.problem(Kind::Left, &format!("{}-{}", at.topic, at.partition), what);
+                self.problem(Kind::Left, &format!("{}-{}", at.topic, at.partition), hole);
             }
         }
     }
