@@ -123,8 +123,7 @@ pub fn failed(why: RestoreError) -> Failure {
     let advice = match &why {
         RestoreError::NotEmpty(_) => "name an empty one with --data-dir, or move this one away",
         RestoreError::Copy(CopyError::Hole { .. }) => {
-            "nothing was changed for it; run it again where a broker may still bring that; \
-             without --to what comes before it is restored, and that says so"
+            "nothing was changed for it; run it again: the broker that writes there may still bring that"
         }
         RestoreError::Copy(why) if why.is_damage() => {
             "nothing was changed for it; `varve bucket verify --deep` says what is damaged"

@@ -19,7 +19,8 @@
 //! - An object is put after all that it names, the metadata after everything: a prefix without metadata is a copy that did not
 //!   come to its end, and nothing can be restored from it.
 //! - The source may live meanwhile: where something is gone the partition is looked at again under its newest checkpoint, and an
-//!   object that was overtaken by the one behind it has a while to come.
+//!   object that was overtaken by the one behind it has a while to come. Where it does not come, and nothing else does, the source
+//!   has ended: what is before the hole is copied, what is behind it is left, and that is told.
 //! - Memory: [`BYTES_MAX`] of segments, of each partition one node of the manifest a level. Requests: [`SEGMENTS_AT_ONCE`] for each
 //!   partition that is copied, and how many those are is the caller's.
 
@@ -66,8 +67,8 @@ pub enum CopyError {
         /// What is wrong with it.
         trouble: Trouble,
     },
-    /// Something lies behind what is not there, and nothing came for long enough.
-    #[error("{of}: what begins at {} does not follow: offsets {} to {} are in no object", .missing.end, .missing.start, .missing.end)]
+    /// Something lies behind what is not there, and it did not come for long enough, while more came behind it.
+    #[error("{of}: what begins at {} does not follow: offsets {} to {} are in no object, and the source goes on behind them", .missing.end, .missing.start, .missing.end)]
     Hole {
         /// Of which partition.
         of: String,

@@ -24,7 +24,7 @@ use crate::history::{Hole, PartitionHistory, Stop};
 /// How often a partition is looked at anew because something of it was gone: brokers that run merge and retain.
 const LOOKS_MAX: usize = 8;
 /// How long it is waited between looks at a hole behind which something lies: uploads of a partition are under way side by side, and
-/// what is overtaken comes within a request's time.
+/// what is overtaken comes within a request's time. Where the last two looks see the same, nobody uploads there any more.
 const HOLE_WAITS: [Duration; 4] =
     [Duration::from_secs(2), Duration::from_secs(4), Duration::from_secs(8), Duration::from_secs(16)];
 
@@ -39,6 +39,8 @@ pub struct CopiedPartition {
     pub start: Offset,
     /// The end of what was copied.
     pub end: Offset,
+    /// Why that is not all: what lies behind it was not copied.
+    pub left: Option<Hole>,
 }
 
 impl Copier {
@@ -55,8 +57,7 @@ impl Copier {
             let found = self.look(topic, number).await?;
             // Two looks that saw the same: it is lost.
             if let Some((error, before)) = gone.take()
-                && candidate(&before) == candidate(&found)
-                && before.tail == found.tail
+                && is_same(&before, &found)
             {
                 return Err(error);
             }
@@ -65,7 +66,7 @@ impl Copier {
                 Ok(()) => {
                     let view = found.view();
                     let (topic, start, end) = (topic.name.to_string(), view.start(), view.end());
-                    return Ok(CopiedPartition { topic, partition: number, start, end });
+                    return Ok(CopiedPartition { topic, partition: number, start, end, left: found.hole() });
                 }
                 Err(error @ CopyError::Source { trouble: Trouble::Missing, .. }) => {
                     gone = Some((error, found))
@@ -76,19 +77,25 @@ impl Copier {
         Err(gone.expect("every look but the last ended otherwise").0)
     }
 
-    /// What the source holds of it, where nothing is on its way any more. A source that writes may be ever about to fill another hole:
-    /// then that is where the copy ends.
+    /// What the source holds of it, where nothing is on its way any more. What is before a hole is copied where nothing came of that
+    /// partition since the look before, as it is restored in place: the source has ended. So it is before another hole, for a source
+    /// that writes may be ever about to fill one. Where it goes on, and the hole stays, what is missing there may still come, or is lost.
     async fn look(&self, topic: &Topic, number: PartitionIndex) -> Result<PartitionHistory, CopyError> {
         let mut found = self.source.partition(topic, number).await?;
-        let mut seen = None;
+        let mut before = None;
         for wait in HOLE_WAITS {
-            let Some(hole) = found.hole() else { return Ok(found) };
-            seen = Some(hole);
+            if found.hole().is_none() {
+                return Ok(found);
+            }
             self.clock.sleep(wait).await;
-            found = self.source.partition(topic, number).await?;
+            let now = self.source.partition(topic, number).await?;
+            before = Some(std::mem::replace(&mut found, now));
         }
-        match found.hole() {
-            Some(Hole(missing)) if seen.is_some_and(|seen| seen.0.start == missing.start) => {
+        let start = |at: &PartitionHistory| at.hole().map(|hole| hole.0.start);
+        match (found.hole(), before) {
+            (Some(Hole(missing)), Some(before))
+                if start(&before) == Some(missing.start) && !is_same(&before, &found) =>
+            {
                 Err(CopyError::Hole { of: format!("{}-{number}", topic.name), missing })
             }
             _ => Ok(found),
@@ -264,6 +271,11 @@ fn broken(stop: &Stop) -> Result<(), CopyError> {
         Stop::End | Stop::Gap { .. } | Stop::Stray(_) => return Ok(()),
     };
     Err(CopyError::Source { key, trouble })
+}
+
+/// Whether nothing came or went between two looks.
+fn is_same(before: &PartitionHistory, now: &PartitionHistory) -> bool {
+    candidate(before) == candidate(now) && before.tail == now.tail
 }
 
 /// The checkpoint that is used.

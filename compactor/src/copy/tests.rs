@@ -33,7 +33,7 @@ impl Spawn for Inline {
 /// Time in which segments come: the next of them each time that somebody sleeps.
 struct Uploading {
     bucket: Arc<Bucket>,
-    segments: Vec<std::ops::Range<u64>>,
+    segments: Vec<Range<u64>>,
     slept: AtomicU32,
 }
 
@@ -204,33 +204,60 @@ fn what_is_damaged_or_missing_in_the_source_is_told_and_the_copy_does_not_end() 
     }
 }
 
-/// Behind the manifest's end nothing but the next object says that there was one.
+fn segment_key(bucket: &Bucket, range: Range<u64>) -> ObjectKey {
+    bucket.keys.build(&Key::Segment(bucket.at(), bucket.segment_bytes(range, 3, "").0))
+}
+
 #[test]
-fn what_is_damaged_or_missing_behind_the_manifest_is_told_and_the_copy_does_not_end() {
-    let key_of = |bucket: &Bucket, range| {
-        bucket.keys.build(&Key::Segment(bucket.at(), bucket.segment_bytes(range, 3, "").0))
-    };
+fn what_is_damaged_behind_the_manifest_is_told_and_the_copy_does_not_end() {
     let damaged = |range| {
         let bucket = bucket();
-        let key = key_of(&bucket, range);
+        let key = segment_key(&bucket, range);
         bucket.tamper(&key, |bytes| bytes[30] ^= 1);
         (bucket, key.as_str().to_owned())
     };
     let forked = bucket();
     let (fork, _) = forked.segment(200..210, 4, "other");
-    let gone = bucket();
-    block_on(gone.store.delete(&key_of(&gone, 200..210))).unwrap();
-    for (bucket, told) in [
-        damaged(200..210),
-        damaged(210..220),
-        (forked, fork.as_str().to_owned()),
-        (gone, "200 to 210".to_owned()),
-    ] {
+    for (bucket, told) in [damaged(200..210), damaged(210..220), (forked, fork.as_str().to_owned())] {
         let store = claimed();
         let error = copy(&bucket, Arc::clone(&store) as _, false).unwrap_err();
         assert!(error.is_damage() && error.to_string().contains(&told), "{told}: {error}");
         assert!(!block_on(is_whole(&*store, &elsewhere(), other())).unwrap());
     }
+}
+
+/// Behind the manifest's end nothing but the next object says that there was one, and who ended between two uploads is not damaged.
+#[test]
+fn of_a_source_that_ended_between_two_uploads_what_is_before_the_hole_is_copied() {
+    for (gone, end) in [(200..210, 200), (210..220, 210)] {
+        let bucket = bucket();
+        bucket.segment(220..230, 3, "");
+        block_on(bucket.store.delete(&segment_key(&bucket, gone.clone()))).unwrap();
+        let store = claimed();
+        let copied = copy(&bucket, Arc::clone(&store) as _, false).unwrap();
+        assert_eq!((copied.start, copied.end), (Offset(20), Offset(end)));
+        let left = copied.left.unwrap().to_string();
+        assert_eq!(left, format!("what begins at {} does not follow on {end}", gone.end));
+        assert!(block_on(is_whole(&*store, &elsewhere(), other())).unwrap());
+        let history = block_on(History::open(Arc::clone(&store) as _, &elsewhere())).unwrap();
+        let topic = history.topic(TOPIC).unwrap().clone();
+        let there = block_on(history.partition(&topic, PartitionIndex(0))).unwrap();
+        assert_eq!((there.end(), there.tail.stop), (Offset(end), Stop::End), "nothing behind it came along");
+    }
+}
+
+/// Who runs knows what it has put, and says so in its next checkpoint: what is missing until then is no end.
+#[test]
+fn a_source_that_goes_on_behind_a_hole_is_not_left_there() {
+    let bucket = bucket();
+    block_on(bucket.store.delete(&segment_key(&bucket, 200..210))).unwrap();
+    let bucket = Arc::new(bucket);
+    let segments = (22..30).map(|ten| ten * 10..ten * 10 + 10).collect();
+    let clock = Uploading { bucket: Arc::clone(&bucket), segments, slept: AtomicU32::new(0) };
+    let store = claimed();
+    let error = copy_by(Arc::new(clock), &bucket, Arc::clone(&store) as _, false).unwrap_err();
+    assert!(error.is_damage() && error.to_string().contains("200 to 210"), "{error}");
+    assert!(!block_on(is_whole(&*store, &elsewhere(), other())).unwrap());
 }
 
 /// Two uploads of a partition are under way at a time, and the second may come first.
@@ -246,7 +273,7 @@ fn what_is_still_on_its_way_is_waited_for() {
     let clock = Uploading { bucket: Arc::clone(&bucket), segments, slept: AtomicU32::new(0) };
     let store = claimed();
     let copied = copy_by(Arc::new(clock), &bucket, Arc::clone(&store) as _, false).unwrap();
-    assert_eq!((copied.start, copied.end), (Offset(20), Offset(240)));
+    assert_eq!((copied.start, copied.end, copied.left), (Offset(20), Offset(240), None));
     let whole = claimed();
     copy(&bucket, Arc::clone(&whole) as _, false).unwrap();
     assert_eq!(objects(&store), objects(&whole));

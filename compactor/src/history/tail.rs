@@ -91,6 +91,8 @@ pub struct Tail {
     pub twins: Vec<ObjectKey>,
     /// Why it ends there.
     pub stop: Stop,
+    /// How many segments are listed behind its end.
+    pub behind: usize,
 }
 
 /// Where a tail begins.
@@ -134,17 +136,19 @@ pub(super) async fn discover(
             Ok(link) => link,
             Err(unnamed) => {
                 search.tail.stop = unnamed.into_stop(|name| search.key(name));
-                return Ok(search.tail);
+                break;
             }
         };
         match search.follow(link).await? {
             Ok(next) => end = next,
             Err(stop) => {
                 search.tail.stop = stop;
-                return Ok(search.tail);
+                break;
             }
         }
     }
+    search.tail.behind = names.range(end..).map(|(_, twins)| twins.len()).sum();
+    Ok(search.tail)
 }
 
 async fn list(store: &dyn Store, keys: &Keys, at: PartitionKeys, end: Offset) -> Result<Names, Failure> {

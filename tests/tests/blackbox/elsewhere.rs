@@ -11,13 +11,14 @@ use varve_tests::{
     clients::{topic_id, varve, varve_json},
     cluster::{Cluster, check_all, value},
     node::Node,
+    s3::Store,
     tool::{self, Tool},
     wait_for,
 };
 
 use crate::{
     offline::{ORDERS, Offline, SHAPES, YOUNG},
-    restore::{GROUP, Started, committed, describe, objects, quick, tiered_end, wait_tiered},
+    restore::{GROUP, Started, committed, describe, objects, produce, quick, tiered_end, told, wait_tiered},
 };
 
 fn ours(arguments: &[&str]) -> Output {
@@ -89,7 +90,7 @@ fn a_new_cluster_begins_elsewhere_while_the_old_one_runs_under_load() {
     check_all(&new, "orders", end);
     assert_eq!(committed(&new, "orders", 0), Some(1234));
     assert!(describe(&new, "orders").to_string().contains("1234567"));
-    crate::restore::produce(&new, "orders", end..end + 500);
+    produce(&new, "orders", end..end + 500);
     let id_there = topic_id(&new, "orders");
     wait_tiered(&elsewhere, &id_there, end + 500);
     drop(varve(&new, &["group", "seek", GROUP, "orders", "-p", "0", "--to", "77"]));
@@ -275,4 +276,85 @@ fn a_place_that_is_somebodys_or_within_the_source_is_refused() {
     assert_eq!(objects(&folder.path().join("other"), &["claim"]), before);
     fs::create_dir_all(at("data")).unwrap();
     drop((one, other));
+}
+
+/// A node of which one upload never came through while the one behind it did. Returns the topic's id, and where the hole begins.
+fn between_two_uploads(store: &Store) -> (Node, String, u64) {
+    let options = quick().env("VARVE_S3_REQUEST_TIMEOUT_MS", "600000");
+    let node = Node::start(store.options(options, "torn"));
+    drop(varve(&node, &["topic", "create", "orders", "-p", "1", "-c", "retention.ms=-1"]));
+    let id = topic_id(&node, "orders");
+    let folder = format!("{id}/00000/i0000000001/seg/");
+    let has = |from: u64| store.keys(&folder).iter().any(|key| key.contains(&format!("/seg/{from:020}-")));
+    produce(&node, "orders", 0..250);
+    wait_for("the first records are in the bucket, and the metadata", 60, || {
+        let mut plan = Command::new(tool::varve());
+        tool::without_our_variables(plan.args(["restore", "--plan", "-o", "json"])).stdin(Stdio::null());
+        store.show(&mut plan, "torn");
+        let plan: Value = serde_json::from_slice(&plan.output().unwrap().stdout).unwrap_or_default();
+        let mut partitions = plan["partitions"].as_array().into_iter().flatten();
+        partitions.any(|at| at["topic"] == "orders" && at["end"] == 250)
+            && plan["topics_without_configuration"].as_array().is_some_and(Vec::is_empty)
+    });
+    store.set_rules(&[&format!("hang method=PUT on={folder} times=1")]);
+    produce(&node, "orders", 250..500);
+    wait_for("an upload is under way", 60, || store.seen().iter().any(|seen| seen.fault.is_some()));
+    produce(&node, "orders", 500..750);
+    wait_for("the one behind it has come", 60, || has(500));
+    assert!(!has(250), "it is still under way");
+    (node, id, 250)
+}
+
+/// The cluster ended between two uploads. What comes before the hole is copied, as it is restored in place, and plan and report say what
+/// is left. While the cluster lives the hole closes, and what was missing is copied.
+#[test]
+fn a_cluster_that_ended_between_two_uploads_is_copied_up_to_there() {
+    if !Tool::need(&[Tool::Kcat, Tool::Minio]) {
+        return;
+    }
+    let store = Store::start().behind_proxy(8);
+    let (mut node, _, end) = between_two_uploads(&store);
+    node.kill();
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(tool::varve());
+        tool::without_our_variables(command.arg("restore").args(arguments)).stdin(Stdio::null());
+        store.show(&mut command, "torn");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    };
+    let to = |name: &str, more: &[&str]| {
+        let (to, data) = (at(name), at(&format!("{name}-data")));
+        run(&[&["--to", &to, "--data-dir", &data, "--yes"], more].concat())
+    };
+    let words = format!("what begins at 500 does not follow on {end}");
+    let in_place = json(&run(&["--plan", "-o", "json"]).wait_with_output().unwrap());
+    let is_left = |value: &Value| {
+        let at = told(value, "orders", 0);
+        assert_eq!((&at["end"], &at["left"]), (&end.into(), &[words.as_str()][..].into()), "{value:#}");
+    };
+    is_left(&in_place);
+    let (told_json, told_text) = (to("json", &["-o", "json"]), to("text", &[]));
+    is_left(&json(&told_json.wait_with_output().unwrap()));
+    let told_text = told_text.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&told_text.stdout).into_owned();
+    let line = format!("LEFT     orders-0: {words}\n");
+    let (plan, done) = text.split_once(&line).unwrap_or_else(|| panic!("the plan says it: {text}"));
+    assert!(!plan.contains("Restored as") && done.contains(&line) && done.contains("Restored as"), "{text}");
+    verify(&at("json"));
+    let new = node_on(&at("json"), Path::new(&at("json-data")));
+    check_all(&new, "orders", end);
+    produce(&new, "orders", end..end + 10);
+    check_all(&new, "orders", end + 10);
+
+    // A copy that begins while it is missing, and a broker that brings it.
+    let late = to("late", &["-o", "json"]);
+    wait_for("the copy has begun", 20, || !objects(Path::new(&at("late")), &["claim/"]).is_empty());
+    store.set_rules(&[]);
+    node.restart();
+    let late = json(&late.wait_with_output().unwrap());
+    let whole = told(&late, "orders", 0);
+    assert_eq!((&whole["end"], &whole["left"]), (&750.into(), &Value::Array(Vec::new())), "{late:#}");
+    check_all(&node_on(&at("late"), Path::new(&at("late-data"))), "orders", 750);
 }

@@ -57,8 +57,13 @@ pub async fn run(flags: &Restore, to: &str, sources: Sources) -> Result<(), Fail
         || {
             let seconds = outcome.duration_ms as f64 / 1000.0;
             let cluster = copied.cluster;
+            let left = copied.partitions.iter().filter_map(|at| {
+                let name = format!("{}-{}", at.topic, at.partition);
+                Some(plan::left(&name, at.left.as_ref()?) + "\n")
+            });
+            let left: String = left.collect();
             format!(
-                "Restored as cluster {cluster} in {seconds:.1} s (RTO). Start it with --object-store {to} --data-dir {data}\n"
+                "{left}Restored as cluster {cluster} in {seconds:.1} s (RTO). Start it with --object-store {to} --data-dir {data}\n"
             )
         },
         || {
@@ -156,7 +161,7 @@ fn told(mut value: Value, to: &str, planned: &Survey, copied: Option<&Copied>) -
     match copied {
         None => value["incarnation"] = json!(2),
         Some(copied) => {
-            plan::add_source(&mut value, planned);
+            plan::add_source(&mut value, planned, copied);
             value["copy_duration_ms"] = json!(copied.duration.as_millis() as u64);
             value["partitions_copied"] = json!(copied.partitions.len());
         }

@@ -1,9 +1,11 @@
 //! The plan, for people and for programs.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use serde_json::{Value, json};
-use varve_broker::restore::{Lost, Origin, Outcome, PartitionSurvey, Strayed, Survey};
+use varve_broker::restore::{Copied, Lost, Origin, Outcome, PartitionSurvey, Strayed, Survey};
+
+use varve_compactor::copy::CopiedPartition;
 
 use crate::output::{Table, human_age};
 
@@ -82,7 +84,7 @@ fn notes(survey: &Survey) -> Vec<String> {
             let key = &damaged.candidate.key;
             notes.push(format!("DAMAGED  {name}: {key}: {}; an older one is used", damaged.damage));
         }
-        notes.extend(at.left().map(|trouble| format!("LEFT     {name}: {trouble}")));
+        notes.extend(at.left().map(|trouble| left(&name, trouble)));
         if let Some(gap) = &at.gap {
             let (from, to) = (gap.start.0, gap.end.0);
             let why = if at.records_local { "were on nodes alone" } else { "are not in the object store" };
@@ -105,6 +107,11 @@ fn notes(survey: &Survey) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Of something that is not restored, and why.
+pub fn left(name: &str, why: impl Display) -> String {
+    format!("LEFT     {name}: {why}")
 }
 
 fn lost_note(name: &str, at: &PartitionSurvey, lost: &Lost) -> String {
@@ -150,17 +157,25 @@ pub fn json(survey: &Survey, outcome: Option<&Outcome>) -> Value {
     value
 }
 
-/// Adds what the source of a copy says of itself: of what is damaged or left there the copy has nothing to tell. What it was held up by,
-/// a hole, is none any more where the copy came to its end.
-pub fn add_source(value: &mut Value, source: &Survey) {
+/// Adds what the source of a copy says of itself: of what is damaged or left there the copy has nothing to tell. Of holes, which may have
+/// closed meanwhile, what ended the copy; of what an earlier try has copied, the one that it ends at.
+pub fn add_source(value: &mut Value, source: &Survey, copied: &Copied) {
     let metadata = source.metadata_damaged.iter().map(|one| json!(one.candidate.key.as_str()));
     extend(&mut value["metadata_damaged"], metadata);
     for told in value["partitions"].as_array_mut().into_iter().flatten() {
         let is_it = |at: &&PartitionSurvey| told["topic"] == *at.topic && told["partition"] == at.partition.0;
-        if let Some(at) = source.partitions.iter().find(is_it) {
+        let is_copy =
+            |at: &&CopiedPartition| told["topic"] == at.topic && told["partition"] == at.partition.0;
+        let at = source.partitions.iter().find(is_it);
+        let hole = match copied.partitions.iter().find(is_copy) {
+            Some(copy) => copy.left.as_ref(),
+            None => at.and_then(|at| at.hole.as_ref()).filter(|hole| told["end"] == hole.0.start.0),
+        };
+        if let Some(at) = at {
             extend(&mut told["damaged"], at.damaged.iter().map(|one| json!(one.candidate.key.as_str())));
             extend(&mut told["left"], at.troubles.iter().map(|trouble| json!(trouble)));
         }
+        extend(&mut told["left"], hole.into_iter().map(|hole| json!(hole.to_string())));
     }
 }
 
