@@ -3,12 +3,17 @@
 //! ```text
 //!  claim      the other prefix, for a new cluster that says which life of which cluster it is a copy of
 //!  copy       groups' offsets first, so that none is beyond records that come after it; then all else; then the metadata
-//!  look       at the source's metadata again: what was made meanwhile is copied as well
+//!  look       at the source's metadata again: what was made meanwhile is copied as well, what was deleted is passed over
 //!  restore    as in place, there: the copy is the cluster's first life, and the second begins
 //! ```
 //! Of the source only reads and listings are asked: nothing is claimed there, and nobody who runs there has to stop.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use varve_common::{Clock, ClusterId, Disk, Entropy, Incarnation, NodeId, PartitionIndex, TopicId};
@@ -61,6 +66,8 @@ pub struct Copied {
     pub cluster: ClusterId,
     /// What was copied now: nothing where an earlier try had come to its end.
     pub partitions: Vec<CopiedPartition>,
+    /// Topics that were deleted in the source meanwhile: the new cluster does not know them.
+    pub deleted: BTreeSet<String>,
     /// How long it took.
     pub duration: Duration,
 }
@@ -73,7 +80,7 @@ pub async fn copy(copying: &Copying<'_>) -> Result<Copied, RestoreError> {
     let incarnation = Plan::of(&lives)?.source;
     let origin = CopyOf { cluster: lives.newest.cluster, incarnation };
     let (cluster, resumes) = copying.claim(origin).await?;
-    let mut partitions = Vec::new();
+    let (mut partitions, mut deleted) = (Vec::new(), BTreeSet::new());
     if !resumes || !copying.is_whole(cluster).await? {
         let open = || History::open_life(Arc::clone(store), prefix, lives.clone(), incarnation);
         let (target, keys) = (&copying.target.store, copying.target.prefix.cluster(cluster));
@@ -84,10 +91,10 @@ pub async fn copy(copying: &Copying<'_>) -> Result<Copied, RestoreError> {
             resumes,
             Arc::clone(&copying.clock),
         );
-        partitions = copying.all(copier, open).await?;
+        (partitions, deleted) = copying.all(copier, open).await?;
     }
     partitions.sort_by(|a, b| (&a.topic, a.partition).cmp(&(&b.topic, b.partition)));
-    Ok(Copied { cluster, partitions, duration: copying.clock.monotonic().since(began) })
+    Ok(Copied { cluster, partitions, deleted, duration: copying.clock.monotonic().since(began) })
 }
 
 /// A partition that is to be copied.
@@ -136,25 +143,29 @@ impl Copying<'_> {
         Ok(copy::is_whole(&*self.target.store, &self.target.prefix, cluster).await?)
     }
 
-    /// Copies until a look at the source's metadata shows nothing that is not copied, and then that metadata.
+    /// Copies until a look at the source's metadata shows nothing that is not copied, and then that metadata. What was copied of what
+    /// it names, and which topics it does not name any more.
     async fn all<F: Future<Output = Result<History, HistoryError>>>(
         &self,
         mut copier: Copier,
         open: impl Fn() -> F,
-    ) -> Result<Vec<CopiedPartition>, RestoreError> {
-        let (mut copied, mut done) = (Vec::new(), BTreeSet::new());
+    ) -> Result<(Vec<CopiedPartition>, BTreeSet<String>), RestoreError> {
+        let (mut copied, mut done) = (Vec::new(), BTreeMap::new());
         for _ in 0..LOOKS_MAX {
             let (state, mut missing) = self.wanted(copier.source()).await?;
-            missing.retain(|wanted| !done.contains(&wanted.at()));
+            missing.retain(|wanted| !done.contains_key(&wanted.at()));
             if missing.is_empty() {
                 copier.metadata(&state).await?;
-                return Ok(copied);
+                let is_there = |id: TopicId| state.image().topic(id).is_some();
+                copied.retain(|at: &CopiedPartition| is_there(at.topic_id));
+                let deleted = done.into_iter().filter(|((id, _), _)| !is_there(*id));
+                return Ok((copied, deleted.map(|(_, name)| name).collect()));
             }
-            done.extend(missing.iter().map(Wanted::at));
+            done.extend(missing.iter().map(|wanted| (wanted.at(), wanted.topic.name.to_string())));
             self.progress.begin("copying", missing.len() as u64);
             let (groups, others): (Vec<_>, Vec<_>) = missing.into_iter().partition(Wanted::is_of_groups);
             for some in [groups, others] {
-                copied.extend(self.partitions(&copier, some).await?);
+                copied.extend(self.partitions(&copier, some, &open).await?);
             }
             copier = copier.with(Arc::new(open().await?));
         }
@@ -178,16 +189,32 @@ impl Copying<'_> {
         Ok((state, wanted))
     }
 
-    async fn partitions(
+    /// Those of them that are still there in the end.
+    async fn partitions<F: Future<Output = Result<History, HistoryError>>>(
         &self,
         copier: &Copier,
         wanted: Vec<Wanted>,
+        open: &impl Fn() -> F,
     ) -> Result<Vec<CopiedPartition>, RestoreError> {
         let each = wanted.into_iter().map(|Wanted { topic, number }| async move {
             let copied = copier.partition(&topic, number).await;
             self.progress.step(1);
-            copied
+            match copied {
+                Ok(copied) => Ok(Some(copied)),
+                Err(why) if why.is_of_source() && was_deleted(copier.source(), &open().await?, topic.id) => {
+                    Ok(None)
+                }
+                Err(why) => Err(RestoreError::from(why)),
+            }
         });
-        Ok(stream::iter(each).buffer_unordered(PARTITIONS_AT_ONCE).try_collect().await?)
+        let copied = stream::iter(each).buffer_unordered(PARTITIONS_AT_ONCE);
+        copied.try_filter_map(|copied| async move { Ok(copied) }).try_collect().await
     }
+}
+
+/// Whether a topic went between two looks because it was deleted: nothing of it goes before the metadata in the bucket says so, and nothing
+/// else takes it out of the metadata. Of one that only its objects told of the journal of deletions must say it.
+fn was_deleted(before: &History, now: &History, id: TopicId) -> bool {
+    let was_known = before.image().topic(id).is_some() || now.image().deletions.contains_key(&id);
+    was_known && now.image().topic(id).is_none()
 }

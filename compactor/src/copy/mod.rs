@@ -111,6 +111,12 @@ impl CopyError {
         }
     }
 
+    /// Whether it is about what the source holds, and not about where that is copied to.
+    #[must_use]
+    pub const fn is_of_source(&self) -> bool {
+        matches!(self, Self::History(_) | Self::Source { .. } | Self::Hole { .. })
+    }
+
     /// Whether the source did not answer, so that nobody knows.
     #[must_use]
     pub const fn is_unread(&self) -> bool {

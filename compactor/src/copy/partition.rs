@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use varve_common::{Digest, ObjectKey, Offset, PartitionIndex, clock::BoxFuture};
+use varve_common::{Digest, ObjectKey, Offset, PartitionIndex, TopicId, clock::BoxFuture};
 use varve_formats::{
     PartitionIdentity,
     checkpoint::{PartitionCheckpoint, SectionId},
@@ -33,6 +33,8 @@ const HOLE_WAITS: [Duration; 4] =
 pub struct CopiedPartition {
     /// Its topic.
     pub topic: String,
+    /// Its topic's id.
+    pub topic_id: TopicId,
     /// Its number.
     pub partition: PartitionIndex,
     /// The first offset that readers may see.
@@ -65,8 +67,14 @@ impl Copier {
             match copier.copy(&found).await {
                 Ok(()) => {
                     let view = found.view();
-                    let (topic, start, end) = (topic.name.to_string(), view.start(), view.end());
-                    return Ok(CopiedPartition { topic, partition: number, start, end, left: found.hole() });
+                    return Ok(CopiedPartition {
+                        topic: topic.name.to_string(),
+                        topic_id: topic.id,
+                        partition: number,
+                        start: view.start(),
+                        end: view.end(),
+                        left: found.hole(),
+                    });
                 }
                 Err(error @ CopyError::Source { trouble: Trouble::Missing, .. }) => {
                     gone = Some((error, found))

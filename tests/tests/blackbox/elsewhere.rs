@@ -358,3 +358,53 @@ fn a_cluster_that_ended_between_two_uploads_is_copied_up_to_there() {
     assert_eq!((&whole["end"], &whole["left"]), (&750.into(), &Value::Array(Vec::new())), "{late:#}");
     check_all(&node_on(&at("late"), Path::new(&at("late-data"))), "orders", 750);
 }
+
+/// While a topic is copied it is deleted, and its objects go, all of a partition but the last: so it looks where checkpoints were removed. It
+/// is told and passed over, and all else is there.
+#[test]
+fn a_topic_that_is_deleted_while_it_is_copied_is_passed_over() {
+    let Some(mut offline) = Offline::fill(6_000) else { return };
+    offline.node.restart();
+    let id = topic_id(&offline.node, SHAPES);
+    let source = || {
+        let keys = offline.store.keys(&format!("{id}/00000/")).into_iter();
+        keys.filter(|key| key.starts_with("offline/")).collect::<Vec<_>>()
+    };
+    offline.store.forget_seen();
+    offline.store.set_rules(&[&format!("hang method=PUT on={id} skip=3")]);
+    let folder = tempfile::tempdir().unwrap();
+    let (to, data) = ("s3://varve/elsewhere", folder.path().join("data"));
+    let data_dir = data.display().to_string();
+    let mut command =
+        offline.command(&["restore", "--to", to, "--data-dir", &data_dir, "--yes", "-o", "json"]);
+    command.env("VARVE_S3_REQUEST_TIMEOUT_MS", "20000").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut copy = Started(command.spawn().unwrap());
+    wait_for("some of it is copied", 120, || offline.store.seen().iter().any(|seen| seen.fault.is_some()));
+    let signal = |name: &str| {
+        let sent = Command::new("kill").args([name, &copy.0.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+    };
+    signal("-STOP");
+    let last = source().into_iter().rfind(|key| key.contains("/seg/")).unwrap();
+    offline.store.set_rules(&[&format!("status:503:SlowDown method=DELETE on={last}")]);
+    drop(varve(&offline.node, &["topic", "delete", SHAPES]));
+    wait_for("all but one have gone", 120, || source() == [last.as_str()]);
+    signal("-CONT");
+    let (mut out, mut why) = (String::new(), String::new());
+    std::io::Read::read_to_string(&mut copy.0.stdout.take().unwrap(), &mut out).unwrap();
+    std::io::Read::read_to_string(&mut copy.0.stderr.take().unwrap(), &mut why).unwrap();
+    assert!(copy.0.wait().unwrap().success(), "{why}");
+    let done: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(done["topics_deleted"], serde_json::json!([SHAPES]), "{done:#}");
+    let partitions = done["partitions"].as_array().unwrap();
+    assert!(partitions.iter().all(|at| at["topic"] != SHAPES), "{done:#}");
+    let mut options = offline.options_at(to);
+    options.data = Some(data);
+    let new = Node::start(options);
+    assert!(!varve(&new, &["topic", "list"]).contains(SHAPES));
+    for topic in [YOUNG, ORDERS] {
+        let there = varve(&new, &["consume", topic, "-o", "json", "--exit"]);
+        assert_eq!(there, varve(&offline.node, &["consume", topic, "-o", "json", "--exit"]), "{topic}");
+        assert!(!there.is_empty());
+    }
+}

@@ -45,30 +45,18 @@ pub async fn run(flags: &Restore, to: &str, sources: Sources) -> Result<(), Fail
     if !flags.yes {
         confirm(&format!("Make a new cluster of it at {to}?"))?;
     }
-    let done = Place::open(&target)
+    let filled = Place::open(&target)
         .await?
         .fill(&target, (bucket, planned.offsets_partitions()), &progress, &|_, _| true)
         .await;
     progress.end();
-    let (copied, survey, outcome) = done.map_err(failed)?;
-    let data = target.data_directory.display();
+    let (copied, survey, outcome) = filled.map_err(failed)?;
     output::print(
         flags.output.format(),
-        || {
-            let seconds = outcome.duration_ms as f64 / 1000.0;
-            let cluster = copied.cluster;
-            let left = copied.partitions.iter().filter_map(|at| {
-                let name = format!("{}-{}", at.topic, at.partition);
-                Some(plan::left(&name, at.left.as_ref()?) + "\n")
-            });
-            let left: String = left.collect();
-            format!(
-                "{left}Restored as cluster {cluster} in {seconds:.1} s (RTO). Start it with --object-store {to} --data-dir {data}\n"
-            )
-        },
+        || done((&copied, &outcome), to, &target.data_directory),
         || {
             let mut value = told(plan::json(&survey, Some(&outcome)), to, &planned, Some(&copied));
-            value["data_directory"] = json!(data.to_string());
+            value["data_directory"] = json!(target.data_directory.display().to_string());
             value
         },
     )?;
@@ -153,6 +141,22 @@ fn check_apart(source: &Config, target: &Config) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is told of it in the end: what of the source is not there, and where it is.
+fn done((copied, outcome): (&Copied, &Outcome), to: &str, data: &Path) -> String {
+    let left = copied.partitions.iter().filter_map(|at| {
+        let name = format!("{}-{}", at.topic, at.partition);
+        Some(plan::left(&name, at.left.as_ref()?))
+    });
+    let deleted = copied.deleted.iter();
+    let deleted = deleted
+        .map(|topic| format!("DELETED  {topic}: it was deleted in the source meanwhile, and is not copied"));
+    let notes: String = left.chain(deleted).map(|note| note + "\n").collect();
+    let (cluster, seconds, data) = (copied.cluster, outcome.duration_ms as f64 / 1000.0, data.display());
+    format!(
+        "{notes}Restored as cluster {cluster} in {seconds:.1} s (RTO). Start it with --object-store {to} --data-dir {data}\n"
+    )
+}
+
 /// What is told of the copy, beside what is told of a restore.
 fn told(mut value: Value, to: &str, planned: &Survey, copied: Option<&Copied>) -> Value {
     value["to"] = json!(to);
@@ -164,6 +168,7 @@ fn told(mut value: Value, to: &str, planned: &Survey, copied: Option<&Copied>) -
             plan::add_source(&mut value, planned, copied);
             value["copy_duration_ms"] = json!(copied.duration.as_millis() as u64);
             value["partitions_copied"] = json!(copied.partitions.len());
+            value["topics_deleted"] = json!(copied.deleted);
         }
     }
     value
