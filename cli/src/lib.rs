@@ -30,6 +30,7 @@ mod pattern;
 mod place;
 mod progress;
 mod record;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::runtime::Runtime;
 use varve_broker::config::{Config, Sources};
 
 use super::serve::run_broker;
@@ -22,6 +22,7 @@ use crate::{
     client::{Client, Missing},
     failure::Failure,
     output,
+    signals::Signals,
 };
 
 /// Between the addresses of one node of the cluster and those of the next.
@@ -77,14 +78,15 @@ fn several(flags: &DevFlags, sources: Sources, root: &Path) -> Result<(), Failur
     let plans = plans.collect::<Option<Vec<_>>>().ok_or_else(|| {
         Failure::usage("the nodes of a cluster listen on ports 100 apart: --listen needs lower ones")
     })?;
-    let mut signals = Signals::new()?;
+    // Before the first node is started: nothing is left behind, whenever one comes.
+    let mut summons = Summons::new()?;
     let mut nodes = plans.iter().map(|plan| plan.start(root)).collect::<Result<Vec<_>, _>>()?;
-    let outcome = formed(&mut nodes, root, &mut signals).and_then(|is_formed| {
+    let outcome = formed(&mut nodes, root, &mut summons).and_then(|is_formed| {
         if !is_formed {
             return Ok(());
         }
         output::text(&cluster_banner(&nodes, root))?;
-        attend(&mut nodes, &mut signals)
+        attend(&mut nodes, &mut summons)
     });
     end(&mut nodes);
     outcome
@@ -150,34 +152,29 @@ fn log_of(root: &Path, number: u16) -> std::path::PathBuf {
     root.join(format!("node-{number}.log"))
 }
 
-/// What asks this process to end. Heard from before the first node is started: nothing is left behind, whenever it comes.
-struct Signals {
-    runtime: tokio::runtime::Runtime,
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
+/// Who may ask this process to end, and is listened to between looks at the nodes.
+struct Summons {
+    runtime: Runtime,
+    signals: Signals,
 }
 
-impl Signals {
+impl Summons {
     fn new() -> Result<Self, Failure> {
         let failed = |cause: std::io::Error| Failure::failed(cause, "try again");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
-        let entered = runtime.enter();
-        let terminate = signal(SignalKind::terminate()).map_err(failed)?;
-        let interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-        drop(entered);
-        Ok(Self { runtime, terminate, interrupt })
+        let signals = runtime.block_on(async { Signals::new() }).map_err(failed)?;
+        Ok(Self { runtime, signals })
     }
 
-    /// Whether one comes within a look's time.
-    fn come(&mut self) -> bool {
-        let Self { runtime, terminate, interrupt } = self;
+    /// Whether a signal comes within a look's time.
+    fn came(&mut self) -> bool {
+        let Self { runtime, signals } = self;
         runtime.block_on(async {
             // A clock that is made now ticks at once, and then after its time.
             let mut look = tokio::time::interval(LOOK);
             look.tick().await;
             tokio::select! {
-                _ = terminate.recv() => true,
-                _ = interrupt.recv() => true,
+                _ = signals.come() => true,
                 _ = look.tick() => false,
             }
         })
@@ -185,7 +182,7 @@ impl Signals {
 }
 
 /// Waits until a node names all of them; not when it was asked to end before.
-fn formed(nodes: &mut [Node], root: &Path, signals: &mut Signals) -> Result<bool, Failure> {
+fn formed(nodes: &mut [Node], root: &Path, summons: &mut Summons) -> Result<bool, Failure> {
     let until = Instant::now() + PATIENCE;
     loop {
         if let Some(node) = nodes.iter_mut().find_map(|node| node.has_ended().then_some(node.number)) {
@@ -203,7 +200,7 @@ fn formed(nodes: &mut [Node], root: &Path, signals: &mut Signals) -> Result<bool
         if Instant::now() > until {
             return Err(Failure::failed("the nodes did not form a cluster", "see their logs"));
         }
-        if signals.come() {
+        if summons.came() {
             return Ok(false);
         }
     }
@@ -218,8 +215,8 @@ impl Node {
 }
 
 /// Until a signal comes, or no node is left.
-fn attend(nodes: &mut [Node], signals: &mut Signals) -> Result<(), Failure> {
-    while !signals.come() {
+fn attend(nodes: &mut [Node], summons: &mut Summons) -> Result<(), Failure> {
+    while !summons.came() {
         for node in nodes.iter_mut().filter(|node| node.ended.is_none()) {
             if node.has_ended() {
                 let how = node.ended.map_or_else(String::new, |status| status.to_string());

@@ -23,7 +23,6 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use varve_broker::{
     config::{Config, Sources},
     restore::{self, Bucket, Options, RestoreError},
@@ -37,6 +36,7 @@ use crate::{
     commands::restore::Bar,
     failure::Failure,
     output,
+    signals::Signals,
 };
 
 /// How long writes that were begun have to end before the scratch is removed.
@@ -46,7 +46,7 @@ pub fn run(flags: &Drill, sources: Sources) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let config = flags.store.load(sources.clone())?;
     // Before there is anything that would stay.
-    let signals = runtime.block_on(async { Signals::new() })?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
     let scratch = scratch(flags)?;
     let done = runtime.block_on(async {
         tokio::select! {
@@ -61,27 +61,6 @@ pub fn run(flags: &Drill, sources: Sources) -> Result<(), Failure> {
     let report = done?;
     output::print(flags.output.format(), || report.text(), || report.json())?;
     report.verdict()
-}
-
-/// What ends a process that is asked to end.
-struct Signals {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
-        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
-    }
-
-    /// The number of the first that comes.
-    async fn come(mut self) -> i32 {
-        tokio::select! {
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-        }
-    }
 }
 
 /// A directory of its own, also where somebody said which.
