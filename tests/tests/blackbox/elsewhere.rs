@@ -319,29 +319,37 @@ fn a_cluster_that_ended_between_two_uploads_is_copied_up_to_there() {
     let at = |name: &str| folder.path().join(name).display().to_string();
     let run = |arguments: &[&str]| {
         let mut command = Command::new(tool::varve());
-        tool::without_our_variables(command.arg("restore").args(arguments)).stdin(Stdio::null());
+        tool::without_our_variables(command.args(arguments)).stdin(Stdio::null());
         store.show(&mut command, "torn");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().unwrap()
     };
     let to = |name: &str, more: &[&str]| {
         let (to, data) = (at(name), at(&format!("{name}-data")));
-        run(&[&["--to", &to, "--data-dir", &data, "--yes"], more].concat())
+        run(&[&["restore", "--to", &to, "--data-dir", &data, "--yes"], more].concat())
     };
     let words = format!("what begins at 500 does not follow on {end}");
-    let in_place = json(&run(&["--plan", "-o", "json"]).wait_with_output().unwrap());
+    let in_place = json(&run(&["restore", "--plan", "-o", "json"]).wait_with_output().unwrap());
     let is_left = |value: &Value| {
         let at = told(value, "orders", 0);
         assert_eq!((&at["end"], &at["left"]), (&end.into(), &[words.as_str()][..].into()), "{value:#}");
     };
     is_left(&in_place);
     let (told_json, told_text) = (to("json", &["-o", "json"]), to("text", &[]));
+    let drill = run(&["snapshot", "drill", "-o", "json", "--scratch", &at("scratch")]);
     is_left(&json(&told_json.wait_with_output().unwrap()));
     let told_text = told_text.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&told_text.stdout).into_owned();
     let line = format!("LEFT     orders-0: {words}\n");
     let (plan, done) = text.split_once(&line).unwrap_or_else(|| panic!("the plan says it: {text}"));
     assert!(!plan.contains("Restored as") && done.contains(&line) && done.contains("Restored as"), "{text}");
+    // A drill restores the same, finds it whole, and is no success.
+    let drill = drill.wait_with_output().unwrap();
+    let report: Value = serde_json::from_slice(&drill.stdout).unwrap();
+    let problem = serde_json::json!([{"kind": "left", "of": "orders-0", "what": words}]);
+    assert_eq!((drill.status.code(), &report["problems"]), (Some(1), &problem), "{report:#}");
+    let row = told(&report, "orders", 0);
+    assert_eq!((&row["records"], &row["same"]), (&end.into(), &true.into()), "{report:#}");
     verify(&at("json"));
     let new = node_on(&at("json"), Path::new(&at("json-data")));
     check_all(&new, "orders", end);
