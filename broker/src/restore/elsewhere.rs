@@ -30,8 +30,8 @@ use varve_snapshot::claim::{self, Established};
 
 use super::{Bucket, Plan, Progress, RestoreError, directory, unknown};
 
-/// Partitions that are copied at once.
-const PARTITIONS_AT_ONCE: usize = 8;
+/// Partitions that are begun: [`copy::PARTITIONS_AT_ONCE`] of them are copied, the others wait for what may still come of them.
+const PARTITIONS_BEGUN: usize = 1024;
 /// How often the source's metadata is looked at for what was made meanwhile.
 const LOOKS_MAX: usize = 8;
 
@@ -207,7 +207,7 @@ impl Copying<'_> {
                 Err(why) => Err(RestoreError::from(why)),
             }
         });
-        let copied = stream::iter(each).buffer_unordered(PARTITIONS_AT_ONCE);
+        let copied = stream::iter(each).buffer_unordered(PARTITIONS_BEGUN);
         copied.try_filter_map(|copied| async move { Ok(copied) }).try_collect().await
     }
 }

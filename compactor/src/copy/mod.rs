@@ -21,8 +21,8 @@
 //! - The source may live meanwhile: where something is gone the partition is looked at again under its newest checkpoint, and an
 //!   object that was overtaken by the one behind it has a while to come. Where it does not come, and nothing else does, the source
 //!   has ended: what is before the hole is copied, what is behind it is left, and that is told.
-//! - Memory: [`BYTES_MAX`] of segments, of each partition one node of the manifest a level. Requests: [`SEGMENTS_AT_ONCE`] for each
-//!   partition that is copied, and how many those are is the caller's.
+//! - Memory: [`BYTES_MAX`] of segments, of each partition that is copied one node of the manifest a level, of each that waits for what is
+//!   missing the names of its tail. Requests: [`SEGMENTS_AT_ONCE`] for each of [`PARTITIONS_AT_ONCE`], however many the caller begins.
 
 mod partition;
 #[cfg(test)]
@@ -48,6 +48,8 @@ pub use partition::CopiedPartition;
 
 /// Bytes of segments that are on their way at a time, for all partitions together.
 pub const BYTES_MAX: u64 = 192 << 20;
+/// Partitions that are read and copied at a time, beside those that wait.
+pub const PARTITIONS_AT_ONCE: u64 = 8;
 /// Segments of one partition that are on their way at a time.
 pub const SEGMENTS_AT_ONCE: usize = 4;
 /// The life that a copy is.
@@ -135,6 +137,8 @@ pub struct Copier {
     store: Arc<dyn Store>,
     keys: Keys,
     budget: UploadBudget,
+    /// One for each partition that is copied now.
+    places: UploadBudget,
     /// Whether something of an earlier try may be there.
     resumes: bool,
     clock: Arc<dyn Clock>,
@@ -150,7 +154,8 @@ impl Copier {
         resumes: bool,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { source, store, keys, budget: UploadBudget::new(BYTES_MAX), resumes, clock }
+        let (budget, places) = (UploadBudget::new(BYTES_MAX), UploadBudget::new(PARTITIONS_AT_ONCE));
+        Self { source, store, keys, budget, places, resumes, clock }
     }
 
     /// The same with newer metadata of the source.

@@ -17,9 +17,10 @@ use varve_formats::{
 use varve_objects::{Put, PutError, get_verified, put_or_confirm};
 use varve_replica::metadata::Topic;
 use varve_snapshot::{ChooseError, choose};
+use varve_tiering::budget::Reservation;
 
 use super::*;
-use crate::history::{Hole, PartitionHistory, Stop};
+use crate::history::{Hole, PartitionHistory, Stop, Tail};
 
 /// How often a partition is looked at anew because something of it was gone: brokers that run merge and retain.
 const LOOKS_MAX: usize = 8;
@@ -52,14 +53,14 @@ impl Copier {
         topic: &Topic,
         number: PartitionIndex,
     ) -> Result<CopiedPartition, CopyError> {
-        let mut gone: Option<(CopyError, PartitionHistory)> = None;
+        let mut gone: Option<(CopyError, Sight)> = None;
         // What one look has copied is there for the next.
         let again = Self { resumes: true, ..self.clone() };
         for look in 0..LOOKS_MAX {
-            let found = self.look(topic, number).await?;
+            let (found, _place) = self.look(topic, number).await?;
             // Two looks that saw the same: it is lost.
             if let Some((error, before)) = gone.take()
-                && is_same(&before, &found)
+                && before == Sight::of(&found)
             {
                 return Err(error);
             }
@@ -77,7 +78,7 @@ impl Copier {
                     });
                 }
                 Err(error @ CopyError::Source { trouble: Trouble::Missing, .. }) => {
-                    gone = Some((error, found))
+                    gone = Some((error, Sight::of(&found)))
                 }
                 Err(error) => return Err(error),
             }
@@ -88,25 +89,31 @@ impl Copier {
     /// What the source holds of it, where nothing is on its way any more. What is before a hole is copied where nothing came of that
     /// partition since the look before, as it is restored in place: the source has ended. So it is before another hole, for a source
     /// that writes may be ever about to fill one. Where it goes on, and the hole stays, what is missing there may still come, or is lost.
-    async fn look(&self, topic: &Topic, number: PartitionIndex) -> Result<PartitionHistory, CopyError> {
-        let mut found = self.source.partition(topic, number).await?;
-        let mut before = None;
-        for wait in HOLE_WAITS {
-            if found.hole().is_none() {
-                return Ok(found);
-            }
+    ///
+    /// It comes with a place among those that are copied at once; who waits has none, for after a cluster's end many may have to.
+    async fn look(
+        &self,
+        topic: &Topic,
+        number: PartitionIndex,
+    ) -> Result<(PartitionHistory, Reservation), CopyError> {
+        let mut waits = HOLE_WAITS.into_iter();
+        let mut before: Option<(Hole, Sight)> = None;
+        loop {
+            let place = self.places.reserve(1).await;
+            let found = self.source.partition(topic, number).await?;
+            let Some(hole) = found.hole() else { return Ok((found, place)) };
+            let sight = Sight::of(&found);
+            let Some(wait) = waits.next() else {
+                return match before {
+                    Some((seen, before)) if seen.0.start == hole.0.start && before != sight => {
+                        Err(CopyError::Hole { of: format!("{}-{number}", topic.name), missing: hole.0 })
+                    }
+                    _ => Ok((found, place)),
+                };
+            };
+            before = Some((hole, sight));
+            drop((found, place));
             self.clock.sleep(wait).await;
-            let now = self.source.partition(topic, number).await?;
-            before = Some(std::mem::replace(&mut found, now));
-        }
-        let start = |at: &PartitionHistory| at.hole().map(|hole| hole.0.start);
-        match (found.hole(), before) {
-            (Some(Hole(missing)), Some(before))
-                if start(&before) == Some(missing.start) && !is_same(&before, &found) =>
-            {
-                Err(CopyError::Hole { of: format!("{}-{number}", topic.name), missing })
-            }
-            _ => Ok(found),
         }
     }
 
@@ -281,9 +288,17 @@ fn broken(stop: &Stop) -> Result<(), CopyError> {
     Err(CopyError::Source { key, trouble })
 }
 
-/// Whether nothing came or went between two looks.
-fn is_same(before: &PartitionHistory, now: &PartitionHistory) -> bool {
-    candidate(before) == candidate(now) && before.tail == now.tail
+/// What a look has seen: the same again where nothing came or went since.
+#[derive(PartialEq, Eq)]
+struct Sight {
+    checkpoint: Option<ObjectKey>,
+    tail: Tail,
+}
+
+impl Sight {
+    fn of(found: &PartitionHistory) -> Self {
+        Self { checkpoint: candidate(found).cloned(), tail: found.tail.clone() }
+    }
 }
 
 /// The checkpoint that is used.

@@ -4,8 +4,11 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::Poll,
     time::Duration,
 };
+
+use futures_util::future::join_all;
 
 use varve_common::{Clock, Monotonic, Offset, PartitionIndex, clock::BoxFuture};
 use varve_objects::{
@@ -243,6 +246,48 @@ fn of_a_source_that_ended_between_two_uploads_what_is_before_the_hole_is_copied(
         let topic = history.topic(TOPIC).unwrap().clone();
         let there = block_on(history.partition(&topic, PartitionIndex(0))).unwrap();
         assert_eq!((there.end(), there.tail.stop), (Offset(end), Stop::End), "nothing behind it came along");
+    }
+}
+
+/// Time that goes on only once so many wait.
+struct Together {
+    all: u32,
+    waiting: Arc<AtomicU32>,
+}
+
+impl Clock for Together {
+    fn monotonic(&self) -> Monotonic {
+        Monotonic::default()
+    }
+
+    fn wall_ms(&self) -> i64 {
+        0
+    }
+
+    fn sleep(&self, _: Duration) -> BoxFuture<'static, ()> {
+        let (all, waiting) = (self.all, Arc::clone(&self.waiting));
+        let mine = waiting.fetch_add(1, Ordering::Relaxed);
+        Box::pin(std::future::poll_fn(move |_| {
+            let have_come = waiting.load(Ordering::Relaxed) >= (mine / all + 1) * all;
+            if have_come { Poll::Ready(()) } else { Poll::Pending }
+        }))
+    }
+}
+
+/// After a cluster's end many partitions may have a hole: half a minute for all of them, and not for each few.
+#[test]
+fn partitions_that_wait_for_what_is_missing_wait_together() {
+    let bucket = bucket();
+    block_on(bucket.store.delete(&segment_key(&bucket, 200..210))).unwrap();
+    let all = 3 * PARTITIONS_AT_ONCE as u32;
+    let clock = Together { all, waiting: Arc::default() };
+    let history = Arc::new(bucket.open().unwrap());
+    let copier =
+        Copier::new(Arc::clone(&history), claimed(), elsewhere().cluster(other()), false, Arc::new(clock));
+    let topic = history.topic(TOPIC).unwrap();
+    let copies = (0..all).map(|_| copier.partition(topic, PartitionIndex(0)));
+    for copied in block_on(join_all(copies)) {
+        assert_eq!(copied.unwrap().end, Offset(200));
     }
 }
 
