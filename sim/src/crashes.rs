@@ -228,9 +228,11 @@ pub fn of_record(record: &Record, written: bool) -> Vec<Step> {
         Record::Sealed(_) => vec![either(Step::SealMarkWaits, Step::SealMarkWritten)],
         Record::Unsealed { .. } => vec![Step::UnsealMark],
         Record::Snapshot(_) => vec![either(Step::CheckpointMarkWaits, Step::CheckpointMarkWritten)],
-        Record::HardState(_) | Record::Destroyed | Record::LossAccepted | Record::Damaged { .. } => {
-            Vec::new()
-        }
+        Record::HardState(_)
+        | Record::Committed(_)
+        | Record::Destroyed
+        | Record::LossAccepted
+        | Record::Damaged { .. } => Vec::new(),
     }
 }
 

@@ -58,7 +58,16 @@ impl GroupModel {
                 }
                 self.entries.extend(entries.iter().map(|entry| (entry.index, entry.clone())));
             }
-            Record::HardState(state) => self.hard_state = Some(*state),
+            Record::HardState(state) => {
+                let commit = state.commit.max(self.hard_state.unwrap_or_default().commit);
+                self.hard_state = Some(HardState { commit, ..*state });
+            }
+            Record::Committed(index) => {
+                let (last, _) = self.last();
+                if let Some(state) = &mut self.hard_state {
+                    state.commit = state.commit.max((*index).min(last));
+                }
+            }
             Record::Truncated { index, term } => {
                 if *index > self.truncated.0 {
                     // Without that entry none of the log counts: a checkpoint takes its place.
@@ -78,7 +87,11 @@ impl GroupModel {
             }
             Record::Destroyed => self.destroyed = true,
             Record::Damaged { .. } => self.damaged = true,
-            Record::LossAccepted => {}
+            Record::LossAccepted => {
+                if let Some(state) = &mut self.hard_state {
+                    state.commit = LogIndex::ZERO;
+                }
+            }
         }
     }
 

@@ -14,7 +14,8 @@ use crate::{
     index::{Group, Index},
     limits::RECORD_BYTES_TARGET,
     record::{
-        Content, DamageMark, ENTRY_HEAD_BYTES, EntriesHead, Entry, GroupRecord, Record, encode_entry_head,
+        Content, DamageMark, ENTRY_HEAD_BYTES, EntriesHead, Entry, GroupRecord, HardState, Record,
+        encode_entry_head,
     },
 };
 
@@ -55,6 +56,7 @@ struct View<'a> {
     end: LogIndex,
     /// Entries of this batch: from there on, of that term.
     terms: Vec<(LogIndex, Term)>,
+    hard_state: Option<HardState>,
     damaged: bool,
     destroyed: bool,
 }
@@ -73,6 +75,7 @@ impl<'a> View<'a> {
                 first: known.first_index(),
                 end: known.end_index(),
                 terms: Vec::new(),
+                hard_state: known.hard_state.map(|(state, _)| state),
                 damaged: known.damage.is_some(),
                 destroyed: false,
             }),
@@ -82,6 +85,7 @@ impl<'a> View<'a> {
                 first: LogIndex(1),
                 end: LogIndex(1),
                 terms: Vec::new(),
+                hard_state: None,
                 damaged: false,
                 destroyed: false,
             }),
@@ -94,6 +98,13 @@ impl<'a> View<'a> {
         }
         let new = self.terms.iter().rev().find(|(first, _)| *first <= index).map(|(_, term)| *term);
         new.or_else(|| self.known.and_then(|known| known.term(index)))
+    }
+
+    /// The hard state that says that entries up to `index` are committed, where the one that is there does not.
+    fn raised(&self, index: LogIndex) -> Option<HardState> {
+        let state = self.hard_state.filter(|_| !self.damaged)?;
+        let commit = index.min(LogIndex(self.end.0.saturating_sub(1)));
+        (commit > state.commit).then_some(HardState { commit, ..state })
     }
 }
 
@@ -136,7 +147,19 @@ fn draft_one<'a>(
             return Err("replica is damaged: it returns under a new id, or its loss is accepted first");
         }
         Record::Entries(entries) => return draft_entries(view, record, entries, out),
-        Record::HardState(state) => push(0, Content::HardState(*state)),
+        Record::HardState(state) => {
+            // One that waited for room may know of less than a mark that overtook it was standing on.
+            let known = view.hard_state.map_or(LogIndex::ZERO, |known| known.commit);
+            let state = HardState { commit: state.commit.max(known), ..*state };
+            view.hard_state = Some(state);
+            push(0, Content::HardState(state));
+        }
+        Record::Committed(index) => {
+            if let Some(state) = view.raised(*index) {
+                view.hard_state = Some(state);
+                push(0, Content::HardState(state));
+            }
+        }
         Record::Truncated { index, term } => {
             // One below an earlier one is old news: it waited for room, and marks overtake what waits.
             if index.next() > view.first {
@@ -164,6 +187,10 @@ fn draft_one<'a>(
             push(0, Content::LossAccepted { last_index });
             view.end = last_index.next();
             view.damaged = false;
+            // What is given up was committed: only here does that go back.
+            if let Some(state) = &mut view.hard_state {
+                state.commit = LogIndex::ZERO;
+            }
         }
     }
     Ok(())

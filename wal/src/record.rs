@@ -73,6 +73,9 @@ pub enum Record {
     Entries(Vec<Entry>),
     /// Replaces the hard state.
     HardState(HardState),
+    /// Entries up to this one are committed, and in the log: it raises the commit index of the hard state that is there and
+    /// leaves term and vote alone, so it may overtake hard states and entries that wait for room.
+    Committed(LogIndex),
     /// The log's prefix up to `index` is dead. Where the log has no entry of `term` at `index`, all of it is (a
     /// snapshot from the leader replaced it): nothing that conflicts with a snapshot stays beside it.
     Truncated {

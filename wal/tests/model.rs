@@ -89,7 +89,9 @@ fn draw(random: &mut ChaCha8Rng, group: &mut Group) -> Record {
         }
         9..13 => {
             let term = group.hard_state.map_or(0, |state| state.term.0) + 1;
-            let state = HardState { term: Term(term), vote: term % 3, commit: LogIndex(group.last()) };
+            // What is committed is never taken back.
+            let commit = group.hard_state.unwrap_or_default().commit.max(LogIndex(group.last()));
+            let state = HardState { term: Term(term), vote: term % 3, commit };
             group.hard_state = Some(state);
             Record::HardState(state)
         }

@@ -181,7 +181,9 @@ impl Driver {
                 let written = self.writes.persist(group, replica, ready, what);
                 queue.extend(written.map(Event::Core));
             }
-            Effect::Mark { group, replica, number, mark } => self.writes.mark(group, replica, number, mark),
+            Effect::Mark { group, replica, number, applied, mark } => {
+                self.writes.mark(group, replica, number, applied, mark);
+            }
             Effect::Reply { ticket, reply } => self.replies.push((ticket, reply)),
             // One step may tell of many groups, and of a new image that takes one of them away.
             Effect::Tail { group, .. } | Effect::Publish { group, .. } if !self.groups.is_open(group) => {}

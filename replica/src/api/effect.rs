@@ -115,6 +115,8 @@ pub enum Effect {
         replica: ReplicaId,
         /// Its number, increasing within the group since it was opened.
         number: u64,
+        /// What the replica has applied: what the mark stands on.
+        applied: LogIndex,
         /// What to write.
         mark: Mark,
     },

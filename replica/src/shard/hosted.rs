@@ -273,7 +273,8 @@ impl Hosted {
         let number = self.next_mark;
         self.next_mark += 1;
         self.marks.insert(number, mark.clone());
-        effects.push(Effect::Mark { group: self.group, replica: self.replica, number, mark });
+        let (group, replica, applied) = (self.group, self.replica, self.applied());
+        effects.push(Effect::Mark { group, replica, number, applied, mark });
         number
     }
 
