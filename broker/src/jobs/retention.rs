@@ -5,7 +5,7 @@
 //! (B8); so a checkpoint whose header cannot be read is left alone, and counts as one that is there.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
@@ -69,7 +69,11 @@ impl Retention {
         let known = self.lock().get(&name).filter(|folder| folder.term == term).cloned();
         let mut folder = match known {
             Some(folder) => folder,
-            None => Folder { term, present: learn(store, keys, &name).await? },
+            None => {
+                let present = learn(store, keys, &name).await?;
+                must_show(&present, keys, key, named)?;
+                Folder { term, present }
+            }
         };
         let present = Present { applied: published.applied_index, described: Some(published) };
         folder.present.insert(key.clone(), present);
@@ -113,6 +117,25 @@ impl Retention {
 
 fn folder_of(key: &ObjectKey) -> String {
     key.as_str().rsplit_once('/').map_or("", |(folder, _)| folder).to_owned()
+}
+
+/// A listing that lacks what was put a moment ago, or what the group names, lacks others too: those are not gone, and what
+/// they name must stay (B8). A restore may take one that was put and never committed, where what is newer is damaged.
+fn must_show(
+    present: &BTreeMap<ObjectKey, Present>,
+    keys: &Keys,
+    key: &ObjectKey,
+    named: &[u64],
+) -> Result<(), Failure> {
+    let uid_of = |key: &ObjectKey| match keys.parse(key) {
+        Ok(Key::MetadataCheckpoint(_, name) | Key::Checkpoint(_, name)) => Some(name.uid),
+        _ => None,
+    };
+    let shown: BTreeSet<u64> = present.keys().filter_map(uid_of).collect();
+    if present.contains_key(key) && named.iter().all(|uid| shown.contains(uid)) {
+        return Ok(());
+    }
+    Err(Failure::Retry(format!("the listing of {} lacks checkpoints that are there", folder_of(key))))
 }
 
 async fn learn(
@@ -165,7 +188,10 @@ fn described(header: &CheckpointHeader, name: CheckpointName, bytes: u64) -> Pub
 mod tests {
     use varve_common::{ClusterId, Digest, Incarnation, LogIndex, Term};
     use varve_formats::keys::Prefix;
-    use varve_objects::testing::MemoryStore;
+    use varve_objects::{
+        Operation,
+        testing::{Fault, FaultyStore, InstantClock, MemoryStore, SeededEntropy},
+    };
 
     use super::*;
 
@@ -192,6 +218,11 @@ mod tests {
             sha256: Default::default(),
             published_ms: 7_200_000 + applied as i64,
         }
+    }
+
+    fn faulty() -> FaultyStore<MemoryStore> {
+        let (clock, entropy) = (Arc::new(InstantClock::default()), Arc::new(SeededEntropy::new(1)));
+        FaultyStore::new(MemoryStore::default(), clock, entropy)
     }
 
     fn keys() -> Keys {
@@ -226,6 +257,23 @@ mod tests {
             retention.after_publish(&store, &keys, (&key, published), &[]).await.unwrap();
             assert!(store.head(&key).await.is_ok(), "{uid} was just published and is gone");
         }
+    }
+
+    /// What a restore finds is not what one listing showed: an empty one, and one that lacks what the group names.
+    #[tokio::test]
+    async fn b8_a_listing_that_lacks_what_is_there_says_nothing_of_what_is_kept() {
+        let (store, before, retention) = (faulty(), Retention::default(), Retention::default());
+        publish(&before, store.inner(), (1, 1)).await;
+        let name = CheckpointName { applied_index: LogIndex(2), term: Term(2), uid: 2 };
+        let key = keys().build(&Key::MetadataCheckpoint(Incarnation(1), name));
+        let body = bytes::Bytes::from_static(b"checkpoint");
+        store.inner().put_new(&key, body.clone().into(), Digest::of(&body)).await.unwrap();
+        let keys = keys();
+        let sweep = |named| retention.after_publish(&store, &keys, (&key, published((2, 2))), named);
+        store.script(Operation::List, Fault::Missing);
+        assert!(sweep(&[]).await.is_err(), "an empty listing");
+        assert!(sweep(&[1, 7]).await.is_err(), "one that lacks what the group names");
+        assert_eq!(sweep(&[1]).await.unwrap().kept, [1, 2].map(LogIndex));
     }
 
     #[tokio::test]
