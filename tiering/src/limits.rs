@@ -41,8 +41,10 @@ pub const SLAB_SLOW: Duration = Duration::from_millis(250);
 pub const SLAB_REST: Duration = Duration::from_secs(10);
 /// So many failures in a row end the cache until the next start.
 pub const SLAB_FAILURES_MAX: u32 = 3;
-/// Of the disk, the part that must stay free beside the slab: one in this many.
+/// Of the disk, the part that must stay free beside the slab: one in this many,
 pub const SLAB_FREE_SHARE: u64 = 10;
+/// or so many bytes, where that is less.
+pub const SLAB_FREE_BYTES: u64 = 8 << 30;
 /// A chunk that is asked for again within so many times the slab's frames comes in.
 pub const SLAB_HORIZON: usize = 4;
 /// How much a search by time reads at a time.

@@ -25,7 +25,7 @@ use varve_common::{Access, Clock, Disk, DiskFile, Monotonic, crc32c, disk::read_
 use self::index::{Contents, Index};
 use crate::{
     chunks::ChunkId,
-    limits::{SLAB_FAILURES_MAX, SLAB_FREE_SHARE, SLAB_REST, SLAB_SLOW, SLAB_USERS_MAX},
+    limits::{SLAB_FAILURES_MAX, SLAB_FREE_BYTES, SLAB_FREE_SHARE, SLAB_REST, SLAB_SLOW, SLAB_USERS_MAX},
 };
 
 /// Where the file is and how large it is.
@@ -225,7 +225,7 @@ impl Slab {
             _ => {}
         }
         let space = self.disk.space(directory)?;
-        if space.free_bytes < length.saturating_add(space.total_bytes / SLAB_FREE_SHARE) {
+        if space.free_bytes < length.saturating_add(spared_bytes(space.total_bytes)) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let file = self.disk.create(path, Access::Buffered)?;
@@ -236,6 +236,11 @@ impl Slab {
         }
         Ok(file.into())
     }
+}
+
+/// What a disk of so many bytes must have free beside the file.
+fn spared_bytes(total_bytes: u64) -> u64 {
+    (total_bytes / SLAB_FREE_SHARE).min(SLAB_FREE_BYTES)
 }
 
 impl Inner {

@@ -15,8 +15,10 @@ use super::{background::Background, process::Base};
 const SLAB_FILE: &str = "chunks.slab";
 /// How often the disk is looked at for its sake.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// It is given back when less than this part of the disk is free: one in so many.
+/// It is given back when less than this part of the disk is free: one in so many,
 const FREE_SHARE_MIN: u64 = 20;
+/// and less than so many bytes: what a large disk has left may be much.
+const FREE_BYTES_ENOUGH: u64 = 4 << 30;
 
 /// The reader of the bucket, with its caches.
 pub(super) fn reader(base: &Base, keys: Keys) -> io::Result<ColdReader> {
@@ -46,7 +48,8 @@ fn slab(base: &Base) -> io::Result<Option<Slab>> {
 pub(super) fn watch(base: &Base, slab: Option<Slab>) -> impl Future<Output = ()> + Send + use<> {
     let (disk, clock, data) = (Arc::clone(&base.disk), Arc::clone(&base.clock), base.layout.root.clone());
     let is_short = move || {
-        let short = |space: Space| space.free_bytes < space.total_bytes / FREE_SHARE_MIN;
+        let short =
+            |space: Space| space.free_bytes < (space.total_bytes / FREE_SHARE_MIN).min(FREE_BYTES_ENOUGH);
         disk.space(&data).is_ok_and(short)
     };
     async move {

@@ -100,6 +100,12 @@ fn a_disk_without_room_makes_no_cache_and_no_error() {
 }
 
 #[test]
+fn of_a_large_disk_no_tenth_is_asked_for() {
+    assert_eq!(spared_bytes(40 << 30), 4 << 30);
+    assert_eq!(spared_bytes(10 << 40), SLAB_FREE_BYTES);
+}
+
+#[test]
 fn a_failing_disk_is_passed_by_and_given_up_after_a_few_times() {
     let disk = MemoryDisk::default();
     let slab = slab(&disk, 4);
