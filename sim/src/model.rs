@@ -22,6 +22,8 @@ pub struct GroupModel {
     pub replica: ReplicaId,
     /// The newest.
     pub hard_state: Option<HardState>,
+    /// What the last one that was written whole said to be committed: marks that overtake others may have raised that since.
+    pub said_committed: LogIndex,
     /// The last entry that was cut.
     pub truncated: (LogIndex, Term),
     /// Sealed files, by base.
@@ -41,6 +43,7 @@ impl GroupModel {
         Self {
             replica,
             hard_state: None,
+            said_committed: LogIndex::ZERO,
             truncated: (LogIndex::ZERO, Term::ZERO),
             seals: BTreeMap::new(),
             snapshots: Vec::new(),
@@ -61,6 +64,7 @@ impl GroupModel {
             Record::HardState(state) => {
                 let commit = state.commit.max(self.hard_state.unwrap_or_default().commit);
                 self.hard_state = Some(HardState { commit, ..*state });
+                self.said_committed = state.commit;
             }
             Record::Committed(index) => {
                 let (last, _) = self.last();
@@ -91,6 +95,7 @@ impl GroupModel {
                 if let Some(state) = &mut self.hard_state {
                     state.commit = LogIndex::ZERO;
                 }
+                self.said_committed = LogIndex::ZERO;
             }
         }
     }
@@ -217,7 +222,7 @@ impl Model {
                 Record::HardState(new) => {
                     let old = known.hard_state.unwrap_or_default();
                     let voted_twice = new.term == old.term && old.vote != 0 && new.vote != old.vote;
-                    if new.term < old.term || new.commit < old.commit || voted_twice {
+                    if new.term < old.term || new.commit < known.said_committed || voted_twice {
                         return Err(violation("R5", format!("{group}: {new:?} behind {old:?}")));
                     }
                 }
