@@ -229,7 +229,7 @@ pub fn of_record(record: &Record, written: bool) -> Vec<Step> {
         Record::Unsealed { .. } => vec![Step::UnsealMark],
         Record::Snapshot(_) => vec![either(Step::CheckpointMarkWaits, Step::CheckpointMarkWritten)],
         Record::HardState(_)
-        | Record::Committed(_)
+        | Record::Committed { .. }
         | Record::Destroyed
         | Record::LossAccepted
         | Record::Damaged { .. } => Vec::new(),

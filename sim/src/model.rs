@@ -66,10 +66,11 @@ impl GroupModel {
                 self.hard_state = Some(HardState { commit, ..*state });
                 self.said_committed = state.commit;
             }
-            Record::Committed(index) => {
-                let (last, _) = self.last();
-                if let Some(state) = &mut self.hard_state {
-                    state.commit = state.commit.max((*index).min(last));
+            Record::Committed { index, term } => {
+                let entry = self.entries.get(index).filter(|entry| entry.index > self.truncated.0);
+                let found = entry.map_or(self.truncated, |entry| (entry.index, entry.term));
+                if let Some(state) = self.hard_state.as_mut().filter(|_| found == (*index, *term)) {
+                    state.commit = state.commit.max(*index);
                 }
             }
             Record::Truncated { index, term } => {

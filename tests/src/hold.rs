@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{node::Options, shim::Shim};
+use crate::{node::Options, shim::Shim, tool};
 
 const SOURCE: &str = include_str!("hold/shim.c");
 /// How often it is asked whether a process is held.
@@ -68,7 +68,7 @@ impl Hold {
         let hold = Self { shim, page, armed: 0 };
         let probe = Command::new("true").envs(hold.variables()).output();
         if hold.number(LOADED_AT) == 0 {
-            eprintln!("NOT RUN: no process can be held: the shim does not run: {probe:?}");
+            tool::not_run(&format!("no process can be held: the shim does not run: {probe:?}"));
             return None;
         }
         Some(hold)

@@ -6,6 +6,8 @@ use std::{
     process::{Command, Stdio},
 };
 
+use crate::tool;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Shim {
@@ -13,7 +15,7 @@ pub struct Shim {
 }
 
 impl Shim {
-    /// Builds one from its source; nothing, said aloud with what is not run then, where that cannot be done.
+    /// Builds one from its source; nothing, said aloud with what is not run then, where that cannot be done. CI's machines can.
     #[must_use]
     pub fn build(source: &str, not_run: &str) -> Option<Self> {
         let shim = Self { folder: tempfile::Builder::new().prefix("varve-shim-").tempdir().unwrap() };
@@ -24,7 +26,7 @@ impl Shim {
         if built.as_ref().is_ok_and(|built| built.status.success()) {
             return Some(shim);
         }
-        eprintln!("NOT RUN: {not_run}: {built:?}");
+        tool::not_run(&format!("{not_run}: {built:?}"));
         None
     }
 

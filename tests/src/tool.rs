@@ -88,6 +88,15 @@ impl Tool {
     }
 }
 
+/// Says aloud that something cannot be tested here, and why.
+///
+/// # Panics
+/// In CI, whose machines can.
+pub fn not_run(why: &str) {
+    assert!(!in_ci(), "not run, and CI skips nothing: {why}");
+    eprintln!("NOT RUN: {why}");
+}
+
 /// The binary under test: `VARVE_BIN`, else the release build.
 #[must_use]
 pub fn varve() -> PathBuf {

@@ -100,11 +100,11 @@ impl<'a> View<'a> {
         new.or_else(|| self.known.and_then(|known| known.term(index)))
     }
 
-    /// The hard state that says that entries up to `index` are committed, where the one that is there does not.
-    fn raised(&self, index: LogIndex) -> Option<HardState> {
-        let state = self.hard_state.filter(|_| !self.damaged)?;
-        let commit = index.min(LogIndex(self.end.0.saturating_sub(1)));
-        (commit > state.commit).then_some(HardState { commit, ..state })
+    /// The hard state that says that entries up to `index` are committed, where the one that is there does not, and the log has them: what
+    /// lies there of another term is about to be replaced.
+    fn raised(&self, index: LogIndex, term: Term) -> Option<HardState> {
+        let state = self.hard_state.filter(|state| !self.damaged && state.commit < index)?;
+        (self.term(index) == Some(term)).then_some(HardState { commit: index, ..state })
     }
 }
 
@@ -154,8 +154,8 @@ fn draft_one<'a>(
             view.hard_state = Some(state);
             push(0, Content::HardState(state));
         }
-        Record::Committed(index) => {
-            if let Some(state) = view.raised(*index) {
+        Record::Committed { index, term } => {
+            if let Some(state) = view.raised(*index, *term) {
                 view.hard_state = Some(state);
                 push(0, Content::HardState(state));
             }

@@ -73,9 +73,14 @@ pub enum Record {
     Entries(Vec<Entry>),
     /// Replaces the hard state.
     HardState(HardState),
-    /// Entries up to this one are committed, and in the log: it raises the commit index of the hard state that is there and
-    /// leaves term and vote alone, so it may overtake hard states and entries that wait for room.
-    Committed(LogIndex),
+    /// Entries up to this one are committed. Where the log has just this one, and so all before it, it raises the commit index of the
+    /// hard state that is there; it leaves term and vote alone, so it may overtake hard states and entries that wait for room.
+    Committed {
+        /// The entry.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
     /// The log's prefix up to `index` is dead. Where the log has no entry of `term` at `index`, all of it is (a
     /// snapshot from the leader replaced it): nothing that conflicts with a snapshot stays beside it.
     Truncated {

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::shell::{self, Failure, Outcome, command, run as run_command};
+use crate::shell::{self, Failure, Outcome, command};
 
 /// How many tests run at a time.
 const BESIDE: &str = "3";
@@ -26,23 +26,73 @@ const SIZES: &[(&str, &str)] = &[
     ("VARVE_PROOF_KILLS", "5"),
 ];
 
+/// What a run of the tests told.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Told {
+    /// Whether it ended well.
+    passed: bool,
+    /// Tests by name, and whether they passed.
+    tests: Vec<(String, bool)>,
+    /// Tests that were to run, and those that all programs together say to have run at their end, and those that failed.
+    begun: usize,
+    ended: usize,
+    failures: usize,
+}
+
 /// Runs all of them against the release binary.
 pub fn run() -> Outcome {
-    let mut beside = tests(&["--test-threads", BESIDE]);
-    let (passed, failed) = told(&mut beside)?;
-    if passed {
-        return Ok(());
-    }
-    if failed.is_empty() || failed.len() > AGAIN_MAX {
-        return Err(Failure(format!("{} tests failed: {}", failed.len(), failed.join(", "))));
-    }
+    let first = told(&mut tests(&["--test-threads", BESIDE]))?;
+    let Some(failed) = first.worth_another_look()? else { return Ok(()) };
     for round in 1..=ALONE_TIMES {
         println!("\nfailed beside others, alone now ({round} of {ALONE_TIMES}): {}", failed.join(", "));
         let exactly: Vec<&str> = failed.iter().map(String::as_str).collect();
-        run_command(&mut tests(&[&["--exact", "--test-threads", "1"], exactly.as_slice()].concat()))?;
+        let alone = told(&mut tests(&[&["--exact", "--test-threads", "1"], exactly.as_slice()].concat()))?;
+        let passes = |name: &String| alone.tests.iter().any(|(test, passed)| test == name && *passed);
+        if !alone.passed || !failed.iter().all(passes) {
+            return Err(Failure(format!("failed beside others, and alone as well: {}", failed.join(", "))));
+        }
     }
     println!("\nFLAKY: failed beside others and passed alone {ALONE_TIMES} times: {}", failed.join(", "));
     Ok(())
+}
+
+impl Told {
+    /// Takes in a line of the test runner's.
+    fn take(&mut self, line: &str) {
+        let number = |text: &str| text.trim().parse::<usize>().unwrap_or_default();
+        if let Some(count) = line.strip_prefix("running ") {
+            self.begun += count.split(' ').next().map_or(0, number);
+        } else if let Some(result) = line.strip_prefix("test result: ") {
+            let of = |what: &str| result.split(&['.', ';']).find_map(|part| part.trim().strip_suffix(what));
+            let [passed, failed, ignored] =
+                [" passed", " failed", " ignored"].map(|what| of(what).map_or(0, number));
+            self.ended += passed + failed + ignored;
+            self.failures += failed;
+        } else if let Some((name, how)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
+            && let "ok" | "FAILED" = how
+        {
+            self.tests.push((name.to_owned(), how == "ok"));
+        }
+    }
+
+    /// The tests that failed, where they are few and all are known, and every other one came to its end; nothing where none did.
+    fn worth_another_look(&self) -> Outcome<Option<Vec<String>>> {
+        if self.passed {
+            return Ok(None);
+        }
+        let failed: Vec<String> =
+            self.tests.iter().filter(|(_, passed)| !passed).map(|(name, _)| name.clone()).collect();
+        let are_known = failed.len() == self.failures && self.ended == self.begun;
+        if failed.is_empty() || failed.len() > AGAIN_MAX || !are_known {
+            let (ended, begun) = (self.ended, self.begun);
+            let names = failed.join(", ");
+            return Err(Failure(format!(
+                "{} tests failed, {ended} of {begun} came to their end: {names}",
+                failed.len()
+            )));
+        }
+        Ok(Some(failed))
+    }
 }
 
 /// Tool folders go in front of the path, so that the tests find pinned tools before the machine's.
@@ -54,41 +104,49 @@ fn tests(arguments: &[&str]) -> Command {
     test
 }
 
-/// Whether a run passed, its output shown as it comes, and the names of the tests that did not.
-fn told(test: &mut Command) -> Outcome<(bool, Vec<String>)> {
+/// Runs tests, their output shown as it comes.
+fn told(test: &mut Command) -> Outcome<Told> {
     let broken = |error| Failure(format!("the tests cannot be run: {error}"));
     let mut child = test.stdout(Stdio::piped()).spawn().map_err(broken)?;
-    let mut failed = Vec::new();
+    let mut told = Told::default();
     for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
         let line = line.map_err(broken)?;
         println!("{line}");
-        failed.extend(failing(&line).map(str::to_owned));
+        told.take(&line);
     }
-    Ok((child.wait().map_err(broken)?.success(), failed))
-}
-
-/// The name of a test that failed, by the test runner's line of it.
-fn failing(line: &str) -> Option<&str> {
-    line.strip_prefix("test ")?.strip_suffix(" ... FAILED")
+    told.passed = child.wait().map_err(broken)?.success();
+    Ok(told)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn told_by(script: &str) -> Told {
+        told(&mut shell::bash(script)).unwrap()
+    }
+
+    const TWO: &str = "echo 'running 2 tests'; echo 'test a::b ... FAILED'; echo 'test c ... ok'";
+    const ONE_FAILED: &str =
+        "echo 'test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured; 7 filtered out'";
+
     #[test]
-    fn a_test_that_failed_is_known_by_its_line() {
-        assert_eq!(failing("test restore::all_of_it ... FAILED"), Some("restore::all_of_it"));
-        for other in ["test a::b ... ok", "test result: FAILED. 1 passed; 1 failed", "    a::b", "failures:"]
-        {
-            assert_eq!(failing(other), None);
-        }
+    fn tests_that_failed_beside_others_are_worth_another_look() {
+        let run = told_by(&format!("{TWO}; {ONE_FAILED}; exit 101"));
+        assert_eq!(run.worth_another_look().unwrap(), Some(vec!["a::b".to_owned()]));
+        let run = told_by(
+            "echo 'running 1 test'; echo 'test c ... ok'; echo 'test result: ok. 1 passed; 0 failed'",
+        );
+        assert_eq!((run.worth_another_look().unwrap(), run.begun, run.ended), (None, 1, 1));
     }
 
     #[test]
-    fn a_run_tells_which_tests_failed_and_whether_all_passed() {
-        let script = "echo 'test a::b ... FAILED'; echo 'test c ... ok'; exit 101";
-        assert_eq!(told(&mut shell::bash(script)).unwrap(), (false, vec!["a::b".to_owned()]));
-        assert_eq!(told(&mut shell::bash("echo 'test c ... ok'")).unwrap(), (true, Vec::new()));
+    fn a_run_that_was_cut_short_or_hides_a_failure_is_not_looked_at_again() {
+        let aborted = told_by(&format!("{TWO}; exit 134"));
+        assert!(aborted.worth_another_look().is_err(), "nobody knows what did not run");
+        let hidden = "echo 'running 1 test'; echo 'some wordstest d ... FAILED'; echo 'test result: FAILED. 0 passed; 1 failed'";
+        let run = told_by(&format!("{TWO}; {ONE_FAILED}; {hidden}; exit 101"));
+        assert!(run.worth_another_look().is_err());
+        assert!(told_by("exit 101").worth_another_look().is_err());
     }
 }

@@ -12,11 +12,14 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use varve_common::{GroupId, LogIndex};
+use varve_common::{GroupId, LogIndex, Term};
 use varve_consensus::Role;
 use varve_replica::{Input, Mark, metadata::Image};
 
 use super::{Change, Driver, Event, Ports};
+
+/// What a group has applied that was never opened.
+const NOTHING: (LogIndex, Term) = (LogIndex::ZERO, Term::ZERO);
 
 impl Driver {
     pub(super) fn metadata_changed<P: Ports>(
@@ -59,7 +62,7 @@ impl Driver {
             return queue.push_front(Event::Core(Input::Close { group }));
         };
         // What the log holds of it, if anything, goes too.
-        self.writes.mark(group, opening.group.replica, 0, LogIndex::ZERO, Mark::Destroyed);
+        self.writes.mark(group, opening.group.replica, 0, NOTHING, Mark::Destroyed);
     }
 
     /// Until the metadata is complete its replay shows topics that were deleted since: nothing is opened for them, and
@@ -77,7 +80,7 @@ impl Driver {
             self.metadata_changed(image, queue, ports);
         }
         for (group, replica) in self.groups.take_orphans() {
-            self.writes.mark(group, replica, 0, LogIndex::ZERO, Mark::Destroyed);
+            self.writes.mark(group, replica, 0, NOTHING, Mark::Destroyed);
             self.gone(group, ports);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use varve_common::{GroupId, LogIndex, ReplicaId};
+use varve_common::{GroupId, LogIndex, ReplicaId, Term};
 use varve_replica::{Input, LocalCheckpoint, LogEntry, Mark, PersistedHardState};
 use varve_wal::{self as wal, GroupRecord, Record};
 
@@ -133,7 +133,7 @@ impl Writes {
         }
     }
 
-    /// Adds a mark of a group that has applied up to `applied`. What lets go of records stands on what was applied, a commit
+    /// Adds a mark of a group that has applied up to this entry. What lets go of records stands on what was applied, a commit
     /// of theirs to the bucket say: that is durable with it, also where a full log lets the mark overtake the hard state
     /// that says so. Else a restart would know of no place for them until it hears of a leader (B7).
     pub(super) fn mark(
@@ -141,7 +141,7 @@ impl Writes {
         group: GroupId,
         replica: ReplicaId,
         number: u64,
-        applied: LogIndex,
+        (index, term): (LogIndex, Term),
         mark: Mark,
     ) {
         if matches!(mark, Mark::Destroyed | Mark::Damaged { .. }) {
@@ -149,7 +149,7 @@ impl Writes {
             self.waiting.remove(&group);
         }
         if matches!(mark, Mark::Unsealed { .. } | Mark::Truncated { .. }) {
-            self.records.push(GroupRecord { group, replica, record: Record::Committed(applied) });
+            self.records.push(GroupRecord { group, replica, record: Record::Committed { index, term } });
         }
         self.records.push(GroupRecord { group, replica, record: mark_record(mark) });
         self.acks.push(Ack::Marked { group, replica, number });
@@ -199,7 +199,7 @@ fn mark_record(mark: Mark) -> Record {
 
 #[cfg(test)]
 mod tests {
-    use varve_common::{NodeId, Offset, Term};
+    use varve_common::{NodeId, Offset};
 
     use super::*;
 
@@ -241,7 +241,7 @@ mod tests {
         let answer = writes.persist(GROUP, replica(), 4, commit(9));
         assert!(matches!(answer, Some(Input::Persisted { ready: 4, .. })));
         assert!(writes.take().is_none());
-        writes.mark(GroupId(5), replica(), 1, LogIndex(9), Mark::Destroyed);
+        writes.mark(GroupId(5), replica(), 1, (LogIndex(9), Term(1)), Mark::Destroyed);
         let taken = writes.take().expect("a mark waits");
         assert_eq!(taken.acks, [Ack::Marked { group: GroupId(5), replica: replica(), number: 1 }]);
         assert_eq!(taken.records[1].record, Record::HardState(hard_state_record(state(9))));
@@ -260,7 +260,13 @@ mod tests {
         let mut writes = Writes::default();
         assert!(writes.persist(GROUP, replica(), 4, commit(9)).is_some());
         assert!(writes.persist(GROUP, replica(), 5, append(entry)).is_none());
-        writes.mark(GROUP, replica(), 1, LogIndex(9), Mark::Truncated { index: LogIndex(8), term: Term(1) });
+        writes.mark(
+            GROUP,
+            replica(),
+            1,
+            (LogIndex(9), Term(1)),
+            Mark::Truncated { index: LogIndex(8), term: Term(1) },
+        );
         let taken = writes.take().expect("entries and a mark wait");
         assert_eq!(taken.records[0].record, Record::HardState(hard_state_record(state(9))));
     }
@@ -273,9 +279,9 @@ mod tests {
             Mark::Truncated { index: LogIndex(8), term: Term(1) },
         ] {
             let mut writes = Writes::default();
-            writes.mark(GROUP, replica(), 1, LogIndex(9), mark);
+            writes.mark(GROUP, replica(), 1, (LogIndex(9), Term(1)), mark);
             let taken = writes.take().expect("a mark waits");
-            assert_eq!(taken.records[0].record, Record::Committed(LogIndex(9)));
+            assert_eq!(taken.records[0].record, Record::Committed { index: LogIndex(9), term: Term(1) });
             assert_eq!(taken.records.len(), 2);
         }
     }

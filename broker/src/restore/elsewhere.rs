@@ -216,5 +216,6 @@ impl Copying<'_> {
 /// else takes it out of the metadata. Of one that only its objects told of the journal of deletions must say it.
 fn was_deleted(before: &History, now: &History, id: TopicId) -> bool {
     let was_known = before.image().topic(id).is_some() || now.image().deletions.contains_key(&id);
-    was_known && now.image().topic(id).is_none()
+    // Where the newest metadata could not be read an older one may be from before the topic was made.
+    was_known && now.image().topic(id).is_none() && now.image().index >= before.image().index
 }

@@ -115,8 +115,8 @@ pub enum Effect {
         replica: ReplicaId,
         /// Its number, increasing within the group since it was opened.
         number: u64,
-        /// What the replica has applied: what the mark stands on.
-        applied: LogIndex,
+        /// The last entry of its log that the replica has applied, and its term: what the mark stands on.
+        applied: (LogIndex, Term),
         /// What to write.
         mark: Mark,
     },

@@ -259,7 +259,8 @@ impl Hosted {
         // What comes in the place of a damaged one has its name.
         let comes_anew =
             self.broken.contains(&base) && (self.brings_files() || self.jobs.runs(JobKind::Refetch));
-        if (seal.end > tiered && seal.end > gone) || comes_anew {
+        // What says that it is in the bucket may be a checkpoint that is not durable here yet.
+        if (seal.end > tiered && seal.end > gone) || comes_anew || self.installs.is_under_way() {
             return;
         }
         self.let_go_of(seal, effects);

@@ -273,7 +273,10 @@ impl Hosted {
         let number = self.next_mark;
         self.next_mark += 1;
         self.marks.insert(number, mark.clone());
-        let (group, replica, applied) = (self.group, self.replica, self.applied());
+        // Not of the state: that of a checkpoint is ahead of the log until the write that installs it is durable.
+        let applied = self.raft.applied_index();
+        let applied = (applied, self.raft.term_at(applied).unwrap_or(Term::ZERO));
+        let (group, replica) = (self.group, self.replica);
         effects.push(Effect::Mark { group, replica, number, applied, mark });
         number
     }

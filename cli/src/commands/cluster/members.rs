@@ -14,6 +14,7 @@ use varve_broker::{
     config::Sources,
 };
 use varve_common::NodeId;
+use varve_protocol::ErrorCode;
 
 use super::survey::Survey;
 use crate::{
@@ -73,6 +74,22 @@ impl Task {
             }
             thread::sleep(LOOK);
         }
+    }
+
+    /// Tried again where nobody answers; a try whose answer was lost may have done it.
+    fn unregister(&mut self, node: i32) -> Result<(), ClientError> {
+        let mut tries = 0;
+        retrying(METADATA_WAIT_MAX, || {
+            tries += 1;
+            match self.client.unregister(node) {
+                Err(ClientError::Refused { code, .. })
+                    if tries > 1 && code == ErrorCode::BrokerIdNotRegistered =>
+                {
+                    Ok(())
+                }
+                done => done,
+            }
+        })
     }
 
     fn report(&self, node: i32, status: &str, moved: usize) -> Result<(), Failure> {
@@ -166,7 +183,7 @@ pub fn remove(flags: &OneNode, sources: &Sources) -> Result<(), Failure> {
     let moved = empty(&mut task, flags.node, |replicas, survey, holds| {
         balance::without(replicas, node, &survey.up(), &survey.racks(), holds)
     })?;
-    retrying(METADATA_WAIT_MAX, || task.client.unregister(flags.node))?;
+    task.unregister(flags.node)?;
     task.report(flags.node, "removed", moved)
 }
 
@@ -180,7 +197,7 @@ pub fn replace(flags: &ReplaceNode, sources: &Sources) -> Result<(), Failure> {
         }
         Some(replicas.iter().map(|id| if *id == node { heir } else { *id }).collect())
     })?;
-    retrying(METADATA_WAIT_MAX, || task.client.unregister(flags.node))?;
+    task.unregister(flags.node)?;
     task.report(flags.node, "replaced", moved)
 }
 
