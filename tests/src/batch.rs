@@ -57,6 +57,16 @@ impl Batch {
         }
     }
 
+    /// The same as an idempotent producer's of epoch 0.
+    ///
+    /// # Panics
+    /// The sequence is beyond what one is.
+    #[must_use]
+    pub fn sequenced(self, producer_id: i64, sequence: impl TryInto<i32>) -> Self {
+        let base_sequence = sequence.try_into().unwrap_or_else(|_| panic!("tests write few"));
+        Self { producer_id, producer_epoch: 0, base_sequence, ..self }
+    }
+
     /// The same with its records compressed, by a client's codec.
     #[must_use]
     pub fn compressed(self, (name, number): (&str, i16)) -> Self {

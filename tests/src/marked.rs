@@ -38,13 +38,7 @@ pub fn fill(node: &Node, topic: &str, numbers: Range<i64>, bytes: usize) {
 pub fn fill_led(cluster: &Cluster, asked: usize, topic: &str, numbers: Range<i64>, bytes: usize) {
     let mut leader = cluster.leader(asked, topic, 0);
     for number in numbers {
-        let batch = Batch {
-            producer_id: PRODUCER,
-            producer_epoch: 0,
-            base_sequence: i32::try_from(number).expect("tests write few"),
-            ..Batch::of(&[&value(topic, number, bytes)])
-        }
-        .encode();
+        let batch = Batch::of(&[&value(topic, number, bytes)]).sequenced(PRODUCER, number).encode();
         wait_for(&format!("{topic} {number} to be acknowledged"), 60, || {
             let code =
                 leader.and_then(|leader| produce_code(cluster.nodes[leader].kafka(), topic, -1, &batch));

@@ -39,11 +39,16 @@ fn write(cluster: &Cluster, asked: usize, records: std::ops::Range<usize>) {
     }
 }
 
+/// A bit of a record rots in the log of a node that is down.
+fn rot_stopped(node: &Node, record: usize) {
+    // Once or more: a leader that changed meanwhile wrote it again.
+    assert!(flip(&node.data().join("wal"), &value(TOPIC, record)[..600]) > 0);
+}
+
 /// A bit of a record rots in a node's log while it is down.
 fn rot(node: &mut Node, record: usize) {
     node.kill();
-    // Once or more: a leader that changed meanwhile wrote it again.
-    assert!(flip(&node.data().join("wal"), &value(TOPIC, record)[..600]) > 0);
+    rot_stopped(node, record);
     node.restart();
     wait_for("the damage to be counted", 20, || node.metric("varve_cluster_partitions_damaged") == 1.0);
 }
@@ -90,8 +95,7 @@ fn row_26_logs_that_rot_in_three_places_stop_their_partition_aloud_and_no_other(
     cluster.nodes.iter_mut().for_each(Node::kill);
     let rotten = [60, 120, 180];
     for (node, record) in cluster.nodes.iter().zip(rotten) {
-        // Once or more: a leader that changed meanwhile wrote it again.
-        assert!(flip(&node.data().join("wal"), &value(TOPIC, record)[..600]) > 0);
+        rot_stopped(node, record);
     }
     for _ in 0..2 {
         cluster.launch_all();

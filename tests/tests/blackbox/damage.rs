@@ -274,14 +274,7 @@ fn fault_24_a_flipped_bit_in_the_middle_of_the_log_takes_its_partition_offline_a
 
 /// A batch of an idempotent producer.
 fn idempotent(topic: &str, number: usize) -> Vec<u8> {
-    let sequence = i32::try_from(number).unwrap();
-    Batch {
-        producer_id: 7_000,
-        producer_epoch: 0,
-        base_sequence: sequence,
-        ..Batch::of(&[&value(topic, number)])
-    }
-    .encode()
+    Batch::of(&[&value(topic, number)]).sequenced(7_000, number).encode()
 }
 
 #[test]

@@ -22,6 +22,8 @@ use crate::proof::{
     check_all, create_topics, finish_writers, start_writers, stop_writers, wait_until_tiered,
 };
 
+/// Writers that are stopped at the end last so long at most.
+const ENDLESS_SECONDS: u64 = 3600;
 const DISK_BYTES: u64 = 3 << 30;
 const NEW_TOPIC: &[u8] = b"one\ntwo\nthree\n";
 /// How long a point may take to be reached.
@@ -191,6 +193,13 @@ fn the_disk_keeps_what_was_synced_and_loses_the_rest() {
     }
 }
 
+/// A node with its log and its directory store on the disk that is cut, and the topics.
+fn start_on(disk: &PowerDisk, options: Options) -> Node {
+    let node = Node::start(Options { data: Some(disk.mount().join("data")), ..options });
+    create_topics(&node);
+    node
+}
+
 /// W1 and B4 with the log and the directory store on the disk that is cut.
 #[test]
 fn w1_every_acknowledged_record_survives_power_cuts() {
@@ -200,9 +209,7 @@ fn w1_every_acknowledged_record_survives_power_cuts() {
     let cuts = scale("VARVE_POWER_CUTS", 30);
     let mut chance = Chance::from_environment();
     let disk = PowerDisk::new(DISK_BYTES);
-    let options = Options { data: Some(disk.mount().join("data")), ..Options::small() };
-    let mut node = Node::start(options);
-    create_topics(&node);
+    let mut node = start_on(&disk, Options::small());
     let writers = start_writers(&node, scale("VARVE_PROOF_RECORDS", 18_000 * cuts), 5 * cuts);
     for cut in 0..cuts {
         thread::sleep(Duration::from_millis(1000 + chance.below(3000)));
@@ -231,11 +238,8 @@ fn w1_every_acknowledged_record_survives_a_cut_at_each_point() {
     let mut chance = Chance::from_environment();
     let Some(mut hold) = Hold::new() else { return };
     let disk = PowerDisk::new(DISK_BYTES);
-    let options = Options { data: Some(disk.mount().join("data")), ..hold.told_to(Options::small()) };
-    let mut node = Node::start(options);
-    create_topics(&node);
-    let seconds = 3600;
-    let writers = start_writers(&node, 1500 * seconds, seconds);
+    let mut node = start_on(&disk, hold.told_to(Options::small()));
+    let writers = start_writers(&node, 1500 * ENDLESS_SECONDS, ENDLESS_SECONDS);
     let (mut unreached, mut new_topics) = (Vec::new(), Vec::new());
     for round in 0..rounds {
         for point in POINTS.iter().filter(|point| point.name.starts_with(&wanted)) {
@@ -281,11 +285,8 @@ fn w1_every_acknowledged_record_survives_a_cut_of_the_start_after_a_cut() {
     let Some(mut hold) = Hold::new() else { return };
     let mut chance = Chance::from_environment();
     let disk = PowerDisk::new(DISK_BYTES);
-    let options = Options { data: Some(disk.mount().join("data")), ..hold.told_to(Options::small()) };
-    let mut node = Node::start(options);
-    create_topics(&node);
-    let seconds = 3600;
-    let writers = start_writers(&node, 1500 * seconds, seconds);
+    let mut node = start_on(&disk, hold.told_to(Options::small()));
+    let writers = start_writers(&node, 1500 * ENDLESS_SECONDS, ENDLESS_SECONDS);
     let under_load = Point { name: "batches synced, not answered", calls: &[LOG_SYNCED], among: 40 };
     for round in 0..scale("VARVE_POWER_ROUNDS", 3) {
         for point in STARTING {
@@ -326,9 +327,7 @@ fn w4_a_disk_that_fails_ends_the_process() {
     }
     let mut chance = Chance::from_environment();
     let disk = PowerDisk::new(DISK_BYTES);
-    let options = Options { data: Some(disk.mount().join("data")), ..Options::small() };
-    let mut node = Node::start(options);
-    create_topics(&node);
+    let mut node = start_on(&disk, Options::small());
     let writers = start_writers(&node, 18_000, 5);
     thread::sleep(Duration::from_millis(1000 + chance.below(3000)));
     disk.fail();

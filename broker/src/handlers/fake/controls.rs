@@ -15,6 +15,11 @@ impl Fake {
         state.cold.insert(group, Cold { batch, opens: watch::Sender::new(false), asked: 0 });
     }
 
+    /// How often the object store was asked for a partition that was frozen.
+    pub fn asked(&self, group: GroupId) -> u32 {
+        self.0.lock().unwrap().cold[&group].asked
+    }
+
     /// Lets the object store answer for a partition; gives how often it was asked.
     pub fn thaw(&self, group: GroupId) -> u32 {
         let state = self.0.lock().unwrap();

@@ -61,8 +61,13 @@ async fn cold_partitions_arrive_side_by_side() {
     let fixture = three().await;
     (1..=3).for_each(|group| fixture.fake.freeze(GroupId(group)));
     let (told, ()) = tokio::join!(fixture.fetch_all(8 << 20, LONG), async {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        // All are asked for before the first answers.
+        let all_asked = async {
+            while (1..=3).any(|group| fixture.fake.asked(GroupId(group)) == 0) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(10), all_asked).await;
+        asked.expect("all are asked for before the first answers");
         (1..=3).rev().for_each(|group| assert_eq!(fixture.fake.thaw(GroupId(group)), 1));
     });
     assert!(told.iter().all(|told| told.0 > 0), "{told:?}");

@@ -46,15 +46,23 @@ impl Task {
     fn until<T>(
         &mut self,
         what: &str,
-        mut look: impl FnMut(&mut Client) -> Result<Option<T>, Failure>,
+        look: impl FnMut(&mut Client) -> Result<Option<T>, Failure>,
     ) -> Result<T, Failure> {
+        self.look_until(self.deadline, look)?.ok_or_else(|| {
+            let advice = "what is under way goes on; give the command again to wait for it";
+            Failure::failed(format!("timed out waiting for {what}"), advice)
+        })
+    }
+
+    fn look_until<T>(
+        &mut self,
+        deadline: Instant,
+        mut look: impl FnMut(&mut Client) -> Result<Option<T>, Failure>,
+    ) -> Result<Option<T>, Failure> {
         loop {
-            if let Some(done) = look(&mut self.client)? {
+            let done = look(&mut self.client)?;
+            if done.is_some() || Instant::now() >= deadline {
                 return Ok(done);
-            }
-            if Instant::now() >= self.deadline {
-                let advice = "what is under way goes on; give the command again to wait for it";
-                return Err(Failure::failed(format!("timed out waiting for {what}"), advice));
             }
             thread::sleep(LOOK);
         }
@@ -62,18 +70,11 @@ impl Task {
 
     /// A node that was started a moment ago is not known to every other one yet.
     fn wait_up(&mut self, node: i32) -> Result<(), Failure> {
-        let begin = Instant::now();
-        loop {
-            let seen = survey(&mut self.client)?;
-            if seen.as_ref().is_some_and(|survey| survey.is_up(node)) {
-                return Ok(());
-            }
-            if begin.elapsed() > PATIENCE {
-                let what = format!("node {node} is not part of the cluster, or not up");
-                return Err(Failure::failed(what, "start it with the cluster's --seeds"));
-            }
-            thread::sleep(LOOK);
-        }
+        let is_up = |client: &mut Client| Ok(survey(client)?.filter(|survey| survey.is_up(node)).map(drop));
+        self.look_until(Instant::now() + PATIENCE, is_up)?.ok_or_else(|| {
+            let what = format!("node {node} is not part of the cluster, or not up");
+            Failure::failed(what, "start it with the cluster's --seeds")
+        })
     }
 
     /// Tried again where nobody answers; a try whose answer was lost may have done it.
