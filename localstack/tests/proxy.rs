@@ -123,3 +123,26 @@ async fn the_same_seed_befalls_the_same_requests() {
     assert_eq!(traces[0], traces[1]);
     assert_ne!(traces[0], traces[2]);
 }
+
+#[tokio::test]
+async fn what_is_held_goes_on_when_the_rules_are_replaced_with_or_without_its_client() {
+    let Some(rig) = rig(1).await else { return };
+    let key = ObjectKey::new("held".into());
+    rig.set("hold method=PUT times=1");
+    // The client gives up; the request is still on its way.
+    assert!(matches!(rig.put("held").await, Err(PutError::Failed(Failure::Retry(_)))));
+    assert_eq!(rig.get("held").await, Err(GetError::NotFound));
+    rig.proxy.set_rules([]);
+    let mut found = rig.get("held").await;
+    while found == Err(GetError::NotFound) {
+        found = rig.get("held").await;
+    }
+    assert_eq!(found, Ok(BODY));
+    rig.store.delete(&key).await.unwrap();
+    rig.set("hold-after method=PUT times=1");
+    let (put, ()) = tokio::join!(rig.put("held"), async {
+        while rig.get("held").await != Ok(BODY) {}
+        rig.proxy.set_rules([]);
+    });
+    assert_eq!(put, Ok(()));
+}

@@ -22,6 +22,7 @@ use std::{
 use tokio::{
     io::{AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
+    sync::watch,
     task::JoinHandle,
 };
 
@@ -60,6 +61,27 @@ struct Shared {
     upstream: SocketAddr,
     begin: Instant,
     state: Mutex<State>,
+    /// Told, under the state's lock, when the rules are replaced.
+    replaced: watch::Sender<()>,
+}
+
+/// What was decided for a request.
+struct Plan {
+    /// Its place in the notes.
+    place: usize,
+    fault: Option<Fault>,
+    /// Tells when the rules are replaced that this was decided by.
+    replaced: watch::Receiver<()>,
+}
+
+impl Plan {
+    /// Keeps the request where its fault is this one, for as long as its rules hold.
+    async fn hold(&mut self, fault: &Fault) {
+        if self.fault.as_ref() == Some(fault) {
+            // An error is the proxy's end.
+            let _ = self.replaced.changed().await;
+        }
+    }
 }
 
 /// A running proxy; it ends when it is dropped.
@@ -80,7 +102,8 @@ impl Proxy {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let state = State { rules: Vec::new(), random: seed, seen: Vec::new() };
-        let shared = Arc::new(Shared { upstream, begin: Instant::now(), state: Mutex::new(state) });
+        let (state, replaced) = (Mutex::new(state), watch::Sender::new(()));
+        let shared = Arc::new(Shared { upstream, begin: Instant::now(), state, replaced });
         let accepting = tokio::spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, shared, accepting })
     }
@@ -91,10 +114,12 @@ impl Proxy {
         format!("http://{}", self.address)
     }
 
-    /// Replaces all rules; the first that meets a request befalls it.
+    /// Replaces all rules; the first that meets a request befalls it. What is held goes on.
     pub fn set_rules(&self, rules: impl IntoIterator<Item = Rule>) {
         let counted = |rule| Counted { rule, matched: 0, fired: 0 };
-        self.shared.state().rules = rules.into_iter().map(counted).collect();
+        let mut state = self.shared.state();
+        state.rules = rules.into_iter().map(counted).collect();
+        self.shared.replaced.send_replace(());
     }
 
     /// Every request since the start or since [`Proxy::forget_seen`].
@@ -120,8 +145,8 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Decides what befalls a request and notes it; answers with its place in the notes.
-    fn plan(&self, request: &Message) -> (usize, Option<Fault>) {
+    /// Decides what befalls a request and notes it.
+    fn plan(&self, request: &Message) -> Plan {
         let mut state = self.state();
         let state = &mut *state;
         let mut fault = None;
@@ -141,7 +166,7 @@ impl Shared {
         let (method, target) = (request.method().to_owned(), request.target().to_owned());
         let at = self.begin.elapsed();
         state.seen.push(Seen { at, method, target, fault: fault.clone(), status: None });
-        (state.seen.len() - 1, fault)
+        Plan { place: state.seen.len() - 1, fault, replaced: self.replaced.subscribe() }
     }
 
     fn note_status(&self, place: usize, status: u16) {
@@ -200,8 +225,9 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             request.remove("Expect");
         }
         http::read_body(&mut client, &mut request, false).await?;
-        let (place, fault) = shared.plan(&request);
-        if let Some(fault) = &fault
+        let mut plan = shared.plan(&request);
+        plan.hold(&Fault::Hold).await;
+        if let Some(fault) = &plan.fault
             && spoil::before(&mut client, &mut request, fault).await?
         {
             continue;
@@ -211,8 +237,9 @@ async fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             // The server is away: so is the proxy.
             Err(_) => return spoil::reset(client.get_mut()),
         };
-        shared.note_status(place, answer.status());
-        spoil::answer(&mut client, answer, fault.as_ref()).await?;
+        shared.note_status(plan.place, answer.status());
+        plan.hold(&Fault::HoldAfter).await;
+        spoil::answer(&mut client, answer, plan.fault.as_ref()).await?;
     }
     Ok(())
 }

@@ -18,6 +18,10 @@ pub enum Fault {
     Hang,
     /// The effect and no answer.
     HangAfter,
+    /// Neither effect nor answer until the rules are replaced; then both, also where the client has gone meanwhile.
+    Hold,
+    /// The effect, and no answer until the rules are replaced.
+    HoldAfter,
     /// The connection is reset, with no effect.
     Reset,
     /// The effect, and then the connection is reset.
@@ -113,6 +117,8 @@ fn fault(word: &str) -> Option<Fault> {
         "status-after" => status().map(|(status, code)| Fault::StatusAfter(status, code))?,
         "hang" => Fault::Hang,
         "hang-after" => Fault::HangAfter,
+        "hold" => Fault::Hold,
+        "hold-after" => Fault::HoldAfter,
         "reset" => Fault::Reset,
         "reset-after" => Fault::ResetAfter,
         "reset-body" => Fault::ResetBody,
@@ -137,6 +143,8 @@ impl fmt::Display for Fault {
             Self::StatusAfter(status, code) => write!(f, "status-after:{status}:{code}"),
             Self::Hang => f.write_str("hang"),
             Self::HangAfter => f.write_str("hang-after"),
+            Self::Hold => f.write_str("hold"),
+            Self::HoldAfter => f.write_str("hold-after"),
             Self::Reset => f.write_str("reset"),
             Self::ResetAfter => f.write_str("reset-after"),
             Self::ResetBody => f.write_str("reset-body"),
@@ -160,7 +168,7 @@ mod tests {
 
     #[test]
     fn every_fault_is_read_as_it_is_written() {
-        let faults = "status:503:SlowDown status-after:500:InternalError hang hang-after reset reset-after reset-body \
+        let faults = "status:503:SlowDown status-after:500:InternalError hang hang-after hold hold-after reset reset-after reset-body \
             truncate shorten alter alter-each:512 length:-5 slow-first:1500 slow:1024 strip-request:range strip-response:etag forget-listed";
         for word in faults.split_whitespace() {
             assert_eq!(word.parse::<Rule>().unwrap().fault.to_string(), word);

@@ -194,15 +194,17 @@ fn b1_b3_objects_never_change_and_the_manifest_only_moves_on() {
     let begin = report.find('{').unwrap_or_else(|| panic!("{report}"));
     let report: serde_json::Value = serde_json::from_str(&report[begin..]).unwrap();
     assert!(code == 0 && report["damaged"].as_array().unwrap().is_empty(), "{code} {report}");
-    let sequences: Vec<u64> = store.keys("/ckpt/").iter().map(|key| manifest_sequence(&store, key)).collect();
+    let sequences: Vec<u64> =
+        store.keys("/ckpt/").iter().map(|key| manifest_sequence(&store, "b1", key)).collect();
     // Keys begin with the applied index: they are in the log's order.
     assert!(sequences.is_sorted(), "the manifest went back: {sequences:?}");
     assert!(sequences.first() < sequences.last(), "{sequences:?}");
 }
 
-fn manifest_sequence(store: &Store, key: &str) -> u64 {
+/// What a checkpoint of a group says of its manifest's commands.
+pub(crate) fn manifest_sequence(store: &Store, prefix: &str, key: &str) -> u64 {
     let mut show = std::process::Command::new(tool::varve());
-    let options = store.options(Options::default(), "b1");
+    let options = store.options(Options::default(), prefix);
     tool::without_our_variables(&mut show).args(["snapshot", "show", key]);
     let output = show.args(&options.arguments).envs(options.environment).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

@@ -58,4 +58,5 @@ mod stores;
 mod switch;
 mod topic_configs;
 mod turned_away;
+mod two_leaders;
 mod wal_bound;
