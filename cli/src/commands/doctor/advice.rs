@@ -5,12 +5,18 @@ use varve_objects::{
     probe::{Verdict, Warning},
 };
 
-use super::{Finding, Report};
+use super::{Finding, Report, rights::Right};
 
 /// Everything that the findings and settings ask for, each once.
 pub fn all(report: &Report, bucket: &str, prefix: &str) -> Vec<String> {
     let mut all: Vec<String> =
-        report.findings.iter().filter_map(|finding| of_finding(finding, bucket, prefix)).collect();
+        report.rights.refused().map(|(right, failure)| of_right(right, failure, bucket, prefix)).collect();
+    let of_rights = !all.is_empty();
+    for finding in &report.findings {
+        // Where a right is missing, what is denied in the checks is denied for that reason.
+        let is_told = of_rights && matches!(finding.verdict, Some(Verdict::Failed(Failure::Denied(_))));
+        all.extend(of_finding(finding, bucket, prefix).filter(|_| !is_told));
+    }
     all.extend(report.settings.dangers());
     all.extend(report.settings.wishes());
     let mut seen = std::collections::BTreeSet::new();
@@ -19,7 +25,7 @@ pub fn all(report: &Report, bucket: &str, prefix: &str) -> Vec<String> {
 }
 
 fn of_finding(finding: &Finding, bucket: &str, prefix: &str) -> Option<String> {
-    match &finding.verdict {
+    match finding.verdict.as_ref()? {
         Verdict::Kept => None,
         Verdict::Tolerated(Warning::ReadBackEveryPut) => Some(
             "the server stores bodies that do not match their checksum: varve reads every PUT back, which costs a GET each; \
@@ -35,9 +41,24 @@ fn of_finding(finding: &Finding, bucket: &str, prefix: &str) -> Option<String> {
     }
 }
 
+/// Who acts so that a right is granted.
+fn of_right(right: Right, failure: &Failure, bucket: &str, prefix: &str) -> String {
+    let general = of_failure(failure, bucket, prefix);
+    // It is the right itself only where nothing else is wrong with the request.
+    if general != permissions(bucket, prefix) {
+        return general;
+    }
+    let on = if right == Right::List { bucket.to_owned() } else { keys(bucket, prefix) };
+    format!("allow {} on arn:aws:s3:::{on}: {}", right.name(), right.purpose())
+}
+
+fn keys(bucket: &str, prefix: &str) -> String {
+    if prefix.is_empty() { format!("{bucket}/*") } else { format!("{bucket}/{prefix}/*") }
+}
+
 /// The permissions that a broker needs.
 fn permissions(bucket: &str, prefix: &str) -> String {
-    let keys = if prefix.is_empty() { format!("{bucket}/*") } else { format!("{bucket}/{prefix}/*") };
+    let keys = keys(bucket, prefix);
     format!(
         "allow s3:GetObject, s3:PutObject and s3:DeleteObject on arn:aws:s3:::{keys} and s3:ListBucket on arn:aws:s3:::{bucket}"
     )
@@ -99,5 +120,14 @@ mod tests {
             advice(Failure::Denied("403 <Code>AccessDenied</Code>".into())).contains("arn:aws:s3:::b/p/*")
         );
         assert!(advice(Failure::Retry("connection refused".into())).contains("--s3-endpoint"));
+    }
+
+    #[test]
+    fn a_right_that_is_refused_is_named_alone_and_a_wrong_clock_is_no_missing_right() {
+        let advice = |right, reason: &str| of_right(right, &Failure::Denied(reason.into()), "b", "p");
+        let delete = advice(Right::Delete, "403 <Code>AccessDenied</Code>");
+        assert!(delete.starts_with("allow s3:DeleteObject on arn:aws:s3:::b/p/*: "), "{delete}");
+        assert!(advice(Right::List, "403 ").starts_with("allow s3:ListBucket on arn:aws:s3:::b: "));
+        assert!(advice(Right::Put, "403 <Code>RequestTimeTooSkewed</Code>").contains("clock"));
     }
 }

@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use varve_common::{Digest, ObjectKey};
 use varve_objects::{Operation, Store};
 
+use super::rights::{Right, Rights};
 use crate::output::{Table, human_bytes};
 
-const SMALL_BYTES: usize = 4 << 10;
+pub const SMALL_BYTES: usize = 4 << 10;
 const LARGE_BYTES: usize = 8 << 20;
 /// Of so many small requests one is large.
 const SMALL_PER_LARGE: u32 = 5;
@@ -22,41 +23,99 @@ pub struct Latency {
     failed: u32,
 }
 
-/// Times every kind of request; what fails is counted and not timed.
-pub async fn measure(store: &dyn Store, folder: &str, samples: u32) -> Vec<Latency> {
-    let mut all = round(store, folder, samples, SMALL_BYTES).await;
-    all.extend(round(store, folder, samples.div_ceil(SMALL_PER_LARGE), LARGE_BYTES).await);
+/// Times every kind of request that is granted; what fails is counted and not timed. Nothing is put that could not be deleted.
+pub async fn measure(store: &dyn Store, folder: &str, samples: u32, rights: &Rights) -> Vec<Latency> {
+    let mut all = if rights.has(Right::Put) && rights.has(Right::Delete) {
+        let mut all = round(store, folder, samples, SMALL_BYTES, rights).await;
+        all.extend(round(store, folder, samples.div_ceil(SMALL_PER_LARGE), LARGE_BYTES, rights).await);
+        all
+    } else {
+        of_what_is_there(store, folder, samples, rights).await
+    };
+    all.retain(|latency| !latency.times.is_empty() || latency.failed > 0);
     all
 }
 
-async fn round(store: &dyn Store, folder: &str, samples: u32, bytes: usize) -> Vec<Latency> {
+/// The requests of one size.
+struct Round {
+    put: Latency,
+    get: Latency,
+    range: Latency,
+    head: Latency,
+    list: Latency,
+    delete: Latency,
+    reads: bool,
+    lists: bool,
+}
+
+impl Round {
+    fn new(bytes: usize, rights: &Rights) -> Self {
+        let new = |operation| Latency { operation, bytes, times: Vec::new(), failed: 0 };
+        Self {
+            put: new(Operation::Put),
+            get: new(Operation::Get),
+            range: new(Operation::GetRange),
+            head: new(Operation::Head),
+            list: new(Operation::List),
+            delete: new(Operation::Delete),
+            reads: rights.has(Right::Get),
+            lists: rights.has(Right::List),
+        }
+    }
+
+    async fn read(&mut self, store: &dyn Store, key: &ObjectKey) {
+        if self.reads {
+            self.get.time(store.get(key)).await;
+            self.range.time(store.get_range(key, 0..(self.get.bytes / 2) as u64)).await;
+            self.head.time(store.head(key)).await;
+        }
+    }
+
+    async fn list(&mut self, store: &dyn Store, folder: &str) {
+        if self.lists {
+            self.list.time(store.list(folder, None)).await;
+        }
+    }
+
+    /// Of large objects only what carries their bytes is of interest.
+    fn finish(self) -> Vec<Latency> {
+        if self.put.bytes == LARGE_BYTES {
+            vec![self.put, self.get]
+        } else {
+            vec![self.put, self.get, self.range, self.head, self.list, self.delete]
+        }
+    }
+}
+
+async fn round(store: &dyn Store, folder: &str, samples: u32, bytes: usize, rights: &Rights) -> Vec<Latency> {
     let body = Bytes::from(vec![0x5a; bytes]);
     let digest = Digest::of(&body);
     let folder = format!("{folder}/latency-{bytes}");
     let key = |sample: u32| ObjectKey::new(format!("{folder}/{sample:05}"));
-    let new = |operation| Latency { operation, bytes, times: Vec::new(), failed: 0 };
-    let [mut put, mut get, mut range, mut head, mut list, mut delete] = [
-        Operation::Put,
-        Operation::Get,
-        Operation::GetRange,
-        Operation::Head,
-        Operation::List,
-        Operation::Delete,
-    ]
-    .map(new);
+    let mut round = Round::new(bytes, rights);
     for sample in 0..samples {
         let key = key(sample);
-        put.time(store.put_new(&key, body.clone().into(), digest)).await;
-        get.time(store.get(&key)).await;
-        range.time(store.get_range(&key, 0..(bytes / 2) as u64)).await;
-        head.time(store.head(&key)).await;
-        list.time(store.list(&folder, None)).await;
+        round.put.time(store.put_new(&key, body.clone().into(), digest)).await;
+        round.read(store, &key).await;
+        round.list(store, &folder).await;
     }
     for sample in 0..samples {
-        delete.time(store.delete(&key(sample))).await;
+        round.delete.time(store.delete(&key(sample))).await;
     }
-    // Of large objects only what carries their bytes is of interest.
-    if bytes == LARGE_BYTES { vec![put, get] } else { vec![put, get, range, head, list, delete] }
+    round.finish()
+}
+
+/// Of the one object that was put to ask for rights and is still there, where one is.
+async fn of_what_is_there(store: &dyn Store, folder: &str, samples: u32, rights: &Rights) -> Vec<Latency> {
+    let mut round = Round::new(SMALL_BYTES, rights);
+    round.put.times.extend(rights.put_took);
+    for _ in 0..samples {
+        if let Some(key) = &rights.left {
+            round.read(store, key).await;
+        }
+        round.list(store, folder).await;
+    }
+    round.finish()
 }
 
 impl Latency {
