@@ -37,6 +37,7 @@ mod formats;
 mod group_clients;
 mod groups;
 mod hostile_s3;
+mod hot_bytes;
 mod librdkafka;
 mod local_retention;
 mod lost_log;
