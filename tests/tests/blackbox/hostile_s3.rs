@@ -3,14 +3,14 @@
 
 use std::{
     fs,
-    process::Command,
+    process::{Child, Command},
     thread,
     time::{Duration, Instant},
 };
 
 use varve_localstack::Kind;
 use varve_tests::{
-    clients::{create_topic, kcat, try_script},
+    clients::{create_topic, kcat, start_script, try_script},
     marked::fill,
     node::{Node, Options},
     raw::list_offset,
@@ -20,7 +20,7 @@ use varve_tests::{
     wait_for,
 };
 
-use crate::rig::{RECORDS, Rig, TOPIC, range};
+use crate::rig::{PREFIX, RECORDS, Rig, TOPIC, range, verify_bucket};
 
 #[test]
 fn row_51_a_store_that_fails_three_times_in_ten_costs_time_and_nothing_else() {
@@ -222,6 +222,50 @@ fn row_58_a_slow_store_slows_nobody_but_its_own_readers() {
     }
 }
 
+/// The time of so many hot writes, each of them and the read of it, that all but one of a hundred stay below.
+fn hot_p99(rig: &mut Rig) -> Duration {
+    const SAMPLES: usize = 200;
+    let mut times: Vec<Duration> = (0..SAMPLES).map(|_| rig.hot_write_and_read()).collect();
+    times.sort_unstable();
+    times[SAMPLES * 99 / 100 - 1]
+}
+
+/// Pairs that are taken in turn, so that whatever else the machine does befalls both; the middle one of their ratios, so that one that it
+/// befell alone does not count. A hot path that waits for a cold read takes a hundred times as long, not three times.
+#[test]
+fn row_58_the_hot_paths_p99_is_unchanged_while_cold_reads_hang() {
+    const PAIRS: usize = 5;
+    let Some(mut rig) = Rig::start_cold() else { return };
+    rig.node.kill();
+    rig.node.restart();
+    let mut ratios = Vec::new();
+    for pair in 0..PAIRS {
+        rig.store.set_rules(&[]);
+        let without = hot_p99(&mut rig);
+        rig.store.set_rules(&["slow-first:30000 method=GET on=/seg/"]);
+        rig.store.forget_seen();
+        let (node, from) = (&rig.node, (pair * 100).to_string());
+        let mut readers: Vec<Child> =
+            (0..4).map(|_| start_script("cold_reader.py", node, &[TOPIC, "0", &from])).collect();
+        wait_for("a cold read to be under way", 30, || {
+            rig.store.seen().iter().any(|seen| seen.fault.is_some())
+        });
+        let with = hot_p99(&mut rig);
+        assert!(
+            readers.iter_mut().any(|reader| reader.try_wait().unwrap().is_none()),
+            "nobody reads any more: the pair is no pair"
+        );
+        for mut reader in readers {
+            let _ = reader.kill();
+            reader.wait().unwrap();
+        }
+        ratios.push(with.as_secs_f64() / without.as_secs_f64());
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("hot p99 with cold reads that hang against without: {ratios:.2?}");
+    assert!(ratios[PAIRS / 2] < 3.0, "hot p99 beside cold reads against without: {ratios:.2?}");
+}
+
 #[test]
 fn row_59_refused_credentials_are_told_and_neither_hammered_nor_taken_for_an_empty_bucket() {
     let Some(mut rig) = Rig::start_cold() else { return };
@@ -315,6 +359,36 @@ fn row_62_a_crash_between_any_two_steps_of_tiering_loses_nothing_and_names_nothi
     // A crash may leave objects that nothing names; what is named is one log, or the reads above would have failed.
     let segments = rig.store.keys("/seg/").len();
     assert!(segments >= 8, "{segments} segments only");
+}
+
+/// With a root of four entries every few segments become a node.
+#[test]
+fn row_62_a_crash_between_any_two_steps_of_a_manifest_node_leaves_the_manifest_whole() {
+    let Some(mut rig) = Rig::start_with(&[("VARVE_MANIFEST_FAN_OUT", "4")]) else { return };
+    rig.write(RECORDS);
+    rig.wait_until_cold();
+    let steps = [
+        "hang method=PUT on=/node/ times=1", // the node is planned, its object is not there
+        "hang-after method=PUT on=/node/ times=1", // the object is there, the log does not know
+        "slow-first:1 method=PUT on=/node/ times=1", // the answer is there: about to be named
+    ];
+    for step in steps.iter().cycle().take(2 * steps.len()) {
+        rig.store.set_rules(&[step]);
+        rig.store.forget_seen();
+        wait_for(step, 90, || {
+            rig.write(RECORDS / 5);
+            rig.store.seen().iter().any(|seen| seen.fault.is_some())
+        });
+        rig.node.kill();
+        rig.store.set_rules(&[]);
+        verify_bucket(&rig.store, PREFIX);
+        rig.node.restart();
+    }
+    rig.write(RECORDS);
+    rig.wait_until_cold();
+    rig.check_all();
+    let report = verify_bucket(&rig.store, PREFIX);
+    assert!(report["nodes"].as_u64() >= Some(2), "{report:#}");
 }
 
 #[test]

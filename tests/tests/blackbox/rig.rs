@@ -2,22 +2,26 @@
 //! is tiered.
 
 use std::{
+    process::Command,
     thread,
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use varve_localstack::proxy::Seen;
 use varve_tests::{
+    batch::{Batch, produce_patiently},
     clients::{create_topic, kcat, try_script},
     marked::line,
     node::{Node, Options},
-    raw::list_offset,
+    raw::{fetch, list_offset},
     s3::Store,
-    scale,
+    scale, tool,
     tool::Tool,
 };
 
 pub(crate) const TOPIC: &str = "hostile";
+pub(crate) const PREFIX: &str = "hostile";
 pub(crate) const RECORDS: u64 = 1500;
 const VALUE_BYTES: usize = 1000;
 /// A time-out of one request that lets a test meet several.
@@ -33,20 +37,21 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn start() -> Option<Self> {
-        Self::start_before(&[])
+        Self::start_with(&[])
     }
 
-    pub(crate) fn start_before(rules: &[&str]) -> Option<Self> {
+    /// With variables of its environment beside the rig's own.
+    pub(crate) fn start_with(variables: &[(&str, &str)]) -> Option<Self> {
         if !Tool::need(&[Tool::Python, Tool::Kcat, Tool::Minio]) {
             return None;
         }
         let store = Store::start().behind_proxy(scale("VARVE_SEED", 51));
-        store.set_rules(rules);
         let options = Options::small()
             .env("VARVE_S3_REQUEST_TIMEOUT_MS", REQUEST_TIMEOUT_MS)
             .env("VARVE_TIER_MAX_AGE_MS", "1000")
             .env("VARVE_COLD_CACHE_BYTES", "1MiB");
-        let node = Node::start(store.options(options, "hostile"));
+        let options = variables.iter().fold(options, |options, (name, value)| options.env(name, *value));
+        let node = Node::start(store.options(options, PREFIX));
         create_topic(&node, TOPIC, 1, &["segment.bytes=262144", "local.retention.bytes=1"]);
         Some(Self { node, store, written: 0 })
     }
@@ -118,6 +123,20 @@ impl Rig {
         assert!(took < Duration::from_secs(5), "a hot write and read took {took:?}");
     }
 
+    /// How long it takes until one more record is acknowledged and read.
+    pub(crate) fn hot_write_and_read(&mut self) -> Duration {
+        let value = line(self.written, VALUE_BYTES);
+        let batch = Batch::of(&[value.as_bytes()]).encode();
+        let begin = Instant::now();
+        assert_eq!(produce_patiently(self.node.kafka(), TOPIC, &batch), Some(0));
+        let (code, records) = fetch(self.node.kafka(), TOPIC, self.written as i64);
+        let took = begin.elapsed();
+        let found = records.windows(value.len()).any(|window| window == value.as_bytes());
+        assert!(code == 0 && found, "record {}: error {code}", self.written);
+        self.written += 1;
+        took
+    }
+
     /// A reader of a cold record gets nothing, and is told nothing but to come again.
     pub(crate) fn cold_is_not_served(&self) {
         let (is_read, why) = try_script("cold_reader.py", &self.node, &[TOPIC, "0", "0"]);
@@ -157,6 +176,17 @@ impl Rig {
         }
         Ok(())
     }
+}
+
+/// The bucket below a prefix, every object of it read, is whole; what was found beside that.
+pub(crate) fn verify_bucket(store: &Store, prefix: &str) -> Value {
+    let mut verify = Command::new(tool::varve());
+    tool::without_our_variables(&mut verify).args(["bucket", "verify", "--deep", "--json"]);
+    store.show(&mut verify, prefix);
+    let output = verify.output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
+    assert!(output.status.success() && report["ok"] == true, "{report:#}");
+    report
 }
 
 /// The first and last offset in a segment's key.

@@ -2,8 +2,6 @@
 //! a name of its own, and then the first wakes up and is told that its PUT is done. Real processes, a real S3 server, and a proxy
 //! that keeps the PUT, or its answer, until it is told to let it go.
 
-use std::process::Command;
-
 use serde_json::Value;
 use varve_localstack::proxy::Seen;
 use varve_tests::{
@@ -12,14 +10,14 @@ use varve_tests::{
     marked::fill_led,
     node::{Node, Options},
     s3::Store,
-    tool::{self, Tool},
+    tool::Tool,
     wait_for,
 };
 
 use crate::{
     anomalies::manifest_sequence,
     cluster_faults::{LARGE_BYTES, check_large},
-    rig::range,
+    rig::{range, verify_bucket},
 };
 
 const TOPIC: &str = "led";
@@ -131,12 +129,7 @@ impl Rivals {
 
     /// The bucket, every object read, is whole; what is said of the object that was put by who led first, nothing where it is not there.
     fn verdict(&self) -> Option<(String, String)> {
-        let mut verify = Command::new(tool::varve());
-        tool::without_our_variables(&mut verify).args(["bucket", "verify", "--deep", "--json"]);
-        self.store.show(&mut verify, PREFIX);
-        let output = verify.output().unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"));
-        assert!(output.status.success() && report["ok"] == true, "{report:#}");
+        let report = verify_bucket(&self.store, PREFIX);
         let findings = report["findings"].as_array().unwrap();
         let of_it = |finding: &&Value| finding["key"].as_str().unwrap().ends_with(self.name());
         let text = |value: &Value| value.as_str().unwrap().to_owned();
