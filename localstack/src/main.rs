@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fs, path::PathBuf, process::ExitCode};
 
 use tokio::signal::unix::{SignalKind, signal};
 use varve_localstack::{
-    Kind, Server, Setup,
+    Bucket, Kind, Lifecycle, Server, Setup, Versioning,
     proxy::{Proxy, Rule},
     table,
 };
@@ -17,6 +17,10 @@ usage: varve-localstack SERVER [OPTION]...   starts minio, localstack, moto, ver
          --data FOLDER    kept at the end [default: a temporary folder]
          --domain NAME    minio: a name in front of which buckets can stand, as s3.localhost
          --env-file FILE  is written with the settings of clients once the server answers
+         --versioning enabled|suspended           of the bucket
+         --encryption sse-s3                      what is put is encrypted with the server's own keys
+         --expire-days, --expire-old-versions-days, --abort-uploads-days DAYS
+                          a lifecycle rule of the bucket: objects, old versions, uploads that were never finished go by themselves
          --fault RULE     puts a proxy in front that fails as told, as: 'status:503:SlowDown method=PUT chance=30'; may be repeated
          --seed NUMBER    of the proxy's chance [default: 1]
        varve-localstack list                 which servers are installed (`cargo xtask setup` does that)
@@ -29,6 +33,25 @@ struct Wishes {
     env_file: Option<PathBuf>,
     faults: Vec<Rule>,
     seed: u64,
+    versioning: Option<Versioning>,
+    is_encrypted: bool,
+    lifecycle: Lifecycle,
+}
+
+impl Wishes {
+    fn of(kind: Kind) -> Self {
+        Self {
+            kind,
+            bucket: "varve".into(),
+            setup: Setup::default(),
+            env_file: None,
+            faults: Vec::new(),
+            seed: 1,
+            versioning: None,
+            is_encrypted: false,
+            lifecycle: Lifecycle::default(),
+        }
+    }
 }
 
 #[tokio::main]
@@ -56,12 +79,14 @@ async fn main() -> ExitCode {
 }
 
 fn parse(kind: Kind, mut arguments: VecDeque<String>) -> Result<Wishes, String> {
-    let setup = Setup::default();
-    let mut wishes =
-        Wishes { kind, bucket: "varve".into(), setup, env_file: None, faults: Vec::new(), seed: 1 };
+    let mut wishes = Wishes::of(kind);
     while let Some(flag) = arguments.pop_front() {
         let value = arguments.pop_front().ok_or_else(|| format!("{flag} wants a value"))?;
         let number = || value.parse::<u64>().map_err(|_| format!("{flag}: {value:?} is no number"));
+        let days = || match value.parse::<i32>() {
+            Ok(days) if days > 0 => Ok(Some(days)),
+            _ => Err(format!("{flag}: {value:?} is no number of days")),
+        };
         match flag.as_str() {
             "--bucket" => wishes.bucket = value,
             "--port" => {
@@ -73,19 +98,51 @@ fn parse(kind: Kind, mut arguments: VecDeque<String>) -> Result<Wishes, String> 
             "--env-file" => wishes.env_file = Some(value.into()),
             "--fault" => wishes.faults.push(value.parse::<Rule>().map_err(|error| error.to_string())?),
             "--seed" => wishes.seed = number()?,
+            "--versioning" => wishes.versioning = Some(versioning(&value)?),
+            "--encryption" if value == "sse-s3" => wishes.is_encrypted = true,
+            "--encryption" => return Err(format!("--encryption: there is sse-s3, not {value:?}")),
+            "--expire-days" => wishes.lifecycle.expire_days = days()?,
+            "--expire-old-versions-days" => wishes.lifecycle.expire_old_versions_days = days()?,
+            "--abort-uploads-days" => wishes.lifecycle.abort_uploads_days = days()?,
             _ => return Err(format!("unknown option {flag}")),
         }
     }
     Ok(wishes)
 }
 
-async fn serve(wishes: Wishes) -> Result<(), String> {
+fn versioning(name: &str) -> Result<Versioning, String> {
+    match name {
+        "enabled" => Ok(Versioning::Enabled),
+        "suspended" => Ok(Versioning::Suspended),
+        _ => Err(format!("--versioning: there are enabled and suspended, not {name:?}")),
+    }
+}
+
+/// Gives the bucket its settings; a server that does not have one of them says so.
+async fn set_up(bucket: &Bucket, wishes: &Wishes) -> Result<(), String> {
+    bucket.create().await.map_err(|error| error.to_string())?;
+    if let Some(versioning) = &wishes.versioning {
+        let set = bucket.set_versioning(versioning.clone()).await;
+        set.map_err(|error| format!("--versioning: {error}"))?;
+    }
+    if wishes.is_encrypted {
+        bucket.set_encryption().await.map_err(|error| format!("--encryption: {error}"))?;
+    }
+    if wishes.lifecycle != Lifecycle::default() {
+        let set = bucket.set_lifecycle("", wishes.lifecycle).await;
+        set.map_err(|error| format!("the lifecycle rule: {error}"))?;
+    }
+    Ok(())
+}
+
+async fn serve(mut wishes: Wishes) -> Result<(), String> {
     let text = |error: &dyn std::error::Error| error.to_string();
     // Before the server starts: a signal in between must not leave it behind.
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| text(&error))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| text(&error))?;
-    let mut server = Server::start_with(wishes.kind, wishes.setup).await.map_err(|error| text(&error))?;
-    server.create_bucket(&wishes.bucket).await.map_err(|error| text(&error))?;
+    let setup = std::mem::take(&mut wishes.setup);
+    let mut server = Server::start_with(wishes.kind, setup).await.map_err(|error| text(&error))?;
+    set_up(&server.bucket(&wishes.bucket), &wishes).await?;
     let mut proxy = None;
     if !wishes.faults.is_empty() {
         let started = Proxy::start(server.address(), wishes.seed).await.map_err(|error| text(&error))?;
