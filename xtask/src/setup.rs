@@ -1,7 +1,7 @@
 //! The pinned tools and clients of the tests, kept in `~/.cache/varve-tools` so that a kept machine pays once.
 //!
 //! ```text
-//! bin/                cargo-deny, minio, versitygw, franz-go (our client, built from tests/clients/go)
+//! bin/                cargo-deny, minio, versitygw, franz-go (our client, built from tests/clients/go), rdkafka_performance
 //! venv/               confluent-kafka, kafka-python, aiokafka, moto
 //! data/               DuckDB, Polars, pandas, pyarrow: readers of exported files, in a Python of their own
 //! localstack/         LocalStack, in a Python of its own
@@ -50,6 +50,17 @@ const DATA: &str =
 const NODE: &str = "kafkajs@2.2.4";
 /// Holds librdkafka 2.15.1 as source, with its tests.
 const LIBRDKAFKA: &str = "@confluentinc/kafka-javascript@1.10.1";
+/// The manifest of a crate that holds librdkafka 2.12.1 as source, with its examples.
+const RDKAFKA_PERFORMANCE: &str = "[package]
+name = 'performance'
+version = '0.0.0'
+edition = '2024'
+[lib]
+path = 'lib.rs'
+[dependencies]
+rdkafka-sys = { version = '=4.10.0', default-features = false }
+[workspace]
+";
 const SCHEMAS: &str = "org.apache.kafka:kafka-clients:4.2.2"; // the schemas from which frames are drawn
 const MINIO: &str = "github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c";
 const VERSITYGW: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
@@ -82,6 +93,11 @@ const TOOLS: &[Tool] = &[
     // Five minutes of two cores.
     Tool { only_by_name: true, ..tool("versitygw", VERSITYGW, "bin/versitygw", versitygw) },
     tool("librdkafka", LIBRDKAFKA, "librdkafka/test-runner", librdkafka),
+    // For bench/reference alone.
+    Tool {
+        only_by_name: true,
+        ..tool("rdkafka-performance", RDKAFKA_PERFORMANCE, "bin/rdkafka_performance", rdkafka_performance)
+    },
     tool("cargo-deny", CARGO_DENY, "bin/cargo-deny", cargo_deny),
 ];
 
@@ -197,14 +213,20 @@ fn node() -> Outcome {
     )
 }
 
-/// Not optimized: it is built in a minute then.
-fn librdkafka() -> Outcome {
+/// What librdkafka is built with.
+fn librdkafka_headers() -> Outcome {
     let headers = [("zlib.h", "zlib1g-dev"), ("zstd.h", "libzstd-dev"), ("openssl/ssl.h", "libssl-dev")];
     let is_missing = |header: &str| !PathBuf::from("/usr/include").join(header).exists();
     let missing: Vec<_> = headers.iter().filter(|(header, _)| is_missing(header)).map(|of| of.1).collect();
     if !missing.is_empty() {
         apt(&missing)?;
     }
+    Ok(())
+}
+
+/// Not optimized: it is built in a minute then.
+fn librdkafka() -> Outcome {
+    librdkafka_headers()?;
     let folder = fresh("librdkafka")?;
     let lines = format!(
         "npm pack --silent {LIBRDKAFKA} >/dev/null
@@ -218,6 +240,23 @@ fn librdkafka() -> Outcome {
         rm -rf package ./*.tgz"
     );
     run_command(bash(&lines).current_dir(folder))
+}
+
+/// As people build it.
+fn rdkafka_performance() -> Outcome {
+    librdkafka_headers()?;
+    let folder = fresh("rdkafka-performance")?;
+    shell::write(&folder.join("Cargo.toml"), RDKAFKA_PERFORMANCE)?;
+    shell::write(&folder.join("lib.rs"), "")?;
+    run_command(command("cargo").args(["vendor", "--quiet"]).current_dir(&folder))?;
+    let lines = "( cd vendor/rdkafka-sys/librdkafka
+          ./configure --disable-curl --disable-gssapi
+          make -j$(nproc) libs
+          make -C examples rdkafka_performance ) >build.log 2>&1
+        mkdir -p ../bin
+        cp vendor/rdkafka-sys/librdkafka/examples/rdkafka_performance ../bin/
+        rm -rf vendor";
+    run_command(bash(lines).current_dir(folder))
 }
 
 fn kafka() -> Outcome {
