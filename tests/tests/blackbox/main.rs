@@ -55,6 +55,7 @@ mod rig;
 mod rot;
 mod round_trips;
 mod scrub;
+mod snippets;
 mod stores;
 mod switch;
 mod topic_configs;
