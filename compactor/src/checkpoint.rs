@@ -209,18 +209,29 @@ impl Planner<'_> {
     }
 
     /// Whoever is sent to a checkpoint goes on from there: what follows S of the newest stays, be it in the bucket or one that could be
-    /// made here. Not where producers are about to wait for the log.
+    /// made here.
     fn within_reach(&self, target: (LogIndex, Term)) -> (LogIndex, Term) {
         let status = self.status;
-        if !status.has_peers || self.options.pressure.urgent {
+        if !status.has_peers {
             return target;
         }
         let newest = status.published.last().filter(|_| self.sends_from_bucket());
         let newest = newest.map(|newest| (newest.state_index, newest.state_term));
-        match newest.or_else(|| self.served_by_peers()) {
-            Some(kept) if kept.0 < target.0 => kept,
-            _ => target,
-        }
+        let kept = if self.options.pressure.urgent {
+            self.reached_from_here(newest)
+        } else {
+            newest.or_else(|| self.served_by_peers())
+        };
+        kept.filter(|kept| kept.0 < target.0).unwrap_or(target)
+    }
+
+    /// Where producers are about to wait for the log, no more of it stays than the commands behind the newest checkpoint that could be
+    /// made here, or is in the bucket. Those do: who is elected next may need whoever lags to commit anything, and so to make a newer
+    /// one. A file that is lost keeps nothing: who has it may never come.
+    fn reached_from_here(&self, published: Option<(LogIndex, Term)>) -> Option<(LogIndex, Term)> {
+        let status = self.status;
+        let here = status.offer_end.filter(|_| self.offer_reaches() && status.broken.is_empty())?;
+        published.into_iter().chain([here]).max_by_key(|place| place.0)
     }
 
     /// S of the checkpoint that somebody is on its way to.

@@ -110,7 +110,7 @@ impl Captured {
             return None;
         }
         let records = if tiered {
-            Arc::clone(state.frozen.range(..=state.bucket.tiered_end).next_back()?.1)
+            Arc::clone(state.newest_frozen(state.bucket.tiered_end)?)
         } else {
             Arc::new(state.records.clone())
         };

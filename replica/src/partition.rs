@@ -293,6 +293,12 @@ impl PartitionState {
         self.frozen.get(&end)
     }
 
+    /// Record class as of the newest roll that ends at or before `end`, of those that are kept.
+    #[must_use]
+    pub fn newest_frozen(&self, end: Offset) -> Option<&Arc<RecordState>> {
+        self.frozen.range(..=end).next_back().map(|(_, frozen)| frozen)
+    }
+
     /// The oldest entry of which a checkpoint may still be made.
     #[must_use]
     pub fn oldest_frozen(&self) -> LogIndex {

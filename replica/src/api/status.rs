@@ -234,8 +234,8 @@ pub struct GroupStatus {
     pub checkpoint_wanted: bool,
     /// Members were sent to the newest in the bucket in vain: the store is away, or what is there cannot be used.
     pub checkpoint_declined: bool,
-    /// Where this replica leads others: S of the checkpoint that it could make now for members that have its sealed files, the last
-    /// entry with all records up to it in the bucket or in files of this node.
+    /// Where there are others: S of the checkpoint that this replica could make now, did it lead, for members that have its sealed
+    /// files: the newest roll with all records up to it in the bucket or in files of this node, that the log still goes on from.
     pub offer_end: Option<(LogIndex, Term)>,
     /// S of the checkpoint that members were sent to on this node, and when one of them last asked for some of it.
     pub leased: Option<((LogIndex, Term), Monotonic)>,

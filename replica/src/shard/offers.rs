@@ -86,11 +86,17 @@ impl Hosted {
         let kept = |roll: &&RollEntry| roll.roll_index >= self.truncated.0;
         let frozen =
             |roll: &RollEntry| Some(((roll.roll_index, roll.roll_term), Some(state.frozen_at(roll.end)?)));
-        rolls[..sealed].iter().rev().take_while(kept).find_map(frozen)
+        let in_files = rolls[..sealed].iter().rev().take_while(kept).find_map(frozen);
+        in_files.or_else(|| {
+            // What was before the first range that is left is in the bucket, or trimmed.
+            let base = rolls.first().map_or(records.open.base, |roll| roll.base);
+            let below = state.newest_frozen(base).filter(|below| below.index >= self.truncated.0)?;
+            Some(((below.index, below.term), Some(below)))
+        })
     }
 
     pub(super) fn offer_end(&self) -> Option<(LogIndex, Term)> {
-        if !self.is_leader() || self.others(None).is_empty() {
+        if self.others(None).is_empty() {
             return None;
         }
         match &self.machine {

@@ -1,9 +1,13 @@
 //! How everything comes together: rounds of ticks in which all happens that can, and the peace at the end of a run.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
+use rand::RngExt;
 use varve_broker::driver::Event;
-use varve_common::{Clock, Digest, GroupId, LogIndex, Offset, ReplicaId};
+use varve_common::{Clock, Digest, GroupId, LogIndex, NodeId, Offset, ReplicaId};
 use varve_objects::limits::ATTEMPT_TIMEOUT;
 use varve_replica::ReplicaStatus;
 
@@ -19,6 +23,8 @@ pub const TICK: Duration = Duration::from_millis(100);
 const PATIENCE: usize = 600;
 /// The same of what asks the store: a request of the bad times that is never answered is given up after so long, and asked again.
 const PATIENCE_WITH_STORE: usize = PATIENCE + (ATTEMPT_TIMEOUT.as_millis() / TICK.as_millis()) as usize;
+/// Rounds in which who was just started opens what it has.
+const WAKING: usize = 20;
 
 impl World {
     /// Time goes on by one tick, for all that run.
@@ -175,10 +181,9 @@ impl World {
                 self.crash(id, false)?;
             }
             self.machine(id).disk.forget_faults();
-            if self.machines[&id].node.is_none() {
-                self.start(id)?;
-            }
         }
+        self.go_on_with_two()?;
+        self.start_all_but(None)?;
         self.elect()?;
         for _ in 0..PATIENCE_WITH_STORE {
             (0..20).try_for_each(|_| self.ask().map(|_| ()))?;
@@ -200,6 +205,54 @@ impl World {
         self.within(PATIENCE_WITH_STORE, "every reader ends", |world| world.reading == 0)?;
         self.counts.leaders = self.truth.leaders();
         Ok(())
+    }
+
+    fn start_all_but(&mut self, absent: Option<NodeId>) -> Checked {
+        for id in self.ids() {
+            if self.machines[&id].node.is_none() && Some(id) != absent {
+                self.start(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// L: any two of three lead what both have of it, however far one of them lags.
+    fn go_on_with_two(&mut self) -> Checked {
+        let ids = self.ids();
+        if ids.len() != 3 {
+            return Ok(());
+        }
+        let absent = ids[self.random.random_range(0..ids.len())];
+        if self.machines[&absent].node.is_some() {
+            self.crash(absent, false)?;
+        }
+        self.start_all_but(Some(absent))?;
+        (0..WAKING).try_for_each(|_| self.round())?;
+        let what = format!("two lead all that both vote in, without {absent}");
+        self.within(PATIENCE_WITH_STORE, &what, |world| {
+            world.groups().into_iter().all(|group| !world.is_of_two(group) || world.leader(group).is_some())
+        })
+    }
+
+    /// All that anybody has who runs.
+    fn groups(&self) -> BTreeSet<GroupId> {
+        let running = self.machines.values().filter_map(|machine| machine.node.as_ref());
+        running.flat_map(|node| node.driver.shard().groups()).collect()
+    }
+
+    /// Whether two who run vote in a group of three.
+    fn is_of_two(&self, group: GroupId) -> bool {
+        let running = self.machines.values().filter_map(|machine| machine.node.as_ref());
+        let replicas = running.filter_map(|node| node.driver.shard().replica(group));
+        let voting: Vec<_> = replicas
+            .filter(|replica| !replica.stopped && replica.membership.votes(replica.replica))
+            .collect();
+        let of_three = |replica: &ReplicaStatus| {
+            replica.membership.voters.len() == 3
+                && !replica.membership.is_joint()
+                && voting.iter().all(|other| replica.membership.votes(other.replica))
+        };
+        voting.len() == 2 && voting.iter().all(of_three)
     }
 
     /// B1, B2, B5, B6, S1-S3: what is named is in the bucket, and a replica that begins with a checkpoint becomes like the others.
