@@ -5,6 +5,7 @@
 //! put to it is read back ([`crate::ReadBack`]).
 
 use thiserror::Error;
+use varve_common::ObjectKey;
 
 pub use crate::conformance::Check;
 use crate::{
@@ -83,9 +84,14 @@ pub fn folder(prefix: &str, unique: u128) -> String {
     if prefix.is_empty() { format!("probe/{unique:032x}") } else { format!("{prefix}/probe/{unique:032x}") }
 }
 
-/// Probes a store under `{prefix}/probe/{unique}/` and removes what it made.
+/// Probes a store under `{prefix}/probe/{unique}/` and removes what it made. Nothing is put by who may take nothing away: a
+/// broker whose rights are still to come asks again and again.
 pub async fn probe(store: &dyn Store, prefix: &str, unique: u128) -> Result<Report, ProbeError> {
     let folder = folder(prefix, unique);
+    let absent = ObjectKey::new(format!("{folder}/absent"));
+    if let Err(failure @ Failure::Denied(_)) = store.delete(&absent).await {
+        return Err(ProbeError::Failed { check: Check::Delete, failure });
+    }
     let mut report = Report::default();
     for check in Check::AT_START {
         match Verdict::of(conformance::check(store, &folder, check).await) {

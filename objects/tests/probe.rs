@@ -21,6 +21,7 @@ enum Lie {
     ForgetsInListings,
     ListsBackwards,
     KeepsDeleted,
+    DeniesDeletes,
     TakesWrongChecksums,
 }
 
@@ -117,6 +118,9 @@ impl Store for Liar {
         if self.lie == Lie::KeepsDeleted {
             return Box::pin(async { Ok(()) });
         }
+        if self.lie == Lie::DeniesDeletes {
+            return Box::pin(async { Err(Failure::Denied("403 AccessDenied".into())) });
+        }
         self.store.delete(key)
     }
 }
@@ -135,6 +139,18 @@ async fn fault_55_a_store_that_ignores_create_only_is_refused_and_left_clean() {
     let store = Liar::new(Lie::Overwrites);
     let result = probe(&store, "p", 1).await;
     assert!(matches!(result, Err(ProbeError::Unsafe { check: Check::CreateOnly, .. })), "{result:?}");
+    assert_eq!(store.store.objects(), vec![]);
+}
+
+/// It is asked again and again, by a broker whose right to delete is still to come.
+#[tokio::test]
+async fn fault_59_where_deletes_are_denied_a_probe_leaves_nothing() {
+    let store = Liar::new(Lie::DeniesDeletes);
+    let result = probe(&store, "p", 1).await;
+    let is_told = |result| {
+        matches!(result, Err(ProbeError::Failed { check: Check::Delete, failure: Failure::Denied(_) }))
+    };
+    assert!(is_told(result.clone()), "{result:?}");
     assert_eq!(store.store.objects(), vec![]);
 }
 

@@ -293,6 +293,29 @@ fn row_59_refused_credentials_are_told_and_neither_hammered_nor_taken_for_an_emp
     rig.check_all();
 }
 
+/// It was taken the right while it was down. It serves what it holds and asks again every few seconds; each time it could put something
+/// that it may not take away.
+#[test]
+fn row_59_a_broker_that_may_not_delete_says_so_and_leaves_nothing_in_the_bucket() {
+    let Some(mut rig) = Rig::start() else { return };
+    rig.write(RECORDS);
+    wait_for("the first uploads", 60, || !rig.store.keys("/seg/").is_empty());
+    rig.node.kill();
+    let before = rig.store.keys("/seg/");
+    rig.store.set_rules(&["status:403:AccessDenied method=DELETE"]);
+    rig.store.forget_seen();
+    rig.node.restart();
+    rig.write(RECORDS);
+    wait_for("it to ask again", 90, || rig.requests("DELETE", "/probe/").len() >= 3);
+    assert_eq!(rig.store.keys("/probe/"), Vec::<String>::new(), "a probe left something behind");
+    assert_eq!(rig.store.keys("/seg/"), before, "it puts what it may not take away");
+    assert!(rig.node.log().contains("AccessDenied"), "nobody is told: {}", rig.node.log());
+    rig.hot_path_works();
+    rig.store.set_rules(&[]);
+    rig.wait_until_cold();
+    rig.check_all();
+}
+
 #[test]
 fn row_60_what_was_deleted_or_overwritten_behind_us_fails_loudly_and_the_rest_is_served() {
     let Some(mut rig) = Rig::start_cold() else { return };
