@@ -28,6 +28,7 @@ use crate::{
         topic::{self, Defaults, Effective, Given, ProduceRules, Source},
     },
     controller::progress::Progress,
+    handlers::Opened,
     metrics::Metrics,
 };
 
@@ -388,6 +389,8 @@ pub struct Node {
     pub clock: Arc<dyn Clock>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// Memory for batches that are opened on their way in.
+    pub opened: Opened,
     /// Held by who changes a configuration, from its look at what is there to the answer: those of one node would only make
     /// each other look again.
     pub alteration: tokio::sync::Mutex<()>,

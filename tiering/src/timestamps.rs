@@ -4,6 +4,8 @@
 //! each manifest entry, node and roll says its largest timestamp, and only those that may hold the record are opened;
 //! in them the block index says the same of blocks.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use varve_common::{Offset, Term};
 use varve_formats::manifest::{Entry, NodeReference, Place};
 use varve_protocol::batch::{
@@ -17,6 +19,14 @@ use crate::{
     tail::ReadLimits,
     view::{LogView, ReadError},
 };
+
+/// Held while a batch is open: one at a time is, for what comes out of it may be as much as a batch may come to. The threads of cold reads,
+/// where searches run, wait for each other here only while one decompresses.
+static OPEN: Mutex<()> = Mutex::new(());
+
+fn open() -> MutexGuard<'static, ()> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A record's place in offsets and in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -288,6 +298,10 @@ fn first_from(
     timestamp: i64,
     from: Offset,
 ) -> Result<Option<TimestampOffset>, ReadError> {
+    if batch.meta().max_timestamp < timestamp {
+        return Ok(None);
+    }
+    let _open = open();
     let found =
         first_at_or_after(batch, timestamp, Caps::default()).map_err(|error| damaged(batch, error))?;
     let Some(found) = found else { return Ok(None) };
@@ -314,6 +328,7 @@ fn largest_from(batch: &BatchHeader<'_>, from: Offset) -> Result<i64, ReadError>
     if meta.base_offset >= from.to_wire() || meta.timestamp_type == TimestampType::LogAppendTime {
         return Ok(meta.max_timestamp);
     }
+    let _open = open();
     let records = Records::read(batch, Caps::default()).map_err(|error| damaged(batch, error))?;
     let mut largest = -1;
     for record in records.iter() {

@@ -304,7 +304,7 @@ pub const KEYS: &[Key] = &[
         "varve.memory.bytes.max",
         Kind::MemoryShare,
         "auto",
-        "Memory that all budgets of the process are shares of where it is little; about half of it is given to them. auto: what the machine has, or the limit of its control group where that is less. `varve config print` shows what follows from it.",
+        "Memory that all budgets of the process are shares of where it is little; about three fifths of it is given to them. auto: what the machine has, or the limit of its control group where that is less. `varve config print` shows what follows from it.",
     ),
     key(
         "varve.requests.bytes.max",

@@ -29,6 +29,7 @@ use varve_replica::{
 use crate::{
     config::{Config, Sources},
     controller::progress::{Member, Progress},
+    handlers::Opened,
     metrics::Metrics,
     node::*,
 };
@@ -469,6 +470,7 @@ pub fn node() -> (Node, Arc<Fake>) {
         entropy: Arc::new(Counter::default()),
         clock: Arc::new(FixedClock),
         metrics: Arc::new(Metrics::new()),
+        opened: Opened::new(config.memory.opened as usize),
         alteration: Default::default(),
     };
     (node, backend)

@@ -40,6 +40,7 @@ mod offset_commit;
 mod offset_delete;
 mod offset_fetch;
 mod offset_for_leader_epoch;
+mod opened;
 mod partitions;
 mod produce;
 mod reassignments;
@@ -72,6 +73,7 @@ use crate::{
 };
 
 pub use errors::Coded;
+pub use opened::Opened;
 
 /// Answers every request of the protocol's table.
 pub struct Handlers {

@@ -19,7 +19,6 @@ use varve_replica::{Refusal, metadata::Topic};
 
 use super::{
     access::{Operation, Resource, authorize},
-    aside::aside,
     errors::Coded as _,
     groups,
     partitions::{self, TopicRef},
@@ -200,21 +199,24 @@ fn check(
     sent: Bytes,
 ) -> Result<(Bytes, BatchMeta), Refused> {
     let limits = limits_of(rules, node.clock.wall_ms());
-    let meta = batch::BatchHeader::read(&sent).ok().map(|header| *header.meta());
-    let codec = meta.map(|meta| meta.codec);
-    if version < ZSTD_FROM && codec == Some(batch::Codec::Zstd) {
+    let validate = |limits: &batch::Limits| batch::validate(&sent, limits);
+    let Some(meta) = batch::BatchHeader::read(&sent).ok().map(|header| *header.meta()) else {
+        let meta = validate(&limits)?;
+        return Ok((sent, meta));
+    };
+    if version < ZSTD_FROM && meta.codec == batch::Codec::Zstd {
         return Err(ErrorCode::UnsupportedCompressionType.into());
     }
-    match rules.stored.filter(|target| codec.is_some_and(|codec| codec != target.codec)) {
-        Some(target) => Ok(aside(|| batch::recompress(&sent, &limits, target))?),
-        None => {
-            let validate = || batch::validate(&sent, &limits);
-            let is_long =
-                meta.is_some_and(|meta| meta.codec != batch::Codec::None && limits.looks_inside(&meta));
-            let meta = if is_long { aside(validate) } else { validate() }?;
-            Ok((sent, meta))
-        }
+    if let Some(target) = rules.stored.filter(|target| meta.codec != target.codec) {
+        let recompress = |limits: &batch::Limits| batch::recompress(&sent, limits, target);
+        return Ok(node.opened.open(&meta, sent.len(), &limits, recompress)?);
     }
+    let is_opened = meta.codec != batch::Codec::None && limits.looks_inside(&meta);
+    let meta = match is_opened {
+        true => node.opened.open(&meta, sent.len(), &limits, validate),
+        false => validate(&limits),
+    }?;
+    Ok((sent, meta))
 }
 
 fn limits_of(rules: &ProduceRules, now_ms: i64) -> batch::Limits {

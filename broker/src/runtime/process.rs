@@ -56,7 +56,7 @@ use crate::{
     config::Config,
     controller::Link,
     driver::{Driver, Groups, Placement},
-    handlers::Handlers,
+    handlers::{Handlers, Opened},
     http::Admin,
     jobs::{Archives, Retention, Surroundings},
     metrics::{Metrics, NetObserver},
@@ -469,6 +469,7 @@ fn listen(base: &Base, core: &Core, bound: Vec<Bound>) -> Result<Server, BindErr
         entropy: Arc::clone(&base.entropy),
         clock: Arc::clone(&base.clock),
         metrics: Arc::clone(&base.metrics),
+        opened: Opened::new(base.config.memory.opened as usize),
         alteration: Default::default(),
     };
     let observer = Arc::new(NetObserver(Arc::clone(&base.metrics)));

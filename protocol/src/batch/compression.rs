@@ -130,11 +130,21 @@ fn read_capped(codec: Codec, mut stream: impl Read, limit: usize) -> Result<Vec<
             Err(cause) if cause.kind() == io::ErrorKind::Interrupted => continue,
             Err(cause) => return Err(CompressionError::Damaged { codec, cause }),
         };
-        if out.len() + count > limit {
+        let bytes = out.len() + count;
+        if bytes > limit {
             return Err(CompressionError::TooLarge { codec, limit });
+        }
+        if bytes > out.capacity() {
+            out.reserve_exact(room(2 * out.capacity(), limit).max(bytes) - out.len());
         }
         out.extend_from_slice(&chunk[..count]);
     }
+}
+
+/// Doubles while that is little. From there on it is all that may come out: pages that nobody writes to take no memory, and what is out is not
+/// copied again and again.
+const fn room(doubled: usize, limit: usize) -> usize {
+    if doubled <= limits::DECOMPRESSION_FREE_BYTES && doubled <= limit { doubled } else { limit }
 }
 
 /// What snappy-java writes before its blocks: magic, version and least version, then `i32 size, block` until the end.

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::compression::{Codec, compress_at};
-use super::header::{BatchHeader, BatchMeta, write_payload};
+use super::header::{BatchHeader, BatchMeta, HEADER_BYTES, write_payload};
 use super::records::{RecordError, Records};
 use super::validate::{Invalid, Limits, check_records, check_whole};
 
@@ -27,11 +27,18 @@ pub fn recompress(bytes: &[u8], limits: &Limits, target: Target) -> Result<(Byte
     let batch = check_whole(bytes, limits)?;
     let records = Records::read(&batch, limits.caps).map_err(RecordError::from)?;
     check_records(batch.meta(), &records, limits)?;
+    if target.codec == Codec::None {
+        // Known before it is copied.
+        check_size(HEADER_BYTES + records.bytes(), limits)?;
+    }
     let payload = compress_at(target.codec, target.level, records.payload());
     let made: Bytes = write_payload(&batch, target.codec, &payload).into();
-    if made.len() > limits.batch_bytes_max {
-        return Err(Invalid::TooLarge { bytes: made.len(), limit: limits.batch_bytes_max });
-    }
+    check_size(made.len(), limits)?;
     let meta = *BatchHeader::read(&made)?.meta();
     Ok((made, meta))
+}
+
+const fn check_size(bytes: usize, limits: &Limits) -> Result<(), Invalid> {
+    let limit = limits.batch_bytes_max;
+    if bytes > limit { Err(Invalid::TooLarge { bytes, limit }) } else { Ok(()) }
 }
