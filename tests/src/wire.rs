@@ -1,6 +1,8 @@
 //! A Kafka client of its own, written by hand: one connection, one request at a time, every outcome a value. It retries nothing, so that
 //! whoever uses it knows exactly what was asked and what was answered.
 
+pub mod groups;
+
 use std::{
     collections::BTreeMap,
     io::{self, Read as _, Write as _},

@@ -15,6 +15,7 @@ mod bucket_verify;
 mod byte_for_byte;
 mod cluster;
 mod cluster_admin;
+mod cluster_anomalies;
 mod cluster_clocks;
 mod cluster_faults;
 mod cluster_follow;
