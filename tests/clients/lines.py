@@ -1,9 +1,12 @@
 """Writes the lines of its standard input to partition 0 with confluent-kafka, idempotent: lines.py BOOTSTRAP TOPIC
 
-Goes on through whatever happens to the brokers. Exit status 1 where a line was given up.
+Goes on through whatever happens to the brokers. Exit status 1 where a line was given up. What fails is told at once, and every ten seconds how
+things stand: whoever waits for it in vain, and ends it, sees why.
 """
 
+import json
 import sys
+import time
 
 from confluent_kafka import Producer
 
@@ -11,9 +14,27 @@ bootstrap, topic = sys.argv[1], sys.argv[2]
 failed = []
 
 
+def fail(what):
+    failed.append(what)
+    say(what)
+
+
+def say(what):
+    print(time.strftime("%H:%M:%S", time.gmtime()), what, file=sys.stderr, flush=True)
+
+
 def on_delivery(error, _message):
     if error:
-        failed.append(str(error))
+        fail(str(error))
+
+
+def on_statistics(text):
+    told = json.loads(text)
+    brokers = {broker["nodeid"]: broker["state"] for broker in told["brokers"].values()}
+    partition = told["topics"].get(topic, {}).get("partitions", {}).get("0", {})
+    names = ("leader", "msgq_cnt", "xmit_msgq_cnt", "msgs_inflight", "next_ack_seq", "next_err_seq")
+    waits = {name: partition.get(name) for name in names}
+    say(f"{told['msg_cnt']} lines wait; brokers {brokers}; partition {waits}; {told.get('eos', {})}")
 
 
 client = Producer(
@@ -26,7 +47,9 @@ client = Producer(
         # A process that stands still keeps its sockets.
         "request.timeout.ms": 6_000,
         "socket.timeout.ms": 8_000,
-        "error_cb": lambda error: failed.append(str(error)) if error.fatal() else None,
+        "error_cb": lambda error: fail(str(error)) if error.fatal() else say(str(error)),
+        "stats_cb": on_statistics,
+        "statistics.interval.ms": 10_000,
         "log_level": 3,
     }
 )
