@@ -9,6 +9,7 @@ admin.py BOOTSTRAP delete-records TOPIC PARTITION OFFSET      the partition's fi
 admin.py BOOTSTRAP describe TOPIC         the topic's configuration as one JSON object
 admin.py BOOTSTRAP list
 admin.py BOOTSTRAP group-offsets GROUP TOPIC      what the group has committed, by partition; nothing while nobody answers
+admin.py BOOTSTRAP group-owners GROUP     the group's state, and which of its members owns each partition; nothing while nobody answers
 """
 
 import json
@@ -53,6 +54,17 @@ elif verb == "group-offsets":
         for place in admin.list_consumer_group_offsets([asked])[rest[0]].result(30).topic_partitions:
             if place.offset >= 0:
                 print(json.dumps({"partition": place.partition, "offset": place.offset}))
+    except KafkaException as error:
+        print(error, file=sys.stderr)
+elif verb == "group-owners":
+    try:
+        group = admin.describe_consumer_groups(rest)[rest[0]].result(30)
+        owners = [
+            {"member": member.member_id, "topic": place.topic, "partition": place.partition}
+            for member in group.members
+            for place in member.assignment.topic_partitions
+        ]
+        print(json.dumps({"state": group.state.name, "owners": owners}))
     except KafkaException as error:
         print(error, file=sys.stderr)
 elif verb in ("alter", "check"):

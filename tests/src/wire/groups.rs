@@ -34,10 +34,15 @@ impl Client {
         fields.i16()
     }
 
-    /// Joins a group alone, or again, with so many bytes of metadata that others would be told; Kafka's code where that is refused.
-    pub fn join(&mut self, group: &str, id: &str, metadata: &[u8]) -> io::Result<Result<Member, i16>> {
+    /// Joins a group of a kind alone, or again, with metadata that others would be told; Kafka's code where that is refused.
+    pub fn join(
+        &mut self,
+        (group, kind): (&str, &str),
+        id: &str,
+        metadata: &[u8],
+    ) -> io::Result<Result<Member, i16>> {
         let length = i32::try_from(metadata.len()).expect("test metadata is small");
-        let request = Request::new(11, 4).string(group).i32(30_000).i32(30_000).string(id).string("consumer");
+        let request = Request::new(11, 4).string(group).i32(30_000).i32(30_000).string(id).string(kind);
         let answer = self.call(&request.i32(1).string("range").i32(length).raw(metadata))?;
         let mut fields = Fields(&answer);
         let (_throttle, code, generation) = (fields.i32()?, fields.i16()?, fields.i32()?);
@@ -45,7 +50,7 @@ impl Client {
         const MEMBER_ID_REQUIRED: i16 = 79;
         match code {
             0 => Ok(Ok(Member { id, generation })),
-            MEMBER_ID_REQUIRED => self.join(group, &id, metadata),
+            MEMBER_ID_REQUIRED => self.join((group, kind), &id, metadata),
             code => Ok(Err(code)),
         }
     }

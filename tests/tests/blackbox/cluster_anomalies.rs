@@ -192,7 +192,8 @@ fn g2_a_commit_of_an_old_generation_is_refused_by_each_next_coordinator() {
     let Some(mut cluster) = start() else { return };
     wait_coordinator(&cluster);
     let join = |cluster: &Cluster, id: &str, metadata: &[u8]| {
-        let member = ask(cluster, OFFSETS, |client| client.join(GROUP, id, metadata)).expect("it is let in");
+        let member = ask(cluster, OFFSETS, |client| client.join((GROUP, "consumer"), id, metadata))
+            .expect("it is let in");
         let sync = |client: &mut Client| client.sync(GROUP, &member).map(done);
         ask(cluster, OFFSETS, sync).expect("its generation is taken up");
         member

@@ -6,7 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use varve_tests::{
     node::{Node, Options},
     tool::{self, Tool},
     wait_for,
+    wire::Client,
 };
 
 const TOPIC: &str = "shared";
@@ -126,6 +127,7 @@ fn varve_group_lists_describes_seeks_and_deletes() {
     if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
+    let begin = Instant::now();
     let node = Node::start(quick());
     create_topic(&node, TOPIC, PARTITIONS, &[]);
     write(&node, 0, 40);
@@ -144,12 +146,48 @@ fn varve_group_lists_describes_seeks_and_deletes() {
     let _ = varve(&node, &["group", "seek", GROUP, TOPIC, "--to", "start", "--dry-run"]);
     let _ = varve(&node, &["group", "seek", GROUP, TOPIC, "--partition", "1,2", "--to", "-3"]);
     assert_eq!(lags(), BTreeMap::from([(0, 0), (1, 3), (2, 3), (3, 0)]));
+    let (_, told) = varve_json(&node, &["group", "describe", GROUP, "--time-lag"]);
+    let ages: Vec<u64> =
+        told[0]["offsets"].as_array().unwrap().iter().map(|at| at["time_lag_ms"].as_u64().unwrap()).collect();
+    let old = |age: u64| (1..u64::try_from(begin.elapsed().as_millis()).unwrap()).contains(&age);
+    assert!(ages[0] == 0 && old(ages[1]) && old(ages[2]) && ages[3] == 0, "{told}");
     // Whoever reads on has what the seek gave back, and no more.
     assert_eq!(read(&node, "kcat", GROUP, 6).len(), 6);
     assert_eq!(lags(), BTreeMap::from([(0, 0), (1, 0), (2, 0), (3, 0)]));
     let (done, told) = varve_json(&node, &["group", "delete", GROUP, "nobody"]);
     assert!(!done && told.to_string().contains("GROUP_ID_NOT_FOUND"), "{told}");
     assert_eq!(varve_json(&node, &["group", "list"]), (true, json!([])));
+}
+
+#[test]
+fn a_group_of_another_kind_is_served_and_listed_by_its_state_and_takes_no_consumers() {
+    if !Tool::need(&[Tool::Java]) {
+        return;
+    }
+    let node = Node::start(quick());
+    let mut client = Client::connect(node.kafka(), Duration::from_secs(10)).unwrap();
+    wait_for("a coordinator", 60, || client.find_coordinator("workers").is_ok_and(|code| code == 0));
+    let mut joined = Err(0);
+    // The coordinator may have been made this moment.
+    wait_for("the group", 60, || {
+        joined = client.join(("workers", "connect"), "", b"leader=http://here:8083").unwrap();
+        joined.is_ok()
+    });
+    let member = joined.unwrap();
+    assert_eq!(client.sync("workers", &member).unwrap(), 0);
+    let (done, listed) = varve_json(&node, &["group", "list"]);
+    assert!(done && listed[0]["protocol_type"] == "connect" && listed[0]["state"] == "Stable", "{listed}");
+    const INCONSISTENT_GROUP_PROTOCOL: i16 = 23;
+    let mut other = Client::connect(node.kafka(), Duration::from_secs(10)).unwrap();
+    let refused = other.join(("workers", "consumer"), "", b"").unwrap();
+    assert_eq!(refused.map(|_| ()), Err(INCONSISTENT_GROUP_PROTOCOL));
+    let groups = |more: &[&str]| java(&node, "GroupsCommand", &[&["--list"], more].concat(), b"");
+    let all = groups(&[]);
+    assert!(all.contains("workers") && all.contains("connect"), "{all}");
+    assert!(groups(&["--protocol", "connect"]).contains("workers"));
+    assert!(!groups(&["--protocol", "consumer"]).contains("workers"));
+    // What Kafka's tool lists as groups of consumers, and by their state, is asked of the broker.
+    assert!(!consumer_groups(&node, &["--list", "--state", "Empty"]).contains("workers"));
 }
 
 /// Members of one group, each with a file of what it has read.
@@ -237,6 +275,18 @@ fn committed(node: &Node) -> BTreeMap<u64, i64> {
     told.iter().filter_map(row).collect()
 }
 
+/// G3, as whoever coordinates tells it: in a generation that all have taken up each partition has one owner.
+fn is_shared(node: &Node) -> bool {
+    let told = script("admin.py", node, &["group-owners", GROUP]);
+    let Some(group) = told.first().filter(|group| group["state"] == "STABLE") else { return false };
+    let owners = group["owners"].as_array().unwrap();
+    let mut owned: Vec<u64> = owners.iter().map(|owner| owner["partition"].as_u64().unwrap()).collect();
+    owned.sort_unstable();
+    assert!(owned.windows(2).all(|pair| pair[0] < pair[1]), "G3: two own one partition: {group}");
+    // Members that share gradually give up what others get first, and take it up in the next generation.
+    owned.len() == PARTITIONS as usize
+}
+
 /// At-least-once, over what members wrote down: every record below a committed offset was read by somebody.
 fn check_at_least_once(node: &Node, members: &Members) {
     let read = members.read();
@@ -281,7 +331,7 @@ fn g1_g5_members_that_are_killed_or_stopped_are_replaced_and_nothing_is_skipped(
 }
 
 #[test]
-fn members_go_on_when_their_coordinator_is_killed_and_offsets_survive_the_loss_of_disks() {
+fn g1_g3_members_go_on_when_their_coordinator_is_killed_and_offsets_survive_the_loss_of_disks() {
     if !Tool::need(&[Tool::Kcat, Tool::Python]) {
         return;
     }
@@ -303,6 +353,7 @@ fn members_go_on_when_their_coordinator_is_killed_and_offsets_survive_the_loss_o
     let sum = |cluster: &Cluster| committed(&cluster.nodes[asked]).values().sum::<i64>();
     wait_for("their commits", 90, || sum(&cluster) == 800);
     println!("members went on, and committed, within {:?} of the kill", killed.elapsed());
+    wait_for("each partition to be owned", 90, || is_shared(&cluster.nodes[asked]));
     check_at_least_once(&cluster.nodes[asked], &members);
     // The disk of the dead one is lost: it comes back from the bucket and its peers, and then coordinates.
     cluster.nodes[coordinator].wipe();
@@ -317,6 +368,7 @@ fn members_go_on_when_their_coordinator_is_killed_and_offsets_survive_the_loss_o
     write(&cluster.nodes[asked], 800, 1_000);
     wait_for("members to go on with it", 90, || members.has_read(1_000));
     wait_for("their commits to it", 90, || sum(&cluster) == 1_000);
+    wait_for("each partition to be owned", 90, || is_shared(&cluster.nodes[asked]));
     check_at_least_once(&cluster.nodes[asked], &members);
     drop(members);
     // All at once, in the middle of nothing.
