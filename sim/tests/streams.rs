@@ -277,6 +277,14 @@ fn clusters_whose_records_are_on_nodes_only_break_no_invariant() {
     }
 }
 
+/// Seed 411152: files of a checkpoint were trimmed by their leader while they came. What jumped there showed them, as the checkpoint
+/// does, and had them in no place.
+#[test]
+fn b7_what_was_trimmed_while_its_files_came_is_not_shown() {
+    let setup = run::Setup { streaming: Some(true), ..run::Setup::default() };
+    assert_eq!(run::run_as(411_152, 3, setup, Trace::default()).violation, None);
+}
+
 #[test]
 fn clusters_whose_replicas_move_without_a_bucket_break_no_invariant() {
     for seed in 0..4 {

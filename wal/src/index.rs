@@ -450,6 +450,10 @@ impl Group {
             Content::LossAccepted { last_index } => {
                 self.damage = None;
                 self.cut_suffix(files, last_index.next());
+                // What is given up was committed: only here does that go back, whenever the hard state of the new log comes.
+                if let Some((state, _)) = &mut self.hard_state {
+                    state.commit = LogIndex::ZERO;
+                }
                 replaced = self.damage_mark.take();
                 self.wrecks.drain(..).for_each(|place| Index::uncount(files, place));
                 // State as of an entry that is given up is of another log than the one that begins here.

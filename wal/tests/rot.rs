@@ -298,3 +298,22 @@ fn an_accepted_loss_takes_the_checkpoint_marks_above_it() {
         assert_eq!(left, [LogIndex(3)], "a mark of a state that is ahead of the log");
     }
 }
+
+/// What was committed in the log that is given up says nothing of the one that begins, also where its hard state comes later.
+#[test]
+fn an_accepted_loss_takes_back_what_is_committed_before_the_next_hard_state_comes() {
+    let (disk, mut writer, reader) = rotten(5);
+    put(&mut writer, &[hard_state(1, 1, 9)]);
+    assert!(read(&reader, 5).is_err());
+    found(&mut writer);
+    put(&mut writer, &[record(1, Record::Damaged { from: Some(LogIndex(5)) })]);
+    put(&mut writer, &[record(1, Record::LossAccepted)]);
+    let disk = disk.process_kill();
+    let commit =
+        |recovery: &varve_wal::Recovery| recovery.groups[&GroupId(1)].hard_state.map(|state| state.commit);
+    let (mut writer, _, recovery) = start(&disk, 2);
+    assert_eq!(commit(&recovery), Some(LogIndex::ZERO), "nothing, until somebody says so");
+    put(&mut writer, &[hard_state(1, 2, 4)]);
+    let (_, _, recovery) = start(&disk.process_kill(), 3);
+    assert_eq!(commit(&recovery), Some(LogIndex(4)), "not what was committed of the lost log");
+}

@@ -67,6 +67,8 @@ pub(super) struct Installs {
     needless: Vec<LocalCheckpoint>,
     /// The ready that makes the jump durable, and the checkpoints of the log before it.
     under_way: Option<(u64, Vec<LocalCheckpoint>)>,
+    /// Up to where another node has trimmed, by a command that is committed and not applied here: files below it did not come.
+    passed_over: Offset,
 }
 
 /// How a pointer says that the checkpoint is in a file of the leader.
@@ -80,6 +82,11 @@ impl Installs {
     /// Until the jump is durable nothing may be written that builds on it: marks may overtake it in a full log.
     pub(super) const fn is_under_way(&self) -> bool {
         self.under_way.is_some()
+    }
+
+    /// What is shown begins no earlier: below it there may be a gap that nothing fills any more.
+    pub(super) const fn passed_over(&self) -> Offset {
+        self.passed_over
     }
 
     pub(super) const fn is_declined(&self) -> bool {
@@ -338,9 +345,10 @@ impl Hosted {
         effects: &mut Vec<Effect>,
     ) -> LocalCheckpoint {
         let coming = self.installs.coming.take();
-        let Installable { checkpoint, membership, state, .. } =
+        let Installable { checkpoint, membership, state, trimmed } =
             coming.expect("raft jumps only where `install` sent it");
         assert_eq!((checkpoint.index, checkpoint.term), (offer.index, offer.term));
+        self.installs.passed_over = self.installs.passed_over.max(trimmed);
         match state {
             GroupState::Partition(state) => {
                 self.speculation.reset(&state);

@@ -43,7 +43,7 @@ impl Hosted {
             leader_epoch: self.raft.term().leader_epoch(),
             ready: self.is_ready(),
             whole: state.is_whole(),
-            log_start: Self::log_start(state),
+            log_start: self.log_start(state),
             local_start: self.local_start(state),
             tiered_end: bucket.tiered_end,
             high_watermark: records.log_end,
@@ -68,12 +68,14 @@ impl Hosted {
                 start = seal.base;
             }
         }
-        start.max(Self::log_start(state))
+        start.max(self.log_start(state))
     }
 
-    /// What was trimmed by A may reach beyond the records of a checkpoint as of S: until they are applied nothing is left.
-    fn log_start(state: &PartitionState) -> Offset {
-        state.bucket().log_start.min(state.records().log_end)
+    /// What was trimmed by A may reach beyond the records of a checkpoint as of S: until they are applied nothing is left. What
+    /// another node had trimmed when this one jumped did not come with the checkpoint, which knows of less: readers are not
+    /// promised what is nowhere here and gone elsewhere (B7).
+    fn log_start(&self, state: &PartitionState) -> Offset {
+        state.bucket().log_start.max(self.installs.passed_over()).min(state.records().log_end)
     }
 
     /// The furthest safe cut (TIERING.md 6): below the older of two local checkpoints, and below the contiguous end of
