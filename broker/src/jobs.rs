@@ -40,6 +40,7 @@ use crate::transfer::Transfers;
 pub use archive::Archives;
 use mend::MendError;
 pub use reap::{ReapError, Reaper};
+use retention::SweepError;
 pub use retention::{Retention, published};
 
 /// What jobs work on. Clones share everything.
@@ -318,11 +319,11 @@ impl Surroundings {
             .after_publish(&*self.store, &self.keys, (&key, checkpoint.clone()), &captured.published())
             .await;
         let (kept, failed) = match swept {
-            Ok(swept) => (Some(swept.kept), swept.failed),
-            Err(failure) => (None, Some(failure)),
+            Ok(swept) => (Some(swept.kept), swept.failed.map(SweepError::from)),
+            Err(error) => (None, Some(error)),
         };
-        if let Some(failure) = failed {
-            tracing::warn!(%key, %failure, "surplus checkpoints stay until the next publish");
+        if let Some(error) = failed {
+            tracing::warn!(%key, %error, "surplus checkpoints stay until the next publish");
         }
         Ok((checkpoint, kept))
     }

@@ -52,6 +52,25 @@ pub struct Swept {
     pub failed: Option<Failure>,
 }
 
+/// Why checkpoints that are surplus stay until the next publication.
+#[derive(Debug, thiserror::Error)]
+pub enum SweepError {
+    /// The store: what is there could not be listed, or one did not go.
+    #[error(transparent)]
+    Store(#[from] Failure),
+    /// A listing that lacks one lacks others too. Where it is right, somebody removed the checkpoint: sweeps go on once the group
+    /// names two newer ones.
+    #[error(
+        "the listing of {folder} lacks checkpoints that were put there and are in use, with the uids {uids:?}: not listed yet, or removed by somebody else"
+    )]
+    Lacks {
+        /// Where they should be.
+        folder: String,
+        /// Which, as their names end.
+        uids: Vec<String>,
+    },
+}
+
 impl Retention {
     /// Takes note of a checkpoint that was published under `key`, and deletes those that it makes surplus, but for those
     /// in `named`: a publish whose commit never came is newer than what the group names, and must not push that out.
@@ -62,7 +81,7 @@ impl Retention {
         keys: &Keys,
         (key, published): (&ObjectKey, PublishedCheckpoint),
         named: &[u64],
-    ) -> Result<Swept, Failure> {
+    ) -> Result<Swept, SweepError> {
         let (name, term, now_ms, uid) =
             (folder_of(key), published.key_term, published.published_ms, published.uid);
         // In another term another node may have published.
@@ -71,7 +90,7 @@ impl Retention {
             Some(folder) => folder,
             None => {
                 let present = learn(store, keys, &name).await?;
-                must_show(&present, keys, key, named)?;
+                must_show(&present, keys, key, (uid, named))?;
                 Folder { term, present }
             }
         };
@@ -125,17 +144,20 @@ fn must_show(
     present: &BTreeMap<ObjectKey, Present>,
     keys: &Keys,
     key: &ObjectKey,
-    named: &[u64],
-) -> Result<(), Failure> {
+    (uid, named): (u64, &[u64]),
+) -> Result<(), SweepError> {
     let uid_of = |key: &ObjectKey| match keys.parse(key) {
         Ok(Key::MetadataCheckpoint(_, name) | Key::Checkpoint(_, name)) => Some(name.uid),
         _ => None,
     };
     let shown: BTreeSet<u64> = present.keys().filter_map(uid_of).collect();
-    if present.contains_key(key) && named.iter().all(|uid| shown.contains(uid)) {
+    let lacks = named.iter().filter(|uid| !shown.contains(uid));
+    let lacks = (!present.contains_key(key)).then_some(&uid).into_iter().chain(lacks);
+    let uids: Vec<String> = lacks.map(|uid| format!("{uid:016x}")).collect();
+    if uids.is_empty() {
         return Ok(());
     }
-    Err(Failure::Retry(format!("the listing of {} lacks checkpoints that are there", folder_of(key))))
+    Err(SweepError::Lacks { folder: folder_of(key), uids })
 }
 
 async fn learn(
@@ -272,7 +294,8 @@ mod tests {
         let sweep = |named| retention.after_publish(&store, &keys, (&key, published((2, 2))), named);
         store.script(Operation::List, Fault::Missing);
         assert!(sweep(&[]).await.is_err(), "an empty listing");
-        assert!(sweep(&[1, 7]).await.is_err(), "one that lacks what the group names");
+        let lacks = sweep(&[1, 7]).await.unwrap_err().to_string();
+        assert!(lacks.contains("0000000000000007") && !lacks.contains("did not answer"), "{lacks}");
         assert_eq!(sweep(&[1]).await.unwrap().kept, [1, 2].map(LogIndex));
     }
 
