@@ -27,7 +27,7 @@ use figures::{
 type Measure = fn(&Bench) -> anyhow::Result<Vec<report::Figure>>;
 
 /// By name; the first part of one means all that begin so.
-const FIGURES: [(&str, Measure); 23] = [
+const FIGURES: [(&str, Measure); 24] = [
     ("produce", produce::measure),
     ("partitions", partitions::measure),
     ("read", read::measure),
@@ -49,6 +49,7 @@ const FIGURES: [(&str, Measure); 23] = [
     ("cluster-failover", figures::cluster::failover),
     ("cluster-handover", figures::cluster::handover),
     ("cluster-dead-node", figures::cluster::dead_node),
+    ("cluster-watermark", figures::watermark::measure),
     ("cluster-hogs", figures::cluster::hogs),
     ("cluster-idle", figures::cluster::idle),
 ];

@@ -13,6 +13,7 @@ pub mod produce;
 pub mod read;
 pub mod restart;
 pub mod restore;
+pub mod watermark;
 
 use std::{
     net::SocketAddr,
