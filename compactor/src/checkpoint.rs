@@ -57,7 +57,7 @@ impl Planner<'_> {
     }
 
     /// Whether the log goes on where the one that could be made now ends.
-    fn offer_reaches(&self) -> bool {
+    pub(crate) fn offer_reaches(&self) -> bool {
         self.status.offer_end.is_some_and(|end| end.0 >= self.status.truncated.0)
     }
 
@@ -217,20 +217,18 @@ impl Planner<'_> {
         }
         let newest = status.published.last().filter(|_| self.sends_from_bucket());
         let newest = newest.map(|newest| (newest.state_index, newest.state_term));
-        let kept = if self.options.pressure.urgent {
-            self.reached_from_here(newest)
-        } else {
-            newest.or_else(|| self.served_by_peers())
-        };
+        let waited_for = newest.or_else(|| self.served_by_peers()).filter(|_| !self.options.pressure.urgent);
+        let kept = waited_for.or_else(|| self.reached_from_here(newest));
         kept.filter(|kept| kept.0 < target.0).unwrap_or(target)
     }
 
-    /// Where producers are about to wait for the log, no more of it stays than the commands behind the newest checkpoint that could be
-    /// made here, or is in the bucket. Those do: who is elected next may need whoever lags to commit anything, and so to make a newer
-    /// one. A file that is lost keeps nothing: who has it may never come.
+    /// Where nobody is waited for, as where producers are about to wait for the log, no more of it stays than the commands behind the
+    /// newest checkpoint that could be made here, or is in the bucket. Those do: who is elected next may need whoever lags to commit
+    /// anything, and so to make a newer one. A file that is lost keeps nothing: who has it may never come.
     fn reached_from_here(&self, published: Option<(LogIndex, Term)>) -> Option<(LogIndex, Term)> {
         let status = self.status;
-        let here = status.offer_end.filter(|_| self.offer_reaches() && status.broken.is_empty())?;
+        let reaches = |end: &(LogIndex, Term)| end.0 >= status.truncated.0 && status.broken.is_empty();
+        let here = status.lasting_end.filter(reaches)?;
         published.into_iter().chain([here]).max_by_key(|place| place.0)
     }
 
@@ -246,7 +244,12 @@ impl Planner<'_> {
         let status = self.status;
         let leased = self.leased();
         let needed = leased.map_or(status.needed_above, |place| place.0.min(status.needed_above));
-        let places = status.offer_end.into_iter().chain(leased).filter(|place| place.0 <= needed);
+        let places = status
+            .lasting_end
+            .or(status.offer_end)
+            .into_iter()
+            .chain(leased)
+            .filter(|place| place.0 <= needed);
         places.chain(status.reached_by_all).max_by_key(|place| place.0)
     }
 }

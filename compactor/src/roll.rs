@@ -37,7 +37,7 @@ impl Planner<'_> {
         if self.options.draining {
             return self.act(Action::Roll { cause: RollCause::Shutdown });
         }
-        if self.waits_for_seal() && self.is_next_to_go() {
+        if self.status.checkpoint_wanted && !self.offer_reaches() && self.is_next_to_go() {
             return self.act(Action::Roll { cause: RollCause::Checkpoint });
         }
         if self.is_pressed() && self.is_next_to_go() {

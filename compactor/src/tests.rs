@@ -82,6 +82,7 @@ fn idle() -> GroupStatus {
         checkpoint_wanted: false,
         checkpoint_declined: false,
         offer_end: None,
+        lasting_end: None,
         leased: None,
         broken: BTreeSet::new(),
         needed_above: LogIndex(u64::MAX),

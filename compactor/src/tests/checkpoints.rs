@@ -110,10 +110,10 @@ fn the_log_waits_for_followers_that_keep_up_and_goes_on_behind_the_newest_checkp
     };
     cuts_urgently(&status, 90);
     // Who is elected next may need somebody to go on from a checkpoint that it can make without having committed anything.
-    let offer_end = Some((LogIndex(85), Term(3)));
-    let follows = GroupStatus { offer_end, role: Role::Follower, ready: false, ..status.clone() };
+    let lasting_end = Some((LogIndex(85), Term(3)));
+    let follows = GroupStatus { lasting_end, role: Role::Follower, ready: false, ..status.clone() };
     cuts_urgently(&follows, 85);
-    cuts_urgently(&GroupStatus { offer_end: Some((LogIndex(60), Term(3))), ..follows.clone() }, 80);
+    cuts_urgently(&GroupStatus { lasting_end: Some((LogIndex(60), Term(3))), ..follows.clone() }, 80);
     cuts_urgently(&GroupStatus { truncated: (LogIndex(86), Term(3)), ..follows.clone() }, 90);
     cuts_urgently(&GroupStatus { broken: [Offset(5)].into(), ..follows }, 90);
     // Nobody is sent to a checkpoint whose records are on nodes only: what a member has not is kept.
@@ -179,4 +179,24 @@ fn who_was_just_elected_seals_what_its_checkpoint_is_to_reach() {
     let reaches = GroupStatus { offer_end: Some((LogIndex(20), Term(2))), ..elected.clone() };
     assert!(!acts(&reaches).contains(&seal) && acts(&reaches).contains(&Action::OfferCheckpoint));
     assert!(!acts(&GroupStatus { role: Role::Follower, ..elected }).contains(&seal));
+}
+
+/// What it lacks is cut behind the newest tiered roll, by commands, and nobody fills the open range: it would wait for its age.
+#[test]
+fn the_open_range_is_rolled_for_who_waits_for_a_checkpoint_that_the_log_goes_on_from() {
+    let waits = GroupStatus {
+        checkpoint_wanted: true,
+        has_peers: true,
+        published: vec![published(80, 0, 0), published(85, 0, 0)],
+        truncated: (LogIndex(90), Term(3)),
+        open: open(100, 10),
+        ..idle()
+    };
+    let roll = Action::Roll { cause: RollCause::Checkpoint };
+    let acts = |status: &GroupStatus| planned(status).actions;
+    assert!(acts(&waits).contains(&roll));
+    let reaches = GroupStatus { offer_end: Some((LogIndex(90), Term(3))), ..waits.clone() };
+    assert!(!acts(&reaches).contains(&roll));
+    assert!(!acts(&GroupStatus { checkpoint_wanted: false, ..waits.clone() }).contains(&roll));
+    assert!(!acts(&GroupStatus { ready: false, ..waits }).contains(&roll));
 }

@@ -237,6 +237,8 @@ pub struct GroupStatus {
     /// Where there are others: S of the checkpoint that this replica could make now, did it lead, for members that have its sealed
     /// files: the newest roll with all records up to it in the bucket or in files of this node, that the log still goes on from.
     pub offer_end: Option<(LogIndex, Term)>,
+    /// The same of what can still be made when more was written: as of a roll, where `offer_end` may be what is applied.
+    pub lasting_end: Option<(LogIndex, Term)>,
     /// S of the checkpoint that members were sent to on this node, and when one of them last asked for some of it.
     pub leased: Option<((LogIndex, Term), Monotonic)>,
     /// Sealed files (by base) that are damaged, and are to be had from other nodes.

@@ -73,20 +73,28 @@ impl Hosted {
         Arc::new(whole.cloned().collect())
     }
 
-    /// What a checkpoint could be made of now.
+    /// What a checkpoint could be made of now: what is applied, where all of it is elsewhere.
     fn offerable<'a>(&self, state: &'a PartitionState) -> Option<Offerable<'a>> {
+        let records = state.records();
+        if state.is_whole()
+            && records.open.is_empty()
+            && self.sealed_rolls(&records.rolls) == records.rolls.len()
+        {
+            return Some((state.applied(), None));
+        }
+        self.lasting(state)
+    }
+
+    /// The same as of a roll: it can still be made when more was written.
+    fn lasting<'a>(&self, state: &'a PartitionState) -> Option<Offerable<'a>> {
         let (records, rolls) = (state.records(), &state.records().rolls);
-        let sealed = self.sealed_rolls(rolls);
         if !state.is_whole() {
             return None;
-        }
-        if sealed == rolls.len() && records.open.is_empty() {
-            return Some((state.applied(), None));
         }
         let kept = |roll: &&RollEntry| roll.roll_index >= self.truncated.0;
         let frozen =
             |roll: &RollEntry| Some(((roll.roll_index, roll.roll_term), Some(state.frozen_at(roll.end)?)));
-        let in_files = rolls[..sealed].iter().rev().take_while(kept).find_map(frozen);
+        let in_files = rolls[..self.sealed_rolls(rolls)].iter().rev().take_while(kept).find_map(frozen);
         in_files.or_else(|| {
             // What was before the first range that is left is in the bucket, or trimmed.
             let base = rolls.first().map_or(records.open.base, |roll| roll.base);
@@ -95,13 +103,16 @@ impl Hosted {
         })
     }
 
-    pub(super) fn offer_end(&self) -> Option<(LogIndex, Term)> {
+    /// S of what could be made now, and of what still can be when more was written.
+    pub(super) fn offer_ends(&self) -> [Option<(LogIndex, Term)>; 2] {
         if self.others(None).is_empty() {
-            return None;
+            return [None; 2];
         }
         match &self.machine {
-            Machine::Metadata(state) => Some(state.applied()),
-            Machine::Partition(state) => Some(self.offerable(state)?.0),
+            Machine::Metadata(state) => [Some(state.applied()); 2],
+            Machine::Partition(state) => {
+                [self.offerable(state), self.lasting(state)].map(|offerable| Some(offerable?.0))
+            }
         }
     }
 

@@ -172,6 +172,7 @@ impl Hosted {
             Machine::Partition(state) => (state.applied(), state.bucket().published.as_ref().clone()),
             Machine::Metadata(state) => (state.applied(), state.published().to_vec()),
         };
+        let [offer_end, lasting_end] = self.offer_ends();
         GroupStatus {
             group: self.group,
             replica: self.replica,
@@ -211,7 +212,8 @@ impl Hosted {
             publication_pending: self.publishing > self.applied(),
             checkpoint_wanted: self.installs.is_wanted(),
             checkpoint_declined: self.installs.is_declined(),
-            offer_end: self.offer_end(),
+            offer_end,
+            lasting_end,
             leased: self.leased(),
             broken: self.broken.clone(),
             needed_above: self.needed_above(),
