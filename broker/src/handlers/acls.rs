@@ -1,35 +1,42 @@
-//! DescribeAcls, CreateAcls, DeleteAcls: nobody checks access rules yet, and every client is told so.
+//! DescribeAcls, CreateAcls, DeleteAcls: there are no access rules yet, and every client that may ask for them is told so.
 
 use varve_protocol::{
     ErrorCode,
     messages::{
         CreateAclsRequest, CreateAclsResponse, DeleteAclsRequest, DeleteAclsResponse, DescribeAclsResponse,
-        create_acls_response::AclCreationResult, delete_acls_response::DeleteAclsFilterResult,
+        StrBytes, create_acls_response::AclCreationResult, delete_acls_response::DeleteAclsFilterResult,
     },
 };
 
-/// As Kafka says it.
-const WHY: &str = "No Authorizer is configured.";
-const CODE: i16 = ErrorCode::SecurityDisabled.number();
+use super::access::{Operation, Resource, authorize};
+use crate::net::Context;
 
-pub fn describe() -> DescribeAclsResponse {
+pub fn describe(context: &Context) -> DescribeAclsResponse {
     let mut response = DescribeAclsResponse::default();
-    (response.error_code, response.error_message) = (CODE, Some(WHY.into()));
+    (response.error_code, response.error_message) = refusal(context, Operation::Describe);
     response
 }
 
-pub fn create(request: &CreateAclsRequest) -> CreateAclsResponse {
+pub fn create(context: &Context, request: &CreateAclsRequest) -> CreateAclsResponse {
     let mut result = AclCreationResult::default();
-    (result.error_code, result.error_message) = (CODE, Some(WHY.into()));
+    (result.error_code, result.error_message) = refusal(context, Operation::Alter);
     let mut response = CreateAclsResponse::default();
     response.results = vec![result; request.creations.len()];
     response
 }
 
-pub fn delete(request: &DeleteAclsRequest) -> DeleteAclsResponse {
+pub fn delete(context: &Context, request: &DeleteAclsRequest) -> DeleteAclsResponse {
     let mut result = DeleteAclsFilterResult::default();
-    (result.error_code, result.error_message) = (CODE, Some(WHY.into()));
+    (result.error_code, result.error_message) = refusal(context, Operation::Alter);
     let mut response = DeleteAclsResponse::default();
     response.filter_results = vec![result; request.filters.len()];
     response
+}
+
+/// Who may not ask learns no more than that; everybody else learns what Kafka says where nothing checks rules, in its words.
+fn refusal(context: &Context, operation: Operation) -> (i16, Option<StrBytes>) {
+    match authorize(context, operation, Resource::Cluster) {
+        Ok(()) => (ErrorCode::SecurityDisabled.number(), Some("No Authorizer is configured.".into())),
+        Err(code) => (code.number(), Some(code.name().into())),
+    }
 }

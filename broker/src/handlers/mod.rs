@@ -233,9 +233,9 @@ async fn dispatch_to_administration(
     request: Request,
 ) -> Response {
     match request {
-        Request::DescribeAcls(_) => Response::DescribeAcls(acls::describe()),
-        Request::CreateAcls(request) => Response::CreateAcls(acls::create(&request)),
-        Request::DeleteAcls(request) => Response::DeleteAcls(acls::delete(&request)),
+        Request::DescribeAcls(_) => Response::DescribeAcls(acls::describe(context)),
+        Request::CreateAcls(request) => Response::CreateAcls(acls::create(context, &request)),
+        Request::DeleteAcls(request) => Response::DeleteAcls(acls::delete(context, &request)),
         Request::AlterReplicaLogDirs(request) => {
             Response::AlterReplicaLogDirs(alter_replica_log_dirs::answer(node, context, request))
         }
@@ -247,7 +247,7 @@ async fn dispatch_to_administration(
             Response::DescribeProducers(describe_producers::answer(node, context, request).await)
         }
         Request::DescribeTransactions(request) => {
-            Response::DescribeTransactions(transactions::describe(request))
+            Response::DescribeTransactions(transactions::describe(context, request))
         }
         Request::ListTransactions(request) => Response::ListTransactions(transactions::list(request)),
         Request::ListConfigResources(request) => {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::net::Principal;
 
+mod access;
 mod alter;
 mod cluster;
 mod cold;

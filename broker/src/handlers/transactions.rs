@@ -1,4 +1,5 @@
-//! ListTransactions and DescribeTransactions: there are none.
+//! ListTransactions and DescribeTransactions: there are none. A list names those of its transactions that the client may see, so
+//! nothing is to be asked for a list of none.
 
 use varve_protocol::{
     ErrorCode,
@@ -7,6 +8,9 @@ use varve_protocol::{
         ListTransactionsResponse, describe_transactions_response::TransactionState,
     },
 };
+
+use super::access::{Operation, Resource, authorize};
+use crate::net::Context;
 
 /// What Kafka calls the states of a transaction.
 const STATES: [&str; 8] = [
@@ -27,10 +31,12 @@ pub fn list(request: ListTransactionsRequest) -> ListTransactionsResponse {
     response
 }
 
-pub fn describe(request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
+pub fn describe(context: &Context, request: DescribeTransactionsRequest) -> DescribeTransactionsResponse {
     let told = request.transactional_ids.into_iter().map(|id| {
+        let allowed = authorize(context, Operation::Describe, Resource::TransactionalId(&id));
         let mut state = TransactionState::default();
-        (state.transactional_id, state.error_code) = (id, ErrorCode::TransactionalIdNotFound.number());
+        state.error_code = allowed.err().unwrap_or(ErrorCode::TransactionalIdNotFound).number();
+        state.transactional_id = id;
         state
     });
     let mut response = DescribeTransactionsResponse::default();
