@@ -1,6 +1,6 @@
 //! What goes wrong between a command and a broker, and who acts next.
 
-use std::{fmt, io};
+use std::{fmt, io, ops::Range};
 
 use thiserror::Error;
 use varve_protocol::{ApiKey, ErrorCode};
@@ -66,9 +66,13 @@ pub enum ClientError {
     /// There is no such partition.
     #[error("topic {topic} has {count} partitions and no {partition}")]
     NoPartition { topic: String, partition: i32, count: usize },
-    /// What a broker stored does not come apart.
+    /// What came from a broker is not what was written: its checksum says so, or no batch is there.
     #[error("{topic}/{partition} at offset {offset}: {cause}")]
     Corrupt { topic: String, partition: i32, offset: i64, cause: String },
+    /// A batch is as it was written, by its checksum, and its records are not what its header says. Brokers do not open compressed batches
+    /// (docs/adr/0020), so a producer can write one.
+    #[error("{topic}/{partition}, batch of offsets {} to {}: {cause}", .offsets.start, .offsets.end - 1)]
+    Unsound { topic: String, partition: i32, offsets: Range<i64>, cause: String },
 }
 
 impl ClientError {
@@ -102,6 +106,10 @@ impl ClientError {
             Self::Refused { code, .. } if *code == ErrorCode::UnknownTopicOrPartition => return None,
             Self::Refused { code, .. } if code.is_retriable() => "try again later",
             Self::Corrupt { .. } => "check the broker's disk; `varve snapshot verify` checks its snapshots",
+            Self::Unsound { .. } => {
+                "its checksum is right: its producer wrote it so, and no disk is at fault; \
+                 read on behind it with --partition and --offset"
+            }
             Self::Refused { .. } | Self::NoBroker { .. } | Self::NoPartition { .. } => return None,
         })
     }

@@ -100,12 +100,22 @@ fn read_batches(topic: &str, bytes: &Bytes, fetched: &mut Fetched) -> Result<(),
         let records = if batch.meta().is_control {
             Vec::new()
         } else {
-            read_records(topic, &batch, fetched).map_err(corrupt)?
+            read_records(topic, &batch, fetched).map_err(|cause| unsound(topic, fetched, &batch, cause))?
         };
         fetched.records.extend(records);
         fetched.next = fetched.next.max(batch.meta().next_offset());
     }
     Ok(())
+}
+
+fn unsound(topic: &str, fetched: &Fetched, batch: &BatchHeader<'_>, cause: String) -> ClientError {
+    let meta = batch.meta();
+    ClientError::Unsound {
+        topic: topic.to_owned(),
+        partition: fetched.partition,
+        offsets: meta.base_offset..meta.next_offset(),
+        cause,
+    }
 }
 
 fn read_records(topic: &str, batch: &BatchHeader<'_>, fetched: &Fetched) -> Result<Vec<Record>, String> {

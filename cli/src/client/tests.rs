@@ -184,6 +184,7 @@ fn damage_between_broker_and_client_is_noticed() {
     let topic = client.topic("t", Missing::Report).unwrap();
     let error = client.fetch(&topic, &BTreeMap::from([(0, 0)])).err().unwrap();
     assert!(matches!(error, ClientError::Corrupt { offset: 0, .. }), "{error}");
+    assert!(error.advice().unwrap().contains("check the broker's disk"));
 }
 
 #[test]

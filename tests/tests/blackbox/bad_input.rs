@@ -8,7 +8,7 @@ use std::{fs, thread, time::Instant};
 
 use varve_tests::{
     batch::{Batch, CODECS, compressed_zeros, produce, produce_code, record},
-    clients::create_topic,
+    clients::{create_topic, try_varve, varve},
     node::{Node, Options},
     raw::{Answer, Request, Socket, fetch_near, list_offset},
     tool::Tool,
@@ -148,6 +148,8 @@ fn counts_and_lengths_beyond_the_frame_close_the_connection() {
         assert_eq!(socket.answer(), Answer::Closed, "{what}");
     }
     assert_serves(&mut node, 0);
+    let counted = node.metric_of("varve_kafka_requests_malformed_total", "malformed request");
+    assert_eq!(counted as usize, hostile.len(), "requests that nobody could understand are counted");
     assert!(resident_bytes(&node).saturating_sub(before) < 64 << 20, "hostile counts took memory");
 }
 
@@ -262,6 +264,29 @@ fn what_contradicts_itself_within_a_compressed_batch_is_refused_by_a_topic_that_
     assert_eq!(produce_code(node.kafka(), "to-lz4", -1, &right), Some(0));
     assert_eq!(list_offset(node.kafka(), "to-lz4", 0, -1), Ok(2));
     assert_serves(&mut node, 0);
+}
+
+/// What its reader is told is who was at it: neither the disk nor the way, for the checksum is right, and how to read on. Offset deltas with
+/// gaps are what compaction leaves, and those that repeat are read as they come: as stock clients do.
+#[test]
+fn what_contradicts_itself_within_a_compressed_batch_is_stored_unopened_and_its_reader_is_told_why() {
+    let Some(mut node) = node() else { return };
+    let mut end = 0;
+    let unreadable = wrong_within().into_iter().filter(|(what, _)| !what.starts_with("offset deltas"));
+    for (at, (what, batch)) in unreadable.enumerate() {
+        let codec = CODECS[at % CODECS.len()];
+        assert_eq!(produce_code(node.kafka(), "t", -1, &batch.compressed(codec).encode()), Some(0), "{what}");
+        let from = std::mem::replace(&mut end, list_offset(node.kafka(), "t", 0, -1).unwrap());
+        let (is_read, told) = try_varve(&node, &["consume", "t", "--exit", "-o", &from.to_string()]);
+        let batch = format!("t/0, batch of offsets {from} to {}: ", end - 1);
+        assert!(!is_read && told.contains(&batch), "{what} {codec:?}: {told}");
+        assert!(told.contains("its producer wrote it so") && !told.contains("check the"), "{what}: {told}");
+    }
+    let right = Batch::of(&[b"one", b"two"]).compressed(CODECS[0]).encode();
+    assert_eq!(produce_code(node.kafka(), "t", -1, &right), Some(0));
+    let behind = ["consume", "t", "--exit", "--partition", "0", "--offset", &end.to_string()];
+    assert_eq!(varve(&node, &behind), "one\ntwo\n", "nobody reads on behind what is wrong");
+    assert_serves(&mut node, end + 2);
 }
 
 #[test]
