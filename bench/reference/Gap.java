@@ -14,8 +14,9 @@ public class Gap {
         // What is to be measured are the brokers, not how long a client waits by itself.
         properties.put("retry.backoff.ms", "2");
         properties.put("retry.backoff.max.ms", "2");
-        properties.put("reconnect.backoff.ms", "2");
-        properties.put("reconnect.backoff.max.ms", "2");
+        // Less, and it always has a connection to the dead leader under way, and asks nobody for the next one while it does.
+        properties.put("reconnect.backoff.ms", "50");
+        properties.put("reconnect.backoff.max.ms", "50");
         properties.put("request.timeout.ms", "2000");
         properties.put("delivery.timeout.ms", "60000");
         String topic = arguments[1];

@@ -6,7 +6,12 @@ use varve_common::{Clock, GroupId, NodeId};
 use varve_consensus::bugs as consensus;
 use varve_sim::{
     bugs,
-    cluster::{World, bugs::Bug, run::run, world::Counts},
+    cluster::{
+        World,
+        bugs::Bug,
+        run::{Setup, run, run_as},
+        world::Counts,
+    },
     trace::Trace,
     violation::Violation,
 };
@@ -289,6 +294,16 @@ fn more_clusters_break_no_invariant() {
 #[test]
 fn yet_more_clusters_break_no_invariant() {
     assert_eq!(THIRD.len(), 20);
+}
+
+/// Their logs were cut between the commands behind a roll, or at rest behind the last one: who was elected had no checkpoint to give to
+/// the one voter that it needed, and two waited for the third for ever.
+#[test]
+fn two_of_three_go_on_where_the_log_was_cut_behind_a_roll() {
+    for (seed, log_files) in [(600_153, None), (601_025, Some(10)), (601_099, Some(10))] {
+        let setup = Setup { log_files, ..Setup::default() };
+        assert_eq!(run_as(seed, 3, setup, Trace::default()).violation, None, "seed {seed}");
+    }
 }
 
 #[test]
