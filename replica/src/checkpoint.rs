@@ -248,10 +248,15 @@ pub fn decode(bytes: &Bytes) -> Result<Decoded, DecodeError> {
     restore(Checkpoint::decode(bytes)?)
 }
 
-/// The state in a verified checkpoint; sections of later releases are skipped.
+/// The state in a verified checkpoint; sections of later releases are skipped, and what a reader must know and this one does not is an
+/// error: the next checkpoint would be without it.
 pub fn restore(mut checkpoint: Checkpoint) -> Result<Decoded, DecodeError> {
     let missing = DecodeError { what: "a section is missing", position: 0 };
     let header = checkpoint.header.clone();
+    if header.feature_level > FEATURE_LEVEL {
+        let what = "a later release wrote this, with what only that one or one after it can read";
+        return Err(DecodeError { what, position: 0 });
+    }
     if header.kind == CheckpointKind::Metadata {
         let image = checkpoint.sections.remove(&SectionId::METADATA_IMAGE).ok_or(missing)?;
         return Ok(Decoded::Metadata { header, state: Box::new(MetadataState::decode(image)?) });

@@ -42,6 +42,19 @@ fn s1_r9_checkpoints_at_different_moments_give_the_same_state() {
     }
 }
 
+/// It would lose what it cannot read with its own next checkpoint.
+#[test]
+fn a_checkpoint_that_needs_a_later_release_is_refused() {
+    let mut node = Node::ready();
+    node.act(Action::CheckpointLocal);
+    let Job::CheckpointLocal { captured, .. } = node.job() else { panic!("no checkpoint") };
+    let mut made = captured.checkpoint();
+    assert!(checkpoint::restore(made.clone()).is_ok());
+    made.header.feature_level += 1;
+    let refused = checkpoint::restore(made).unwrap_err();
+    assert!(refused.to_string().contains("a later release wrote this"), "{refused}");
+}
+
 #[test]
 fn a_checkpoint_whose_mark_is_on_its_way_is_not_written_again() {
     // Found by the cluster's seeds: three marks for one file, and the oldest of them took it.
