@@ -18,7 +18,7 @@ pub(crate) use codec::decode_replica;
 pub use codec::encode_records;
 pub use metadata::{
     BrokerRegistration, CreateTopic, METADATA_FEATURE, METADATA_LEVEL, MetadataCommand, PartitionAssignment,
-    digest_of,
+    digest_of, expect_voter,
 };
 
 use crate::manifest::{Entry, NodeReference};

@@ -160,6 +160,17 @@ pub const METADATA_LEVEL: u16 = 3;
 /// those must not be given them, so these names are of level 3.
 const ARCHIVE_CONFIGS: &str = "varve.archive.";
 
+/// Reads what is reserved at the end of a broker's frame for its role: 0, as what ends before it, is a voter's, and there are no others yet.
+///
+/// # Errors
+/// Another role is there.
+pub fn expect_voter(frame: &mut Decoder) -> Result<(), DecodeError> {
+    if !frame.is_empty() && frame.u8()? != 0 {
+        return Err(frame.error("a broker has a role that only a later release knows"));
+    }
+    Ok(())
+}
+
 /// What stands for configuration values where a command says on which of them it builds.
 #[must_use]
 pub fn digest_of(configs: &BTreeMap<String, String>) -> Digest {
@@ -388,6 +399,7 @@ impl Stored for BrokerRegistration {
             let peer = if frame.is_empty() { None } else { Some(frame.string()?) };
             let peer = peer.filter(|peer| !peer.is_empty());
             let (disk, level) = if frame.is_empty() { (0, 0) } else { (frame.u64()?, frame.u16()?) };
+            expect_voter(frame)?;
             Ok(Self { node, advertised, rack, peer, disk, level })
         })
     }

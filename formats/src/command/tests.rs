@@ -283,6 +283,33 @@ fn fields_added_at_a_payloads_end_are_skipped() {
     assert_eq!(command, Command::ProducerExpired(ProducerExpired { unused_since_ms: 5 }));
 }
 
+/// What the place behind its level is reserved for.
+#[test]
+fn a_broker_that_registers_with_a_role_to_come_is_refused() {
+    let with = |role: u8| {
+        let broker = BrokerRegistration {
+            node: 7,
+            advertised: Vec::new(),
+            rack: None,
+            peer: Some("host:9093".into()),
+            disk: 5,
+            level: 3,
+        };
+        let entry = Command::Metadata(MetadataCommand::RegisterBroker(broker.clone())).encode(Term(1), 2);
+        let mut bytes = entry.to_vec();
+        bytes.push(role);
+        // The payload's frame, then the command's kind, then the broker's own.
+        for at in [HEADER_BYTES, HEADER_BYTES + 5] {
+            let length = u32::try_from(bytes.len() - at - 4).unwrap();
+            bytes[at..at + 4].copy_from_slice(&length.to_le_bytes());
+        }
+        (Command::decode(bytes.into()), Command::Metadata(MetadataCommand::RegisterBroker(broker)))
+    };
+    let (voter, broker) = with(0);
+    assert_eq!(voter.unwrap().1, broker);
+    assert!(with(1).0.unwrap_err().to_string().contains("role"));
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes_never_panic(kind in any::<u8>(), payload in proptest::collection::vec(any::<u8>(), 0..200)) {

@@ -7,7 +7,10 @@ use varve_common::{
     ClusterId, GroupId, Incarnation, LogIndex, NodeId, PartitionIndex, ReplicaId,
     codec::{DecodeError, Decoder, Encoder},
 };
-use varve_formats::stored::{decode_list, encode_list};
+use varve_formats::{
+    command::expect_voter,
+    stored::{decode_list, encode_list},
+};
 
 use super::{Broker, Deletion, Image, MetadataState, Partition, Topic};
 
@@ -172,6 +175,7 @@ fn decode_broker(frame: &mut Decoder) -> Result<Broker, DecodeError> {
         let peer = if frame.is_empty() { None } else { Some(frame.string()?) };
         let peer = peer.filter(|peer| !peer.is_empty());
         let level = if frame.is_empty() { 0 } else { frame.u16()? };
+        expect_voter(frame)?;
         Ok(Broker { node, epoch, advertised, rack: has_rack.then_some(rack), peer, level })
     })
 }
@@ -239,6 +243,10 @@ fn decode_image(frame: &mut Decoder) -> Result<Image, DecodeError> {
         let configs = frame.list(8, |frame| Ok((NodeId::new(frame.u32()?), decode_configs(frame)?)))?;
         image.broker_configs = Arc::new(configs.into_iter().collect());
     }
+    // Reserved: object stores beside the first, whose number entries of the manifest give.
+    if !frame.is_empty() && !frame.list(4, |frame| frame.frame(|_| Ok(())))?.is_empty() {
+        return Err(frame.error("there is an object store that only a later release knows"));
+    }
     Ok(image)
 }
 
@@ -246,4 +254,58 @@ fn groups_of(topic: &Topic) -> impl Iterator<Item = (GroupId, (varve_common::Top
     (0_i32..)
         .zip(&topic.partitions)
         .map(|(number, partition)| (partition.group, (topic.id, PartitionIndex(number))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read<T>(
+        write: impl FnOnce(&mut Encoder),
+        decode: impl FnOnce(&mut Decoder) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        let mut encoder = Encoder::new();
+        write(&mut encoder);
+        decode(&mut Decoder::new(encoder.finish()))
+    }
+
+    #[test]
+    fn a_broker_of_a_role_to_come_is_refused_and_a_voter_is_read_with_or_without_one() {
+        let with = |role: Option<u8>| {
+            let write = |frame: &mut Encoder| {
+                frame.frame(|frame| {
+                    frame.u32(7);
+                    frame.u64(3);
+                    frame.list([].iter(), |frame, address: &String| frame.string(address));
+                    frame.bool(false);
+                    frame.string("");
+                    frame.string("host:9093");
+                    frame.u16(3);
+                    role.into_iter().for_each(|role| frame.u8(role));
+                });
+            };
+            read(write, decode_broker)
+        };
+        assert_eq!(with(None).unwrap(), with(Some(0)).unwrap());
+        assert!(with(Some(1)).unwrap_err().to_string().contains("role"));
+    }
+
+    #[test]
+    fn a_registry_of_stores_to_come_is_refused_and_an_empty_one_is_read() {
+        let mut image = Image::new(ClusterId([7; 16]), Incarnation(1));
+        image.broker_configs = Arc::new([(None, BTreeMap::new())].into());
+        let with = |stores: Option<u32>| {
+            let write = |frame: &mut Encoder| {
+                frame.frame(|frame| {
+                    encode_image(frame, &image);
+                    stores.into_iter().for_each(|stores| {
+                        frame.list(0..stores, |frame, store| frame.frame(|frame| frame.u32(store)));
+                    });
+                });
+            };
+            read(write, |decoder| decoder.frame(decode_image))
+        };
+        assert_eq!(with(None).unwrap(), with(Some(0)).unwrap());
+        assert!(with(Some(1)).unwrap_err().to_string().contains("object store"));
+    }
 }
