@@ -103,7 +103,8 @@ impl Group {
 
     /// Starts an election now, unless this replica leads, is fenced, or must first carry out a membership change.
     pub fn campaign(&mut self) {
-        if self.fenced.is_none() && self.node.raft.promotable() && !self.alone_with_entries_in_flight() {
+        let waits_for_disk = self.alone_with_entries_in_flight() || self.is_installing();
+        if self.fenced.is_none() && self.node.raft.promotable() && !waits_for_disk {
             // raft logs what keeps it from campaigning and returns no error.
             let _ = self.node.campaign();
         }
@@ -144,7 +145,8 @@ impl Group {
             return;
         }
         self.tick_disk();
-        let waits_for_disk = self.alone_with_entries_in_flight() || self.is_disk_standing();
+        let waits_for_disk =
+            self.alone_with_entries_in_flight() || self.is_disk_standing() || self.is_installing();
         if self.role() != Role::Leader && waits_for_disk {
             return;
         }
@@ -304,7 +306,8 @@ impl Group {
         self.raise_probe(message.0.from);
         self.before_step(&message);
         self.hear(message.0.from);
-        if self.holds_back(&message) {
+        let is_told_to_lead = message.0.get_msg_type() == MessageType::MsgTimeoutNow;
+        if self.holds_back(&message) || is_told_to_lead && self.is_installing() {
             return Ok(());
         }
         // Only a response of a replica that is no longer a member gives an error, and it needs no answer.

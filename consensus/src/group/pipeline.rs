@@ -126,6 +126,12 @@ impl Group {
         }
     }
 
+    /// Whether the log is replaced by a snapshot that is not durable yet. What is committed is not applied until then, and the entries up to
+    /// there are gone: raft panics where it looks among them for a change of members, as it does before it campaigns.
+    pub(super) fn is_installing(&self) -> bool {
+        self.in_flight.iter().any(|ready| ready.installs.is_some())
+    }
+
     /// Completes readies at the front that have nothing to write.
     fn settle_in_flight(&mut self) {
         while self.in_flight.front().is_some_and(|ready| !ready.writes) {

@@ -7,7 +7,7 @@ use super::{
     cluster::replica,
     nodes::{Nodes, node},
 };
-use crate::{Change, GroupConfig, InstallError, Membership, Persist, SnapshotOffer};
+use crate::{Change, Group, GroupConfig, InstallError, Membership, Persist, Role, SnapshotOffer};
 
 const ONE: GroupId = GroupId(1);
 
@@ -117,6 +117,27 @@ fn a_checkpoint_of_a_time_before_it_joined_makes_a_replica_a_learner_until_the_l
     all.ticks(6);
     assert_eq!(all.group(away, ONE).membership().learners, [replica(away)]);
     assert_eq!(all.commands(away, ONE), all.commands(leader, ONE));
+}
+
+/// Found by a simulator's seed: raft ended the process.
+#[test]
+fn who_has_not_made_its_jump_durable_does_not_campaign() {
+    let (mut all, leader, away) = behind();
+    let offer = offer(&all, leader, 45);
+    assert!(takes(&mut all, leader, &offer));
+    all.ticks(6);
+    let host = all.nodes.get_mut(&node(away)).unwrap();
+    let jumps = |raft: &mut Group| {
+        raft.install(offer.index, offer.term, &offer.membership).unwrap();
+        let ready = raft.ready().expect("it has to be written");
+        (0..200).for_each(|_| raft.tick());
+        raft.campaign();
+        assert_eq!(raft.role(), Role::Follower, "its disk has not said so yet");
+        raft.persisted(ready.number);
+        (0..200).for_each(|_| raft.tick());
+        assert_ne!(raft.role(), Role::Follower, "nobody leads it for so long");
+    };
+    host.groups.update(ONE, jumps).unwrap();
 }
 
 #[test]
