@@ -6,7 +6,7 @@
 //! ```
 //! Invariants
 //! - What is read has the CRC that was taken when it came, or it is not served: the chunk is asked of the store again.
-//! - Nobody waits for the file: while two are at it, or after it was slow, it is passed by.
+//! - Nobody waits for the file: while it is made, while two are at it, or after it was slow, it is passed by.
 //! - It is never the cause of an error. No room, a failing disk: there is no cache until the next start.
 //!
 //! The file is made when the first chunk comes in. It is never synced, for nothing in it outlives the process.
@@ -70,6 +70,8 @@ pub struct SlabCounts {
 enum State {
     /// No chunk came in yet.
     Unopened,
+    /// It is being made: to allocate gigabytes takes a disk seconds.
+    Opening,
     Open(Arc<dyn DiskFile>),
     /// Until the next start.
     Off(String),
@@ -158,10 +160,19 @@ impl Slab {
             if !inner.enter(self.clock.monotonic()) {
                 return;
             }
-            let Some(file) = inner.open(|| self.open()) else {
+            if matches!(inner.state, State::Unopened) {
+                inner.state = State::Opening;
+                drop(inner);
+                let opened = self.open();
+                inner = self.lock();
+                self.take_opened(&mut inner, opened);
+            }
+            let State::Open(file) = &inner.state else {
+                inner.counts.bypassed += 1;
                 inner.users -= 1;
                 return;
             };
+            let file = Arc::clone(file);
             let Some(place) = inner.index.begin_write(id) else {
                 inner.counts.bypassed += 1;
                 inner.users -= 1;
@@ -202,7 +213,7 @@ impl Slab {
     pub fn why_off(&self) -> Option<String> {
         match &self.lock().state {
             State::Off(why) => Some(why.clone()),
-            State::Unopened | State::Open(_) => None,
+            State::Unopened | State::Opening | State::Open(_) => None,
         }
     }
 
@@ -214,6 +225,22 @@ impl Slab {
         place as u64 * self.options.frame_bytes
     }
 
+    /// A file that was given back while it was made is not kept.
+    fn take_opened(&self, inner: &mut Inner, opened: io::Result<Arc<dyn DiskFile>>) {
+        let is_wanted = matches!(inner.state, State::Opening);
+        match opened {
+            Ok(file) if is_wanted => inner.state = State::Open(file),
+            Ok(_) => drop(self.disk.remove(&self.options.path)),
+            Err(error) => {
+                inner.counts.failures += 1;
+                if is_wanted {
+                    inner.switch_off(format!("it cannot be made: {error}"));
+                }
+            }
+        }
+    }
+
+    /// Makes the file. Not under the lock, for which every cold read would wait.
     fn open(&self) -> io::Result<Arc<dyn DiskFile>> {
         let SlabOptions { path, frame_bytes, bytes_max, .. } = &self.options;
         let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
@@ -244,25 +271,6 @@ fn spared_bytes(total_bytes: u64) -> u64 {
 }
 
 impl Inner {
-    /// The file, opened at its first use. Under the lock: whoever comes meanwhile would only find nothing.
-    fn open(&mut self, open: impl FnOnce() -> io::Result<Arc<dyn DiskFile>>) -> Option<Arc<dyn DiskFile>> {
-        match &self.state {
-            State::Open(file) => Some(Arc::clone(file)),
-            State::Off(_) => None,
-            State::Unopened => match open() {
-                Ok(file) => {
-                    self.state = State::Open(Arc::clone(&file));
-                    Some(file)
-                }
-                Err(error) => {
-                    self.counts.failures += 1;
-                    self.switch_off(format!("it cannot be made: {error}"));
-                    None
-                }
-            },
-        }
-    }
-
     fn switch_off(&mut self, why: String) {
         self.state = State::Off(why);
         self.index.clear();

@@ -1,6 +1,10 @@
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
+};
 
-use varve_common::{ObjectKey, clock::BoxFuture};
+use varve_common::{ObjectKey, clock::BoxFuture, disk::Space};
 use varve_wal::testing::{Injected, MemoryDisk, Operation, Target};
 
 use super::*;
@@ -169,4 +173,93 @@ fn what_was_given_back_is_gone_from_the_disk() {
     assert!(disk.files().is_empty());
     assert_eq!((slab.read(&id(1)), slab.counts().bytes), (None, 0));
     assert_eq!(slab.why_off().as_deref(), Some("the disk is short of room"));
+}
+
+/// A disk that allocates once it is told to, as one does for whom gigabytes take seconds.
+struct Held {
+    disk: MemoryDisk,
+    begun: Mutex<Sender<()>>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+#[expect(clippy::unimplemented, reason = "a slab asks for nothing else")]
+impl Disk for Held {
+    /// The file is made last but for its room.
+    fn create(&self, path: &Path, access: Access) -> io::Result<Box<dyn DiskFile>> {
+        self.begun.lock().unwrap().send(()).unwrap();
+        self.go_on.lock().unwrap().recv().unwrap();
+        self.disk.create(path, access)
+    }
+
+    fn create_directory(&self, path: &Path) -> io::Result<()> {
+        self.disk.create_directory(path)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.disk.remove(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        self.disk.space(path)
+    }
+
+    fn open(&self, _: &Path, _: Access) -> io::Result<Box<dyn DiskFile>> {
+        unimplemented!()
+    }
+
+    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+        unimplemented!()
+    }
+
+    fn list_directories(&self, _: &Path) -> io::Result<Vec<String>> {
+        unimplemented!()
+    }
+
+    fn remove_directory(&self, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+
+    fn rename_new(&self, _: &Path, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+
+    fn sync_directory(&self, _: &Path) -> io::Result<()> {
+        unimplemented!()
+    }
+}
+
+#[test]
+fn while_the_file_is_made_nobody_waits_for_it() {
+    for given_back in [false, true] {
+        let (begun, begins) = channel();
+        let (go_on, goes_on) = channel();
+        let memory = MemoryDisk::default();
+        let disk = Held { disk: memory.clone(), begun: Mutex::new(begun), go_on: Mutex::new(goes_on) };
+        let options = SlabOptions {
+            path: PATH.into(),
+            frame_bytes: FRAME,
+            bytes_max: 4 * FRAME,
+            admission: Admission::Again,
+        };
+        let slab = Slab::new(Arc::new(disk), Arc::new(HandClock::default()), options).unwrap();
+        let writer = slab.clone();
+        let first = std::thread::spawn(move || writer.write(&id(1), &body(1)));
+        begins.recv().unwrap();
+        // Each of these is asked for by every cold read: none may end only with the writer.
+        assert_eq!((slab.read(&id(1)), slab.wants(&id(2)), slab.why_off()), (None, false, None));
+        slab.write(&id(2), &body(2));
+        assert_eq!((slab.counts().bypassed, slab.counts().written), (1, 0));
+        if given_back {
+            slab.give_back("the disk runs short");
+        }
+        go_on.send(()).unwrap();
+        first.join().unwrap();
+        assert_eq!(slab.read(&id(1)).is_some(), !given_back);
+        assert_eq!(memory.files().is_empty(), given_back);
+        assert_eq!(slab.why_off().is_some(), given_back);
+    }
 }
