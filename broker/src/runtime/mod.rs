@@ -23,6 +23,7 @@ mod errors;
 pub mod formation;
 mod gauges;
 pub mod given_out;
+mod giving_way;
 pub mod guard;
 mod hand_over;
 pub mod identity;
