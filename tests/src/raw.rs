@@ -151,10 +151,21 @@ pub fn list_offset(address: SocketAddr, topic: &str, partition: i32, timestamp: 
     if code == 0 { Ok(offset) } else { Err(code) }
 }
 
-/// Fetches partition 0 from an offset: the error code, and the records as they are on the wire.
+/// Fetches partition 0 from an offset: the error code, and the records as they are on the wire, none where half a second brought none.
 #[must_use]
 pub fn fetch(address: SocketAddr, topic: &str, offset: i64) -> (i16, Vec<u8>) {
-    let request = Request::new(1, 4).i32(-1).i32(500).i32(1).i32(1 << 20).i8(0);
+    fetch_within(address, topic, offset, 500)
+}
+
+/// The same of records that are there, wherever: a consumer waits for them, or asks again, however slow the disk
+/// or the store. Ten seconds are less than a socket waits.
+#[must_use]
+pub fn fetch_stored(address: SocketAddr, topic: &str, offset: i64) -> (i16, Vec<u8>) {
+    fetch_within(address, topic, offset, 10_000)
+}
+
+fn fetch_within(address: SocketAddr, topic: &str, offset: i64, wait_ms: i32) -> (i16, Vec<u8>) {
+    let request = Request::new(1, 4).i32(-1).i32(wait_ms).i32(1).i32(1 << 20).i8(0);
     let request = request.i32(1).string(topic).i32(1).i32(0).i64(offset).i32(1 << 20);
     let mut socket = Socket::connect(address);
     socket.send_frame(&request.0);

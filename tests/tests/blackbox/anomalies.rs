@@ -14,7 +14,7 @@ use varve_tests::{
     clients::{create_topic, script, varve},
     marked,
     node::{Node, Options},
-    raw::{fetch, list_offset},
+    raw::{fetch, fetch_stored, list_offset},
     s3::Store,
     tool::{self, Tool},
     wait_for,
@@ -114,7 +114,7 @@ fn t43_offset_zero_and_the_end_are_served_where_only_commands_are_left_of_the_lo
         node.restart();
         assert_eq!((offset(&node, -2), offset(&node, -1)), (0, 3));
         for number in 0..3 {
-            let (code, records) = fetch(node.kafka(), "t", number);
+            let (code, records) = fetch_stored(node.kafka(), "t", number);
             let wanted = format!("record {number}");
             let found = records.windows(wanted.len()).any(|window| window == wanted.as_bytes());
             assert!(code == 0 && found, "{number}: error {code}");
@@ -149,7 +149,7 @@ fn value(number: u64) -> Vec<u8> {
 fn write(node: &Node, numbers: std::ops::Range<u64>) -> Vec<Vec<u8>> {
     let written = numbers.map(|number| {
         assert_eq!(produce_patiently(node.kafka(), "t", &Batch::of(&[&value(number)]).encode()), Some(0));
-        let (code, records) = fetch(node.kafka(), "t", number as i64);
+        let (code, records) = fetch_stored(node.kafka(), "t", number as i64);
         assert_eq!(code, 0, "{number}");
         // A batch begins with its base offset, 8 bytes, and its length, 4.
         let batch = &records[..];
@@ -289,7 +289,7 @@ fn b9_retention_of_a_tiered_topic_leaves_what_was_asked_for() {
     node.kill();
     node.restart();
     assert!(look(&node) >= before);
-    let (code, records) = fetch(node.kafka(), "t", before);
+    let (code, records) = fetch_stored(node.kafka(), "t", before);
     assert!(code == 1 || (code == 0 && records.len() > VALUE_BYTES), "at {before}: error {code}");
 }
 
@@ -322,7 +322,7 @@ fn s5_checkpoints_of_other_groups_are_not_used() {
     fs::write(&newest[1], one).unwrap();
     node.restart();
     for number in (0..rounds * 30).step_by(7) {
-        let (code, records) = fetch(node.kafka(), "t", number as i64);
+        let (code, records) = fetch_stored(node.kafka(), "t", number as i64);
         let wanted = value(number);
         assert!(
             code == 0 && records.windows(64).any(|window| window == &wanted[..64]),

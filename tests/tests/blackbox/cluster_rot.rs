@@ -14,7 +14,7 @@ use varve_tests::{
     faults::{files_below, flip_at},
     marked,
     node::{Node, Options},
-    raw::fetch,
+    raw::{fetch, fetch_stored},
     tool::Tool,
     wait_for,
 };
@@ -161,7 +161,7 @@ fn spoil(file: &Path) {
 
 /// What a fetch of a large record brings: the record, or Kafka's code.
 fn fetched(node: &Node, number: i64) -> Result<(), i16> {
-    let (code, records) = fetch(node.kafka(), TOPIC, number);
+    let (code, records) = fetch_stored(node.kafka(), TOPIC, number);
     if code != 0 {
         return Err(code);
     }

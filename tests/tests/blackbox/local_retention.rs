@@ -10,7 +10,7 @@ use varve_tests::{
     clients::{create_topic, varve},
     marked::fill,
     node::{Node, Options},
-    raw::{fetch, list_offset},
+    raw::{fetch, fetch_stored, list_offset},
     tool::Tool,
     wait_for,
 };
@@ -25,7 +25,7 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 const COUNTED_WITHIN: Duration = Duration::from_secs(6);
 
 fn is_served(node: &Node, topic: &str, number: i64) -> bool {
-    let (code, records) = fetch(node.kafka(), topic, number);
+    let (code, records) = fetch_stored(node.kafka(), topic, number);
     let wanted = format!("<{topic} {number:06}>");
     code == 0 && records.windows(wanted.len()).any(|window| window == wanted.as_bytes())
 }

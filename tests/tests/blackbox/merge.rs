@@ -12,7 +12,7 @@ use varve_tests::{
     clients::create_topic,
     marked::{fill, value},
     node::{Node, Options},
-    raw::{fetch, list_offset},
+    raw::{fetch_stored, list_offset},
     tool::Tool,
     wait_for,
 };
@@ -27,7 +27,7 @@ const GIVEN_PER_SECOND: f64 = 16_384.0;
 
 fn check_served(node: &Node, numbers: std::ops::Range<i64>) {
     for number in numbers {
-        let (code, records) = fetch(node.kafka(), "quiet", number);
+        let (code, records) = fetch_stored(node.kafka(), "quiet", number);
         let wanted = value("quiet", number, VALUE_BYTES);
         let found = records.windows(wanted.len()).any(|window| window == wanted);
         assert!(code == 0 && found, "{number}: error {code}");

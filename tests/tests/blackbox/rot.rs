@@ -8,7 +8,7 @@ use varve_tests::{
     ledger::{Ledger, Seen},
     marked,
     node::{Node, Options},
-    raw::{fetch, list_offset},
+    raw::{fetch_stored, list_offset},
     tool::{self, Tool},
     wait_for,
 };
@@ -51,7 +51,7 @@ pub(crate) fn flip(folder: &Path, needle: &[u8]) -> usize {
 }
 
 pub(crate) fn is_served(address: SocketAddr, topic: &str, number: usize) -> bool {
-    let (code, records) = fetch(address, topic, number as i64);
+    let (code, records) = fetch_stored(address, topic, number as i64);
     code == 0 && records.windows(1000).any(|window| value(topic, number).starts_with(window))
 }
 
@@ -96,7 +96,7 @@ fn rot_in_the_log_that_a_fetch_finds_stops_its_partition_only() {
     node.restart();
     assert_eq!(flip(&node.data().join("wal"), &value("rotten", 50)[..600]), 1);
 
-    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    assert_eq!(fetch_stored(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
     wait_until_stopped(&node);
     let mut next = 100;
     check_stopped(&mut node, &mut next);
@@ -104,12 +104,12 @@ fn rot_in_the_log_that_a_fetch_finds_stops_its_partition_only() {
         is_served(node.kafka(), "rotten", 49) && is_served(node.kafka(), "rotten", 51),
         "more is lost than the rot hit"
     );
-    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    assert_eq!(fetch_stored(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
     for _ in 0..2 {
         node.kill();
         node.restart();
         check_stopped(&mut node, &mut next);
-        assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+        assert_eq!(fetch_stored(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
     }
     assert!(node.log().contains("rotten-0"), "the log does not name the partition");
 }
@@ -172,7 +172,7 @@ fn rot_in_a_sealed_file_stops_its_partition_only() {
     node.kill();
     node.restart();
     assert!(flip(&node.data().join("segments"), &value("rotten", 50)[..600]) > 0);
-    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    assert_eq!(fetch_stored(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
     wait_until_stopped(&node);
     let mut next = 1;
     check_stopped(&mut node, &mut next);
@@ -202,7 +202,7 @@ fn an_accepted_loss_is_told_and_its_partition_goes_on_with_what_is_left() {
     node.restart();
     let mut next = 100;
     check_stopped(&mut node, &mut next);
-    assert_eq!(fetch(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
+    assert_eq!(fetch_stored(node.kafka(), "rotten", 50).0, STORAGE_ERROR);
     let (code, text) = storage(&node, &["status"]);
     assert!(code == 1 && text.contains("another process"), "{code} {text}");
     assert!(node.terminate().success());

@@ -8,7 +8,7 @@ use varve_tests::{
     clients::{create_topic, script, topic_id, try_varve, varve},
     marked::{fill, value},
     node::{Node, Options},
-    raw::{fetch, list_offset},
+    raw::{fetch, fetch_stored, list_offset},
     tool::Tool,
     wait_for,
 };
@@ -20,7 +20,7 @@ const MUCH: i64 = 1_000;
 
 fn check_served(node: &Node, topic: &str, numbers: std::ops::Range<i64>) {
     for number in numbers {
-        let (code, records) = fetch(node.kafka(), topic, number);
+        let (code, records) = fetch_stored(node.kafka(), topic, number);
         let wanted = format!("<{topic} {number:06}>");
         let found = records.windows(wanted.len()).any(|window| window == wanted.as_bytes());
         assert!(code == 0 && found, "{topic} {number}: error {code}");
