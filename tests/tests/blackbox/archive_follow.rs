@@ -240,7 +240,7 @@ fn a_damaged_segment_stops_the_export_of_its_partition_alone_and_is_told() {
     let damaged = segment_of(&objects, &topic_id(&node, TOPIC));
     flip_at(&damaged, 1_000);
     alter(&node, &ON);
-    let keys = || files_below(&objects).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    let keys = || keys_below(&objects);
     let ends = tiered(&node).unwrap();
     wait_for("the sound partition to be in files, and failures of the other", 60, || {
         covered(&keys()).get(&1) == Some(&(0, ends[1])) && node.metric("varve_archive_errors_total") >= 2.0
@@ -255,6 +255,50 @@ fn a_damaged_segment_stops_the_export_of_its_partition_alone_and_is_told() {
     wait_for_files(|| tiered(&node), keys);
 }
 
+/// `varve archive export` of a topic, as exit code and what it says.
+fn export(node: &Node, to: &Path, more: &[&str]) -> (Option<i32>, String) {
+    let mut export = Command::new(tool::varve());
+    tool::without_our_variables(&mut export);
+    export.args(["archive", "export", TOPIC, "--data-dir"]).arg(node.data()).arg("-o").arg(to).args(more);
+    let told = export.output().unwrap();
+    (told.status.code(), String::from_utf8_lossy(&told.stderr).into_owned())
+}
+
+/// Two writers would make files of different bounds of the same records; whoever reads all of them would see records twice.
+#[test]
+fn an_export_to_where_brokers_make_the_files_themselves_is_refused() {
+    if !Tool::need(&[Tool::Python]) {
+        return;
+    }
+    let node = Node::start(quick());
+    create_topic(&node, TOPIC, 2, &["segment.bytes=65536", "retention.ms=-1"]);
+    alter(&node, &ON);
+    write(&node, 300, 0);
+    let objects = node.data().join("objects/data");
+    let keys = || keys_below(&objects);
+    wait_for_files(|| tiered(&node), keys);
+    let place = objects.join("..").join("data");
+    wait_for("the newest snapshot to say that it is exported", 60, || {
+        export(&node, &place, &[]).0 == Some(2)
+    });
+    let before = keys();
+    let (code, told) = export(&node, &place, &[]);
+    assert!(code == Some(2) && told.contains("varve.archive.parquet=true"), "{code:?}: {told}");
+    let archived =
+        |keys: Vec<String>| keys.into_iter().filter(|key| key.contains("/archive")).collect::<Vec<_>>();
+    assert_eq!(archived(keys()), archived(before), "a refusal writes nothing");
+    // Elsewhere, and as something else, it stands in nobody's way.
+    for (to, more) in [(node.folder().join("elsewhere"), &[][..]), (place, &["--format", "jsonl"][..])] {
+        let (code, told) = export(&node, &to, more);
+        assert_eq!(code, Some(0), "{told}");
+    }
+    assert!(!covered(&keys_below(&node.folder().join("elsewhere"))).is_empty());
+}
+
+fn keys_below(folder: &Path) -> Vec<String> {
+    files_below(folder).iter().map(|path| path.display().to_string()).collect()
+}
+
 /// The snapshot that a restore begins with may be older than the newest files: they are found, and what follows begins behind them.
 #[test]
 fn a_restored_cluster_goes_on_where_the_files_end() {
@@ -266,8 +310,7 @@ fn a_restored_cluster_goes_on_where_the_files_end() {
     let mut first = Node::start(quick().args(&["--object-store", &place]));
     create_topic(&first, TOPIC, 2, &["segment.bytes=65536", "retention.ms=-1"]);
     alter(&first, &ON);
-    let files =
-        || files_below(bucket.path()).iter().map(|path| path.display().to_string()).collect::<Vec<_>>();
+    let files = || keys_below(bucket.path());
     for round in 0..3 {
         write(&first, 300, round);
         wait_for_files(|| tiered(&first), files);

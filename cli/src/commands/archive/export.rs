@@ -10,7 +10,7 @@ use varve_compactor::{
     archive::{Arrow, Exported, Exporter, Format, Outcome, Parquet},
     history::{History, Reader},
 };
-use varve_formats::keys::Prefix;
+use varve_formats::keys::{Keys, Prefix};
 use varve_objects::Store;
 use varve_replica::metadata::Topic;
 
@@ -24,6 +24,9 @@ use crate::{
     place::{self, Point, Range},
     progress::Bytes,
 };
+
+/// The topic's configuration that makes brokers export it.
+const FOLLOWED: &str = "varve.archive.parquet";
 
 /// What is to be exported, and where to.
 pub struct Order {
@@ -65,11 +68,32 @@ fn destination(config: &Config, to: &str) -> Result<(Arc<dyn Store>, Prefix), Fa
     Ok((open_other(config, bucket)?, Prefix::new(prefix)))
 }
 
+/// Brokers that export a topic themselves look once a term for what is there, and then make the next files: two writers in one place would
+/// put the same offsets into files of different bounds.
+async fn check_alone(store: &dyn Store, keys: &Keys, topic: &Topic, flags: &Export) -> Result<(), Failure> {
+    let follows = topic.configs.get(FOLLOWED).is_some_and(|value| value == "true");
+    if !follows || !matches!(flags.format, ExportFormat::Parquet) {
+        return Ok(());
+    }
+    // The cluster itself lives where its metadata is, however that place was named.
+    let page = store.list(&keys.metadata(), None).await;
+    let page = page.map_err(|why| Failure::failed(why, "name a place that can be listed with -o"))?;
+    if page.objects.is_empty() {
+        return Ok(());
+    }
+    let (name, place) = (&topic.name, &flags.to_where);
+    Err(Failure::usage(format!(
+        "{name} has {FOLLOWED}=true: its brokers make the Parquet files in {place} themselves, and two writers would make files that \
+         overlap; read those, name another place with -o, or another --format"
+    )))
+}
+
 pub async fn run(history: &Arc<History>, order: Order, config: &Config) -> Result<(), Failure> {
     let flags = &order.flags;
     let topic = Arc::clone(history.topic(&flags.topic).map_err(failed)?);
     let (store, prefix) = destination(config, &flags.to_where)?;
     let keys = prefix.cluster(history.keys().cluster());
+    check_alone(&*store, &keys, &topic, flags).await?;
     let mut waiting = flags.partitions.of(topic.partitions.len());
     waiting.reverse();
     let bar = Arc::new(Bytes::new("exporting"));
