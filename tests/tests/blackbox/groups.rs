@@ -159,6 +159,47 @@ fn varve_group_lists_describes_seeks_and_deletes() {
     assert_eq!(varve_json(&node, &["group", "list"]), (true, json!([])));
 }
 
+/// A minute is the shortest that can be asked for. Offsets go once it has passed since the last member left, and with them the group; those of
+/// a group with a member stay, however old they are.
+#[test]
+fn offsets_go_when_nobody_was_in_their_group_for_as_long_as_they_are_kept() {
+    const RETENTION: Duration = Duration::from_secs(60);
+    if !Tool::need(&[Tool::Kcat]) {
+        return;
+    }
+    let options = quick().env("VARVE_OFFSETS_RETENTION_MINUTES", "1");
+    let mut node = Node::start(options.env("VARVE_OFFSETS_RETENTION_CHECK_INTERVAL_MS", "500"));
+    create_topic(&node, TOPIC, PARTITIONS, &[]);
+    write(&node, 0, 40);
+    let committed = |node: &Node, group: &str| {
+        let (_, told) = varve_json(node, &["group", "describe", group]);
+        let offsets = told[0]["offsets"].as_array().cloned().unwrap_or_default();
+        offsets.iter().filter(|at| at["committed"].as_i64() == Some(10)).count()
+    };
+    let all = PARTITIONS as usize;
+    let mut member = Command::new("kcat");
+    let bootstrap = node.kafka().to_string();
+    member.args(["-b", &bootstrap, "-q", "-X", "auto.offset.reset=earliest", "-G", "attended", TOPIC]);
+    let mut member = member.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the member to commit", 60, || committed(&node, "attended") == all);
+    assert_eq!(read(&node, "kcat", GROUP, 40), lines(0..40));
+    let left = Instant::now();
+    assert_eq!(committed(&node, GROUP), all);
+    wait_for("the offsets of the group without members to go", 120, || committed(&node, GROUP) == 0);
+    // The client's last word was a moment before it ended.
+    assert!(left.elapsed() + Duration::from_secs(10) > RETENTION, "they went after {:?}", left.elapsed());
+    let groups = |node: &Node| varve_json(node, &["group", "list"]).1.to_string();
+    assert!(!groups(&node).contains(GROUP) && groups(&node).contains("attended"), "{}", groups(&node));
+    assert_eq!(committed(&node, "attended"), all, "its member is still there");
+    node.kill();
+    node.restart();
+    wait_for("the coordinator to be back", 60, || committed(&node, "attended") == all);
+    assert!(!groups(&node).contains(GROUP), "it came back");
+    member.kill().unwrap();
+    member.wait().unwrap();
+    assert_eq!(read(&node, "kcat", GROUP, 40), lines(0..40), "it begins anew");
+}
+
 #[test]
 fn a_group_of_another_kind_is_served_and_listed_by_its_state_and_takes_no_consumers() {
     if !Tool::need(&[Tool::Java]) {
