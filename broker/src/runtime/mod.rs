@@ -53,8 +53,8 @@ pub mod store;
 pub mod views;
 mod watches;
 
-/// The disk of this machine, for who works on a data directory without a broker.
+/// The disk of this machine, for brokers and for who works on a data directory without one.
 #[must_use]
 pub fn disk() -> impl varve_common::Disk {
-    varve_wal::NativeDisk
+    giving_way::GivingWay(varve_wal::NativeDisk)
 }

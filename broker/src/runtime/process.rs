@@ -18,7 +18,6 @@ use varve_consensus::GroupConfig;
 use varve_formats::{compression::Codec, keys::Keys};
 use varve_replica::{Shard, metadata};
 use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadMemory, Uploaders};
-use varve_wal::NativeDisk;
 
 pub use super::errors::RunError;
 use super::{
@@ -37,9 +36,7 @@ use super::{
     descriptors,
     errors::{log_failed, system},
     formation::{self, Ground},
-    gauges, given_out,
-    giving_way::GivingWay,
-    guard, hand_over,
+    gauges, given_out, guard, hand_over,
     identity::Identity,
     joining, leftovers,
     mailbox::{Mail, Mailbox, mailbox},
@@ -233,7 +230,7 @@ type Held = (Arc<dyn Disk>, Layout, Lock);
 /// Takes the data directory, and listens on the admin address: from here on whoever asks is told how far the start has come. A cluster
 /// may be long in forming, and a log in being read.
 async fn begin(config: &Config) -> Result<(Held, Start, Admin), RunError> {
-    let disk: Arc<dyn Disk> = Arc::new(GivingWay(NativeDisk));
+    let disk: Arc<dyn Disk> = Arc::new(super::disk());
     let layout = Layout::below(&config.data_directory);
     layout.create(&*disk).map_err(system("make the data directory"))?;
     let lock = Lock::take(&layout.root)
