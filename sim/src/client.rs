@@ -124,6 +124,7 @@ impl Clients {
         }
         let first_waiting = producer.queue.iter().position(|(_, state)| *state == State::Waiting);
         let send = match first_waiting {
+            Some(at) if self.holds_back(producer, at) => return None,
             Some(at) => producer.queue[at].0,
             None if self.quiet || producer.queue.len() >= INFLIGHT_MAX => return None,
             None => self.make(id, random, time_ms, now),
@@ -137,6 +138,13 @@ impl Clients {
         let (batch, group) = (sent.batch.clone(), sent.group);
         let (meta, replicas_min) = (meta_of(&batch), self.replicas_min);
         Some(Input::Produce { ticket, group, batch, meta, timestamps: Timestamps::Create, replicas_min })
+    }
+
+    /// Of several nodes one may hang with a batch while another, that leads now, is sent the next. What such a one refused waits until
+    /// those before it are answered, as in Java's client (`shouldStopDrainBatchesForPartition`).
+    fn holds_back(&self, producer: &Producer, at: usize) -> bool {
+        let was_refused = self.history.get(producer.queue[at].0).attempts > 0;
+        producer.idempotent && self.nodes.len() > 1 && at > 0 && was_refused
     }
 
     fn make(&mut self, id: u64, random: &mut ChaCha8Rng, time_ms: i64, now: u64) -> SendId {

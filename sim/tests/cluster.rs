@@ -306,6 +306,14 @@ fn two_of_three_go_on_where_the_log_was_cut_behind_a_roll() {
     }
 }
 
+/// The leader that had a producer's first batch was cut off; the next leader knew nothing of the producer, and took its second batch for
+/// the first.
+#[test]
+fn h7_what_follows_a_batch_that_hangs_at_the_leader_before_waits_for_it() {
+    let setup = Setup { log_files: Some(10), ..Setup::default() };
+    assert_eq!(run_as(610_329, 3, setup, Trace::default()).violation, None);
+}
+
 #[test]
 fn the_seeds_reach_what_they_are_for() {
     let all = || FIRST.iter().chain(SECOND.iter()).chain(THIRD.iter());

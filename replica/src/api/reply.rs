@@ -66,6 +66,12 @@ pub enum Refusal {
     /// Too much is in flight; nothing was appended. Retry (THROTTLING_QUOTA_EXCEEDED, or REQUEST_TIMED_OUT).
     #[error("too many bytes in flight")]
     Throttled,
+    /// A producer of which nothing is known does not begin at 0: what it sent before may be on its way elsewhere, or was refused
+    /// before it came here. Nothing was appended; it is taken for a beginning when it comes again. Retry (NOT_ENOUGH_REPLICAS).
+    #[error(
+        "the producer is not known here, and what it sent before this batch may still come: send it again"
+    )]
+    Unheard,
     /// The log cannot be written; whether it took effect is unknown. KAFKA_STORAGE_ERROR.
     #[error("storage error")]
     StorageError,

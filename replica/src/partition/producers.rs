@@ -32,6 +32,8 @@ pub enum Verdict {
         /// What comes next.
         expected: i32,
     },
+    /// Of a producer of which nothing is known, and not its first: what it sent before may still come.
+    Unheard,
     /// From an epoch that a newer one fenced.
     Fenced {
         /// The current epoch.
@@ -46,7 +48,8 @@ pub const fn sequence_plus(sequence: i32, count: u32) -> i32 {
 }
 
 /// Holds a batch of a producer against what is known of it. As in Kafka, a producer of which nothing is known (never
-/// seen, expired, or all its records deleted) may begin at any sequence; a new epoch of a known one begins at 0.
+/// seen, expired, or all its records deleted) may begin at any sequence (a leader asks it to come twice, by `Missed`); a new epoch
+/// of a known one begins at 0.
 #[must_use]
 pub fn check(known: Option<&ProducerEntry>, meta: &BatchMeta) -> Verdict {
     let Some(entry) = known else { return Verdict::Append };

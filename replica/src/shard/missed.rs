@@ -1,17 +1,22 @@
-//! Producers whose first batch was refused here.
+//! Producers that the partition does not know, and of which a batch was refused here.
 //!
 //! A producer has five batches on their way. Where one is refused for now (too much in flight, not the leader yet) those behind
 //! it find a gap, and are refused too: of a producer that the partition knows, [`check`](crate::partition::check) sees that. One that
-//! it does not know may begin at any sequence, so the batch behind a refused first one would be taken for a beginning. The
-//! client counts what it sent before an acknowledged batch as acknowledged, and the refused batch is lost.
+//! it does not know may have been forgotten, and may go on at any sequence, so the batch behind a refused first one would be taken
+//! for a beginning. The client counts what it sent before an acknowledged batch as acknowledged, and the refused batch is lost.
 //!
-//! Batches of a producer that are on their way together are on one connection to one process: memory is enough.
+//! Not every refusal is seen here: the first batch may wait at the leader before, which hangs, or was turned away before this
+//! replica was ready. So whatever does not begin at 0 is refused once, retriably, and taken for a beginning when it comes again:
+//! clients send what was refused behind what they sent before it (Java waits for that one's outcome, librdkafka lets nothing
+//! be on its way to two leaders).
+//!
+//! Memory is enough: whoever forgets refuses once more.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use varve_common::Monotonic;
 
-use crate::{api::BatchMeta, limits::MISSED_PRODUCERS_MAX};
+use crate::{api::BatchMeta, limits::MISSED_PRODUCERS_MAX, partition::Verdict};
 
 /// No client sends a batch again after so long.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -49,19 +54,42 @@ impl Missed {
             }
             return;
         }
-        if self.firsts.len() >= MISSED_PRODUCERS_MAX {
+        if self.is_full() {
             let now = self.now;
             self.firsts.retain(|_, first| now.since(first.since) < PATIENCE);
         }
-        if self.firsts.len() < MISSED_PRODUCERS_MAX {
-            self.firsts.insert(producer_id, First { epoch, sequence, since: self.now });
-        } else {
+        if self.is_full() {
             self.strict_until = Some(self.now.plus(PATIENCE));
+        } else {
+            self.firsts.insert(producer_id, First { epoch, sequence, since: self.now });
         }
     }
 
+    /// Holds a batch of a producer that the partition does not know against what was refused here.
+    pub(super) fn check(&self, meta: &BatchMeta) -> Verdict {
+        match self.due(meta) {
+            Some(expected) => Verdict::OutOfOrder { expected },
+            None if self.is_beginning(meta) => Verdict::Append,
+            None => Verdict::Unheard,
+        }
+    }
+
+    /// Whether nothing can be missed before this batch: it is the first of all, or was refused here and came again. Where more
+    /// were refused than are remembered it is taken at its word, or nothing of its producer would be taken again.
+    fn is_beginning(&self, meta: &BatchMeta) -> bool {
+        let came_again = |first: &First| {
+            (first.epoch, first.sequence) == (meta.producer_epoch, meta.base_sequence)
+                && self.now.since(first.since) < PATIENCE
+        };
+        meta.base_sequence == 0 || self.firsts.get(&meta.producer_id).map_or(self.is_full(), came_again)
+    }
+
+    fn is_full(&self) -> bool {
+        self.firsts.len() >= MISSED_PRODUCERS_MAX
+    }
+
     /// The sequence that must come before this batch of a producer that the partition does not know.
-    pub(super) fn due(&self, meta: &BatchMeta) -> Option<i32> {
+    fn due(&self, meta: &BatchMeta) -> Option<i32> {
         match self.firsts.get(&meta.producer_id) {
             Some(first) if first.epoch == meta.producer_epoch && self.now.since(first.since) < PATIENCE => {
                 is_behind(meta.base_sequence, first.sequence).then_some(first.sequence)

@@ -141,6 +141,7 @@ impl Hosted {
                     found: request.meta.base_sequence,
                 }))
             }
+            Verdict::Unheard => Outcome::Replies(Reply::Refused(Refusal::Unheard)),
             Verdict::Fenced { current } => Outcome::Replies(Reply::Refused(Refusal::InvalidProducerEpoch {
                 current,
                 found: request.meta.producer_epoch,

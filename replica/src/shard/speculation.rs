@@ -47,10 +47,9 @@ impl Speculation {
         if meta.producer_id < 0 {
             return Verdict::Append;
         }
-        let known = self.known(state, meta.producer_id);
-        match missed.due(meta) {
-            Some(expected) if known.is_none() => Verdict::OutOfOrder { expected },
-            _ => check(known, meta),
+        match self.known(state, meta.producer_id) {
+            Some(known) => check(Some(known), meta),
+            None => missed.check(meta),
         }
     }
 

@@ -34,6 +34,7 @@ mod disk_pressure;
 mod doctor;
 mod drill;
 mod elsewhere;
+mod first_batches;
 mod formats;
 mod group_clients;
 mod groups;

@@ -115,10 +115,40 @@ fn h3_what_follows_a_first_batch_that_was_refused_before_it_came_here_waits_for_
     assert_eq!(node.reply(second), Some(Reply::Refused(gap)));
     // The client gave up, and begins again.
     let anew = node.send((9, 1, 0), 1);
-    // Nobody refused anything of this one: it was forgotten, as in Kafka.
-    let known_once = node.send((8, 0, 77), 1);
     node.settle();
-    for ticket in [anew, known_once] {
+    assert!(matches!(node.reply(anew), Some(Reply::Produced { .. })));
+}
+
+/// It is with the leader before, which hangs, or was turned away before this replica was ready.
+#[test]
+fn h7_what_follows_a_first_batch_that_never_came_here_waits_for_it() {
+    let mut node = Node::ready();
+    let second = node.send((9, 0, 2), 2);
+    assert_eq!(node.reply(second), Some(Reply::Refused(Refusal::Unheard)));
+    let third = node.send((9, 0, 4), 1);
+    let gap = Refusal::OutOfOrderSequence { expected: 2, found: 4 };
+    assert_eq!(node.reply(third), Some(Reply::Refused(gap)));
+    let all = [node.send((9, 0, 0), 2), node.send((9, 0, 2), 2), node.send((9, 0, 4), 1)];
+    node.settle();
+    let bases = all.map(|ticket| match node.reply(ticket) {
+        Some(Reply::Produced { base_offset, .. }) => base_offset.0,
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(bases, [0, 2, 4]);
+}
+
+#[test]
+fn a_producer_that_was_forgotten_goes_on_where_it_was_when_it_comes_again() {
+    let mut node = Node::ready();
+    let second = node.send((8, 0, 78), 1);
+    // What it sent before is no beginning either.
+    let first = node.send((8, 0, 77), 1);
+    for ticket in [second, first] {
+        assert_eq!(node.reply(ticket), Some(Reply::Refused(Refusal::Unheard)));
+    }
+    let retries = [node.send((8, 0, 77), 1), node.send((8, 0, 78), 1)];
+    node.settle();
+    for ticket in retries {
         assert!(matches!(node.reply(ticket), Some(Reply::Produced { .. })));
     }
 }
