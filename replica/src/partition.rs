@@ -239,13 +239,20 @@ impl PartitionState {
         }
     }
 
-    /// Drops what is tiered, trimmed or covered by two published checkpoints.
+    /// Drops what is tiered, trimmed or covered by two published checkpoints. The newest state of those that are covered stays: where
+    /// records are on nodes only, what is published is as of any entry and serves no member, and whoever has records behind its last
+    /// roll, and cannot commit another without a member that lags, has nothing else to make a checkpoint of.
     fn prune(&mut self) {
         let dead = self.bucket.tiered_end.max(self.bucket.log_start);
         self.records.prune_rolls(dead);
         if self.bucket.published.len() == PUBLISHED_KEPT {
             let covered = self.bucket.published[0].state_offset;
-            while self.frozen.first_key_value().is_some_and(|(end, _)| *end < covered) {
+            let newest = self.frozen.range(..=covered).next_back().map(|(end, _)| *end);
+            while self
+                .frozen
+                .first_key_value()
+                .is_some_and(|(end, _)| newest.is_some_and(|newest| *end < newest))
+            {
                 self.frozen.pop_first();
             }
         }

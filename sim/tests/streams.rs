@@ -285,6 +285,14 @@ fn b7_what_was_trimmed_while_its_files_came_is_not_shown() {
     assert_eq!(run::run_as(411_152, 3, setup, Trace::default()).violation, None);
 }
 
+/// Seed 611030: checkpoints of the partition were published beyond its last roll, and the state as of that roll was forgotten. Who was
+/// elected had nothing to give to the one voter that it needed, and two waited for the third for ever.
+#[test]
+fn two_of_three_go_on_where_what_is_published_is_beyond_the_last_roll() {
+    let setup = run::Setup { streaming: Some(true), ..run::Setup::default() };
+    assert_eq!(run::run_as(611_030, 3, setup, Trace::default()).violation, None);
+}
+
 #[test]
 fn clusters_whose_replicas_move_without_a_bucket_break_no_invariant() {
     for seed in 0..4 {

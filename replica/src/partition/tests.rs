@@ -9,6 +9,7 @@ use varve_formats::{
 
 use super::*;
 
+mod frozen;
 mod manifest;
 mod replaced;
 

@@ -9,7 +9,7 @@ use super::*;
 
 impl Log {
     /// A verified checkpoint as of now, when those with the applied indexes `kept` are in the bucket beside it.
-    fn publish(&mut self, kept: Option<&[LogIndex]>) -> LogIndex {
+    pub(super) fn publish(&mut self, kept: Option<&[LogIndex]>) -> LogIndex {
         let (records, bucket) = (self.state.records(), self.state.bucket());
         let applied_index = self.end();
         let checkpoint = PublishedCheckpoint {
