@@ -120,8 +120,8 @@ impl PartitionState {
         };
         let mut frozen: BTreeMap<Offset, Arc<RecordState>> =
             standard.frozen.into_iter().map(|roll| (roll.end, Arc::new(thaw(roll)))).collect();
-        if records.open.is_empty() && records.log_end > Offset::ZERO && records.log_end <= bucket.tiered_end {
-            // A bucket checkpoint is as of a tiered roll: what it holds is what was frozen there.
+        if records.open.is_empty() && records.log_end > Offset::ZERO {
+            // Nothing is open as of S: that is a roll, or commands behind one. What is held of S is what is frozen there.
             frozen.entry(records.log_end).or_insert_with(|| Arc::new(records.clone()));
         }
         Ok(Self { identity, records, bucket, bucket_index, frozen, groups, fenced: 0 })

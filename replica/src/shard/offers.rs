@@ -91,16 +91,15 @@ impl Hosted {
         if !state.is_whole() {
             return None;
         }
-        let kept = |roll: &&RollEntry| roll.roll_index >= self.truncated.0;
-        let frozen =
-            |roll: &RollEntry| Some(((roll.roll_index, roll.roll_term), Some(state.frozen_at(roll.end)?)));
-        let in_files = rolls[..self.sealed_rolls(rolls)].iter().rev().take_while(kept).find_map(frozen);
-        in_files.or_else(|| {
+        let kept = |frozen: &&Arc<RecordState>| frozen.index >= self.truncated.0;
+        let mut sealed = rolls[..self.sealed_rolls(rolls)].iter().rev();
+        let in_files = sealed.find_map(|roll| state.frozen_at(roll.end)).filter(kept);
+        let newest = in_files.or_else(|| {
             // What was before the first range that is left is in the bucket, or trimmed.
             let base = rolls.first().map_or(records.open.base, |roll| roll.base);
-            let below = state.newest_frozen(base).filter(|below| below.index >= self.truncated.0)?;
-            Some(((below.index, below.term), Some(below)))
-        })
+            state.newest_frozen(base).filter(kept)
+        })?;
+        Some(((newest.index, newest.term), Some(newest)))
     }
 
     /// S of what could be made now, and of what still can be when more was written.

@@ -30,3 +30,20 @@ fn the_newest_roll_stays_frozen_when_what_is_published_goes_beyond_it() {
     log.publish(None);
     assert!(log.state.frozen_at(rolls[1].end).is_none() && log.state.frozen_at(last.end).is_some());
 }
+
+/// Who jumped to a checkpoint of its leader's files may be elected next, and be all that a member that lags can begin with.
+#[test]
+fn who_begins_with_a_checkpoint_as_of_a_roll_can_give_one_as_of_it() {
+    let mut log = Log::new();
+    log.records(0, 5);
+    let roll = log.roll();
+    let s = log.state.records().clone();
+    log.records(5, 5);
+    let mut jumped = log.seeded(&s);
+    log.replay(&mut jumped, log.end());
+    assert_eq!(jumped.hash(), log.state.hash());
+    let frozen =
+        |state: &PartitionState| state.frozen_at(roll.end).map(|frozen| (frozen.index, frozen.log_end));
+    assert_eq!(frozen(&jumped), Some((roll.roll_index, roll.end)));
+    assert_eq!(frozen(&jumped), frozen(&log.state));
+}
