@@ -75,14 +75,19 @@ fn h7_javas_second_batch_waits_at_the_next_leader_for_the_first_that_hangs_at_th
         return;
     }
     let cluster = Cluster::start(3, &Options::small());
-    cluster.create_topic(TOPIC, 2, 3, &[]);
-    wait_for("replicas", 60, || (0..2).all(|partition| cluster.in_sync(0, TOPIC, partition).len() == 3));
+    cluster.create_topic(TOPIC, 4, 3, &[]);
+    wait_for("replicas", 60, || (0..4).all(|partition| cluster.in_sync(0, TOPIC, partition).len() == 3));
     let (hangs, asked) = (1, 0);
-    // Both, so that the producer has its identity and its connection before the other partition hears of it.
-    (0..2).for_each(|partition| cluster.lead(hangs, TOPIC, partition));
+    // The others, so that the producer has its identity and a connection to each node before the first partition hears of it: it asks who
+    // leads where nothing of its own is on its way.
+    for (partition, leads) in [(0, hangs), (1, hangs), (2, asked), (3, 2)] {
+        cluster.lead(leads, TOPIC, partition);
+    }
     let mut producer = Producer::start(&cluster.nodes[asked]);
-    producer.tell("send 1 warm");
-    assert_eq!(producer.says(), "acked warm 0");
+    for partition in 1..4 {
+        producer.tell(&format!("send {partition} warm"));
+        assert_eq!(producer.says(), "acked warm 0");
+    }
 
     cluster.nodes[hangs].signal("STOP");
     producer.tell("send 0 first");
