@@ -149,15 +149,15 @@ pub fn noise(seed: u64) -> impl Iterator<Item = u8> {
     })
 }
 
-/// Sends the request with acks=all, again where the node asks for patience (REQUEST_TIMED_OUT: its log is short of room), as clients do; the
+/// Sends the request with acks=all, again where the node asks for patience (NOT_ENOUGH_REPLICAS: its log is short of room), as clients do; the
 /// partition's error code.
 #[must_use]
 pub fn produce_patiently(address: SocketAddr, topic: &str, records: &[u8]) -> Option<i16> {
-    const REQUEST_TIMED_OUT: i16 = 7;
+    const NOT_ENOUGH_REPLICAS: i16 = 19;
     let mut code = None;
     wait_for("room in the log", 60, || {
         code = produce_code(address, topic, -1, records);
-        code != Some(REQUEST_TIMED_OUT)
+        code != Some(NOT_ENOUGH_REPLICAS)
     });
     code
 }

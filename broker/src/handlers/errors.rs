@@ -24,8 +24,6 @@ impl Coded for Refusal {
             }
             // Clients retry this one; THROTTLING_QUOTA_EXCEEDED is unknown to producers.
             Self::Throttled => ErrorCode::RequestTimedOut,
-            // Of those that clients retry the one that says: nothing was appended. Behind a REQUEST_TIMED_OUT, of unknown outcome,
-            // librdkafka before 2.3 takes an OUT_OF_ORDER_SEQUENCE_NUMBER for its end.
             Self::Unheard => ErrorCode::NotEnoughReplicas,
             Self::TooFewInSync => ErrorCode::NotEnoughReplicasAfterAppend,
             Self::StorageError => ErrorCode::KafkaStorageError,

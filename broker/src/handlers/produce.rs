@@ -273,7 +273,7 @@ async fn partition(
         Ok((outcome, meta)) => outcome
             .await
             .map(|appended| (appended, meta))
-            .map_err(|refusal| Refused::with(refusal.code(), refusal.to_string())),
+            .map_err(|refusal| Refused::with(code_of(&refusal), refusal.to_string())),
         Err(refused) => Err(refused),
     };
     let mut response = PartitionProduceResponse::default();
@@ -295,6 +295,16 @@ async fn partition(
     response
 }
 
+/// As everybody is told, but for what is refused for a moment: of the errors that producers retry that one says that nothing was appended.
+/// REQUEST_TIMED_OUT leaves it open, and librdkafka before 2.3 (kcat of many distributions) then takes the OUT_OF_ORDER_SEQUENCE_NUMBER of
+/// the next batch for its end.
+fn code_of(refusal: &Refusal) -> ErrorCode {
+    match refusal {
+        Refusal::Throttled | Refusal::Unheard => ErrorCode::NotEnoughReplicas,
+        _ => refusal.code(),
+    }
+}
+
 fn of_record(rejected: &RejectedRecord) -> BatchIndexAndErrorMessage {
     let mut error = BatchIndexAndErrorMessage::default();
     error.batch_index = rejected.place.cast_signed();
@@ -310,4 +320,18 @@ fn count(handles: &Handles, appended: &Appended, meta: &BatchMeta) {
     handles.produce_batches.inc();
     handles.produce_records.inc_by(u64::from(meta.count));
     handles.produce_bytes.inc_by(u64::from(meta.bytes));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_appended_is_not_told_as_if_it_might_have_been() {
+        // librdkafka's MSG_NOT_PERSISTED among those that it retries without asking who leads.
+        for refusal in [Refusal::Throttled, Refusal::Unheard] {
+            assert_eq!(code_of(&refusal), ErrorCode::NotEnoughReplicas);
+        }
+        assert_eq!(code_of(&Refusal::TooFewInSync), ErrorCode::NotEnoughReplicasAfterAppend);
+    }
 }

@@ -63,7 +63,7 @@ pub enum Refusal {
     /// NOT_ENOUGH_REPLICAS_AFTER_APPEND.
     #[error("fewer replicas keep up than the record is to be on")]
     TooFewInSync,
-    /// Too much is in flight; nothing was appended. Retry (THROTTLING_QUOTA_EXCEEDED, or REQUEST_TIMED_OUT).
+    /// Too much is in flight; nothing was appended. Retry (REQUEST_TIMED_OUT; for producers NOT_ENOUGH_REPLICAS).
     #[error("too many bytes in flight")]
     Throttled,
     /// A producer of which nothing is known does not begin at 0: what it sent before may be on its way elsewhere, or was refused

@@ -50,7 +50,7 @@ fn ask<T>(
     ask: impl Fn(&mut Client) -> io::Result<Result<T, i16>>,
 ) -> Result<T, i16> {
     // A request that was sent to who does not lead any more, or does not yet: nothing was done.
-    const AGAIN: [i16; 7] = [3, 5, 6, 7, 14, 15, 16];
+    const AGAIN: [i16; 8] = [3, 5, 6, 7, 14, 15, 16, 19];
     let mut last = None;
     wait_for("an answer of whoever leads", 60, || {
         let alive = cluster.nodes.iter().position(Node::is_running).expect("one runs");

@@ -19,8 +19,8 @@ use crate::{
 };
 
 const MIB: u64 = 1 << 20;
-/// REQUEST_TIMED_OUT and KAFKA_STORAGE_ERROR: clients come again.
-const RETRIABLE: [i16; 2] = [7, 56];
+/// NOT_ENOUGH_REPLICAS and KAFKA_STORAGE_ERROR: clients come again.
+const RETRIABLE: [i16; 2] = [19, 56];
 
 /// Everything but a directory store lies on the small disk.
 fn on(disk: &SmallDisk, store: &std::path::Path) -> Options {
