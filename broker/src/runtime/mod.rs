@@ -23,7 +23,6 @@ mod errors;
 pub mod formation;
 mod gauges;
 pub mod given_out;
-mod giving_way;
 pub mod guard;
 mod hand_over;
 pub mod identity;
@@ -53,8 +52,8 @@ pub mod store;
 pub mod views;
 mod watches;
 
-/// The disk of this machine, for brokers and for who works on a data directory without one.
+/// The disk of this machine, for who works on a data directory without a broker.
 #[must_use]
 pub fn disk() -> impl varve_common::Disk {
-    giving_way::GivingWay(varve_wal::NativeDisk)
+    varve_wal::NativeDisk
 }

@@ -18,6 +18,7 @@ use varve_consensus::GroupConfig;
 use varve_formats::{compression::Codec, keys::Keys};
 use varve_replica::{Shard, metadata};
 use varve_tiering::{ColdReader, LocalSegments, LogView, TailCache, UploadMemory, Uploaders};
+use varve_wal::NativeDisk;
 
 pub use super::errors::RunError;
 use super::{
@@ -230,7 +231,7 @@ type Held = (Arc<dyn Disk>, Layout, Lock);
 /// Takes the data directory, and listens on the admin address: from here on whoever asks is told how far the start has come. A cluster
 /// may be long in forming, and a log in being read.
 async fn begin(config: &Config) -> Result<(Held, Start, Admin), RunError> {
-    let disk: Arc<dyn Disk> = Arc::new(super::disk());
+    let disk: Arc<dyn Disk> = Arc::new(NativeDisk);
     let layout = Layout::below(&config.data_directory);
     layout.create(&*disk).map_err(system("make the data directory"))?;
     let lock = Lock::take(&layout.root)
